@@ -1,0 +1,91 @@
+/**
+ * A device: what answers to a driver. It is lent memory and queues from `activate` to `reset`.
+ * @module
+ */
+import type { FeatureSet } from "./features.ts";
+import type { FramePool } from "./frame_pool.ts";
+import type { GuestMemory } from "./memory.ts";
+import type { OffloadPlugin } from "./plugin.ts";
+import type { FrameTransport, Pollable } from "./transport.ts";
+import type { VerdictLog } from "./stage.ts";
+import type { Virtqueue } from "./virtqueue.ts";
+
+/** Bits of the device status field (virtio 1.2, section 2.1). */
+export const STATUS_ACKNOWLEDGE = 1;
+/** The driver knows how to drive the device. */
+export const STATUS_DRIVER = 2;
+/** The driver is set up and ready. */
+export const STATUS_DRIVER_OK = 4;
+/** The driver has accepted features. */
+export const STATUS_FEATURES_OK = 8;
+/** The device has met an error from which it cannot recover. */
+export const STATUS_NEEDS_RESET = 64;
+/** The driver has given up on the device. */
+export const STATUS_FAILED = 128;
+
+/** What a driver has set up and lends to the device. Valid until the device is reset. */
+export interface Session {
+  /** The guest's memory. */
+  readonly memory: GuestMemory;
+  /** The queues by index; null where the driver has enabled none. */
+  readonly queues: readonly (Virtqueue | null)[];
+  /** The features that driver and device agreed on. */
+  readonly features: FeatureSet;
+  /** Tells the driver that queue `index` has used buffers. */
+  interrupt(index: number): void;
+  /** Tells the driver that the configuration space has changed. */
+  configChanged(): void;
+}
+
+/** A virtio device, seen from its transport. */
+export interface Device extends Pollable {
+  /** Device type (virtio 1.2, section 5): 1 net, 4 entropy. */
+  readonly id: number;
+  /** What it is called in messages and counters. */
+  readonly name: string;
+  /** The features it offers. */
+  readonly features: FeatureSet;
+  /** The largest size of each of its queues, by index; the length is the number of queues. */
+  readonly queueSizes: readonly number[];
+  /** Copies `target.length` bytes of configuration space from `offset` on; beyond its end there are zeros. */
+  readConfig(offset: number, target: Uint8Array): void;
+  /** Takes a write to configuration space; GuestError if the field is read-only. */
+  writeConfig(offset: number, source: Uint8Array): void;
+  /** Judges what the driver wants to accept; GuestError if it must not. Framework bits are part of the set. */
+  acceptFeatures(features: FeatureSet): void;
+  /** The driver is ready: memory and queues belong to the device from now on. */
+  activate(session: Session): void;
+  /** The driver takes memory and queues back; nothing of the session may be touched any more. */
+  reset(): void;
+  /** Lets go everything it holds, in order, while the driver is still there: before a stop or a migration. */
+  drain(nowNs: number): void;
+  /** The driver has kicked a queue, or something else came up: poll before long. Set by whoever runs the device. */
+  wake: () => void;
+}
+
+/** Live counters by group, such as `{"net0.rsc-v4": {coalesced: 3}}`. */
+export type CounterGroups = Readonly<Record<string, Readonly<Record<string, number>>>>;
+
+/** An offload as the configuration resolved it. */
+export interface ResolvedOffload {
+  /** The plugin. */
+  readonly plugin: OffloadPlugin;
+  /** Its options, validated and complete. */
+  readonly options: unknown;
+}
+
+/** What a device is built from. */
+export interface DeviceContext {
+  /** What it is called in messages and counters. */
+  readonly name: string;
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** The offloads, in order of execution. */
+  readonly offloads: readonly ResolvedOffload[];
+  /** The network, for devices that have one. */
+  readonly network: FrameTransport | null;
+  /** Where stages explain what happens to each frame, if anybody listens. */
+  readonly verdicts: VerdictLog | null;
+  /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
+  publish<T extends Record<string, number>>(counters: T, part?: string): T;
+}

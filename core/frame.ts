@@ -1,0 +1,157 @@
+/**
+ * One Ethernet frame on its way through the device, and the virtio-net facts that travel with it.
+ * @module
+ */
+
+/**
+ * What the virtio-net header says of a frame (virtio 1.2, section 5.1.6), less `num_buffers`, which belongs to the ring.
+ * All fields are unsigned; the names are those of the specification.
+ */
+export class NetHeader {
+  /** NEEDS_CSUM 1, DATA_VALID 2, RSC_INFO 4. */
+  flags = 0;
+  /** NONE 0, TCPV4 1, UDP 3, TCPV6 4, UDP_L4 5; ECN 0x80. */
+  gsoType = 0;
+  /** Bytes of all headers, a hint; 0 if unknown. */
+  hdrLen = 0;
+  /** Bytes of payload in each segment; 0 if the frame is not to be segmented. */
+  gsoSize = 0;
+  /** Where checksumming starts; under RSC_INFO the number of coalesced segments. */
+  csumStart = 0;
+  /** Where the checksum is stored, from `csumStart`; under RSC_INFO the number of duplicate ACKs. */
+  csumOffset = 0;
+
+  /** Sets every field to 0. */
+  clear(): void {
+    this.flags = 0;
+    this.gsoType = 0;
+    this.hdrLen = 0;
+    this.gsoSize = 0;
+    this.csumStart = 0;
+    this.csumOffset = 0;
+  }
+
+  /** Takes every field from another header. */
+  copyFrom(other: NetHeader): void {
+    this.flags = other.flags;
+    this.gsoType = other.gsoType;
+    this.hdrLen = other.hdrLen;
+    this.gsoSize = other.gsoSize;
+    this.csumStart = other.csumStart;
+    this.csumOffset = other.csumOffset;
+  }
+}
+
+/** Where a frame returns to when nobody needs it any more: the pool that made it. */
+export interface FrameOwner {
+  /** Takes back one piece; its `next` is not followed. */
+  giveBack(piece: Frame): void;
+}
+
+/**
+ * One Ethernet frame, without the virtio header and without FCS. **Whoever receives it pushes it on, holds it, or
+ * releases it.**
+ *
+ * The bytes are `bytes[start]` to `bytes[start + length - 1]`. A frame as received is in one piece. A frame that a stage
+ * has merged may continue in `next`: the pieces follow each other without a gap, and `total` of the first counts them
+ * all. All headers are in the first piece, so a stage that only reads headers need not know.
+ *
+ * `bytes` is shared with other frames of the pool: never write outside `slot` to `slot + capacity`.
+ */
+export class Frame {
+  /** The storage in which this frame lies, with others. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** First byte of this frame's own storage in `bytes`. */
+  readonly slot: number;
+  /** Bytes of this frame's own storage, headroom included. */
+  readonly capacity: number;
+  /** Which size of slot this is; for the pool. */
+  readonly sizeClass: number;
+  readonly #owner: FrameOwner;
+
+  /** First byte of the frame in `bytes`. */
+  start = 0;
+  /** Bytes in this piece. */
+  length = 0;
+  /** Bytes in all pieces; only true of the first piece. */
+  total = 0;
+  /** The next piece of the same frame, or null. */
+  next: Frame | null = null;
+  /** The last piece of the frame; only true of the first piece. */
+  last: Frame = this;
+  /** The virtio-net facts about this frame. */
+  readonly header: NetHeader = new NetHeader();
+  /** The queue pair it came on, or goes to. */
+  queue = 0;
+  /** Its number in the input, from 1, where the transport counts (a capture does); else 0. Shown in explanations. */
+  number = 0;
+  /** If the guest has no room for it, run it through the stages again later, as QEMU's network queue does. */
+  offerAgain = false;
+  /** Is it in the pool? Kept to find a frame that is released twice. */
+  inPool = true;
+
+  /** Made by a pool only. */
+  constructor(
+    owner: FrameOwner,
+    bytes: Uint8Array<ArrayBuffer>,
+    slot: number,
+    capacity: number,
+    sizeClass: number,
+  ) {
+    this.#owner = owner;
+    this.bytes = bytes;
+    this.slot = slot;
+    this.capacity = capacity;
+    this.sizeClass = sizeClass;
+  }
+
+  /** Bytes free behind the data in this piece's own storage. */
+  get tailRoom(): number {
+    return this.slot + this.capacity - this.start - this.length;
+  }
+
+  /** Shortens a frame in one piece to `length` bytes, from its end. A length not below the present one changes nothing. */
+  trim(length: number): void {
+    if (this.next === null && length < this.length) {
+      this.length = length;
+      this.total = length;
+    }
+  }
+
+  /** Appends `other`, all its pieces, to this frame, which then owns them. */
+  append(other: Frame): void {
+    this.last.next = other;
+    this.last = other.last;
+    this.total += other.total;
+  }
+
+  /** Copies all pieces to `target` from `at` on and returns how many bytes that were. */
+  copyTo(target: Uint8Array, at: number): number {
+    let to = at;
+    for (let piece: Frame | null = this; piece !== null; piece = piece.next) {
+      target.set(new Uint8Array(piece.bytes.buffer, piece.start, piece.length), to);
+      to += piece.length;
+    }
+    return to - at;
+  }
+
+  /** A copy of the bytes of all pieces, for tests and edges; allocates. */
+  toBytes(): Uint8Array<ArrayBuffer> {
+    const copy = new Uint8Array(this.total);
+    this.copyTo(copy, 0);
+    return copy;
+  }
+
+  /** Gives the frame, all its pieces, back to the pool. Throws if it is there already: a frame has one owner. */
+  release(): void {
+    let piece: Frame | null = this;
+    while (piece !== null) {
+      const next: Frame | null = piece.next;
+      if (piece.inPool) {
+        throw new Error("Cannot release a frame twice: whoever pushed it on no longer owns it");
+      }
+      this.#owner.giveBack(piece);
+      piece = next;
+    }
+  }
+}

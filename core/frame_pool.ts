@@ -1,0 +1,114 @@
+/**
+ * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates nothing.
+ * @module
+ */
+import { Frame, type FrameOwner } from "./frame.ts";
+
+/** Bytes kept free in front of a new frame's data, so that a stage can put a header there. */
+export const FRAME_HEADROOM_BYTES = 64;
+
+/** The largest frame a pool takes, in bytes: a 65535-byte IPv6 payload, its headers, and room to be rude. */
+export const MAX_FRAME_BYTES = 69_632;
+
+/**
+ * Slot sizes, headroom included. Each is an odd number of 64-byte cache lines: power-of-two strides would put the
+ * headers of all frames into the same few cache sets.
+ */
+const SLOT_BYTES = [33 * 64, 147 * 64, 1089 * 64];
+const SLOTS_PER_CHUNK = [512, 64, 16];
+
+/** How large a pool may grow. */
+export interface FramePoolOptions {
+  /** Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. */
+  maxBytes?: number;
+}
+
+/**
+ * A pool of frames in three sizes. It grows in chunks up to its limit and never shrinks; `take` then answers null and
+ * the caller waits, which is back-pressure. The last slot given back is the first taken: it is still in the caches.
+ */
+export class FramePool implements FrameOwner {
+  readonly #free: Frame[][] = SLOT_BYTES.map(() => []);
+  readonly #freeCount: number[] = SLOT_BYTES.map(() => 0);
+  readonly #maxBytes: number;
+  #bytes = 0;
+  #made = 0;
+  #inUse = 0;
+
+  /** @param options how large it may grow */
+  constructor(options: FramePoolOptions = {}) {
+    this.#maxBytes = options.maxBytes ?? 128 * 1024 * 1024;
+  }
+
+  /** Frames (pieces) that are out of the pool. 0 when the pool is whole. */
+  get inUse(): number {
+    return this.#inUse;
+  }
+
+  /** Bytes of storage reserved so far. */
+  get reservedBytes(): number {
+    return this.#bytes;
+  }
+
+  /** Frames made so far, in and out of the pool. */
+  get made(): number {
+    return this.#made;
+  }
+
+  /**
+   * A frame with room for `length` bytes behind the headroom; `start` and `length` are set, the header is cleared, the
+   * bytes are whatever they were. Null if the pool is at its limit. Throws RangeError beyond MAX_FRAME_BYTES.
+   */
+  take(length: number): Frame | null {
+    const needed = length + FRAME_HEADROOM_BYTES;
+    for (let size = 0; size < SLOT_BYTES.length; size++) {
+      if (needed > SLOT_BYTES[size]) continue;
+      if (this.#freeCount[size] === 0 && !this.#grow(size)) continue;
+      const frame = this.#free[size][--this.#freeCount[size]];
+      frame.inPool = false;
+      frame.start = frame.slot + FRAME_HEADROOM_BYTES;
+      frame.length = length;
+      frame.total = length;
+      frame.next = null;
+      frame.last = frame;
+      frame.header.clear();
+      frame.queue = 0;
+      frame.number = 0;
+      frame.offerAgain = false;
+      this.#inUse++;
+      return frame;
+    }
+    if (length > MAX_FRAME_BYTES || length < 0) {
+      throw new RangeError(`Cannot take a frame of ${length} bytes: it must have 0 to ${MAX_FRAME_BYTES}`);
+    }
+    return null;
+  }
+
+  /** A frame that holds a copy of these bytes, or null if the pool is at its limit. */
+  takeCopy(source: Uint8Array): Frame | null {
+    const frame = this.take(source.length);
+    if (frame !== null) frame.bytes.set(source, frame.start);
+    return frame;
+  }
+
+  /** Takes one piece back; called by `Frame.release`. */
+  giveBack(piece: Frame): void {
+    piece.inPool = true;
+    piece.next = null;
+    this.#free[piece.sizeClass][this.#freeCount[piece.sizeClass]++] = piece;
+    this.#inUse--;
+  }
+
+  #grow(size: number): boolean {
+    const stride = SLOT_BYTES[size];
+    const slots = SLOTS_PER_CHUNK[size];
+    if (this.#bytes + stride * slots > this.#maxBytes) return false;
+    const bytes = new Uint8Array(stride * slots);
+    for (let i = slots - 1; i >= 0; i--) {
+      this.#free[size][this.#freeCount[size]++] = new Frame(this, bytes, i * stride, stride, size);
+    }
+    this.#bytes += stride * slots;
+    this.#made += slots;
+    return true;
+  }
+}

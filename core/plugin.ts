@@ -1,0 +1,133 @@
+/**
+ * Plugins: what a name in the JSON stands for. Four kinds, one shape.
+ * @module
+ */
+import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { Clock } from "./clock.ts";
+import type { Device, DeviceContext } from "./device.ts";
+import type { FramePool } from "./frame_pool.ts";
+import type { Direction, Stage, StageContext } from "./stage.ts";
+import type { DriverTransport, FrameTransport } from "./transport.ts";
+
+/** A schema of any Standard Schema library (zod, valibot, arktype, …): checks the options, fills defaults, types the code. */
+export type OptionsSchema<O> = StandardSchemaV1<unknown, O>;
+
+interface PluginBase<O> {
+  /** Version of this contract. */
+  readonly api: 1;
+  /** The name that labels counters and errors: lower case, digits, hyphens. */
+  readonly name: string;
+  /** One line for `plugins` and for the JSON Schema. */
+  readonly summary?: string;
+  /** Validates what stands in the JSON beside `use`. */
+  readonly options: OptionsSchema<O>;
+}
+
+/** A step of the line of frames. */
+export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "offload";
+  /** Which way the frames go that it wants; with `both`, one stage is made for each. */
+  readonly direction: Direction | "both";
+  /** Feature bits that the device may offer because of this stage; or a function of the options. */
+  readonly offers?: readonly number[] | ((options: O) => readonly number[]);
+  /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
+  readonly needs?: readonly number[];
+  /** Builds the stage. May allocate and throw; the stage it returns may do neither. */
+  create(context: StageContext, options: O): Stage;
+}
+
+/** What a transport is built from. */
+export interface TransportContext {
+  /** Where it stands in the configuration, for messages: `devices[0].network`. */
+  readonly path: string;
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** The machine's clock; for transports that must stamp what they write. */
+  readonly clock: Clock;
+  /** The MAC address of the device's guest, six bytes. */
+  readonly guestMac: Uint8Array;
+  /** How many queue pairs the device has. */
+  readonly queuePairs: number;
+  /** Makes a path of the configuration absolute, relative to the configuration file. */
+  resolvePath(path: string): string;
+  /** The named in-memory cable of this machine: made when first asked for, shared by all who ask. */
+  shared<T>(key: string, make: () => T): T;
+  /** Wakes the reactor: something can be done. */
+  wake(): void;
+  /** Makes these counters readable from outside, live. Returns the same object. */
+  publish<T extends Record<string, number>>(counters: T): T;
+  /** Builds the transport that this one wraps, from its own part of the configuration. */
+  inner(config: unknown, key: string): FrameTransport;
+}
+
+/** A way to the network. */
+export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "network";
+  /** Opens the transport. */
+  create(context: TransportContext, options: O): FrameTransport;
+}
+
+/** A way to a guest. */
+export interface DriverPlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "driver";
+  /** Builds the transport; nothing is opened before `serve`. */
+  create(context: TransportContext, options: O): DriverTransport;
+}
+
+/** A type of device. */
+export interface DevicePlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "device";
+  /** Builds the device. */
+  create(context: DeviceContext, options: O): Device;
+}
+
+/** Any plugin. */
+// deno-lint-ignore no-explicit-any
+export type Plugin = OffloadPlugin<any> | NetworkPlugin<any> | DriverPlugin<any> | DevicePlugin<any>;
+
+/**
+ * Declares an offload stage. Adds `kind` and `api`, and infers the type of the options from their schema.
+ *
+ * @example
+ * ```ts
+ * import { defineOffload } from "./plugin.ts";
+ * import { perFrame } from "./stage.ts";
+ * import { z } from "zod";
+ *
+ * export default defineOffload({
+ *   name: "drop-every",
+ *   direction: "toGuest",
+ *   options: z.strictObject({ nth: z.int().min(2).default(10) }),
+ *   create(context, options) {
+ *     const counters = context.publish({ dropped: 0 });
+ *     let seen = 0;
+ *     return perFrame((frame, output) => {
+ *       if (++seen % options.nth) output.push(frame);
+ *       else { counters.dropped++; frame.release(); }
+ *     });
+ *   },
+ * });
+ * ```
+ */
+export function defineOffload<O>(plugin: Omit<OffloadPlugin<O>, "kind" | "api">): OffloadPlugin<O> {
+  return { kind: "offload", api: 1, ...plugin };
+}
+
+/** Declares a frame transport; see {@linkcode defineOffload}. */
+export function defineNetwork<O>(plugin: Omit<NetworkPlugin<O>, "kind" | "api">): NetworkPlugin<O> {
+  return { kind: "network", api: 1, ...plugin };
+}
+
+/** Declares a driver transport; see {@linkcode defineOffload}. */
+export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): DriverPlugin<O> {
+  return { kind: "driver", api: 1, ...plugin };
+}
+
+/** Declares a device; see {@linkcode defineOffload}. */
+export function defineDevice<O>(plugin: Omit<DevicePlugin<O>, "kind" | "api">): DevicePlugin<O> {
+  return { kind: "device", api: 1, ...plugin };
+}

@@ -1,0 +1,101 @@
+/**
+ * A stage: one step of the straight line that frames take through a device.
+ * @module
+ */
+import type { FeatureSet } from "./features.ts";
+import type { Frame } from "./frame.ts";
+import type { FrameBatch } from "./frame_batch.ts";
+import type { FramePool } from "./frame_pool.ts";
+
+/** Which way frames go, named after the partner they go to or come from. */
+export type Direction = "toGuest" | "fromGuest";
+
+/** The two rule books: `strict` is right, `qemu` repeats the reference bit for bit, its faults included. */
+export type RuleBook = "strict" | "qemu";
+
+/** What the guest has agreed to. */
+export interface Negotiated {
+  /** The features it accepted. */
+  readonly features: FeatureSet;
+  /** The guest offloads that are on: the accepted ones, or what GUEST_OFFLOADS_SET left of them. */
+  readonly offloads: FeatureSet;
+}
+
+/** What the network at the other end takes as it is. */
+export interface NetworkAbilities {
+  /** Frames whose checksum is still to be completed (NEEDS_CSUM). */
+  readonly partialChecksum: boolean;
+  /** Large TCP frames that are still to be segmented (gso TCPV4 and TCPV6). */
+  readonly largeTcp: boolean;
+  /** Large UDP frames that are still to be segmented (gso UDP_L4). */
+  readonly largeUdp: boolean;
+}
+
+/**
+ * One step of the line. It owns its inner loop: batches in, batches out. After it has been made it allocates nothing.
+ * Every frame of `input` is pushed to `output`, held, or released; the engine clears `input`.
+ */
+export interface Stage {
+  /** Takes every frame of `input`; `nowNs` is the time of this round. */
+  process(input: FrameBatch, output: FrameBatch, nowNs: number): void;
+  /** When `flush` is wanted next, in ns; Infinity while nothing is held. */
+  deadlineNs?(): number;
+  /** Lets go what is due at `nowNs`; at Infinity everything, before a stop, in order. */
+  flush?(output: FrameBatch, nowNs: number): void;
+  /** The guest has agreed on features, or changed its offloads. What may no longer be held leaves by `output`. */
+  negotiated?(state: Negotiated, output: FrameBatch, nowNs: number): void;
+  /** The guest asks for other offloads, before the device has judged it. Only a rule book that copies faults listens. */
+  offloadsRequested?(mask: FeatureSet): void;
+  /** The guest is gone (device reset): forget its state. What is held leaves by `output`, to be counted and released. */
+  reset?(output: FrameBatch): void;
+}
+
+/** Told what became of a frame, if anybody asked for explanations. */
+export interface VerdictLog {
+  /**
+   * @param frame the frame's number in the input
+   * @param stage the stage that decided
+   * @param verdict what it did, by name, such as `merged`
+   * @param rule the id of the rule in the rule book
+   * @param unit the number of the frame that opened the unit concerned, or 0
+   */
+  note(frame: number, stage: string, verdict: string, rule: string, unit: number): void;
+}
+
+/** What a plugin gets to build its stage from. */
+export interface StageContext {
+  /** The name under which the stage runs. */
+  readonly name: string;
+  /** Which way its frames go. */
+  readonly direction: Direction;
+  /** Frames of one's own come from here. */
+  readonly pool: FramePool;
+  /** The device's rule book: what a stage that knows both does unless its options say otherwise. */
+  readonly rules: RuleBook;
+  /** How many queue pairs the device has. */
+  readonly queuePairs: number;
+  /** What the network takes. */
+  readonly network: NetworkAbilities;
+  /** Where to explain what happens to each frame; null if nobody listens, and then nothing may be spent on it. */
+  readonly verdicts: VerdictLog | null;
+  /** Makes these counters readable from outside, live, under the stage's name. Returns the same object. */
+  publish<T extends Record<string, number>>(counters: T): T;
+}
+
+/**
+ * A stage from a function that sees one frame at a time: the short way for a first plugin. The function pushes the
+ * frame to `output`, keeps it, or releases it.
+ *
+ * @example
+ * ```ts
+ * import { perFrame } from "./stage.ts";
+ * const pass = perFrame((frame, output) => output.push(frame));
+ * ```
+ */
+export function perFrame(each: (frame: Frame, output: FrameBatch, nowNs: number) => void): Stage {
+  return {
+    process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
+      for (let i = 0; i < input.length; i++) each(input.at(i), output, nowNs);
+    },
+  };
+}

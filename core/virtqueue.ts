@@ -1,0 +1,43 @@
+/**
+ * A virtqueue as the device sees it, whatever its layout: `SplitVirtqueue` and `PackedVirtqueue` implement it.
+ * @module
+ */
+import type { DescriptorChain } from "./descriptor_chain.ts";
+
+/**
+ * The device's side of a virtqueue (virtio 1.2, sections 2.7 and 2.8). Fill, then publish: any number of `push`, one
+ * `publish`. Whatever the driver writes is checked; a broken rule throws GuestError, after which the queue must not be
+ * used until the device has been reset.
+ */
+export interface Virtqueue {
+  /** Entries of the ring. */
+  readonly size: number;
+  /** Takes the next available chain into `chain`; false if there is none. */
+  pop(chain: DescriptorChain): boolean;
+  /** Puts the `count` chains popped last back, so that they are popped again. Nothing may have been pushed since. */
+  unpop(count: number): void;
+  /** Returns a chain to the driver, with the number of bytes written into it. The driver sees it after `publish`. */
+  push(head: number, writtenBytes: number): void;
+  /** Shows the driver all that was pushed. True if it wants to be interrupted. */
+  publish(): boolean;
+  /** Asks the driver to kick when it adds buffers. True if some are there already: look again before going to sleep. */
+  enableKicks(): boolean;
+  /** Tells the driver that kicks are a waste for now. */
+  disableKicks(): void;
+}
+
+/** Where a driver has put the three parts of a queue, and how it is used. */
+export interface VirtqueueSetup {
+  /** Entries: a power of two for a split ring, anything for a packed one; 1 to 32768. */
+  readonly size: number;
+  /** Guest address of the descriptor table (split) or descriptor ring (packed). */
+  readonly descriptors: number;
+  /** Guest address of the available ring (split) or of the driver event suppression structure (packed). */
+  readonly driver: number;
+  /** Guest address of the used ring (split) or of the device event suppression structure (packed). */
+  readonly device: number;
+  /** VIRTIO_F_EVENT_IDX was negotiated. */
+  readonly eventIndex: boolean;
+  /** VIRTIO_F_INDIRECT_DESC was negotiated. */
+  readonly indirect: boolean;
+}
