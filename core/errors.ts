@@ -6,8 +6,12 @@
 /** What a guest did wrong, by name: the key under which the fault is counted. */
 export type GuestFault =
   | "address-out-of-range"
+  | "memory-map-invalid"
   | "ring-misaligned"
+  | "ring-state-invalid"
+  | "queue-index-invalid"
   | "queue-size-invalid"
+  | "queue-setup-too-late"
   | "available-index-too-far"
   | "descriptor-index-out-of-range"
   | "descriptor-loop"

@@ -61,6 +61,8 @@ export interface FrameOwner {
 export class Frame {
   /** The storage in which this frame lies, with others. */
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The same storage as a DataView, big-endian as the network is unless told otherwise: `view.getUint16(start + 12)`. */
+  readonly view: DataView<ArrayBuffer>;
   /** First byte of this frame's own storage in `bytes`. */
   readonly slot: number;
   /** Bytes of this frame's own storage, headroom included. */
@@ -94,12 +96,14 @@ export class Frame {
   constructor(
     owner: FrameOwner,
     bytes: Uint8Array<ArrayBuffer>,
+    view: DataView<ArrayBuffer>,
     slot: number,
     capacity: number,
     sizeClass: number,
   ) {
     this.#owner = owner;
     this.bytes = bytes;
+    this.view = view;
     this.slot = slot;
     this.capacity = capacity;
     this.sizeClass = sizeClass;

@@ -44,6 +44,16 @@ export class FrameBatch {
     this.#frames[this.#length++] = frame;
   }
 
+  /** Puts another frame in the place `index`, which must be below `length`; the one that was there is the caller's. */
+  set(index: number, frame: Frame): void {
+    this.#frames[index] = frame;
+  }
+
+  /** Forgets the frames from place `length` on, which belong to somebody else by now. */
+  shorten(length: number): void {
+    this.#length = length;
+  }
+
   /** Forgets the frames, which belong to somebody else by now. Releases none. */
   clear(): void {
     this.#length = 0;

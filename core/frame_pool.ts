@@ -4,8 +4,11 @@
  */
 import { Frame, type FrameOwner } from "./frame.ts";
 
-/** Bytes kept free in front of a new frame's data, so that a stage can put a header there. */
-export const FRAME_HEADROOM_BYTES = 64;
+/**
+ * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a multiple of
+ * 4, so that the IP header behind the 14 bytes of Ethernet is aligned.
+ */
+export const FRAME_HEADROOM_BYTES = 66;
 
 /** The largest frame a pool takes, in bytes: a 65535-byte IPv6 payload, its headers, and room to be rude. */
 export const MAX_FRAME_BYTES = 69_632;
@@ -14,7 +17,7 @@ export const MAX_FRAME_BYTES = 69_632;
  * Slot sizes, headroom included. Each is an odd number of 64-byte cache lines: power-of-two strides would put the
  * headers of all frames into the same few cache sets.
  */
-const SLOT_BYTES = [33 * 64, 147 * 64, 1089 * 64];
+const SLOT_BYTES = [33 * 64, 147 * 64, 1091 * 64];
 const SLOTS_PER_CHUNK = [512, 64, 16];
 
 /** How large a pool may grow. */
@@ -34,6 +37,7 @@ export class FramePool implements FrameOwner {
   #bytes = 0;
   #made = 0;
   #inUse = 0;
+  #refusals = 0;
 
   /** @param options how large it may grow */
   constructor(options: FramePoolOptions = {}) {
@@ -48,6 +52,11 @@ export class FramePool implements FrameOwner {
   /** Bytes of storage reserved so far. */
   get reservedBytes(): number {
     return this.#bytes;
+  }
+
+  /** How often `take` had to answer null because the pool was at its limit. */
+  get refusals(): number {
+    return this.#refusals;
   }
 
   /** Frames made so far, in and out of the pool. */
@@ -81,6 +90,7 @@ export class FramePool implements FrameOwner {
     if (length > MAX_FRAME_BYTES || length < 0) {
       throw new RangeError(`Cannot take a frame of ${length} bytes: it must have 0 to ${MAX_FRAME_BYTES}`);
     }
+    this.#refusals++;
     return null;
   }
 
@@ -104,8 +114,9 @@ export class FramePool implements FrameOwner {
     const slots = SLOTS_PER_CHUNK[size];
     if (this.#bytes + stride * slots > this.#maxBytes) return false;
     const bytes = new Uint8Array(stride * slots);
+    const view = new DataView(bytes.buffer);
     for (let i = slots - 1; i >= 0; i--) {
-      this.#free[size][this.#freeCount[size]++] = new Frame(this, bytes, i * stride, stride, size);
+      this.#free[size][this.#freeCount[size]++] = new Frame(this, bytes, view, i * stride, stride, size);
     }
     this.#bytes += stride * slots;
     this.#made += slots;

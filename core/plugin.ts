@@ -77,10 +77,20 @@ export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   create(context: TransportContext, options: O): DriverTransport;
 }
 
+/** What transports have to know about the device that they serve. */
+export interface DeviceFacts {
+  /** The MAC address of its guest, six bytes. */
+  readonly guestMac: Uint8Array;
+  /** How many queue pairs it has. */
+  readonly queuePairs: number;
+}
+
 /** A type of device. */
 export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "device";
+  /** What the transports of a device with these options have to know. */
+  facts?(options: O): DeviceFacts;
   /** Builds the device. */
   create(context: DeviceContext, options: O): Device;
 }

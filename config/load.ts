@@ -1,0 +1,102 @@
+/**
+ * Reads a configuration: file or text in, complete configuration or ConfigError out.
+ * @module
+ */
+import { pathToFileURL } from "node:url";
+import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
+import { LONGEST_TEXT, parseJsonc } from "./jsonc.ts";
+import { printable, quoted } from "./paths.ts";
+import type { PluginRegistry } from "./registry.ts";
+import { resolveConfig } from "./resolve.ts";
+import type { ResolvedConfig } from "./types.ts";
+
+/**
+ * Reads and resolves a configuration file: JSON, with comments and trailing commas if you like, UTF-8, at most 1 MiB.
+ * @param pathOrUrl the file, as a path or as a `file:` URL
+ * @param registry finds the plugins; modules that the file names are imported, which runs their code
+ * @throws {ConfigError} if the file cannot be read, or with everything that is wrong in it
+ */
+export async function loadConfig(pathOrUrl: string | URL, registry: PluginRegistry): Promise<ResolvedConfig> {
+  const url = fileUrl(pathOrUrl);
+  const bytes = await readAll(url, printable(String(pathOrUrl)));
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    const remedy = "save it as UTF-8 text";
+    throw new ConfigError([{ path: printable(String(pathOrUrl)), problem: "is not UTF-8", remedy }], {
+      cause,
+    });
+  }
+  return await parseConfig(text, url, registry);
+}
+
+/**
+ * Resolves a configuration that is there as text.
+ * @param text JSON, with comments and trailing commas if you like, at most 1 MiB
+ * @param baseUrl URL of the file it comes from: paths and module specifiers are resolved against it
+ * @param registry finds the plugins; modules that the text names are imported, which runs their code
+ * @throws {ConfigError} with line and column for text that is not JSON, otherwise with everything that is wrong
+ */
+export async function parseConfig(
+  text: string,
+  baseUrl: string | URL,
+  registry: PluginRegistry,
+): Promise<ResolvedConfig> {
+  return await resolveConfig(parseJsonc(text), baseUrl, registry);
+}
+
+function fileUrl(pathOrUrl: string | URL): URL {
+  // One letter before the colon is a drive.
+  const isUrl = pathOrUrl instanceof URL || /^[a-z][a-z0-9+.-]+:/i.test(pathOrUrl);
+  if (!isUrl) return pathToFileURL(pathOrUrl);
+  const url = URL.parse(pathOrUrl);
+  if (url?.protocol === "file:" && url.hostname === "") return url;
+  const remedy = "give a path or a file: URL; fetch what lies elsewhere first";
+  throw new ConfigError([{
+    path: printable(String(pathOrUrl)),
+    problem: "is not the URL of a file here",
+    remedy,
+  }]);
+}
+
+async function readAll(url: URL, shown: string): Promise<Uint8Array> {
+  // A buffer of a byte too many shows that a file is too long without trusting its size, which devices do not have.
+  const buffer = new Uint8Array(LONGEST_TEXT + 1);
+  let length = 0;
+  try {
+    using file = await Deno.open(url);
+    while (length < buffer.length) {
+      const count = await file.read(buffer.subarray(length));
+      if (count === null) break;
+      length += count;
+    }
+  } catch (cause) {
+    throw new ConfigError([{ path: shown, ...readProblem(cause, url) }], { cause });
+  }
+  if (length > LONGEST_TEXT) throw new ConfigError([{ path: shown, problem: "is longer than 1 MiB" }]);
+  return buffer.subarray(0, length);
+}
+
+function readProblem(thrown: unknown, url: URL): Omit<ConfigIssue, "path"> {
+  if (thrown instanceof Deno.errors.NotFound) {
+    return { problem: "no such file", remedy: `it was looked for at ${url}` };
+  }
+  if (thrown instanceof Deno.errors.NotCapable) {
+    const path = /read access to "([^"]+)"/.exec(thrown.message)?.[1];
+    const remedy = path === undefined || !/^[\w./:@+-]+$/.test(path)
+      ? "run with --allow-read"
+      : `run with --allow-read=${path}`;
+    return { problem: "Deno may not read this file", remedy };
+  }
+  if (thrown instanceof Deno.errors.PermissionDenied) {
+    return {
+      problem: "this user may not read the file",
+      remedy: `change its owner or mode, such as with chmod a+r`,
+    };
+  }
+  if (thrown instanceof Deno.errors.IsADirectory) {
+    return { problem: "is a directory", remedy: `name a file in it, such as ${quoted("config.json")}` };
+  }
+  return { problem: `cannot be read: ${messageOf(thrown)}` };
+}

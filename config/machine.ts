@@ -1,0 +1,134 @@
+/**
+ * A machine: everything that one configuration describes, built and ready to run.
+ * @module
+ */
+import type { ManualClock } from "../core/clock.ts";
+import type { CounterGroups, Device } from "../core/device.ts";
+import type { FramePool } from "../core/frame_pool.ts";
+import type { Reactor } from "../core/reactor.ts";
+import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
+
+/** A device of a machine, with its two ends. */
+export interface MachineDevice {
+  /** What it is called. */
+  readonly name: string;
+  /** The device. */
+  readonly device: Device;
+  /** Its way to the guest. */
+  readonly driver: DriverTransport;
+  /** Its way to the network, if it has one. */
+  readonly network: FrameTransport | null;
+}
+
+/** What a machine is made of. */
+export interface MachineParts {
+  /** What it is called. */
+  readonly name: string;
+  /** The devices. */
+  readonly devices: readonly MachineDevice[];
+  /** What turns them. */
+  readonly reactor: Reactor;
+  /** Where their frames come from. */
+  readonly pool: FramePool;
+  /** Every counter, live. */
+  readonly counters: CounterGroups;
+  /** The clock, if it is a manual one. */
+  readonly manualClock: ManualClock | null;
+  /** What the devices share, such as in-memory cables. */
+  readonly shared: ReadonlyMap<string, unknown>;
+}
+
+/**
+ * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and of what its
+ * transports deliver.
+ */
+export class Machine implements AsyncDisposable {
+  /** What it is made of. */
+  readonly parts: MachineParts;
+  readonly #stop = new AbortController();
+  readonly #serving: Promise<void>[] = [];
+  #failure: { cause: unknown } | null = null;
+  #closed = false;
+
+  /** Made by `buildMachine`. */
+  constructor(parts: MachineParts) {
+    this.parts = parts;
+  }
+
+  /** The devices. */
+  get devices(): readonly MachineDevice[] {
+    return this.parts.devices;
+  }
+
+  /** Every counter by group, live. */
+  get counters(): CounterGroups {
+    return this.parts.counters;
+  }
+
+  /** Starts serving every device. A guest in memory is attached when this returns. */
+  start(): void {
+    for (const { device, driver, network } of this.parts.devices) {
+      device.wake = () => this.parts.reactor.wake();
+      if (isPollable(driver)) this.parts.reactor.add(driver);
+      if (network !== null && isPollable(network)) this.parts.reactor.add(network);
+      const served = driver.serve(device, this.#stop.signal).catch((cause: unknown) => {
+        this.#failure ??= { cause };
+        this.#stop.abort();
+        this.parts.reactor.wake();
+      });
+      this.#serving.push(served);
+    }
+  }
+
+  /** Has every network delivered all that it will ever deliver, and is every guest served? */
+  get isOver(): boolean {
+    return this.parts.devices.every(({ network }) => network?.finished === true);
+  }
+
+  /**
+   * Runs until `signal` aborts, or until every network is at its end and nothing is held. By a manual clock, time is moved
+   * from event to event; otherwise it passes. Rejects with what a transport or a plugin failed with.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { reactor, manualClock } = this.parts;
+    const either = AbortSignal.any([signal, this.#stop.signal]);
+    if (manualClock === null) await reactor.run(either, () => this.isOver);
+    else await reactor.runToEnd(either);
+    this.#rethrow();
+  }
+
+  /** Lets go everything that is held and what can still be delivered of it. */
+  drain(): void {
+    const { reactor, devices } = this.parts;
+    for (const { device } of devices) device.drain(reactor.clock.nowNs());
+    // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties the queues.
+    for (let rounds = 0; rounds < 64 && reactor.turn(); rounds++);
+  }
+
+  /** Drains, detaches every guest, closes every network. May be called twice. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#failure === null) this.drain();
+    this.#stop.abort();
+    await Promise.all(this.#serving);
+    for (const { driver, network } of this.parts.devices) {
+      await network?.close?.();
+      network?.[Symbol.dispose]();
+      driver[Symbol.dispose]();
+    }
+    this.#rethrow();
+  }
+
+  /** As `close`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #rethrow(): void {
+    if (this.#failure === null) return;
+    const { cause } = this.#failure;
+    this.#failure = null;
+    throw cause;
+  }
+}

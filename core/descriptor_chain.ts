@@ -1,0 +1,191 @@
+/**
+ * A chain of descriptors as a device sees it: bytes to read, then bytes to write.
+ *
+ * Theory of operation. A virtqueue's `pop` refills one object over and over: `begin`, one `add` for each element of the
+ * chain, `finish`. `add` judges each element, translates its guest address at once, and keeps a *piece*: a region, an
+ * offset in it, a length. An element that crosses from one region into the next becomes two pieces. Pieces are kept in
+ * ring order; the specification wants all readable elements before the writable ones, so that a count divides them.
+ *
+ *     pieces   | r0 | r1 | r2 | w0 | w1 |
+ *                       ^ #readable = 3
+ *              reading cursor ->   writing cursor ->
+ *
+ * `read` and `write` each move a cursor (piece, offset in the piece) over their part and copy whole runs; framing has no
+ * meaning (virtio 1.2, section 2.7.4.1). `rewind` sets both cursors back. Everything was checked when the chain was
+ * filled and is never read from the ring again, so that a guest that changes its descriptors afterwards changes nothing.
+ *
+ * Limits: a chain holds at most 2^32 bytes (section 2.7.5.2) in at most 65536 pieces. The arrays grow by doubling, up
+ * to that bound, and are kept.
+ * @module
+ */
+import { GuestError } from "./errors.ts";
+import { checkRange, type GuestMemory, type MappedRegion } from "./memory.ts";
+import { hex } from "./memory_region.ts";
+
+const MAX_PIECES = 65536;
+const MAX_BYTES = 0x100000000;
+
+/**
+ * One buffer that a driver has made available. A device keeps one object and has the `pop` of a virtqueue refill it.
+ */
+export class DescriptorChain {
+  /** Names the chain when it is returned by `push`: index of the first descriptor (split) or buffer id (packed). */
+  head = 0;
+  /** Ring slots that it took: 1 for an indirect chain. */
+  descriptors = 0;
+  /** Bytes of the part that the device reads. */
+  readableBytes = 0;
+  /** Bytes of the part that the device writes. */
+  writableBytes = 0;
+
+  #regions: (MappedRegion | null)[] = new Array<MappedRegion | null>(16).fill(null);
+  #offsets: Float64Array<ArrayBuffer> = new Float64Array(16);
+  #lengths: Uint32Array<ArrayBuffer> = new Uint32Array(16);
+  #pieces = 0;
+  #readable = 0;
+  #readPiece = 0;
+  #readOffset = 0;
+  #writePiece = 0;
+  #writeOffset = 0;
+
+  /**
+   * Copies up to `length` bytes from the readable part to `target[at]` on and moves on. Returns how many bytes that
+   * were: fewer than `length` at its end. RangeError if they would not fit into `target`.
+   */
+  read(target: Uint8Array, at: number, length: number): number {
+    checkRange(target, at, length);
+    let done = 0;
+    while (done < length && this.#readPiece < this.#readable) {
+      const piece = this.#readPiece;
+      const room = this.#lengths[piece] - this.#readOffset;
+      const wanted = length - done;
+      const count = wanted < room ? wanted : room;
+      this.#regions[piece]!.copyOut(this.#offsets[piece] + this.#readOffset, target, at + done, count);
+      done += count;
+      if (count === room) {
+        this.#readPiece = piece + 1;
+        this.#readOffset = 0;
+      } else this.#readOffset += count;
+    }
+    return done;
+  }
+
+  /**
+   * Copies up to `length` bytes from `source[at]` on into the writable part and moves on. Returns how many bytes that
+   * were: fewer than `length` at its end. RangeError if `source` does not hold them.
+   */
+  write(source: Uint8Array, at: number, length: number): number {
+    checkRange(source, at, length);
+    let done = 0;
+    while (done < length && this.#writePiece < this.#pieces) {
+      const piece = this.#writePiece;
+      const room = this.#lengths[piece] - this.#writeOffset;
+      const wanted = length - done;
+      const count = wanted < room ? wanted : room;
+      this.#regions[piece]!.copyIn(this.#offsets[piece] + this.#writeOffset, source, at + done, count);
+      done += count;
+      if (count === room) {
+        this.#writePiece = piece + 1;
+        this.#writeOffset = 0;
+      } else this.#writeOffset += count;
+    }
+    return done;
+  }
+
+  /** Starts reading and writing at the first byte again. */
+  rewind(): void {
+    this.#readPiece = 0;
+    this.#readOffset = 0;
+    this.#writePiece = this.#readable;
+    this.#writeOffset = 0;
+  }
+
+  /** For queues: empties the chain, to be filled by `add`. */
+  begin(): void {
+    this.readableBytes = 0;
+    this.writableBytes = 0;
+    this.#pieces = 0;
+    this.#readable = 0;
+  }
+
+  /**
+   * For queues: appends an element of `length` bytes at a guest address. GuestError if it has no bytes, lies outside
+   * memory, is readable behind a writable one, or makes the chain too long.
+   */
+  add(memory: GuestMemory, address: number, length: number, writable: boolean): void {
+    if (length === 0) throw zeroLength(address);
+    if (writable) this.writableBytes += length;
+    else {
+      if (this.writableBytes !== 0) throw readableAfterWritable(address);
+      this.readableBytes += length;
+    }
+    const region = memory.find(address);
+    const offset = address - region.guestAddress;
+    if (length <= region.size - offset) this.#append(region, offset, length);
+    else this.#appendAcross(memory, address, length);
+    if (!writable) this.#readable = this.#pieces;
+  }
+
+  /** For queues: the chain is complete; `head` and `descriptors` are what `push` and the ring need. */
+  finish(head: number, descriptors: number): void {
+    if (this.readableBytes + this.writableBytes > MAX_BYTES) throw tooManyBytes(this);
+    this.head = head;
+    this.descriptors = descriptors;
+    this.rewind();
+  }
+
+  #append(region: MappedRegion, offset: number, length: number): void {
+    const piece = this.#pieces;
+    if (piece === this.#lengths.length) this.#grow();
+    // An unchanged region is not stored again: the store of a reference costs a write barrier.
+    if (this.#regions[piece] !== region) this.#regions[piece] = region;
+    this.#offsets[piece] = offset;
+    this.#lengths[piece] = length;
+    this.#pieces = piece + 1;
+  }
+
+  #appendAcross(memory: GuestMemory, address: number, length: number): void {
+    for (let done = 0; done < length;) {
+      const region = memory.find(address + done);
+      const offset = address + done - region.guestAddress;
+      const count = Math.min(length - done, region.size - offset);
+      this.#append(region, offset, count);
+      done += count;
+    }
+  }
+
+  #grow(): void {
+    const capacity = this.#lengths.length * 2;
+    if (capacity > MAX_PIECES) {
+      throw new GuestError("chain-too-long", `A chain must lie in at most ${MAX_PIECES} pieces of memory`);
+    }
+    const offsets = new Float64Array(capacity);
+    offsets.set(this.#offsets);
+    this.#offsets = offsets;
+    const lengths = new Uint32Array(capacity);
+    lengths.set(this.#lengths);
+    this.#lengths = lengths;
+    while (this.#regions.length < capacity) this.#regions.push(null);
+  }
+}
+
+// Errors are made out of line, so that the functions that may throw them stay small enough to be inlined.
+
+function zeroLength(address: number): GuestError {
+  return new GuestError(
+    "descriptor-zero-length",
+    `Length of the descriptor at address ${hex(address)} is 0; it must be at least 1`,
+  );
+}
+
+function readableAfterWritable(address: number): GuestError {
+  return new GuestError(
+    "descriptor-readable-after-writable",
+    `The descriptor at address ${hex(address)} is readable; it must stand before all writable ones`,
+  );
+}
+
+function tooManyBytes(chain: DescriptorChain): GuestError {
+  const bytes = chain.readableBytes + chain.writableBytes;
+  return new GuestError("chain-too-long", `A chain of ${bytes} bytes must not exceed ${MAX_BYTES} bytes`);
+}

@@ -1,0 +1,124 @@
+/**
+ * Indirect descriptors: a table of descriptors in guest memory, the same for both ring layouts.
+ * @module
+ */
+import type { DescriptorChain } from "./descriptor_chain.ts";
+import { GuestError } from "./errors.ts";
+import { addressTooLarge, type GuestMemory, type MappedRegion } from "./memory.ts";
+import { hex } from "./memory_region.ts";
+import * as ringErrors from "./ring_errors.ts";
+
+/** The chain goes on at `next` (split), or in the next slot (packed). */
+export const DESC_F_NEXT = 1;
+/** The device writes the buffer; otherwise it reads it. */
+export const DESC_F_WRITE = 2;
+/** The buffer holds a table of descriptors. */
+export const DESC_F_INDIRECT = 4;
+/** Bytes of a descriptor, in rings and in tables. */
+export const DESC_BYTES = 16;
+
+/**
+ * Reads the tables of one queue into chains. A table may start anywhere and lie across regions. Each field is read once.
+ * All functions throw GuestError: `indirect-table-invalid` for a length that is 0 or no multiple of 16, `chain-too-long`
+ * for more than `limit` elements, `address-out-of-range`, and what {@linkcode DescriptorChain.add} throws.
+ */
+export class IndirectTable {
+  readonly #memory: GuestMemory;
+  // Tables and buffers often lie in different regions: a last hit of its own spares both the search.
+  #region: MappedRegion | null = null;
+  #start = 0;
+  #offset = 0;
+  #address = 0;
+  #length = 0;
+  #flags = 0;
+  #next = 0;
+
+  /** Reads tables of this guest. @param memory where tables and buffers lie */
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  /**
+   * As a split ring has them: element 0, then along `next`, to the first without NEXT. A table may be longer than the
+   * queue, since only a chain may not. Throws `indirect-nested`, `descriptor-loop` and `descriptor-index-out-of-range`
+   * as well.
+   */
+  addLinked(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
+    const entries = this.#open(address, bytes);
+    let index = 0;
+    for (let count = 1;; count++) {
+      if (index >= entries) throw ringErrors.indexOutOfRange(index, entries);
+      if (count > entries) throw ringErrors.loop(entries);
+      if (count > limit) throw ringErrors.chainTooLong(count, limit);
+      this.#load(index);
+      if ((this.#flags & DESC_F_INDIRECT) !== 0) throw ringErrors.nested();
+      chain.add(this.#memory, this.#address, this.#length, (this.#flags & DESC_F_WRITE) !== 0);
+      if ((this.#flags & DESC_F_NEXT) === 0) return;
+      index = this.#next;
+    }
+  }
+
+  /**
+   * As a packed ring has them: every element of the table, in order. All flags but WRITE are reserved there and ignored
+   * (virtio 1.2, section 2.8.8).
+   */
+  addInOrder(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
+    const entries = this.#open(address, bytes);
+    if (entries > limit) throw ringErrors.chainTooLong(entries, limit);
+    for (let i = 0; i < entries; i++) {
+      this.#load(i);
+      chain.add(this.#memory, this.#address, this.#length, (this.#flags & DESC_F_WRITE) !== 0);
+    }
+  }
+
+  #open(address: number, bytes: number): number {
+    if (bytes === 0 || bytes % DESC_BYTES !== 0) throw tableInvalid(address, bytes);
+    let region = this.#region;
+    if (region === null || !(address >= region.guestAddress && address < region.guestAddress + region.size)) {
+      region = this.#memory.find(address);
+      this.#region = region;
+    }
+    this.#start = address;
+    this.#offset = address - region.guestAddress;
+    if (this.#offset + bytes > region.size) this.#memory.check(address, bytes);
+    return bytes / DESC_BYTES;
+  }
+
+  #load(index: number): void {
+    const region = this.#region!;
+    const offset = this.#offset + index * DESC_BYTES;
+    if (offset + DESC_BYTES > region.size) {
+      this.#loadAcross(this.#start + index * DESC_BYTES);
+      return;
+    }
+    const view = region.view;
+    const low = view.getUint32(offset, true);
+    const high = view.getUint32(offset + 4, true);
+    this.#length = view.getUint32(offset + 8, true);
+    const word = view.getUint32(offset + 12, true);
+    this.#flags = word & 0xffff;
+    this.#next = word >>> 16;
+    this.#address = high === 0 ? low : wideAddress(low, high);
+  }
+
+  #loadAcross(at: number): void {
+    const memory = this.#memory;
+    this.#address = memory.readAddress(at);
+    this.#length = memory.readU32(at + 8);
+    this.#flags = memory.readU16(at + 12);
+    this.#next = memory.readU16(at + 14);
+  }
+}
+
+/** A guest address from its halves; GuestError `address-out-of-range` if it is 2^53 or more. */
+export function wideAddress(low: number, high: number): number {
+  if (high >= 0x200000) throw addressTooLarge(low, high);
+  return high * 0x100000000 + low;
+}
+
+function tableInvalid(address: number, bytes: number): GuestError {
+  return new GuestError(
+    "indirect-table-invalid",
+    `Length of the indirect table at ${hex(address)} is ${bytes}; it must be a multiple of 16 and not 0`,
+  );
+}

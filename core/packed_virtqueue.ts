@@ -1,0 +1,247 @@
+/**
+ * The packed virtqueue, device side (virtio 1.2, section 2.8).
+ *
+ * Theory of operation. One ring of 16-byte descriptors, written by both sides, and two words that say who wants to be
+ * told of what:
+ *
+ *     address | length | id, flags     AVAIL and USED in the flags say whose turn it is, relative to a wrap counter
+ *
+ * The device walks the ring twice. `available` is the slot from which `pop` reads next, `used` the slot to which `push`
+ * writes next; each has a wrap counter that flips at the end of the ring. Instead of the counters we keep the flags that
+ * follow from them: `availableMark` is what a descriptor at `available` shows if it is the device's, `usedMark` what one
+ * at `used` is to show. Slots from `used` to `available` are in flight; a list takes as many slots as it has direct
+ * descriptors, and its used descriptor is written to the first slot of the next in turn, the others are skipped.
+ *
+ * A batch appears at once: `push` writes all used descriptors, but keeps the flags of the first; `publish` stores those.
+ * The driver polls that slot only, so that it sees nothing before.
+ *
+ * `look` counts the lists that are there, ahead of `pop`, with one atomic a burst (see `countLists`). What it saw is not
+ * trusted; `pop` reads each descriptor's fields once and judges those.
+ *
+ * Ids are the driver's. The ledger knows how many slots the buffer of each id took, and so which ids are out, and in
+ * which order they went, for `unpop`.
+ *
+ * The order of stores to the ring and loads of the event words is as in split_virtqueue.ts, by atomics.
+ * @module
+ */
+import { BufferLedger } from "./buffer_ledger.ts";
+import type { DescriptorChain } from "./descriptor_chain.ts";
+import { GuestError } from "./errors.ts";
+import { EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, packedEventDue } from "./event_suppression.ts";
+import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
+import { IndirectTable, wideAddress } from "./indirect_table.ts";
+import type { GuestMemory } from "./memory.ts";
+import { AVAILABLE_1, countLists, FRESH_RING, packPosition, TURN, unpackPosition } from "./packed_ring.ts";
+import * as ringErrors from "./ring_errors.ts";
+import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
+
+/** Slots that `look` looks at: a bound for its work, long enough for a burst. */
+const LOOK_AHEAD = 64;
+
+/** A packed virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
+export class PackedVirtqueue implements Virtqueue {
+  /** Entries of the ring: 1 to 32768. */
+  readonly size: number;
+  readonly #memory: GuestMemory;
+  readonly #table: IndirectTable;
+  readonly #eventIndex: boolean;
+  readonly #indirect: boolean;
+  readonly #ring32: Uint32Array<ArrayBuffer>;
+  readonly #ring16: Uint16Array<ArrayBuffer>;
+  readonly #driverEvent: Uint32Array<ArrayBuffer>;
+  readonly #deviceEvent: Uint32Array<ArrayBuffer>;
+  readonly #ledger: BufferLedger;
+  #available: number;
+  #availableMark: number;
+  #used: number;
+  #usedMark: number;
+  /** Slots from `used` to `available`. */
+  #inFlight: number;
+  /** Lists that `look` has counted and `pop` has not taken. */
+  #ready = 0;
+  /** Slot and flags of the first used descriptor that is not shown yet; -1 if there is none. */
+  #first = -1;
+  #firstFlags = 0;
+  /** Slots used since an interrupt was last considered; at first a whole lap, since nobody knows. */
+  #since: number;
+  /** Lists popped since the last push: so many can be put back. */
+  #returnable = 0;
+  /** Lists put back and not popped again, and the slots that they take. */
+  #unpopped = 0;
+  #unpoppedSlots = 0;
+
+  /**
+   * Takes a queue over.
+   * @param memory the guest's memory
+   * @param setup where the driver has put the queue
+   * @param base where to go on: available slot (bits 0 to 14) and wrap counter (15), used slot (16 to 30) and wrap
+   *   counter (31), as vhost-user packs them; without it, the start of a fresh ring. GuestError `queue-size-invalid`,
+   *   `ring-misaligned`, `address-out-of-range` or `ring-state-invalid`.
+   */
+  constructor(memory: GuestMemory, setup: VirtqueueSetup, base: number = FRESH_RING) {
+    const { size } = setup;
+    if (!Number.isInteger(size) || size < 1 || size > 32768) {
+      throw new GuestError(
+        "queue-size-invalid",
+        `Size of a packed queue is ${size}; it must be from 1 to 32768`,
+      );
+    }
+    this.size = size;
+    this.#memory = memory;
+    this.#table = new IndirectTable(memory);
+    this.#eventIndex = setup.eventIndex;
+    this.#indirect = setup.indirect;
+    const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16);
+    this.#ring32 = ring.u32;
+    this.#ring16 = ring.u16;
+    this.#driverEvent = memory.window(setup.driver, 4, 4).u32;
+    this.#deviceEvent = memory.window(setup.device, 4, 4).u32;
+    this.#since = size;
+    this.#ledger = new BufferLedger(size);
+    const position = unpackPosition(base, size);
+    this.#available = position.available;
+    this.#availableMark = position.availableMark;
+    this.#used = position.used;
+    this.#usedMark = position.usedMark;
+    this.#inFlight = position.inFlight;
+  }
+
+  /** Where the ring stands, packed as the constructor takes it: what a restart needs to go on here. */
+  get base(): number {
+    return packPosition(this.#available, this.#availableMark, this.#used, this.#usedMark);
+  }
+
+  /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
+  pop(chain: DescriptorChain): boolean {
+    if (this.#ready === 0 && !this.#look()) return false;
+    const size = this.size;
+    const ring = this.#ring32;
+    const free = size - this.#inFlight;
+    chain.begin();
+    let slot = this.#available;
+    let mark = this.#availableMark;
+    let count = 0;
+    let id = 0;
+    let more = true;
+    while (more) {
+      if (++count > free) throw count > size ? ringErrors.loop(size) : ringErrors.ringOverrun(count, free);
+      const at = slot << 2;
+      // Flags and id in one load: they are judged together and must be of one moment.
+      const word = ring[at + 3];
+      const flags = word >>> 16;
+      if ((flags & TURN) !== mark) throw ringErrors.notAvailable(slot, flags);
+      const low = ring[at];
+      const high = ring[at + 1];
+      const length = ring[at + 2];
+      const address = high === 0 ? low : wideAddress(low, high);
+      if ((flags & DESC_F_INDIRECT) !== 0) {
+        if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
+        if (count !== 1 || (flags & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
+        this.#table.addInOrder(chain, address, length, size);
+      } else chain.add(this.#memory, address, length, (flags & DESC_F_WRITE) !== 0);
+      if (++slot === size) {
+        slot = 0;
+        mark ^= TURN;
+      }
+      id = word & 0xffff;
+      more = (flags & DESC_F_NEXT) !== 0;
+    }
+    chain.finish(id, count);
+    if (!this.#ledger.take(id, count)) throw ringErrors.idInUse(id);
+    this.#available = slot;
+    this.#availableMark = mark;
+    this.#inFlight += count;
+    this.#ready--;
+    this.#returnable++;
+    if (this.#unpopped !== 0) this.#repopped(count);
+    return true;
+  }
+
+  /** Puts the `count` chains popped last back. RangeError if fewer were popped since the last push. */
+  unpop(count: number): void {
+    if (!(count >= 0 && count <= this.#returnable)) throw ringErrors.notReturnable(count, this.#returnable);
+    for (let i = 0; i < count; i++) {
+      const slots = this.#ledger.untake();
+      this.#inFlight -= slots;
+      this.#unpoppedSlots += slots;
+      this.#available -= slots;
+      if (this.#available < 0) {
+        this.#available += this.size;
+        this.#availableMark ^= TURN;
+      }
+    }
+    this.#returnable -= count;
+    this.#unpopped += count;
+    this.#ready += count;
+  }
+
+  /** Returns a buffer, with the number of bytes written into it. RangeError if it is not out. */
+  push(head: number, writtenBytes: number): void {
+    const slots = this.#ledger.giveBack(head);
+    if (slots === 0) throw ringErrors.notInFlight(head);
+    const slot = this.#used;
+    const flags = writtenBytes > 0 ? this.#usedMark | DESC_F_WRITE : this.#usedMark;
+    this.#ring32[(slot << 2) + 2] = writtenBytes;
+    this.#ring16[(slot << 3) + 6] = head;
+    if (this.#first < 0) {
+      this.#first = slot;
+      this.#firstFlags = flags;
+    } else this.#ring16[(slot << 3) + 7] = flags;
+    const after = slot + slots;
+    if (after >= this.size) {
+      this.#used = after - this.size;
+      this.#usedMark ^= TURN;
+    } else this.#used = after;
+    this.#inFlight -= slots;
+    this.#since += slots;
+    this.#returnable = 0;
+  }
+
+  /** Shows the driver all that was pushed. True if it wants to be interrupted. */
+  publish(): boolean {
+    const first = this.#first;
+    if (first < 0) return false;
+    Atomics.store(this.#ring16, (first << 3) + 7, this.#firstFlags);
+    this.#first = -1;
+    const event = Atomics.load(this.#driverEvent, 0);
+    const since = Math.min(this.#since, this.size);
+    this.#since = 0;
+    return packedEventDue(event, this.#eventIndex, this.#used, this.#usedMark === TURN, since, this.size);
+  }
+
+  /** Asks for a kick. True if lists are there already that were not popped yet; those put back do not count. */
+  enableKicks(): boolean {
+    let slot = this.#available + this.#unpoppedSlots;
+    let mark = this.#availableMark;
+    if (slot >= this.size) {
+      slot -= this.size;
+      mark ^= TURN;
+    }
+    const wrap = mark === AVAILABLE_1 ? 0x8000 : 0;
+    Atomics.store(
+      this.#deviceEvent,
+      0,
+      this.#eventIndex ? EVENT_DESC << 16 | wrap | slot : EVENT_ENABLE << 16,
+    );
+    if (this.#inFlight + this.#unpoppedSlots >= this.size) return false;
+    return (Atomics.load(this.#ring16, (slot << 3) + 7) & TURN) === mark;
+  }
+
+  /** Tells the driver that kicks are a waste. */
+  disableKicks(): void {
+    this.#deviceEvent[0] = EVENT_DISABLE << 16;
+  }
+
+  #look(): boolean {
+    const free = this.size - this.#inFlight;
+    const limit = free < LOOK_AHEAD ? free : LOOK_AHEAD;
+    this.#ready = countLists(this.#ring16, this.size, this.#available, this.#availableMark, limit);
+    return this.#ready !== 0;
+  }
+
+  #repopped(slots: number): void {
+    this.#unpopped--;
+    // A driver that has changed a list meanwhile may have changed its length.
+    this.#unpoppedSlots = this.#unpopped === 0 ? 0 : Math.max(0, this.#unpoppedSlots - slots);
+  }
+}

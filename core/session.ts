@@ -1,0 +1,254 @@
+/**
+ * The device status machine: what a driver programs, whichever transport it comes by (virtio 1.2, sections 2.1 and 3.1).
+ *
+ * Theory of operation. A driver transport turns what its driver does into calls: `writeDriverFeatures`, `setupQueue`,
+ * `writeStatus`, `readConfig`, `writeConfig`. The session judges them and lends the device memory and queues.
+ *
+ *     0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK        the device is active: between activate and reset
+ *              |             |           |             |
+ *              +-------------+-----------+-------------+--> NEEDS_RESET (ours) or FAILED (the driver's) --> 0
+ *
+ * - Bits are only ever added; writing 0 resets. A write may add several bits, which then count in the order above.
+ * - Features are taken until FEATURES_OK, queues until DRIVER_OK; they are built at DRIVER_OK, when all is known.
+ * - FEATURES_OK sticks if every accepted bit was offered and the device agrees; the driver reads the status to learn it.
+ * - A driver that does not accept VIRTIO_F_VERSION_1 is a legacy one: it knows no FEATURES_OK, and its features are judged
+ *   at DRIVER_OK. It cannot be refused by then, so that NEEDS_RESET is the answer.
+ *
+ * Nothing here throws at a driver. What it does against the rules is counted in `faults` by name, kept as `lastFault`,
+ * and otherwise without effect; rings, chains and what a device finds in them, however, are beyond repair: `fail` sets
+ * NEEDS_RESET, resets the device, so that it touches nothing any more, and tells the driver (section 2.1.2). Errors that
+ * are not the guest's doing pass through.
+ *
+ * A transport may be called back, by `interrupt` and `configChanged`, from within `poll`, and must then not call
+ * `writeStatus` before `poll` has returned: the device is in the middle of its work.
+ * @module
+ */
+import { type Device, type Session, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK } from "./device.ts";
+import { STATUS_FAILED, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "./device.ts";
+import { GuestError } from "./errors.ts";
+import { FaultLog } from "./fault_log.ts";
+import { judgeFeatures } from "./feature_rules.ts";
+import { FeatureSet, VIRTIO_F_VERSION_1 } from "./features.ts";
+import type { GuestMemory } from "./memory.ts";
+import type { PackedVirtqueue } from "./packed_virtqueue.ts";
+import { buildQueue, checkRequest, type QueueAddresses, type QueueRequest } from "./queue_setup.ts";
+import type { SplitVirtqueue } from "./split_virtqueue.ts";
+import { statusObjection } from "./status_rules.ts";
+import type { Pollable } from "./transport.ts";
+import type { Virtqueue } from "./virtqueue.ts";
+
+/** What a transport does to tell its driver something. */
+export interface DriverNotifications {
+  /** The queue of this index has used buffers. */
+  interrupt(queue: number): void;
+  /** The configuration space or the status has changed. */
+  configChanged(): void;
+}
+
+/** One driver's dealings with one device. */
+export class DriverSession implements Session, Pollable {
+  /** The guest's memory. */
+  readonly memory: GuestMemory;
+  /** How often each rule was broken, by the name of the fault, since the session was made; resets do not clear it. */
+  readonly faults: Record<string, number>;
+  readonly #log: FaultLog = new FaultLog();
+  readonly #device: Device;
+  readonly #notifications: DriverNotifications;
+  #status = 0;
+  #driverFeatures = FeatureSet.none;
+  #features = FeatureSet.none;
+  #requests: (QueueRequest | null)[];
+  #queues: readonly (SplitVirtqueue | PackedVirtqueue | null)[];
+  #active = false;
+  #configGeneration = 0;
+
+  /** Begins with a device that is reset. @param notifications how to tell the driver something */
+  constructor(device: Device, memory: GuestMemory, notifications: DriverNotifications) {
+    this.memory = memory;
+    this.faults = this.#log.counts;
+    this.#device = device;
+    this.#notifications = notifications;
+    this.#requests = device.queueSizes.map(() => null);
+    this.#queues = this.#requests.map(() => null);
+  }
+
+  /** The device status field. */
+  get status(): number {
+    return this.#status;
+  }
+
+  /** The queues by index, from DRIVER_OK to reset; null where the driver has set none up. */
+  get queues(): readonly (Virtqueue | null)[] {
+    return this.#queues;
+  }
+
+  /** What driver and device agreed on: the empty set before that. */
+  get features(): FeatureSet {
+    return this.#features;
+  }
+
+  /** Changes whenever the configuration space does: a driver that reads it twice the same has read it whole. */
+  get configGeneration(): number {
+    return this.#configGeneration;
+  }
+
+  /** Has the device memory and queues? */
+  get active(): boolean {
+    return this.#active;
+  }
+
+  /** The rule that was broken last, with the values, for logs; null if none ever was. */
+  get lastFault(): GuestError | null {
+    return this.#log.last;
+  }
+
+  /** The driver writes the status: 0 resets, everything else may only add bits. */
+  writeStatus(value: number): void {
+    const legacy = !this.#driverFeatures.has(VIRTIO_F_VERSION_1);
+    const objection = statusObjection(this.#status, value, legacy);
+    if (objection !== null) {
+      this.#log.count("status-transition-invalid", `Status ${value} after ${this.#status} ${objection}`);
+      return;
+    }
+    if (value === 0) {
+      this.#reset();
+      return;
+    }
+    const added = value & ~this.#status;
+    this.#status |= added & (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FAILED);
+    if ((added & STATUS_FAILED) !== 0) this.#release();
+    if ((added & STATUS_FEATURES_OK) !== 0 && !this.#settleFeatures()) return;
+    if ((added & STATUS_DRIVER_OK) !== 0) this.#start();
+  }
+
+  /** The driver says which features it accepts. Counted as `features-after-ok`, if they are settled already. */
+  writeDriverFeatures(features: FeatureSet): void {
+    if ((this.#status & (STATUS_FEATURES_OK | STATUS_DRIVER_OK)) !== 0) {
+      this.#log.count("features-after-ok", `Features ${features} must be written before FEATURES_OK`);
+      return;
+    }
+    this.#driverFeatures = features;
+  }
+
+  /**
+   * The driver has set queue `index` up; it is built at DRIVER_OK. Counted, and without effect, for an index or a size
+   * that the device does not have, and after DRIVER_OK. `base` says where to go on with a ring that was in use.
+   */
+  setupQueue(index: number, setup: QueueAddresses, base?: number): void {
+    this.#log.attempt(() => {
+      if ((this.#status & STATUS_DRIVER_OK) !== 0) {
+        throw new GuestError("queue-setup-too-late", `Queue ${index} must be set up before DRIVER_OK`);
+      }
+      checkRequest(index, setup.size, this.#device.queueSizes);
+      this.#requests[index] = { addresses: { ...setup }, base };
+    });
+  }
+
+  /** Where queue `index` stands, for a restart; null if there is no such queue. The device should have been drained. */
+  queueBase(index: number): number | null {
+    return this.#queues[index]?.base ?? null;
+  }
+
+  /** Copies `target.length` bytes of configuration space from `offset` on; zeros where there is none. */
+  readConfig(offset: number, target: Uint8Array): void {
+    if (Number.isSafeInteger(offset) && offset >= 0) this.#device.readConfig(offset, target);
+    else target.fill(0);
+  }
+
+  /** The driver writes to configuration space; counted if it must not. */
+  writeConfig(offset: number, source: Uint8Array): void {
+    this.#log.attempt(() => {
+      if (!Number.isSafeInteger(offset) || offset < 0) {
+        throw new GuestError("config-write-invalid", `Offset ${offset} is not in configuration space`);
+      }
+      this.#device.writeConfig(offset, source);
+    });
+  }
+
+  /** For the device: tells the driver that queue `index` has used buffers. */
+  interrupt(index: number): void {
+    if (this.#active) this.#notifications.interrupt(index);
+  }
+
+  /** For the device: tells the driver that the configuration space has changed. */
+  configChanged(): void {
+    this.#configGeneration = (this.#configGeneration + 1) >>> 0;
+    if ((this.#status & STATUS_DRIVER_OK) !== 0) this.#notifications.configChanged();
+  }
+
+  /** Lets the device work, if it is active. A GuestError on the way is dealt with as by `fail`. */
+  poll(nowNs: number): boolean {
+    try {
+      return this.#active && this.#device.poll(nowNs);
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
+  }
+
+  /** When the device wants to be polled again, in ns; Infinity while it is not active. */
+  deadlineNs(): number {
+    return this.#active ? this.#device.deadlineNs() : Infinity;
+  }
+
+  /** Has the device let go all that it holds, before a stop or a migration. */
+  drain(nowNs: number): void {
+    try {
+      if (this.#active) this.#device.drain(nowNs);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /**
+   * The guest has broken its rings or its requests: counts that, and stops the device until the driver resets it.
+   * What is not a GuestError is thrown on.
+   */
+  fail(error: unknown): void {
+    this.#log.note(error);
+    if ((this.#status & STATUS_NEEDS_RESET) !== 0) return;
+    this.#status |= STATUS_NEEDS_RESET;
+    this.#release();
+    // Last: the driver may answer at once, by a reset.
+    if ((this.#status & STATUS_DRIVER_OK) !== 0) this.#notifications.configChanged();
+  }
+
+  #settleFeatures(): boolean {
+    if (!this.#log.attempt(() => judgeFeatures(this.#device, this.#driverFeatures))) return false;
+    this.#features = this.#driverFeatures;
+    this.#status |= STATUS_FEATURES_OK;
+    return true;
+  }
+
+  #start(): void {
+    this.#status |= STATUS_DRIVER_OK;
+    try {
+      if ((this.#status & STATUS_FEATURES_OK) === 0) {
+        judgeFeatures(this.#device, this.#driverFeatures);
+        this.#features = this.#driverFeatures;
+      }
+      this.#queues = this.#requests.map((request) =>
+        request && buildQueue(this.memory, request, this.#features)
+      );
+      this.#active = true;
+      this.#device.activate(this);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #reset(): void {
+    this.#release();
+    this.#status = 0;
+    this.#driverFeatures = FeatureSet.none;
+    this.#features = FeatureSet.none;
+    this.#requests = this.#requests.map(() => null);
+    this.#queues = this.#requests.map(() => null);
+  }
+
+  #release(): void {
+    if (!this.#active) return;
+    this.#active = false;
+    this.#device.reset();
+  }
+}

@@ -1,0 +1,222 @@
+/**
+ * The split virtqueue, device side (virtio 1.2, section 2.7).
+ *
+ * Theory of operation. Three arrays in guest memory, each under a small window of typed arrays:
+ *
+ *     descriptors  size entries of 16 bytes, written by the driver, chained by `next`
+ *     available    flags | idx | ring[size] | used_event     written by the driver, read here
+ *     used         flags | idx | ring[size] | avail_event    written here
+ *
+ * Indices run freely through 16 bits; `index & mask` is the slot. Four of them move, always in this order:
+ *
+ *     signalled  <=  published  <=  used  <=  next  <=  seen  <=  published + size
+ *
+ * `seen` is the driver's idx as last loaded, once a burst. `next` is the chain that `pop` takes. `used` is where `push`
+ * writes. `published` is the idx that the driver sees. `signalled` is `published` as it was when an interrupt was last
+ * considered. The last inequality is the driver's duty, and is checked with every load: a driver cannot have more
+ * chains out than the ring has slots.
+ *
+ * Order of memory. The driver writes descriptors, then idx: idx is loaded by an atomic, and what it covers after that.
+ * We write used elements, then idx, then look at used_event, while the driver writes used_event, then looks at idx; one
+ * of the two must see the other. Stores and loads by Atomics are sequentially consistent, which gives that; plain ones
+ * were measured to be reordered by the processor. `enableKicks` is the same dance with the roles exchanged. It costs two
+ * atomics a burst, none a chain.
+ *
+ * `unpop` moves `next` back. The chains are then popped, and judged, anew. Chains that were put back are no reason to
+ * stay awake: whoever did that waits for more of them, so `enableKicks` asks for what comes behind them.
+ *
+ * A GuestError leaves the queue where it was; the device needs a reset.
+ * @module
+ */
+import type { DescriptorChain } from "./descriptor_chain.ts";
+import { GuestError } from "./errors.ts";
+import { splitEventDue } from "./event_suppression.ts";
+import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
+import { IndirectTable, wideAddress } from "./indirect_table.ts";
+import type { GuestMemory } from "./memory.ts";
+import * as ringErrors from "./ring_errors.ts";
+import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
+
+const NO_INTERRUPT = 1;
+const NO_NOTIFY = 1;
+const FLAGS = 0;
+const INDEX = 1;
+const RING = 2;
+
+/** A split virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
+export class SplitVirtqueue implements Virtqueue {
+  /** Entries of the ring: a power of two, 1 to 32768. */
+  readonly size: number;
+  readonly #memory: GuestMemory;
+  readonly #table: IndirectTable;
+  readonly #eventIndex: boolean;
+  readonly #indirect: boolean;
+  readonly #mask: number;
+  readonly #descriptors: Uint32Array<ArrayBuffer>;
+  readonly #available: Uint16Array<ArrayBuffer>;
+  readonly #used: Uint16Array<ArrayBuffer>;
+  readonly #usedRing: Uint32Array<ArrayBuffer>;
+  readonly #usedEvent: number;
+  readonly #availEvent: number;
+  #seen: number;
+  #next: number;
+  #usedIndex: number;
+  #published: number;
+  #signalled: number;
+  /** Chains popped since the last push: so many can be put back. */
+  #returnable = 0;
+  /** Chains put back and not popped again. */
+  #unpopped = 0;
+
+  /**
+   * Takes a queue over. The used index is read from guest memory: the ring may have been in use before.
+   * @param memory the guest's memory
+   * @param setup where the driver has put the queue
+   * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which nobody
+   *   has returned are served again. GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or
+   *   `ring-state-invalid`.
+   */
+  constructor(memory: GuestMemory, setup: VirtqueueSetup, base?: number) {
+    const { size, eventIndex } = setup;
+    if (!Number.isInteger(size) || size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
+      throw new GuestError(
+        "queue-size-invalid",
+        `Size of a split queue is ${size}; it must be a power of two from 1 to 32768`,
+      );
+    }
+    if (base !== undefined && (!Number.isInteger(base) || base < 0 || base > 0xffff)) {
+      throw new GuestError("ring-state-invalid", `Available index is ${base}; it must be from 0 to 65535`);
+    }
+    // Without EVENT_IDX a driver need not have reserved room for the event field.
+    const tail = eventIndex ? 2 : 0;
+    this.size = size;
+    this.#memory = memory;
+    this.#table = new IndirectTable(memory);
+    this.#eventIndex = eventIndex;
+    this.#indirect = setup.indirect;
+    this.#mask = size - 1;
+    this.#descriptors = memory.window(setup.descriptors, size * DESC_BYTES, 16).u32;
+    this.#available = memory.window(setup.driver, 4 + 2 * size + tail, 2).u16;
+    const used = memory.window(setup.device, 4 + 8 * size + tail, 4);
+    this.#used = used.u16;
+    this.#usedRing = used.u32;
+    this.#usedEvent = RING + size;
+    this.#availEvent = RING + 4 * size;
+    const usedIndex = Atomics.load(used.u16, INDEX);
+    this.#usedIndex = usedIndex;
+    this.#published = usedIndex;
+    // Before a restart an interrupt may have been due and not been sent: whatever a full ring may hold counts as news.
+    this.#signalled = (usedIndex - Math.min(size, 32767)) & 0xffff;
+    this.#next = base ?? usedIndex;
+    this.#seen = this.#next;
+    if (((this.#next - usedIndex) & 0xffff) > size) {
+      throw new GuestError(
+        "ring-state-invalid",
+        `Available index ${this.#next} must be at most ${size} ahead of the used index ${usedIndex}`,
+      );
+    }
+  }
+
+  /** The available index of the next chain to pop: what a restart needs to go on here. */
+  get base(): number {
+    return this.#next;
+  }
+
+  /** Chains that were popped and not pushed. */
+  get inFlight(): number {
+    return (this.#next - this.#usedIndex) & 0xffff;
+  }
+
+  /** Takes the next available chain into `chain`; false if there is none. GuestError for a broken ring or chain. */
+  pop(chain: DescriptorChain): boolean {
+    if (this.#next === this.#seen && !this.#look()) return false;
+    const size = this.size;
+    const descriptors = this.#descriptors;
+    const head = this.#available[RING + (this.#next & this.#mask)];
+    chain.begin();
+    let index = head;
+    let count = 0;
+    for (;;) {
+      if (index >= size) throw ringErrors.indexOutOfRange(index, size);
+      if (++count > size) throw ringErrors.loop(size);
+      const at = index << 2;
+      const low = descriptors[at];
+      const high = descriptors[at + 1];
+      const length = descriptors[at + 2];
+      const word = descriptors[at + 3];
+      const address = high === 0 ? low : wideAddress(low, high);
+      if ((word & DESC_F_INDIRECT) !== 0) {
+        if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
+        if ((word & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
+        this.#table.addLinked(chain, address, length, size - count + 1);
+        break;
+      }
+      chain.add(this.#memory, address, length, (word & DESC_F_WRITE) !== 0);
+      if ((word & DESC_F_NEXT) === 0) break;
+      index = word >>> 16;
+    }
+    chain.finish(head, count);
+    this.#next = (this.#next + 1) & 0xffff;
+    this.#returnable++;
+    if (this.#unpopped !== 0) this.#unpopped--;
+    return true;
+  }
+
+  /** Puts the `count` chains popped last back. RangeError if fewer were popped since the last push. */
+  unpop(count: number): void {
+    if (!(count >= 0 && count <= this.#returnable)) throw ringErrors.notReturnable(count, this.#returnable);
+    this.#next = (this.#next - count) & 0xffff;
+    this.#returnable -= count;
+    this.#unpopped += count;
+  }
+
+  /** Returns a chain, with the number of bytes written into it. RangeError if none is out. */
+  push(head: number, writtenBytes: number): void {
+    const used = this.#usedIndex;
+    if (used === this.#next) throw ringErrors.notInFlight(head);
+    const at = ((used & this.#mask) << 1) + 1;
+    this.#usedRing[at] = head;
+    this.#usedRing[at + 1] = writtenBytes;
+    this.#usedIndex = (used + 1) & 0xffff;
+    this.#returnable = 0;
+  }
+
+  /** Shows the driver all that was pushed. True if it wants to be interrupted. */
+  publish(): boolean {
+    const used = this.#usedIndex;
+    if (used === this.#published) return false;
+    Atomics.store(this.#used, INDEX, used);
+    this.#published = used;
+    if (!this.#eventIndex) return (Atomics.load(this.#available, FLAGS) & NO_INTERRUPT) === 0;
+    const event = Atomics.load(this.#available, this.#usedEvent);
+    const from = this.#signalled;
+    this.#signalled = used;
+    return splitEventDue(event, from, used);
+  }
+
+  /** Asks for a kick. True if chains are there already that were not popped yet; those put back do not count. */
+  enableKicks(): boolean {
+    const waited = (this.#next + this.#unpopped) & 0xffff;
+    if (this.#eventIndex) Atomics.store(this.#used, this.#availEvent, waited);
+    else Atomics.store(this.#used, FLAGS, 0);
+    return Atomics.load(this.#available, INDEX) !== waited;
+  }
+
+  /** Tells the driver that kicks are a waste. With EVENT_IDX there is nothing to say: the event stays in the past. */
+  disableKicks(): void {
+    if (!this.#eventIndex) this.#used[FLAGS] = NO_NOTIFY;
+  }
+
+  /** Loads the driver's index. False if nothing has been added. */
+  #look(): boolean {
+    const index = Atomics.load(this.#available, INDEX);
+    if (index === this.#next) return false;
+    const out = (index - this.#published) & 0xffff;
+    // An index that went back shows as one that is far ahead of `published`, or between it and `next`.
+    if (out > this.size || out < ((this.#next - this.#published) & 0xffff)) {
+      throw ringErrors.tooFar(index, this.#published, this.#next, this.size);
+    }
+    this.#seen = index;
+    return true;
+  }
+}

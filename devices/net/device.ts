@@ -1,0 +1,324 @@
+/**
+ * The virtio network device (virtio 1.2, section 5.1): two lines of stages between a guest's queues and a network.
+ *
+ * Theory of operation. Queues 2n and 2n+1 are receiveq and transmitq of pair n, the last is the control queue. A round
+ * (`poll`) does, in this order: commands of the control queue; frames from the guest, through the `fromGuest` stages to the
+ * network; stages that are due; frames that waited for receive buffers; frames that are to be offered again; and then, if
+ * nothing waits any more, up to 64 frames from the network, which must pass the receive filter *before* anything is held, get
+ * their queue pair, and go through the `toGuest` stages into receive buffers. At the end the used buffers are published.
+ * A round that did nothing asks the driver for kicks and looks once more.
+ *
+ * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault) discards and counts
+ * what is held or waits: its buffers are gone. `drain` lets everything go in order while the driver is still there.
+ *
+ * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network the guest's queue is
+ * not emptied; when the frame pool runs dry, held units are let go early.
+ *
+ * @module
+ */
+import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import type { Device, DeviceContext, Session } from "../../core/device.ts";
+import { FeatureSet } from "../../core/features.ts";
+import { FrameBatch } from "../../core/frame_batch.ts";
+import type { FramePool } from "../../core/frame_pool.ts";
+import { Pipeline } from "../../core/pipeline.ts";
+import type { Negotiated, RuleBook } from "../../core/stage.ts";
+import type { FrameTransport } from "../../core/transport.ts";
+import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
+import { NetConfigSpace, SPEED_UNKNOWN } from "./config_space.ts";
+import { ControlQueue } from "./control_queue.ts";
+import { checkAcceptable, guestOffloads, offeredFeatures } from "./features.ts";
+import { FromGuest, newFromGuestCounters } from "./from_guest.ts";
+import { guestSends } from "./guest_sends.ts";
+import { guestTakes } from "./guest_takes.ts";
+import { KickSwitch } from "./kick_switch.ts";
+import type { NetOptions } from "./options.ts";
+import { ReceiveFilter } from "./receive_filter.ts";
+import { buildStages, stageOffers } from "./stages.ts";
+import { Steering } from "./steering.ts";
+import { newToGuestCounters, ToGuest } from "./to_guest.ts";
+
+/** Frames taken from the network in one round. */
+const BURST = 64;
+
+/** A network device. */
+export class NetDevice implements Device {
+  /** Device type 1 (virtio 1.2, section 5.1.1). */
+  readonly id = 1;
+  readonly name: string;
+  readonly features: FeatureSet;
+  readonly queueSizes: readonly number[];
+  wake: () => void = () => {};
+  readonly #rules: RuleBook;
+  readonly #pairs: number;
+  readonly #network: FrameTransport;
+  readonly #pool: FramePool;
+  readonly #space: NetConfigSpace;
+  readonly #filter: ReceiveFilter;
+  readonly #steering: Steering;
+  readonly #control: ControlQueue;
+  readonly #toGuest: ToGuest;
+  readonly #fromGuest: FromGuest;
+  readonly #toGuestLine: Pipeline;
+  readonly #fromGuestLine: Pipeline;
+  readonly #kicks = new KickSwitch();
+  readonly #batch = new FrameBatch();
+  readonly #offered = new FrameBatch();
+  readonly #counters: Record<"discarded_at_reset" | "flushed_for_memory" | "activations" | "resets", number>;
+  readonly #command = new DescriptorChain();
+  #controlIndex = 0;
+  #session: Session | null = null;
+  #negotiated: Negotiated | null = null;
+  #nowNs = 0;
+
+  /** Builds the stages. Throws PluginError if one of them cannot be made. */
+  constructor(context: DeviceContext, options: NetOptions, network: FrameTransport) {
+    this.name = context.name;
+    this.#rules = options.rules;
+    this.#pairs = options.queuePairs;
+    this.#network = network;
+    this.#pool = context.pool;
+    this.features = offeredFeatures({
+      queuePairs: options.queuePairs,
+      network: network.abilities,
+      fromStages: stageOffers(context.offloads),
+      extra: options.extraFeatures,
+      withheld: options.withheldFeatures,
+      rules: options.rules,
+    });
+    const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
+    this.queueSizes = [...queueSizes, 64];
+    this.#space = new NetConfigSpace(this.features, {
+      mac: options.mac,
+      queuePairs: options.queuePairs,
+      mtu: options.mtu,
+      speedMbps: options.speedMbps ?? SPEED_UNKNOWN,
+      duplex: options.duplex,
+    });
+    this.#filter = new ReceiveFilter(options.mac);
+    context.publish(this.#filter.counters, "filter");
+    this.#steering = new Steering(options.queuePairs);
+    this.#counters = context.publish({
+      discarded_at_reset: 0,
+      flushed_for_memory: 0,
+      activations: 0,
+      resets: 0,
+    });
+    this.#toGuest = new ToGuest(
+      options.queuePairs,
+      context.publish(newToGuestCounters(), "toGuest"),
+      this.#steering.packetHash,
+    );
+    this.#fromGuest = new FromGuest(
+      options.queuePairs,
+      context.publish(newFromGuestCounters(), "fromGuest"),
+      context.pool,
+      network,
+      this.#steering,
+    );
+    const { toGuest, fromGuest } = buildStages(context, options, network.abilities);
+    this.#toGuestLine = new Pipeline(toGuest, this.#toGuest);
+    this.#fromGuestLine = new Pipeline(fromGuest, this.#fromGuest);
+    this.#control = new ControlQueue({
+      rules: options.rules,
+      maxPairs: options.queuePairs,
+      filter: this.#filter,
+      steering: this.#steering,
+      hooks: {
+        offloadsRequested: (mask) => this.#toGuestLine.offloadsRequested(mask),
+        setGuestOffloads: (offloads) => this.#setOffloads(offloads),
+        setQueuePairs: (pairs) => this.#hasPairs(pairs),
+        announceAcked: () => this.#space.announceAcked(),
+        macChanged: (mac) => this.#space.setMac(mac),
+      },
+    });
+    context.publish(this.#control.counters, "control");
+  }
+
+  /** Copies configuration space; beyond its end there are zeros. */
+  readConfig(offset: number, target: Uint8Array): void {
+    this.#space.read(offset, target);
+  }
+
+  /** Takes a write to configuration space: only a legacy driver's to the MAC address. */
+  writeConfig(offset: number, source: Uint8Array): void {
+    this.#space.write(offset, source);
+    this.#filter.setMac(this.#space.mac);
+  }
+
+  /** Judges the features a driver wants (virtio 1.2, section 5.1.3.1). */
+  acceptFeatures(features: FeatureSet): void {
+    checkAcceptable(features, this.features, this.#rules);
+  }
+
+  /** The driver is ready. */
+  activate(session: Session): void {
+    const { features } = session;
+    this.#session = session;
+    this.#counters.activations++;
+    this.#space.negotiated(features);
+    this.#filter.negotiated(features);
+    const multiple = features.has(VIRTIO_NET_F_MQ) || features.has(VIRTIO_NET_F_RSS);
+    this.#controlIndex = 2 * (multiple ? this.#pairs : 1);
+    this.#control.negotiated(features);
+    const negotiated = { features, offloads: guestOffloads(features) };
+    this.#toGuest.activate(session, guestTakes(negotiated, this.#rules));
+    this.#fromGuest.activate(session, guestSends(features));
+    this.#negotiated = negotiated;
+    this.#toGuestLine.negotiated(negotiated, this.#nowNs);
+    this.#fromGuestLine.negotiated(negotiated, this.#nowNs);
+  }
+
+  /** The driver takes everything back. What is held for it is discarded and counted. */
+  reset(): void {
+    this.#session = null;
+    this.#negotiated = null;
+    this.#counters.resets++;
+    this.#counters.discarded_at_reset += this.#toGuestLine.reset() + this.#toGuest.reset();
+    // What the guest has sent is on its way: it is not the driver's any more.
+    this.#fromGuestLine.drain(this.#nowNs);
+    this.#fromGuest.reset();
+    this.#control.negotiated(FeatureSet.none);
+    this.#kicks.reset();
+    this.#space.reset();
+    this.#filter.reset(this.#space.mac);
+    this.#steering.reset();
+  }
+
+  /** Lets go everything that is held, both ways, in order. */
+  drain(nowNs: number): void {
+    this.#nowNs = nowNs;
+    this.#toGuestLine.drain(nowNs);
+    this.#fromGuestLine.drain(nowNs);
+    this.#toGuest.publish();
+  }
+
+  /** Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held leaves first. */
+  setLink(up: boolean, nowNs: number): void {
+    if (!up) this.drain(nowNs);
+    if (this.#space.setLink(up)) this.#session?.configChanged();
+  }
+
+  /** Asks the driver to announce itself to the network (virtio 1.2, section 5.1.6.5.4): after a migration. */
+  announce(): void {
+    if (this.#space.requestAnnounce()) this.#session?.configChanged();
+  }
+
+  /** Frames that wait for receive buffers and frames that wait for the network. */
+  get waitingFrames(): { toGuest: number; fromGuest: number } {
+    return { toGuest: this.#toGuest.waitingFrames, fromGuest: this.#fromGuest.waitingFrames };
+  }
+
+  /** When a held unit is due or the network has a frame, in ns. */
+  deadlineNs(): number {
+    const due = Math.min(this.#toGuestLine.deadlineNs(), this.#fromGuestLine.deadlineNs());
+    const mayReceive = this.#session !== null && this.#space.linkUp && !this.#toGuest.isBlocked;
+    return mayReceive ? Math.min(due, this.#network.deadlineNs?.() ?? Infinity) : due;
+  }
+
+  /** One round. True if anything moved. Throws GuestError and PluginError. */
+  poll(nowNs: number): boolean {
+    this.#nowNs = nowNs;
+    const session = this.#session;
+    if (session === null) return this.#fromGuest.poll(this.#fromGuestLine, 0, nowNs);
+    const { refusals } = this.#pool;
+    let did = this.#pollControl(session);
+    if (this.#fromGuestLine.flushDue(nowNs)) did = true;
+    if (this.#fromGuest.poll(this.#fromGuestLine, this.#pairs, nowNs)) did = true;
+    if (this.#pollToGuest(nowNs)) did = true;
+    if (this.#pool.refusals !== refusals && this.#relieve(nowNs)) did = true;
+    this.#toGuest.publish();
+    return this.#kicks.after(did, session, this.#toGuest.isBlocked, this.#fromGuest.waitingFrames > 0);
+  }
+
+  #pollControl(session: Session): boolean {
+    const queue = session.queues[this.#controlIndex] ?? null;
+    if (queue === null) return false;
+    let commands = 0;
+    while (commands < BURST && queue.pop(this.#command)) {
+      queue.push(this.#command.head, this.#control.handle(this.#command));
+      commands++;
+    }
+    if (commands > 0 && queue.publish()) session.interrupt(this.#controlIndex);
+    return commands > 0;
+  }
+
+  /** Has the driver set up the first `pairs` queue pairs? */
+  #hasPairs(pairs: number): boolean {
+    const queues = this.#session?.queues ?? [];
+    for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
+    return true;
+  }
+
+  #pollToGuest(nowNs: number): boolean {
+    let did = this.#toGuest.retry();
+    if (this.#toGuestLine.flushDue(nowNs)) did = true;
+    if (this.#offerAgain(nowNs)) did = true;
+    if (this.#toGuest.isBlocked || !this.#space.linkUp) return did;
+    for (let queue = 0; queue < this.#network.queuePairs; queue++) {
+      const received = this.#network.receive(this.#batch, BURST, queue, nowNs);
+      if (received === 0) continue;
+      did = true;
+      this.#admit(queue);
+      this.#toGuestLine.push(this.#batch, nowNs);
+    }
+    return did;
+  }
+
+  /** Lets held units go before their time, because the frame pool is empty. True if there were any. */
+  #relieve(nowNs: number): boolean {
+    if (this.#toGuestLine.deadlineNs() === Infinity) return false;
+    this.#counters.flushed_for_memory++;
+    this.#toGuestLine.drain(nowNs);
+    return true;
+  }
+
+  /** Filters the batch and gives every frame its queue pair. */
+  #admit(queue: number): void {
+    const batch = this.#batch;
+    const ownQueues = this.#network.queuePairs > 1;
+    let kept = 0;
+    for (let i = 0; i < batch.length; i++) {
+      const frame = batch.at(i);
+      if (this.#filter.accepts(frame.bytes, frame.start, frame.length) !== "accepted") {
+        frame.release();
+        continue;
+      }
+      frame.queue = ownQueues && queue < this.#steering.pairs && !this.#steering.usesRss
+        ? queue
+        : this.#steering.select(frame.bytes, frame.start, frame.length);
+      batch.set(kept++, frame);
+    }
+    batch.shorten(kept);
+  }
+
+  /** Runs frames through the stages again that found no room, one by one, if the guest has posted buffers since. */
+  #offerAgain(nowNs: number): boolean {
+    const { again } = this.#toGuest;
+    if (again.length === 0) return false;
+    const queue = this.#session!.queues[2 * again.at(0).queue] ?? null;
+    if (queue === null || !queue.enableKicks()) return false;
+    const offered = this.#offered;
+    for (let i = 0; i < again.length; i++) offered.push(again.at(i));
+    again.clear();
+    let done = 0;
+    while (done < offered.length && again.length === 0) {
+      this.#batch.push(offered.at(done++));
+      this.#toGuestLine.push(this.#batch, nowNs);
+    }
+    const did = done > 1 || again.length === 0;
+    while (done < offered.length) again.push(offered.at(done++));
+    offered.clear();
+    return did;
+  }
+
+  #setOffloads(offloads: FeatureSet): void {
+    const before = this.#negotiated;
+    if (before === null) return;
+    const negotiated = { features: before.features, offloads };
+    this.#negotiated = negotiated;
+    // The stages first: what may be held no longer leaves under the old terms.
+    this.#toGuestLine.negotiated(negotiated, this.#nowNs);
+    this.#toGuest.accepts(guestTakes(negotiated, this.#rules));
+  }
+}

@@ -1,0 +1,248 @@
+/**
+ * The first and the last step from the guest: transmit queues into frames, frames to the network.
+ *
+ * Theory of operation. `poll` takes up to 64 chains from the transmit queue of each pair, copies each into a frame, checks
+ * what its virtio header claims, and hands the batch to the stages. What comes out of them arrives at `accept`, which sends
+ * it; frames that the network does not take now wait in `unsent`, in order, and the pair is not popped until they are gone:
+ * the guest's own queue is the back-pressure. Buffers are returned to the guest as soon as they are copied.
+ *
+ * Invariants: a chain popped is returned in the same round; a frame is sent, waiting, or dropped and counted by name.
+ *
+ * @module
+ */
+import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import type { Session } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
+import type { Frame } from "../../core/frame.ts";
+import { FrameBatch } from "../../core/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import type { FrameSink, Pipeline } from "../../core/pipeline.ts";
+import type { FrameTransport } from "../../core/transport.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
+import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
+import {
+  HASH_NET_HEADER_BYTES,
+  readNetHeader,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+} from "../../wire/virtio_net_header.ts";
+import type { GuestSends } from "./guest_sends.ts";
+
+/** Chains taken from one queue in one round. */
+const BURST = 64;
+
+/** What became of frames from the guest. */
+export interface FromGuestCounters extends Record<string, number> {
+  /** Frames taken from the guest. */
+  packets: number;
+  /** Their bytes, without virtio headers. */
+  bytes: number;
+  /** Frames that the network took. */
+  sent: number;
+  /** Times the network took less than offered, and frames had to wait. */
+  delayed: number;
+  /** Interrupts sent. */
+  interrupts: number;
+  /** Dropped: shorter than an Ethernet header. */
+  dropped_too_short: number;
+  /** Dropped: longer than the network carries. */
+  dropped_too_long: number;
+  /** Dropped: the virtio header contradicts the frame or what was negotiated. */
+  dropped_bad_header: number;
+}
+
+/** Counters of frames from the guest, all 0. */
+export function newFromGuestCounters(): FromGuestCounters {
+  return {
+    packets: 0,
+    bytes: 0,
+    sent: 0,
+    delayed: 0,
+    interrupts: 0,
+    dropped_too_short: 0,
+    dropped_too_long: 0,
+    dropped_bad_header: 0,
+  };
+}
+
+/** Told of each frame that the guest sends: receive steering learns from it. */
+export interface FlowLearner {
+  /** The guest sent this frame on queue pair `pair`. */
+  learn(bytes: Uint8Array, start: number, length: number, pair: number): void;
+}
+
+/** Empties transmit queues. */
+export class FromGuest implements FrameSink {
+  readonly #counters: FromGuestCounters;
+  readonly #pool: FramePool;
+  readonly #network: FrameTransport;
+  readonly #learner: FlowLearner;
+  readonly #unsent: FrameBatch[];
+  readonly #batch = new FrameBatch();
+  readonly #chain = new DescriptorChain();
+  readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
+  #session: Session | null = null;
+  #sends!: GuestSends;
+
+  /** @param queuePairs how many the device has */
+  constructor(
+    queuePairs: number,
+    counters: FromGuestCounters,
+    pool: FramePool,
+    network: FrameTransport,
+    learner: FlowLearner,
+  ) {
+    this.#counters = counters;
+    this.#pool = pool;
+    this.#network = network;
+    this.#learner = learner;
+    this.#unsent = Array.from({ length: queuePairs }, () => new FrameBatch());
+  }
+
+  /** The driver is ready. `sends` is what it may send. */
+  activate(session: Session, sends: GuestSends): void {
+    this.#session = session;
+    this.#sends = sends;
+  }
+
+  /** The driver is gone. What it has sent still goes out. */
+  reset(): void {
+    this.#session = null;
+  }
+
+  /** Frames that the network has not taken yet. */
+  get waitingFrames(): number {
+    return this.#unsent.reduce((sum, unsent) => sum + unsent.length, 0);
+  }
+
+  /** Sends what waits, then takes from the first `pairs` transmit queues. True if anything moved. */
+  poll(pipeline: Pipeline, pairs: number, nowNs: number): boolean {
+    let did = false;
+    for (let pair = 0; pair < this.#unsent.length; pair++) {
+      const unsent = this.#unsent[pair];
+      if (unsent.length > 0) {
+        if (this.#send(unsent, pair, nowNs)) did = true;
+        if (unsent.length > 0) continue;
+      }
+      const queue = pair < pairs ? this.#session?.queues[2 * pair + 1] ?? null : null;
+      if (queue !== null && this.#take(queue, pair, pipeline, nowNs)) did = true;
+    }
+    return did;
+  }
+
+  /** Sends the frames of one queue pair, or lets them wait. */
+  accept(frames: FrameBatch, nowNs: number): void {
+    let first = 0;
+    while (first < frames.length) {
+      const pair = frames.at(first).queue;
+      const unsent = this.#unsent[pair];
+      const before = unsent.length;
+      while (first < frames.length && frames.at(first).queue === pair) unsent.push(frames.at(first++));
+      if (before === 0) this.#send(unsent, pair, nowNs);
+    }
+    frames.clear();
+  }
+
+  #send(unsent: FrameBatch, pair: number, nowNs: number): boolean {
+    const offered = unsent.length;
+    const taken = this.#network.send(unsent, Math.min(pair, this.#network.queuePairs - 1), nowNs);
+    unsent.dropFirst(taken);
+    this.#counters.sent += taken;
+    if (taken < offered) this.#counters.delayed++;
+    return taken > 0;
+  }
+
+  #take(queue: Virtqueue, pair: number, pipeline: Pipeline, nowNs: number): boolean {
+    const batch = this.#batch;
+    const chain = this.#chain;
+    let chains = 0;
+    while (chains < BURST && queue.pop(chain)) {
+      const frame = this.#copy(chain, pair);
+      if (frame === undefined) {
+        queue.unpop(1);
+        break;
+      }
+      chains++;
+      queue.push(chain.head, 0);
+      if (frame !== null) batch.push(frame);
+    }
+    if (chains === 0) return false;
+    if (queue.publish()) {
+      this.#counters.interrupts++;
+      this.#session!.interrupt(2 * pair + 1);
+    }
+    if (batch.length > 0) pipeline.push(batch, nowNs);
+    return true;
+  }
+
+  /** The chain as a frame; null if it was dropped, undefined if the pool is empty and it must wait. */
+  #copy(chain: DescriptorChain, pair: number): Frame | null | undefined {
+    const headerBytes = this.#sends.headerBytes;
+    if (chain.readableBytes < headerBytes) {
+      throw new GuestError(
+        "buffer-too-small",
+        `A transmit chain of ${chain.readableBytes} readable bytes has no room for the ${headerBytes}-byte virtio-net header`,
+      );
+    }
+    const length = chain.readableBytes - headerBytes;
+    if (length < ETHERNET_HEADER_BYTES) return this.#drop("dropped_too_short");
+    if (length > Math.min(MAX_FRAME_BYTES, this.#network.maxFrameBytes)) {
+      return this.#drop("dropped_too_long");
+    }
+    const frame = this.#pool.take(length);
+    if (frame === null) return undefined;
+    chain.read(this.#header, 0, headerBytes);
+    chain.read(frame.bytes, frame.start, length);
+    readNetHeader(this.#header, 0, frame.header);
+    frame.queue = pair;
+    if (!this.#isSound(frame)) {
+      frame.release();
+      return this.#drop("dropped_bad_header");
+    }
+    this.#counters.packets++;
+    this.#counters.bytes += length;
+    this.#learner.learn(frame.bytes, frame.start, length, pair);
+    return frame;
+  }
+
+  /** Is the header of this frame in keeping with the frame and with what was negotiated? Unknown flags are taken off. */
+  #isSound(frame: Frame): boolean {
+    const { header } = frame;
+    header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    if (header.flags !== 0) {
+      if (!this.#sends.checksum || header.csumStart + header.csumOffset + 2 > frame.length) return false;
+    } else {
+      header.csumStart = 0;
+      header.csumOffset = 0;
+    }
+    const kind = header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
+    switch (kind) {
+      case VIRTIO_NET_HDR_GSO_NONE:
+        header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
+        header.gsoSize = 0;
+        return true;
+      case VIRTIO_NET_HDR_GSO_TCPV4:
+        return this.#sends.tso4 && (kind === header.gsoType || this.#sends.ecn) && isLargeSound(frame);
+      case VIRTIO_NET_HDR_GSO_TCPV6:
+        return this.#sends.tso6 && (kind === header.gsoType || this.#sends.ecn) && isLargeSound(frame);
+      case VIRTIO_NET_HDR_GSO_UDP_L4:
+        return this.#sends.uso && isLargeSound(frame);
+      default:
+        return false;
+    }
+  }
+
+  #drop(reason: "dropped_too_short" | "dropped_too_long" | "dropped_bad_header"): null {
+    this.#counters[reason]++;
+    return null;
+  }
+}
+
+/** A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). */
+function isLargeSound(frame: Frame): boolean {
+  return frame.header.gsoSize > 0 && frame.header.flags === VIRTIO_NET_HDR_F_NEEDS_CSUM;
+}

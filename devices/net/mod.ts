@@ -1,0 +1,24 @@
+/**
+ * `net`: the virtio network device.
+ * @module
+ */
+import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
+import { NetDevice } from "./device.ts";
+import { type NetOptions, netOptions } from "./options.ts";
+
+export { NetDevice } from "./device.ts";
+export type { NetOptions } from "./options.ts";
+
+/** The plugin `net`. */
+export const net: DevicePlugin<NetOptions> = defineDevice<NetOptions>({
+  name: "net",
+  summary: "Virtio network device (virtio 1.2, section 5.1).",
+  options: netOptions,
+  facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs }),
+  create(context, options) {
+    if (context.network === null) {
+      throw new TypeError('A net device needs a network: write "network": "loopback" or another');
+    }
+    return new NetDevice(context, options, context.network);
+  },
+});

@@ -1,0 +1,204 @@
+/**
+ * Which frames from the network the guest gets to see (virtio 1.2, sections 5.1.6.5.1 to 5.1.6.5.3).
+ *
+ * Theory of operation. The order of the tests is: promiscuous mode, which lets everything through; the VLAN table, if
+ * VLAN filtering was negotiated; then by kind of destination. Suppression (`nobcast`, `nomulti`, `nouni`) beats
+ * admission (`allmulti`, `alluni`, a table that overflowed), which beats the tables. Broadcast is let through unless
+ * suppressed.
+ *
+ * A device that has just been reset is promiscuous: a driver without CTRL_RX has no means to ask for anything, and a
+ * guest that bridges would lose frames. A driver with CTRL_RX says at once what it wants.
+ *
+ * The tables hold MAC_TABLE_ENTRIES addresses in all, compared one by one as a 32-bit and a 16-bit word. A longer list
+ * is not refused: the specification lets a device be generous, so all frames of the kind that did not fit are let
+ * through.
+ *
+ * @module
+ */
+import type { FeatureSet } from "../../core/features.ts";
+import {
+  ETHERNET_HEADER_BYTES,
+  isBroadcast,
+  isMulticast,
+  MAC_BYTES,
+  macEquals,
+  vlanId,
+} from "../../wire/ethernet.ts";
+import { VIRTIO_NET_F_CTRL_VLAN } from "../../wire/net_features.ts";
+
+/** Addresses that the unicast and the multicast table hold together. */
+export const MAC_TABLE_ENTRIES = 64;
+/** VLAN ids: 0 to 4095. */
+export const VLAN_IDS = 4096;
+
+/** The receive modes, named as the commands that switch them (virtio 1.2, section 5.1.6.5.1). */
+export type ReceiveMode = "promisc" | "allmulti" | "alluni" | "nomulti" | "nouni" | "nobcast";
+
+/** What became of a frame: let through, or the reason why not. */
+export type FilterVerdict =
+  | "accepted"
+  | "too_short"
+  | "vlan_unknown"
+  | "broadcast_off"
+  | "multicast_off"
+  | "multicast_unknown"
+  | "unicast_off"
+  | "unicast_unknown";
+
+/** How many frames were refused, by reason. */
+export type FilterCounters = Record<Exclude<FilterVerdict, "accepted">, number>;
+
+/** The receive filter of one device. */
+export class ReceiveFilter {
+  /** Frames refused, by reason. */
+  readonly counters: FilterCounters = {
+    too_short: 0,
+    vlan_unknown: 0,
+    broadcast_off: 0,
+    multicast_off: 0,
+    multicast_unknown: 0,
+    unicast_off: 0,
+    unicast_unknown: 0,
+  };
+  readonly #modes: Record<ReceiveMode, boolean> = {
+    promisc: true,
+    allmulti: false,
+    alluni: false,
+    nomulti: false,
+    nouni: false,
+    nobcast: false,
+  };
+  readonly #mac = new Uint8Array(MAC_BYTES);
+  /** Unicast addresses first, then multicast ones. */
+  readonly #tableHigh = new Uint32Array(MAC_TABLE_ENTRIES);
+  readonly #tableLow = new Uint16Array(MAC_TABLE_ENTRIES);
+  #unicastEntries = 0;
+  #entries = 0;
+  #unicastOverflow = false;
+  #multicastOverflow = false;
+  readonly #vlans = new Uint32Array(VLAN_IDS / 32);
+  #filtersVlans = false;
+
+  /** A filter as after a reset. @param mac the guest's own address, six bytes */
+  constructor(mac: Uint8Array) {
+    this.setMac(mac);
+  }
+
+  /** What driver and device have agreed on: with CTRL_VLAN, tagged frames pass only if their VLAN is added. */
+  negotiated(features: FeatureSet): void {
+    this.#filtersVlans = features.has(VIRTIO_NET_F_CTRL_VLAN);
+    this.#vlans.fill(0);
+  }
+
+  /** The driver is gone: promiscuous, tables empty, no VLAN filtering, and this address. The counters go on. */
+  reset(mac: Uint8Array): void {
+    this.#modes.promisc = true;
+    this.#modes.allmulti = false;
+    this.#modes.alluni = false;
+    this.#modes.nomulti = false;
+    this.#modes.nouni = false;
+    this.#modes.nobcast = false;
+    this.#unicastEntries = 0;
+    this.#entries = 0;
+    this.#unicastOverflow = false;
+    this.#multicastOverflow = false;
+    this.#filtersVlans = false;
+    this.#vlans.fill(0);
+    this.setMac(mac);
+  }
+
+  /** Switches a receive mode. */
+  setMode(mode: ReceiveMode, on: boolean): void {
+    this.#modes[mode] = on;
+  }
+
+  /** Is this receive mode on? */
+  mode(mode: ReceiveMode): boolean {
+    return this.#modes[mode];
+  }
+
+  /** The guest's own address is now this one, six bytes. */
+  setMac(mac: Uint8Array): void {
+    this.#mac.set(mac.subarray(0, MAC_BYTES));
+  }
+
+  /**
+   * Replaces the MAC tables by lists of addresses in `bytes`, six bytes each: `unicastCount` from `unicastAt` on and
+   * `multicastCount` from `multicastAt` on. They must be there.
+   */
+  setTables(
+    bytes: Uint8Array,
+    unicastAt: number,
+    unicastCount: number,
+    multicastAt: number,
+    multicastCount: number,
+  ): void {
+    this.#entries = 0;
+    this.#unicastOverflow = !this.#append(bytes, unicastAt, unicastCount);
+    this.#unicastEntries = this.#entries;
+    this.#multicastOverflow = !this.#append(bytes, multicastAt, multicastCount);
+  }
+
+  /** Adds a VLAN to the table, or takes it out. Throws RangeError for an id that is not 0 to 4095. */
+  setVlan(id: number, on: boolean): void {
+    if (!Number.isInteger(id) || id < 0 || id >= VLAN_IDS) {
+      throw new RangeError(`Cannot filter VLAN ${id}: it must be an integer from 0 to ${VLAN_IDS - 1}`);
+    }
+    if (on) this.#vlans[id >>> 5] |= 1 << (id & 31);
+    else this.#vlans[id >>> 5] &= ~(1 << (id & 31));
+  }
+
+  /** Judges the frame of `length` bytes from `start` on, and counts it if it is refused. */
+  accepts(bytes: Uint8Array, start: number, length: number): FilterVerdict {
+    const verdict = this.#judge(bytes, start, length);
+    if (verdict !== "accepted") this.counters[verdict]++;
+    return verdict;
+  }
+
+  #judge(bytes: Uint8Array, start: number, length: number): FilterVerdict {
+    if (length < ETHERNET_HEADER_BYTES) return "too_short";
+    const modes = this.#modes;
+    if (modes.promisc) return "accepted";
+    if (this.#filtersVlans) {
+      const id = vlanId(bytes, start, length);
+      if (id >= 0 && (this.#vlans[id >>> 5] >>> (id & 31) & 1) === 0) return "vlan_unknown";
+    }
+    if (isMulticast(bytes, start)) {
+      if (isBroadcast(bytes, start)) return modes.nobcast ? "broadcast_off" : "accepted";
+      if (modes.nomulti) return "multicast_off";
+      if (modes.allmulti || this.#multicastOverflow) return "accepted";
+      return this.#listed(bytes, start, this.#unicastEntries, this.#entries)
+        ? "accepted"
+        : "multicast_unknown";
+    }
+    if (modes.nouni) return "unicast_off";
+    if (modes.alluni || this.#unicastOverflow || macEquals(bytes, start, this.#mac)) return "accepted";
+    return this.#listed(bytes, start, 0, this.#unicastEntries) ? "accepted" : "unicast_unknown";
+  }
+
+  #append(bytes: Uint8Array, at: number, count: number): boolean {
+    if (this.#entries + count > MAC_TABLE_ENTRIES) return false;
+    for (let i = 0, from = at; i < count; i++, from += MAC_BYTES) {
+      this.#tableHigh[this.#entries] = highWord(bytes, from);
+      this.#tableLow[this.#entries++] = lowWord(bytes, from);
+    }
+    return true;
+  }
+
+  #listed(bytes: Uint8Array, at: number, first: number, end: number): boolean {
+    const high = highWord(bytes, at);
+    const low = lowWord(bytes, at);
+    for (let i = first; i < end; i++) {
+      if (this.#tableHigh[i] === high && this.#tableLow[i] === low) return true;
+    }
+    return false;
+  }
+}
+
+function highWord(bytes: Uint8Array, at: number): number {
+  return (bytes[at] << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3]) >>> 0;
+}
+
+function lowWord(bytes: Uint8Array, at: number): number {
+  return bytes[at + 4] << 8 | bytes[at + 5];
+}

@@ -1,0 +1,54 @@
+/**
+ * From the offloads of the configuration to the stages of the two lines.
+ * @module
+ */
+import type { DeviceContext, ResolvedOffload } from "../../core/device.ts";
+import { PluginError } from "../../core/errors.ts";
+import type { NamedStage } from "../../core/pipeline.ts";
+import type { Direction, NetworkAbilities } from "../../core/stage.ts";
+import type { NetOptions } from "./options.ts";
+
+/** The feature bits that these offloads let the device offer. */
+export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
+  return offloads.flatMap(({ plugin, options }) => {
+    const { offers } = plugin;
+    if (offers === undefined) return [];
+    return typeof offers === "function" ? [...offers(options)] : [...offers];
+  });
+}
+
+/** Makes the stages, in order, for each direction. Throws PluginError if a plugin's `create` throws. */
+export function buildStages(
+  context: DeviceContext,
+  options: NetOptions,
+  network: NetworkAbilities,
+): Record<Direction, NamedStage[]> {
+  const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
+  const used = new Map<string, number>();
+  for (const offload of context.offloads) {
+    const { plugin } = offload;
+    const times = (used.get(plugin.name) ?? 0) + 1;
+    used.set(plugin.name, times);
+    const name = times === 1 ? plugin.name : `${plugin.name}#${times}`;
+    for (const direction of ["toGuest", "fromGuest"] as const) {
+      if (plugin.direction !== "both" && plugin.direction !== direction) continue;
+      const group = plugin.direction === "both" ? `${name}.${direction}` : name;
+      try {
+        const stage = plugin.create({
+          name,
+          direction,
+          pool: context.pool,
+          rules: options.rules,
+          queuePairs: options.queuePairs,
+          network,
+          verdicts: context.verdicts,
+          publish: (counters) => context.publish(counters, group),
+        }, offload.options);
+        lines[direction].push({ name, stage });
+      } catch (cause) {
+        throw new PluginError(plugin.name, "create", cause);
+      }
+    }
+  }
+  return lines;
+}

@@ -1,0 +1,109 @@
+/**
+ * `checksum`: completes a partial checksum that the receiver cannot take, and verifies checksums for a guest that lets us.
+ * @module
+ */
+import { z } from "zod";
+import type { Frame } from "../core/frame.ts";
+import type { FrameBatch } from "../core/frame_batch.ts";
+import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
+import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import { isSumRight } from "../wire/checksum.ts";
+import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
+import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
+import { addFrameToSum, storeFullChecksum } from "./frame_checksum.ts";
+import { locateTransport, Transport } from "./transport_header.ts";
+
+/** What `checksum` can be told. */
+export interface ChecksumOptions {
+  /** Verify the checksums of frames to the guest, and say so in the header where they are right; default false. */
+  verify: boolean;
+}
+
+/** The plugin `checksum`, for both directions. */
+export const checksum: OffloadPlugin<ChecksumOptions> = defineOffload<ChecksumOptions>({
+  name: "checksum",
+  summary:
+    "Completes partial checksums that the receiver cannot take; verifies those of frames to the guest.",
+  direction: "both",
+  options: z.strictObject({
+    verify: z.boolean().default(false)
+      .describe(
+        "Verify the checksums of frames to the guest and mark right ones DATA_VALID; wrong ones pass, counted.",
+      ),
+  }),
+  offers: [VIRTIO_NET_F_CSUM],
+  create: (context: StageContext, options: ChecksumOptions): Stage => new ChecksumStage(context, options),
+});
+
+class ChecksumStage implements Stage {
+  readonly #verify: boolean;
+  readonly #toGuest: boolean;
+  readonly #counters: Record<"completed" | "verified" | "wrong" | "unverifiable" | "incomplete", number>;
+  readonly #transport = new Transport();
+  /** Does the receiver take a partial checksum as it is? */
+  #partialWelcome: boolean;
+  /** Does the guest look at DATA_VALID? */
+  #markWelcome = false;
+
+  constructor(context: StageContext, options: ChecksumOptions) {
+    this.#toGuest = context.direction === "toGuest";
+    this.#verify = options.verify && this.#toGuest;
+    this.#partialWelcome = !this.#toGuest && context.network.partialChecksum;
+    this.#counters = context.publish({ completed: 0, verified: 0, wrong: 0, unverifiable: 0, incomplete: 0 });
+  }
+
+  negotiated(state: Negotiated): void {
+    if (!this.#toGuest) return;
+    this.#partialWelcome = state.offloads.has(VIRTIO_NET_F_GUEST_CSUM);
+    this.#markWelcome = this.#partialWelcome;
+  }
+
+  process(input: FrameBatch, output: FrameBatch): void {
+    for (let i = 0; i < input.length; i++) {
+      const frame = input.at(i);
+      if ((frame.header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+        // A large frame keeps its partial checksum: whoever cuts it completes every segment.
+        if (!this.#partialWelcome && frame.header.gsoType === 0) this.#complete(frame);
+      } else if (this.#verify && this.#markWelcome && frame.header.flags === 0) {
+        this.#check(frame);
+      }
+      output.push(frame);
+    }
+  }
+
+  #complete(frame: Frame): void {
+    const { header } = frame;
+    const startAt = frame.start + header.csumStart;
+    const checksumAt = startAt + header.csumOffset;
+    if (checksumAt + 2 > frame.start + frame.length) {
+      this.#counters.incomplete++;
+      return;
+    }
+    // The field holds the pseudo header's sum already, so the sum over everything includes it.
+    const partial = frame.view.getUint16(checksumAt, true);
+    storeFullChecksum(frame, startAt, checksumAt, partial);
+    // UDP says "no checksum" by 0, so that a sum of 0 is sent as its equal (RFC 768).
+    if (header.csumOffset === 6 && frame.view.getUint16(checksumAt) === 0) {
+      frame.view.setUint16(checksumAt, 0xffff);
+    }
+    header.flags &= ~VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    header.csumStart = 0;
+    header.csumOffset = 0;
+    this.#counters.completed++;
+  }
+
+  #check(frame: Frame): void {
+    const transport = this.#transport;
+    if (!locateTransport(frame, transport) || !transport.hasChecksum) {
+      this.#counters.unverifiable++;
+      return;
+    }
+    frame.trim(transport.endAt - frame.start);
+    if (isSumRight(addFrameToSum(frame, transport.at, transport.pseudoSum))) {
+      this.#counters.verified++;
+      frame.header.flags |= VIRTIO_NET_HDR_F_DATA_VALID;
+    } else {
+      this.#counters.wrong++;
+    }
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * The chain: what holds segments and lets units go, whatever the family and the rule book.
+ *
+ * Theory of operation. A frame comes to `process` and is judged by `take`, which a rule book implements. It passes the
+ * frame on, opens a unit with it (`hold`), merges it into the unit of its flow (`mergePayload`), or first lets that unit
+ * go (`drain`) and then does one of the three. A unit is a frame whose further pieces are the payloads merged into it; no
+ * payload is copied, except small ones, so that a flood of tiny segments costs memory by bytes and not by segments. What
+ * merging changes in the headers is kept in the unit and written by `finish` once, when it leaves.
+ *
+ * One timer a table: armed when a unit is opened in an *empty* table, not moved by anything that follows, and draining
+ * the whole table in order of opening when it is due. A unit therefore never waits longer than the interval, and all that
+ * is due leaves in one batch. Strict rules keep a table for each queue pair, the reference shares one.
+ *
+ * Invariants: a frame held is owned by exactly one unit; a flow has at most one unit in a table; units leave in order of
+ * opening unless their flow makes them leave earlier.
+ *
+ * @module
+ */
+import type { FeatureSet } from "../../core/features.ts";
+import type { Frame } from "../../core/frame.ts";
+import type { FrameBatch } from "../../core/frame_batch.ts";
+import type { Negotiated, Stage, StageContext, VerdictLog } from "../../core/stage.ts";
+import type { RscFamily } from "./family.ts";
+import { FlowTable } from "./flow_table.ts";
+import type { RscOptions } from "./options.ts";
+import { Segment } from "./segment.ts";
+import type { Unit } from "./unit.ts";
+
+/** Payloads up to this size are copied behind the last piece of their unit, if there is room, instead of linked. */
+const COPIED_PAYLOAD_BYTES = 256;
+
+/** Offset of the EtherType in a frame. */
+const ETHER_TYPE = 12;
+
+/** One family's held units, under one rule book. */
+export abstract class RscChain implements Stage {
+  /** v4 or v6. */
+  protected readonly family: RscFamily;
+  /** What the configuration says. */
+  protected readonly options: RscOptions;
+  /** The name under which it runs. */
+  protected readonly name: string;
+  /** Where to explain what happens; null if nobody listens. */
+  protected readonly verdicts: VerdictLog | null;
+  /** The segment at hand. */
+  protected readonly segment: Segment = new Segment();
+  /** The tables: one for each queue pair, or one for all. */
+  protected readonly tables: readonly FlowTable[];
+  readonly #timersNs: number[];
+  readonly #intervalNs: number;
+  /** The batch to which `take` puts frames out; only set while a hook of the stage runs. */
+  protected output!: FrameBatch;
+
+  /** @param tables how many tables of units to keep */
+  constructor(
+    family: RscFamily,
+    context: StageContext,
+    options: RscOptions,
+    tables: number,
+    mostFlows: number,
+  ) {
+    this.family = family;
+    this.options = options;
+    this.name = context.name;
+    this.verdicts = context.verdicts;
+    this.tables = Array.from({ length: tables }, () => new FlowTable(family.keyWords, mostFlows));
+    this.#timersNs = this.tables.map(() => Infinity);
+    this.#intervalNs = Math.round(options.intervalUs * 1000);
+  }
+
+  /** Judges one frame and puts it out, holds it, or merges it. */
+  protected abstract take(frame: Frame, nowNs: number): void;
+
+  /** Writes into a unit that is about to leave what merging has changed. */
+  protected abstract finish(unit: Unit, frame: Frame): void;
+
+  /** A table's timer has run out and `units` have left. */
+  protected abstract timerFired(units: number): void;
+
+  /** The guest has agreed to something: is this family to be coalesced from now on? */
+  abstract negotiated(state: Negotiated, output: FrameBatch, nowNs: number): void;
+
+  /** The guest asks for other offloads; see {@linkcode Stage}. */
+  offloadsRequested?(mask: FeatureSet): void;
+
+  /** Takes every frame of `input`. */
+  process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
+    this.output = output;
+    for (let i = 0; i < input.length; i++) this.take(input.at(i), nowNs);
+  }
+
+  /** When the first table's timer runs out, in ns. */
+  deadlineNs(): number {
+    let first = Infinity;
+    for (let i = 0; i < this.#timersNs.length; i++) if (this.#timersNs[i] < first) first = this.#timersNs[i];
+    return first;
+  }
+
+  /** Lets the units go whose timer has run out; at Infinity all of them. */
+  flush(output: FrameBatch, nowNs: number): void {
+    this.output = output;
+    for (let i = 0; i < this.tables.length; i++) {
+      if (this.#timersNs[i] > nowNs) continue;
+      const units = this.tables[i].count;
+      this.drainAll(this.tables[i]);
+      if (nowNs !== Infinity) this.timerFired(units);
+      this.#timersNs[i] = Infinity;
+    }
+  }
+
+  /** Lets go everything that is held, to be counted and released. */
+  reset(output: FrameBatch): void {
+    this.flush(output, Infinity);
+  }
+
+  /** The EtherType of a frame whose first piece has at least 14 bytes. */
+  protected etherTypeOf(frame: Frame): number {
+    return frame.view.getUint16(frame.start + ETHER_TYPE);
+  }
+
+  /** Opens a unit with the located segment. The caller has made sure that there is room and that the flow has none. */
+  protected hold(table: FlowTable, hash: number, frame: Frame, nowNs: number): Unit {
+    const segment = this.segment;
+    if (table.count === 0) this.#timersNs[this.tables.indexOf(table)] = nowNs + this.#intervalNs;
+    const unit = table.open(segment, hash);
+    frame.offerAgain = false;
+    unit.frame = frame;
+    unit.ipAt = segment.ipAt;
+    unit.tcpAt = segment.tcpAt;
+    unit.tcpHeaderBytes = segment.tcpHeaderBytes;
+    unit.seq = segment.seq;
+    unit.payloadBytes = segment.payloadBytes;
+    unit.ipLength = segment.ipLength;
+    unit.ack = segment.ack;
+    unit.window = segment.window;
+    unit.offsetFlags = segment.offsetFlags;
+    unit.changed = false;
+    return unit;
+  }
+
+  /** Appends the located segment's payload to a unit and takes the frame over. */
+  protected mergePayload(unit: Unit, frame: Frame): void {
+    const { payloadAt, payloadBytes } = this.segment;
+    const whole = unit.frame!;
+    const tail = whole.last;
+    if (payloadBytes <= COPIED_PAYLOAD_BYTES && payloadBytes <= tail.tailRoom) {
+      const to = tail.start + tail.length;
+      if (payloadBytes > 0) {
+        tail.bytes.set(new Uint8Array(frame.bytes.buffer, payloadAt, payloadBytes), to);
+        tail.length += payloadBytes;
+        whole.total += payloadBytes;
+      }
+      frame.release();
+    } else {
+      frame.start = payloadAt;
+      frame.length = payloadBytes;
+      frame.total = payloadBytes;
+      whole.append(frame);
+    }
+    unit.payloadBytes += payloadBytes;
+    unit.changed = true;
+  }
+
+  /** Lets a unit go. */
+  protected drain(table: FlowTable, unit: Unit): void {
+    const frame = unit.frame!;
+    this.finish(unit, frame);
+    table.close(unit);
+    this.output.push(frame);
+  }
+
+  /** Lets all units of a table go, in order of opening. */
+  protected drainAll(table: FlowTable): void {
+    for (let unit = table.oldest; unit !== null; unit = table.oldest) this.drain(table, unit);
+  }
+}

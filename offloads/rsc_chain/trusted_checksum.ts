@@ -1,0 +1,30 @@
+/**
+ * May this segment's TCP checksum be trusted?
+ * @module
+ */
+import type { Frame } from "../../core/frame.ts";
+import { addToSum, isSumRight } from "../../wire/checksum.ts";
+import { TCP_CHECKSUM } from "../../wire/tcp.ts";
+import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
+import type { RscFamily } from "./family.ts";
+import type { Segment } from "./segment.ts";
+
+/**
+ * `right` if the network vouches for the data (DATA_VALID, or NEEDS_CSUM for the TCP checksum: then it never left this host)
+ * or the checksum, computed here, is right.
+ */
+export function checksumVerdict(
+  frame: Frame,
+  segment: Segment,
+  family: RscFamily,
+): "right" | "bad_tcp_checksum" | "odd_partial_checksum" {
+  const { flags, csumStart, csumOffset } = frame.header;
+  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+    const isTcp = frame.start + csumStart === segment.tcpAt && csumOffset === TCP_CHECKSUM;
+    return isTcp ? "right" : "odd_partial_checksum";
+  }
+  if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return "right";
+  const tcpBytes = segment.tcpHeaderBytes + segment.payloadBytes;
+  const pseudo = family.pseudoSum(frame.view, segment.ipAt, tcpBytes);
+  return isSumRight(addToSum(frame.view, segment.tcpAt, tcpBytes, pseudo)) ? "right" : "bad_tcp_checksum";
+}

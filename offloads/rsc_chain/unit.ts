@@ -1,0 +1,65 @@
+/**
+ * A unit: one held segment, with whatever has been merged into it.
+ * @module
+ */
+import type { Frame } from "../../core/frame.ts";
+
+/**
+ * What a chain holds of one flow. The frame's pieces are the payloads as they arrived, not copied; the header fields
+ * that merging changes are kept here and written once, when the unit leaves.
+ */
+export class Unit {
+  /** Its place in the table; never changes. */
+  readonly index: number;
+  /** The frame that opened it, followed by the merged payloads. Null while the unit is unused. */
+  frame: Frame | null = null;
+  /** The unit that was opened before this one, and the one after. */
+  previous: Unit | null = null;
+  /** The unit that was opened after this one. */
+  following: Unit | null = null;
+  /** Hash of the flow's key. */
+  hash = 0;
+  /** How many units had been opened since the chain was last empty, when this one was. */
+  order = 0;
+
+  /** First byte of the IP header, in the frame's storage. */
+  ipAt = 0;
+  /** First byte of the TCP header. */
+  tcpAt = 0;
+  /** Bytes of the TCP header. */
+  tcpHeaderBytes = 0;
+  /** Sequence number of the first byte. */
+  seq = 0;
+  /** Bytes of payload held. */
+  payloadBytes = 0;
+  /** The IP length field as it will be written. */
+  ipLength = 0;
+  /** The latest acknowledgment number. */
+  ack = 0;
+  /** The latest window. */
+  window = 0;
+  /** The latest word of data offset and flags. */
+  offsetFlags = 0;
+  /** Segments merged, as the rule book counts them. */
+  segments = 0;
+  /** Has anything been merged into it, be it only a window? */
+  changed = false;
+
+  /** Strict rules: what of the IP header must stay equal. */
+  traits = 0;
+  /** Strict rules: the smallest TTL or hop limit. */
+  hopLimit = 0;
+  /** Strict rules: bytes of payload of the largest segment. */
+  largestSegmentBytes = 0;
+  /** Strict rules: has it the timestamp block? */
+  hasTimestamp = false;
+  /** Strict rules: the latest TSval. */
+  tsValue = 0;
+  /** Strict rules: the latest TSecr. */
+  tsEcho = 0;
+
+  /** @param index its place in the table */
+  constructor(index: number) {
+    this.index = index;
+  }
+}

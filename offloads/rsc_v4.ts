@@ -1,0 +1,124 @@
+/**
+ * `rsc-v4`: receive segment coalescing of TCP over IPv4.
+ * @module
+ */
+import type { Frame } from "../core/frame.ts";
+import type { OffloadPlugin } from "../core/plugin.ts";
+import { isSumRight } from "../wire/checksum.ts";
+import {
+  IPV4_DF,
+  IPV4_FRAGMENT,
+  IPV4_HEADER_BYTES,
+  IPV4_MF_OR_OFFSET,
+  IPV4_PROTOCOL,
+  IPV4_SOURCE,
+  IPV4_TOS,
+  IPV4_TOTAL_LENGTH,
+  IPV4_TTL,
+  ipv4HeaderSum,
+  ipv4PseudoSum,
+  storeIpv4Checksum,
+} from "../wire/ipv4.ts";
+import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
+import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
+import { VIRTIO_NET_HDR_GSO_TCPV4 } from "../wire/virtio_net_header.ts";
+import type { Located, QemuLocated, RscFamily } from "./rsc_chain/family.ts";
+import type { RscOptions } from "./rsc_chain/options.ts";
+import { defineRsc } from "./rsc_chain/plugin.ts";
+import type { Segment } from "./rsc_chain/segment.ts";
+import { endOf, readTcp, readTimestamp } from "./rsc_chain/tcp_fields.ts";
+import type { Unit } from "./rsc_chain/unit.ts";
+
+const ETHERNET_BYTES = 14;
+const HEADERS_BYTES = ETHERNET_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
+const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
+
+function fillAddresses(view: DataView, segment: Segment): void {
+  segment.key[0] = view.getInt32(segment.ipAt + IPV4_SOURCE);
+  segment.key[1] = view.getInt32(segment.ipAt + IPV4_SOURCE + 4);
+}
+
+function fillKey(view: DataView, segment: Segment): void {
+  fillAddresses(view, segment);
+  segment.key[2] = view.getInt32(segment.tcpAt + TCP_PORTS);
+}
+
+/** IPv4, as the chains see it. */
+export const ipv4Family: RscFamily = {
+  name: "v4",
+  etherType: 0x0800,
+  gsoType: VIRTIO_NET_HDR_GSO_TCPV4,
+  guestTso: VIRTIO_NET_F_GUEST_TSO4,
+  keyWords: 3,
+  ipHeaderBytes: IPV4_HEADER_BYTES,
+  mostIpLength: 65_535,
+  mostIpLengthQemu: 65_515,
+
+  locate(frame: Frame, segment: Segment): Located {
+    const { view } = frame;
+    const ip = frame.start + ETHERNET_BYTES;
+    const end = endOf(frame);
+    segment.flowKnown = "none";
+    if (end < ip + IPV4_HEADER_BYTES) return "too_short";
+    const versionIhl = view.getUint8(ip);
+    if (versionIhl >>> 4 !== 4) return "bad_version";
+    segment.ipAt = ip;
+    if (view.getUint8(ip + IPV4_PROTOCOL) !== PROTOCOL_TCP) return "not_tcp";
+    fillAddresses(view, segment);
+    segment.flowKnown = "addresses";
+    const fragment = view.getUint16(ip + IPV4_FRAGMENT);
+    if ((fragment & IPV4_MF_OR_OFFSET) !== 0) return "fragment";
+    const tcp = ip + ((versionIhl & 15) << 2);
+    if ((versionIhl & 15) < 5) return "bad_length";
+    if (end >= tcp + 4) {
+      segment.tcpAt = tcp;
+      segment.key[2] = view.getInt32(tcp + TCP_PORTS);
+      segment.flowKnown = "flow";
+    }
+    if (versionIhl !== 0x45) return "ip_options";
+    const ipLength = view.getUint16(ip + IPV4_TOTAL_LENGTH);
+    if (ipLength < MIN_LENGTH || ip + ipLength > end) return "bad_length";
+    if (!isSumRight(ipv4HeaderSum(view, ip, IPV4_HEADER_BYTES))) return "bad_ip_checksum";
+    readTcp(view, segment, ipLength - IPV4_HEADER_BYTES);
+    if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
+    readTimestamp(view, segment);
+    const tos = view.getUint8(ip + IPV4_TOS);
+    segment.ipLength = ipLength;
+    segment.ecn = tos & 3;
+    segment.traits = tos | fragment & IPV4_DF;
+    segment.hopLimit = view.getUint8(ip + IPV4_TTL);
+    return "segment";
+  },
+
+  locateQemu(frame: Frame, segment: Segment): QemuLocated {
+    const { view } = frame;
+    const ip = frame.start + ETHERNET_BYTES;
+    if (frame.total < HEADERS_BYTES) return "bypass_not_tcp";
+    if (view.getUint8(ip) !== 0x45) return "ip_option";
+    if (view.getUint8(ip + IPV4_PROTOCOL) !== PROTOCOL_TCP) return "bypass_not_tcp";
+    if ((view.getUint16(ip + IPV4_FRAGMENT) & IPV4_DF) === 0) return "ip_frag";
+    if ((view.getUint8(ip + IPV4_TOS) & 3) !== 0) return "ip_ecn";
+    const ipLength = view.getUint16(ip + IPV4_TOTAL_LENGTH);
+    if (ipLength < MIN_LENGTH || ipLength > frame.total - ETHERNET_BYTES) return "ip_hacked";
+    segment.ipAt = ip;
+    segment.tcpAt = ip + IPV4_HEADER_BYTES;
+    segment.ipLength = ipLength;
+    fillKey(view, segment);
+    readTcp(view, segment, ipLength - IPV4_HEADER_BYTES);
+    return "candidate";
+  },
+
+  pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
+    return ipv4PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
+  },
+
+  finish(view: DataView, unit: Unit, renew: boolean): void {
+    view.setUint16(unit.ipAt + IPV4_TOTAL_LENGTH, unit.ipLength);
+    if (!renew) return;
+    view.setUint8(unit.ipAt + IPV4_TTL, unit.hopLimit);
+    storeIpv4Checksum(view, unit.ipAt);
+  },
+};
+
+/** The plugin `rsc-v4`. */
+export const rscV4: OffloadPlugin<RscOptions> = defineRsc(ipv4Family);

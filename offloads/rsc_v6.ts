@@ -1,0 +1,115 @@
+/**
+ * `rsc-v6`: receive segment coalescing of TCP over IPv6.
+ * @module
+ */
+import type { Frame } from "../core/frame.ts";
+import type { OffloadPlugin } from "../core/plugin.ts";
+import {
+  IPV6_FLOW,
+  IPV6_HEADER_BYTES,
+  IPV6_HOP_LIMIT,
+  IPV6_NEXT_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  IPV6_SOURCE,
+  ipv6PseudoSum,
+  isExtensionHeader,
+} from "../wire/ipv6.ts";
+import { VIRTIO_NET_F_GUEST_TSO6 } from "../wire/net_features.ts";
+import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
+import { VIRTIO_NET_HDR_GSO_TCPV6 } from "../wire/virtio_net_header.ts";
+import type { Located, QemuLocated, RscFamily } from "./rsc_chain/family.ts";
+import type { RscOptions } from "./rsc_chain/options.ts";
+import { defineRsc } from "./rsc_chain/plugin.ts";
+import type { Segment } from "./rsc_chain/segment.ts";
+import { endOf, readTcp, readTimestamp } from "./rsc_chain/tcp_fields.ts";
+import type { Unit } from "./rsc_chain/unit.ts";
+
+const ETHERNET_BYTES = 14;
+const HEADERS_BYTES = ETHERNET_BYTES + IPV6_HEADER_BYTES + TCP_HEADER_BYTES;
+const ADDRESS_WORDS = 8;
+/** The bits of the second header byte that the reference takes for ECN; they are the low bits of DSCP. */
+const QEMU_ECN_MASK = 0xc0;
+
+function fillAddresses(view: DataView, segment: Segment): void {
+  const at = segment.ipAt + IPV6_SOURCE;
+  for (let i = 0; i < ADDRESS_WORDS; i++) segment.key[i] = view.getInt32(at + 4 * i);
+}
+
+/** IPv6, as the chains see it. */
+export const ipv6Family: RscFamily = {
+  name: "v6",
+  etherType: 0x86dd,
+  gsoType: VIRTIO_NET_HDR_GSO_TCPV6,
+  guestTso: VIRTIO_NET_F_GUEST_TSO6,
+  keyWords: ADDRESS_WORDS + 1,
+  ipHeaderBytes: IPV6_HEADER_BYTES,
+  mostIpLength: 65_535,
+  mostIpLengthQemu: 65_535,
+
+  locate(frame: Frame, segment: Segment): Located {
+    const { view } = frame;
+    const ip = frame.start + ETHERNET_BYTES;
+    const end = endOf(frame);
+    segment.flowKnown = "none";
+    if (end < ip + IPV6_HEADER_BYTES) return "too_short";
+    const flow = view.getInt32(ip + IPV6_FLOW);
+    if (flow >>> 28 !== 6) return "bad_version";
+    const nextHeader = view.getUint8(ip + IPV6_NEXT_HEADER);
+    segment.ipAt = ip;
+    if (nextHeader !== PROTOCOL_TCP) {
+      if (!isExtensionHeader(nextHeader)) return "not_tcp";
+      fillAddresses(view, segment);
+      segment.flowKnown = "addresses";
+      return "extension_header";
+    }
+    fillAddresses(view, segment);
+    segment.flowKnown = "addresses";
+    const tcp = ip + IPV6_HEADER_BYTES;
+    segment.tcpAt = tcp;
+    if (end >= tcp + 4) {
+      segment.key[ADDRESS_WORDS] = view.getInt32(tcp + TCP_PORTS);
+      segment.flowKnown = "flow";
+    }
+    const payloadLength = view.getUint16(ip + IPV6_PAYLOAD_LENGTH);
+    if (payloadLength < TCP_HEADER_BYTES || tcp + payloadLength > end) return "bad_length";
+    readTcp(view, segment, payloadLength);
+    if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
+    readTimestamp(view, segment);
+    segment.ipLength = payloadLength;
+    segment.ecn = flow >>> 20 & 3;
+    segment.traits = flow;
+    segment.hopLimit = view.getUint8(ip + IPV6_HOP_LIMIT);
+    return "segment";
+  },
+
+  locateQemu(frame: Frame, segment: Segment): QemuLocated {
+    const { view } = frame;
+    const ip = frame.start + ETHERNET_BYTES;
+    if (frame.total < HEADERS_BYTES) return "uncounted";
+    if (view.getUint8(ip) >>> 4 !== 6) return "uncounted";
+    if (view.getUint8(ip + IPV6_NEXT_HEADER) !== PROTOCOL_TCP) return "bypass_not_tcp";
+    const payloadLength = view.getUint16(ip + IPV6_PAYLOAD_LENGTH);
+    const tcp = ip + IPV6_HEADER_BYTES;
+    if (payloadLength < TCP_HEADER_BYTES || tcp + payloadLength > endOf(frame)) return "ip_hacked";
+    if ((view.getUint8(ip + 1) & QEMU_ECN_MASK) !== 0) return "ip_ecn";
+    segment.ipAt = ip;
+    segment.tcpAt = tcp;
+    segment.ipLength = payloadLength;
+    fillAddresses(view, segment);
+    segment.key[ADDRESS_WORDS] = view.getInt32(tcp + TCP_PORTS);
+    readTcp(view, segment, payloadLength);
+    return "candidate";
+  },
+
+  pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
+    return ipv6PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
+  },
+
+  finish(view: DataView, unit: Unit, renew: boolean): void {
+    view.setUint16(unit.ipAt + IPV6_PAYLOAD_LENGTH, unit.ipLength);
+    if (renew) view.setUint8(unit.ipAt + IPV6_HOP_LIMIT, unit.hopLimit);
+  },
+};
+
+/** The plugin `rsc-v6`. */
+export const rscV6: OffloadPlugin<RscOptions> = defineRsc(ipv6Family);

@@ -1,0 +1,125 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import type { GuestOptionsInput } from "../../../transports/loopback_driver/mod.ts";
+import type { Mischief } from "./support/fake_net_device.ts";
+import { frameOf, makeRig, OFFERED, type Rig } from "./support/rig.ts";
+import { FakeNetDevice } from "./support/fake_net_device.ts";
+
+/** Does one thing wrong, then everything right, and expects the guest to notice the one and to get the other. */
+function expectNoticed(options: GuestOptionsInput, mischief: Mischief, length: number, problem: RegExp): Rig {
+  const rig = makeRig(options);
+  const { guest, device, packets } = rig;
+  guest.attach(device);
+  device.mischief = mischief;
+  device.deliver(frameOf(length, 1));
+  rig.run();
+  assertEquals(packets, []);
+  assertEquals(guest.counters.malformed, guest.errors.length);
+  assertMatch(guest.errors[0], problem);
+  device.mischief = {};
+  for (let i = 0; i < 300; i++) device.deliver(frameOf(length, i));
+  rig.run();
+  const got = packets.slice(-250).map((packet) => packet.bytes);
+  assertEquals(got, Array.from({ length: 250 }, (_, i) => frameOf(length, i + 50)));
+  return rig;
+}
+
+for (const ring of ["split", "packed"] as const) {
+  const options = { ring, receiveBufferBytes: 256, queueSize: 64 };
+
+  Deno.test(`SoftwareGuest notices a length beyond the buffer (${ring})`, () => {
+    const { guest } = expectNoticed(
+      options,
+      { addToLength: 1000 },
+      100,
+      /used length 1112 is beyond the buffer of 256/,
+    );
+    assertEquals(guest.counters.malformed, 1);
+  });
+
+  Deno.test(`SoftwareGuest notices a packet shorter than its header (${ring})`, () => {
+    expectNoticed(
+      options,
+      { addToLength: -101 },
+      100,
+      /packet of 11 bytes is too short for its header of 12/,
+    );
+  });
+
+  Deno.test(`SoftwareGuest notices num_buffers of 0, and that it was not written (${ring})`, () => {
+    expectNoticed(options, { numBuffers: 0 }, 100, /num_buffers is 0, it must be 1 or more/);
+    expectNoticed(options, { numBuffers: null }, 100, /num_buffers is not written/);
+  });
+
+  Deno.test(`SoftwareGuest notices fewer buffers than num_buffers says (${ring})`, () => {
+    expectNoticed(options, { numBuffers: 5 }, 700, /num_buffers is 5, but only 3 buffers have been used/);
+  });
+
+  Deno.test(`SoftwareGuest notices a merged packet that leaves a buffer half empty (${ring})`, () => {
+    const problem = /buffer 1 of 4 holds 206 of 256 bytes, all but the last must be full/;
+    const { guest } = expectNoticed(options, { leaveEmpty: 50 }, 700, problem);
+    assertEquals(guest.counters.malformed, 1, "the whole packet is one mistake");
+  });
+
+  Deno.test(`SoftwareGuest takes whatever stands in num_buffers if it cannot merge (${ring})`, () => {
+    for (const [numBuffers, seen] of [[null, 1], [7, 7]] as const) {
+      const rig = makeRig({ ring, mergeable: false });
+      rig.guest.attach(rig.device);
+      rig.device.mischief = { numBuffers };
+      rig.device.deliver(frameOf(100, 1));
+      rig.run();
+      const [packet] = rig.packets;
+      assertEquals([packet.numBuffers, packet.numBuffersWritten, packet.buffers], [
+        seen,
+        numBuffers !== null,
+        1,
+      ]);
+      assertEquals(rig.guest.errors, []);
+    }
+  });
+
+  Deno.test(`SoftwareGuest notices lengths of transmitted frames and commands, unless it is legacy (${ring})`, () => {
+    const rig = makeRig({ ring });
+    rig.guest.attach(rig.device);
+    rig.device.mischief = { transmitLength: 72, ackLength: 4 };
+    rig.guest.send(frameOf(60, 1));
+    const command = rig.guest.announceAck();
+    rig.run();
+    const lengthSeen = ring === "split";
+    assertEquals(command.ack, 0);
+    assertEquals(rig.guest.counters.transmitted, 1);
+    // A packed ring has no valid length without the write flag, which no transmitted frame has.
+    assertEquals(
+      rig.guest.errors.some((error) => /used length 72 of a transmitted frame/.test(error)),
+      lengthSeen,
+    );
+    assert(rig.guest.errors.some((error) => /used length 4 of command 3\/0, its ack is 1 byte/.test(error)));
+  });
+
+  Deno.test(`SoftwareGuest counts interrupts of queues that it does not have (${ring})`, () => {
+    const rig = makeRig({ ring, accept: [] }, new FakeNetDevice(OFFERED, 64, 3));
+    rig.guest.attach(rig.device);
+    for (const index of [2, 6, 99]) rig.device.session!.interrupt(index);
+    rig.run();
+    assertEquals(rig.guest.counters.malformed, 3);
+    assertMatch(rig.guest.errors[2], /interrupt of queue 99, which is not in use/);
+  });
+}
+
+Deno.test("SoftwareGuest that is legacy ignores the lengths that old devices got wrong", () => {
+  const rig = makeRig({ legacy: true });
+  rig.guest.attach(rig.device);
+  rig.device.mischief = { transmitLength: 72, ackLength: 4 };
+  rig.guest.send(frameOf(60, 1));
+  const command = rig.guest.announceAck();
+  rig.run();
+  assertEquals([command.ack, rig.guest.counters.transmitted, rig.guest.errors.length], [0, 1, 0]);
+});
+
+Deno.test("SoftwareGuest keeps a hundred errors and counts the rest", () => {
+  const rig = makeRig({ receiveBufferBytes: 256 });
+  rig.guest.attach(rig.device);
+  rig.device.mischief = { numBuffers: 0 };
+  for (let i = 0; i < 150; i++) rig.device.deliver(frameOf(60, i));
+  rig.run();
+  assertEquals([rig.guest.errors.length, rig.guest.counters.malformed], [100, 150]);
+});

@@ -1,0 +1,55 @@
+/**
+ * The `loopback` network: an in-memory cable between the devices of one machine, or between a device and a test.
+ * @module
+ */
+import { z } from "zod";
+import { defineNetwork, type NetworkPlugin, type OptionsSchema } from "../core/plugin.ts";
+import { LoopbackCable } from "./loopback/cable.ts";
+import { newCablePortCounters } from "./loopback/cable_port.ts";
+
+export * from "./loopback/cable.ts";
+export * from "./loopback/cable_port.ts";
+
+/** The options of the `loopback` network. */
+export interface LoopbackOptions {
+  /** The name of the cable. */
+  cable: string;
+  /** The most frames that wait for this device. */
+  queueFrames: number;
+  /** Does the cable carry frames that are still to be checksummed or segmented? */
+  largeFrames: boolean;
+}
+
+const options: OptionsSchema<LoopbackOptions> = z.strictObject({
+  cable: z.string().min(1).default("default").describe(
+    "Name of the cable: devices with the same name reach each other.",
+  ),
+  queueFrames: z.int().min(1).max(65_536).default(1024).describe(
+    "Frames that may wait for this device, 1 to 65536.",
+  ),
+  largeFrames: z.boolean().default(false).describe(
+    "Carry frames that are still to be checksummed or segmented; the same for all devices of a cable.",
+  ),
+});
+
+/** The key under which the cable `name` is shared, for those who want its open end. */
+export function cableKey(name: string): string {
+  return `cable:${name}`;
+}
+
+/** The `loopback` network plugin. */
+const loopback: NetworkPlugin<LoopbackOptions> = defineNetwork({
+  name: "loopback",
+  summary: "An in-memory cable between the devices of one machine.",
+  options,
+  create(context, { cable, queueFrames, largeFrames }) {
+    return context.shared(cableKey(cable), () => new LoopbackCable()).plug({
+      pool: context.pool,
+      queueFrames,
+      largeFrames,
+      wake: () => context.wake(),
+      counters: context.publish(newCablePortCounters()),
+    }, context.path);
+  },
+});
+export default loopback;

@@ -1,0 +1,87 @@
+/**
+ * The `loopback` driver transport: a guest made of software instead of a virtual machine. It drives the device through
+ * real virtqueues in memory of its own, so that everything between ring and network can be run, tested and measured
+ * without a hypervisor.
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
+import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import { type GuestOptions, guestOptionsSchema } from "./options.ts";
+import type { GuestHooks } from "./guest_counters.ts";
+import { SoftwareGuest } from "./software_guest.ts";
+
+export { type ControlCommand, VIRTIO_NET_ERR, VIRTIO_NET_OK } from "./control_queue.ts";
+export { BufferList, type DriverRing } from "./driver_ring.ts";
+export type { GuestCounters, GuestHooks } from "./guest_counters.ts";
+export { NetControl, type ReceiveMode } from "./net_control.ts";
+export {
+  type GuestBehaviour,
+  type GuestOptions,
+  type GuestOptionsInput,
+  guestOptionsSchema,
+  type SendOptions,
+} from "./options.ts";
+export { type PacketHash, ReceivedPacket } from "./received_packet.ts";
+export { SoftwareGuest } from "./software_guest.ts";
+
+/** A software guest as a transport: it is worked whenever the reactor polls it. */
+export class LoopbackDriver implements DriverTransport, Pollable {
+  /** The guest. */
+  readonly guest: SoftwareGuest;
+  /** Whom the guest tells what; may be filled at any time. */
+  readonly hooks: GuestHooks = {};
+
+  /**
+   * Makes the guest; it is attached by `serve`.
+   * @param context where the counters are published
+   * @param options complete options
+   */
+  constructor(context: Pick<TransportContext, "publish">, options: GuestOptions) {
+    this.guest = new SoftwareGuest(options, this.hooks);
+    context.publish(this.guest.counters);
+  }
+
+  /** Attaches the guest to the device until `signal` aborts. Rejects with HostError if that cannot be. */
+  // deno-lint-ignore require-await -- a refusal must reject, not throw
+  async serve(device: Device, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    this.guest.attach(device);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => {
+      this.guest.detach();
+      resolve();
+    }, { once: true });
+    return promise;
+  }
+
+  /** Works the device, then the guest. */
+  poll(nowNs: number): boolean {
+    if (!this.guest.attached) return false;
+    const device = this.guest.session.poll(nowNs);
+    const guest = this.guest.poll(nowNs);
+    return device || guest;
+  }
+
+  /** When either wants to be polled, in ns. */
+  deadlineNs(): number {
+    if (!this.guest.attached) return Infinity;
+    return Math.min(this.guest.session.deadlineNs(), this.guest.deadlineNs());
+  }
+
+  /** Lets the device go. */
+  [Symbol.dispose](): void {
+    this.guest.detach();
+  }
+}
+
+/** The plugin of the transport. */
+export const loopbackDriver: DriverPlugin<GuestOptions> = defineDriver({
+  name: "loopback",
+  summary: "a guest made of software, for tests, demonstrations and benchmarks",
+  options: guestOptionsSchema,
+  create: (context: TransportContext, options: GuestOptions): LoopbackDriver =>
+    new LoopbackDriver(context, options),
+});
+
+export default loopbackDriver;

@@ -1,0 +1,129 @@
+/**
+ * Writes a capture with nanosecond stamps: pcapng, or classic pcap where a tool wants it. The same packets give the
+ * same bytes: no host name, no wall clock.
+ * @module
+ */
+import type { Frame } from "../../core/frame.ts";
+import { MAX_CAPTURED_BYTES, type PacketDirection } from "./captured_packet.ts";
+import type { CaptureFormat } from "./capture_reader.ts";
+import { CaptureSink } from "./capture_sink.ts";
+import { PcapEncoder } from "./pcap_encoder.ts";
+import { PcapngEncoder } from "./pcapng_encoder.ts";
+
+/** Encodes records of one format; allocates nothing per record. */
+export interface RecordEncoder {
+  /** The bytes with which the file begins. */
+  fileHeader(): Uint8Array;
+  /** Bytes before a packet's own. */
+  readonly headBytes: number;
+  /** The most bytes after a packet's own. */
+  readonly maxTailBytes: number;
+  /** Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record. */
+  encode(
+    sink: CaptureSink,
+    at: number,
+    length: number,
+    direction: PacketDirection,
+    timeNs: number,
+    comment: string,
+  ): number;
+}
+
+/** How a capture is written. */
+export interface CaptureWriterOptions {
+  /** The format; default pcapng. */
+  format?: CaptureFormat;
+  /** The time that is 0 in `timeNs`, in ns since 1970; default 0. */
+  startUnixNs?: bigint;
+}
+
+/**
+ * Writes a capture. In pcapng, interface 0 is `toGuest` (inbound, as the guest sees it) and interface 1 `fromGuest`
+ * (outbound). Frames in several pieces are written whole.
+ */
+export class CaptureWriter implements Disposable {
+  readonly #sink: CaptureSink;
+  readonly #encoder: RecordEncoder;
+  #staged = 0;
+  #lastNs = 0;
+
+  /**
+   * Begins a capture: the header is written at once.
+   * @param sink where to write, owned from now on; @param options the format and its start
+   */
+  constructor(sink: CaptureSink, options: CaptureWriterOptions = {}) {
+    this.#sink = sink;
+    const start = options.startUnixNs ?? 0n;
+    this.#encoder = options.format === "pcap" ? new PcapEncoder(start) : new PcapngEncoder(start);
+    const header = this.#encoder.fileHeader();
+    sink.bytes.set(header, sink.reserve(header.length));
+    sink.commit(header.length);
+  }
+
+  /** Creates the file `path`: classic pcap if its name ends in `.pcap`, else pcapng. Throws HostError if it cannot. */
+  static open(path: string, startUnixNs = 0n): CaptureWriter {
+    const format = path.toLowerCase().endsWith(".pcap") ? "pcap" : "pcapng";
+    return new CaptureWriter(CaptureSink.open(path), { format, startUnixNs });
+  }
+
+  /** Has writing failed, so that nothing more will be taken? `close` says why. */
+  get failed(): boolean {
+    return this.#sink.failure !== null;
+  }
+
+  /**
+   * Encodes a frame, which `commit` then keeps and the next call forgets. False if it cannot be taken now.
+   * @param frame all its pieces are copied; @param direction which way it goes, as the guest sees it
+   * @param timeNs when, in ns from the start of the capture; @param comment for the reader; pcapng only
+   */
+  stage(frame: Frame, direction: PacketDirection, timeNs: number, comment = ""): boolean {
+    const at = this.#reserve(frame.total, direction, timeNs, comment);
+    if (at < 0) return false;
+    frame.copyTo(this.#sink.bytes, at);
+    return true;
+  }
+
+  /** Keeps the frame that was staged last. */
+  commit(): void {
+    this.#sink.commit(this.#staged);
+    this.#staged = 0;
+  }
+
+  /** Writes a frame: `stage` and `commit`. False if it cannot be taken now. */
+  write(frame: Frame, direction: PacketDirection, timeNs: number, comment = ""): boolean {
+    const taken = this.stage(frame, direction, timeNs, comment);
+    if (taken) this.commit();
+    return taken;
+  }
+
+  /** Writes a packet that is no frame of a pool; otherwise as `write`. */
+  writeBytes(bytes: Uint8Array, direction: PacketDirection, timeNs: number, comment = ""): boolean {
+    const at = this.#reserve(bytes.length, direction, timeNs, comment);
+    if (at < 0) return false;
+    this.#sink.bytes.set(bytes, at);
+    this.commit();
+    return true;
+  }
+
+  /** Completes the file. Rejects with HostError if a write failed. */
+  close(): Promise<void> {
+    return this.#sink.close();
+  }
+
+  /** Closes the file if `close` has not. */
+  [Symbol.dispose](): void {
+    this.#sink[Symbol.dispose]();
+  }
+
+  #reserve(length: number, direction: PacketDirection, timeNs: number, comment: string): number {
+    this.#staged = 0;
+    if (length > MAX_CAPTURED_BYTES) return -1;
+    const { headBytes, maxTailBytes } = this.#encoder;
+    const at = this.#sink.reserve(headBytes + length + maxTailBytes);
+    if (at < 0) return -1;
+    // A last flush happens at Infinity: it keeps the stamp of the packet before it.
+    if (Number.isFinite(timeNs)) this.#lastNs = timeNs;
+    this.#staged = this.#encoder.encode(this.#sink, at, length, direction, this.#lastNs, comment);
+    return at + headBytes;
+  }
+}

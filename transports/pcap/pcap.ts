@@ -1,0 +1,109 @@
+/**
+ * The `pcap` network: replays a capture to the guest, writes what the device sends, or records what passes through
+ * another network.
+ * @module
+ */
+import { z } from "zod";
+import { HostError } from "../../core/errors.ts";
+import {
+  defineNetwork,
+  type NetworkPlugin,
+  type OptionsSchema,
+  type TransportContext,
+} from "../../core/plugin.ts";
+import type { FrameTransport } from "../../core/transport.ts";
+import { CaptureReader } from "./capture_reader.ts";
+import { CaptureWriter } from "./capture_writer.ts";
+import { PcapRecorder } from "./recorder.ts";
+import { newReplayCounters } from "./replay_counters.ts";
+import { PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
+
+/** The options of the `pcap` network. */
+export interface PcapOptions {
+  /** The capture to replay. */
+  read?: string | undefined;
+  /** The capture to write. */
+  write?: string | undefined;
+  /** When packets arrive. */
+  pace: ReplayPace;
+  /** Which packets arrive. */
+  take: ReplayTake;
+  /** The guest's address in the capture, if it is not the device's. */
+  guestMac?: string | undefined;
+  /** The network to record. */
+  inner?: unknown;
+}
+
+const options: OptionsSchema<PcapOptions> = z.strictObject({
+  read: z.string().min(1).optional().describe("Capture to replay to the guest: pcap or pcapng, Ethernet."),
+  write: z.string().min(1).optional().describe(
+    "Capture to write: what the device sends or, with inner, what passes both ways. " +
+      "pcapng, or pcap with nanosecond stamps if the name ends in .pcap.",
+  ),
+  pace: z.enum(["recorded", "fast"]).default("recorded").describe(
+    "recorded: packets arrive at their recorded times. fast: as fast as the guest takes them.",
+  ),
+  take: z.enum(["guest", "all"]).default("guest").describe(
+    "guest: only packets to the guest's MAC address, broadcasts and multicasts of others. all: every packet.",
+  ),
+  guestMac: z.string().regex(
+    /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i,
+    "must be a MAC address such as 52:54:00:00:00:01",
+  )
+    .optional().describe("The guest's MAC address in the capture, if it is not the device's."),
+  inner: z.unknown().optional().describe("Another network: its frames are recorded to write, both ways."),
+}).superRefine((value, context) => {
+  const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
+  if (value.inner !== undefined) {
+    if (value.read !== undefined) issue("read", "cannot stand beside inner; put it into the inner network");
+    if (value.write === undefined) issue("write", "is needed beside inner: the capture to record to");
+  } else if (value.read === undefined && value.write === undefined) {
+    issue("read", "or write is needed: the capture to replay or to write");
+  }
+});
+
+/** The `pcap` network plugin. */
+const pcap: NetworkPlugin<PcapOptions> = defineNetwork({
+  name: "pcap",
+  summary: "Replays a capture to the guest, writes what the device sends, or records another network.",
+  options,
+  create: createPcap,
+});
+export default pcap;
+
+function createPcap(context: TransportContext, options: PcapOptions): FrameTransport {
+  const readPath = options.read === undefined ? null : context.resolvePath(options.read);
+  const writePath = options.write === undefined ? null : context.resolvePath(options.write);
+  if (options.inner !== undefined && writePath !== null) {
+    return createRecorder(context, context.inner(options.inner, "inner"), writePath);
+  }
+  if (readPath !== null && readPath === writePath) {
+    throw new HostError(
+      `${context.path}: cannot write to "${writePath}" while reading it; choose another file`,
+    );
+  }
+  return new PcapReplay({
+    reader: readPath === null ? null : CaptureReader.open(readPath),
+    openWriter: writePath === null ? null : (startUnixNs) => CaptureWriter.open(writePath, startUnixNs),
+    pace: options.pace,
+    take: options.take,
+    guestMac: options.guestMac === undefined ? context.guestMac : parseMac(options.guestMac),
+    pool: context.pool,
+    counters: context.publish(newReplayCounters()),
+  });
+}
+
+function createRecorder(context: TransportContext, inner: FrameTransport, path: string): FrameTransport {
+  try {
+    const startUnixNs = inner instanceof PcapReplay ? inner.startUnixNs : 0n;
+    const writer = CaptureWriter.open(path, startUnixNs);
+    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
+  } catch (error) {
+    inner[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function parseMac(text: string): Uint8Array {
+  return Uint8Array.from(text.split(":"), (byte) => parseInt(byte, 16));
+}

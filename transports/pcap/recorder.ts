@@ -1,0 +1,115 @@
+/**
+ * A frame transport around another one that writes down what passes, both ways.
+ * @module
+ */
+import { FrameBatch } from "../../core/frame_batch.ts";
+import type { NetworkAbilities } from "../../core/stage.ts";
+import { type FrameTransport, isPollable, type Pollable } from "../../core/transport.ts";
+import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
+import type { CaptureWriter } from "./capture_writer.ts";
+
+/** What a recorder counts. */
+export interface RecorderCounters extends Record<string, number> {
+  /** Frames written. */
+  written: number;
+  /** Frames that passed unwritten, because the disk was too slow or writing failed. */
+  writeDropped: number;
+}
+
+/**
+ * Records the frames of `inner`. It never holds a frame up: if the file cannot take one, that is counted. Frames are
+ * written as they pass, so a frame that is still to be segmented or checksummed is written so.
+ */
+export class PcapRecorder implements FrameTransport, Pollable {
+  /** That of the inner transport. */
+  readonly maxFrameBytes: number;
+  /** Those of the inner transport. */
+  readonly abilities: NetworkAbilities;
+  /** Those of the inner transport. */
+  readonly queuePairs: number;
+  readonly #inner: FrameTransport;
+  readonly #writer: CaptureWriter;
+  readonly #counters: RecorderCounters;
+  readonly #single = new FrameBatch(1);
+  #startNs = -1;
+
+  /**
+   * Wraps a transport.
+   * @param inner the transport to record, @param writer where to, both owned from now on; @param counters what to count in
+   */
+  constructor(inner: FrameTransport, writer: CaptureWriter, counters: RecorderCounters) {
+    this.#inner = inner;
+    this.#writer = writer;
+    this.#counters = counters;
+    this.maxFrameBytes = inner.maxFrameBytes;
+    this.abilities = inner.abilities;
+    this.queuePairs = inner.queuePairs;
+  }
+
+  /** Has the inner transport delivered all that it ever will? */
+  get finished(): boolean {
+    return this.#inner.finished ?? false;
+  }
+
+  /** Receives from the inner transport. */
+  receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
+    const from = out.length;
+    const count = this.#inner.receive(out, limit, queue, nowNs);
+    const timeNs = this.#sinceStart(nowNs);
+    for (let i = from; i < out.length; i++) {
+      if (this.#writer.write(out.at(i), DIRECTION_INBOUND, timeNs)) this.#counters.written++;
+      else this.#counters.writeDropped++;
+    }
+    return count;
+  }
+
+  /** Sends through the inner transport; only frames that it takes are written. */
+  send(batch: FrameBatch, queue: number, nowNs: number): number {
+    const timeNs = this.#sinceStart(nowNs);
+    const single = this.#single;
+    for (let i = 0; i < batch.length; i++) {
+      // One at a time: a frame must be copied before the inner transport has it, and forgotten if it is not taken.
+      const frame = batch.at(i);
+      const staged = this.#writer.stage(frame, DIRECTION_OUTBOUND, timeNs);
+      single.push(frame);
+      const taken = this.#inner.send(single, queue, nowNs);
+      single.clear();
+      if (taken === 0) return i;
+      if (staged) {
+        this.#writer.commit();
+        this.#counters.written++;
+      } else this.#counters.writeDropped++;
+    }
+    return batch.length;
+  }
+
+  /** Polls the inner transport, if it has work of its own. */
+  poll(nowNs: number): boolean {
+    return isPollable(this.#inner) && this.#inner.poll(nowNs);
+  }
+
+  /** When the inner transport wants attention. */
+  deadlineNs(): number {
+    return this.#inner.deadlineNs?.() ?? Infinity;
+  }
+
+  /** Completes the capture and the inner transport; both are tried before a failure is passed on. */
+  async close(): Promise<void> {
+    const results = await Promise.allSettled([this.#writer.close(), this.#inner.close?.()]);
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  /** Disposes of both. */
+  [Symbol.dispose](): void {
+    try {
+      this.#inner[Symbol.dispose]();
+    } finally {
+      this.#writer[Symbol.dispose]();
+    }
+  }
+
+  #sinceStart(nowNs: number): number {
+    if (this.#startNs < 0 && Number.isFinite(nowNs)) this.#startNs = nowNs;
+    return nowNs - this.#startNs;
+  }
+}

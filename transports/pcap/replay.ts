@@ -1,0 +1,227 @@
+/**
+ * A capture as a network: its packets arrive, and what the device sends is written to another capture.
+ *
+ * Theory of operation. `#seek` reads ahead to the next packet that the guest is to have and leaves it in the reader
+ * (`#ready`); `receive` copies it into a frame of the pool once its time has come. So the time of the next frame is
+ * always known (`deadlineNs`), and `finished` is true as soon as the last one was delivered. The capture's time 0 is
+ * the first packet's; the replay's is the first `receive` or `send`.
+ *
+ * Work is bounded: one call reads at most MAX_STEPS_A_CALL records or blocks beside the frames it delivers; if that
+ * did not lead to a frame, `deadlineNs` asks to be called again at once.
+ *
+ * A damaged capture is delivered up to the damage, then the replay is `finished`; `failure` and the rejection of
+ * `close` say what is wrong. A capture that is damaged before its first frame is refused by the constructor.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import type { FrameBatch } from "../../core/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import type { NetworkAbilities } from "../../core/stage.ts";
+import type { FrameTransport } from "../../core/transport.ts";
+import { DIRECTION_OUTBOUND } from "./captured_packet.ts";
+import type { CaptureReader } from "./capture_reader.ts";
+import type { CaptureWriter } from "./capture_writer.ts";
+import type { ReplayCounters } from "./replay_counters.ts";
+
+/** When packets of a capture arrive: at their recorded times, or as fast as the guest takes them. */
+export type ReplayPace = "recorded" | "fast";
+/** Which packets of a capture arrive: those for the guest, or all. */
+export type ReplayTake = "guest" | "all";
+
+/** Bytes of an Ethernet header: a shorter packet is no frame. */
+const ETHERNET_HEADER_BYTES = 14;
+/** The most records or blocks read in one call without delivering a frame. */
+const MAX_STEPS_A_CALL = 1024;
+
+/** What a replay is made of. */
+export interface ReplaySettings {
+  /** The capture to replay; null for none. Owned from now on. */
+  readonly reader: CaptureReader | null;
+  /** Makes the capture to write, which begins at this time; null for none. */
+  readonly openWriter: ((startUnixNs: bigint) => CaptureWriter) | null;
+  /** When packets arrive. */
+  readonly pace: ReplayPace;
+  /** Which packets arrive. */
+  readonly take: ReplayTake;
+  /** The guest's address in the capture, six bytes. */
+  readonly guestMac: Uint8Array;
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** What to count in. */
+  readonly counters: ReplayCounters;
+}
+
+/** Replays a capture and writes another. */
+export class PcapReplay implements FrameTransport {
+  /** As long as a frame can be. */
+  readonly maxFrameBytes: number = MAX_FRAME_BYTES;
+  /** A file holds frames as they are on a wire. */
+  readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  /** A file is one queue. */
+  readonly queuePairs: number = 1;
+  /** When the first packet was captured, in ns since 1970; 0 without a capture. */
+  readonly startUnixNs: bigint;
+  readonly #reader: CaptureReader | null;
+  readonly #writer: CaptureWriter | null;
+  readonly #recorded: boolean;
+  readonly #takeAll: boolean;
+  readonly #guestMac: Uint8Array;
+  readonly #pool: FramePool;
+  readonly #counters: ReplayCounters;
+  #ready = false;
+  #ended: boolean;
+  #started = false;
+  #startNs = 0;
+  #nowNs = 0;
+  #failure: HostError | null = null;
+
+  /** Opens both captures. Throws HostError if one cannot be used. */
+  constructor(settings: ReplaySettings) {
+    this.#reader = settings.reader;
+    this.#recorded = settings.pace === "recorded";
+    this.#takeAll = settings.take === "all";
+    this.#guestMac = settings.guestMac;
+    this.#pool = settings.pool;
+    this.#counters = settings.counters;
+    this.#ended = settings.reader === null;
+    try {
+      this.#seek();
+      if (this.#failure !== null) throw this.#failure;
+      this.startUnixNs = this.#reader?.startUnixNs ?? 0n;
+      this.#writer = settings.openWriter?.(this.startUnixNs) ?? null;
+    } catch (error) {
+      this.#reader?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Has every frame been delivered? */
+  get finished(): boolean {
+    return this.#ended && !this.#ready;
+  }
+
+  /** What is wrong with the capture, once that was met; null if all is well. */
+  get failure(): HostError | null {
+    return this.#failure;
+  }
+
+  /** The numbers of the first snapped packets, which were left out. */
+  get snappedNumbers(): readonly number[] {
+    return this.#reader?.snappedNumbers ?? [];
+  }
+
+  /** Delivers the frames whose time has come. */
+  receive(out: FrameBatch, limit: number, _queue: number, nowNs: number): number {
+    this.#start(nowNs);
+    const reader = this.#reader;
+    let count = 0;
+    while (reader !== null && count < limit) {
+      if (!this.#ready && !this.#seek()) break;
+      const packet = reader.packet;
+      if (this.#recorded && packet.timeNs > nowNs - this.#startNs) break;
+      const frame = this.#pool.take(packet.length);
+      if (frame === null) break;
+      packet.copyTo(frame.bytes, frame.start);
+      frame.number = packet.number;
+      out.push(frame);
+      this.#ready = false;
+      this.#counters.taken++;
+      count++;
+    }
+    if (!this.#ready) this.#seek();
+    return count;
+  }
+
+  /** Writes and releases frames; takes none while the disk is too slow. */
+  send(batch: FrameBatch, _queue: number, nowNs: number): number {
+    this.#start(nowNs);
+    const writer = this.#writer;
+    for (let i = 0; i < batch.length; i++) {
+      const frame = batch.at(i);
+      if (writer !== null) {
+        if (writer.write(frame, DIRECTION_OUTBOUND, nowNs - this.#startNs)) this.#counters.written++;
+        else if (writer.failed || frame.total > MAX_FRAME_BYTES) this.#counters.writeDropped++;
+        else return i;
+      }
+      this.#counters.sent++;
+      frame.release();
+    }
+    return batch.length;
+  }
+
+  /** When the next frame's time comes; the present while it has come or the search for it goes on. */
+  deadlineNs(): number {
+    if (this.finished) return Infinity;
+    if (!this.#ready || !this.#recorded || !this.#started) return this.#nowNs;
+    return Math.max(this.#nowNs, this.#startNs + this.#reader!.packet.timeNs);
+  }
+
+  /** Completes what was written. Rejects with HostError if that failed or the capture is damaged. */
+  async close(): Promise<void> {
+    await this.#writer?.close();
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** Closes both files. */
+  [Symbol.dispose](): void {
+    this.#ended = true;
+    this.#ready = false;
+    this.#reader?.[Symbol.dispose]();
+    this.#writer?.[Symbol.dispose]();
+  }
+
+  #start(nowNs: number): void {
+    if (!Number.isFinite(nowNs)) return;
+    this.#nowNs = nowNs;
+    if (this.#started) return;
+    this.#started = true;
+    this.#startNs = nowNs;
+  }
+
+  /** Reads on to a frame that the guest is to have; false if the file ended or the work of one call is done. */
+  #seek(): boolean {
+    const reader = this.#reader;
+    for (let steps = 0; reader !== null && !this.#ended && steps < MAX_STEPS_A_CALL; steps++) {
+      try {
+        const step = reader.step();
+        if (step === "end") this.#ended = true;
+        else if (step === "whole") this.#ready = this.#wanted(reader);
+      } catch (error) {
+        if (!(error instanceof HostError)) throw error;
+        this.#ended = true;
+        this.#failure = error;
+        this.#counters.damaged = 1;
+      }
+      if (this.#ready) break;
+    }
+    if (reader !== null) {
+      this.#counters.read = reader.counters.read;
+      this.#counters.snapped = reader.counters.snapped;
+      this.#counters.otherLinkType = reader.counters.otherLinkType;
+    }
+    return this.#ready;
+  }
+
+  #wanted(reader: CaptureReader): boolean {
+    const { bytes, at, length } = reader.packet;
+    if (length > MAX_FRAME_BYTES) {
+      this.#counters.tooLong++;
+      return false;
+    }
+    if (length < ETHERNET_HEADER_BYTES) {
+      this.#counters.tooShort++;
+      return false;
+    }
+    if (this.#takeAll) return true;
+    // A broadcast or multicast that the guest itself sent would come back to it as an echo.
+    const group = (bytes[at] & 1) === 1;
+    const wanted = group ? !this.#isGuest(bytes, at + 6) : this.#isGuest(bytes, at);
+    if (!wanted) this.#counters.notForGuest++;
+    return wanted;
+  }
+
+  #isGuest(bytes: Uint8Array, at: number): boolean {
+    for (let i = 0; i < 6; i++) if (bytes[at + i] !== this.#guestMac[i]) return false;
+    return true;
+  }
+}

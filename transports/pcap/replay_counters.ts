@@ -1,0 +1,47 @@
+/**
+ * What a replay counts.
+ * @module
+ */
+
+/** What a replay counts. */
+export interface ReplayCounters extends Record<string, number> {
+  /** Packets read from the capture, of every kind. */
+  read: number;
+  /** Frames delivered. */
+  taken: number;
+  /** Frames left out because they are not for the guest. */
+  notForGuest: number;
+  /** Packets left out because the capture has not all of their bytes. */
+  snapped: number;
+  /** Packets left out because they are of another link type. */
+  otherLinkType: number;
+  /** Packets left out because no frame can be that long. */
+  tooLong: number;
+  /** Packets left out because they are shorter than an Ethernet header. */
+  tooShort: number;
+  /** 1 if the capture is damaged. */
+  damaged: number;
+  /** Frames that the device sent. */
+  sent: number;
+  /** Frames written. */
+  written: number;
+  /** Frames not written because writing failed. */
+  writeDropped: number;
+}
+
+/** Counters at 0. */
+export function newReplayCounters(): ReplayCounters {
+  return {
+    read: 0,
+    taken: 0,
+    notForGuest: 0,
+    snapped: 0,
+    otherLinkType: 0,
+    tooLong: 0,
+    tooShort: 0,
+    damaged: 0,
+    sent: 0,
+    written: 0,
+    writeDropped: 0,
+  };
+}

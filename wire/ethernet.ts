@@ -1,0 +1,97 @@
+/**
+ * Ethernet frames without FCS (IEEE 802.3, 802.1Q): offsets, EtherTypes, addresses, VLAN tags.
+ * @module
+ */
+
+/** Bytes of an address. */
+export const MAC_BYTES = 6;
+/** Bytes of the header of an untagged frame. */
+export const ETHERNET_HEADER_BYTES = 14;
+/** Destination address, from the first byte of the frame. */
+export const ETHERNET_DESTINATION = 0;
+/** Source address. */
+export const ETHERNET_SOURCE = 6;
+/** EtherType, or the first VLAN tag. */
+export const ETHERNET_TYPE = 12;
+/** Bytes of a VLAN tag. */
+export const VLAN_TAG_BYTES = 4;
+/** How many stacked tags are looked behind; a frame with more is of a type that nobody here knows. */
+export const MAX_VLAN_TAGS = 4;
+
+/** IPv4. */
+export const ETHERTYPE_IPV4 = 0x0800;
+/** ARP. */
+export const ETHERTYPE_ARP = 0x0806;
+/** A customer VLAN tag (802.1Q). */
+export const ETHERTYPE_VLAN = 0x8100;
+/** IPv6. */
+export const ETHERTYPE_IPV6 = 0x86dd;
+/** A service VLAN tag (802.1ad). */
+export const ETHERTYPE_SERVICE_VLAN = 0x88a8;
+
+/** Is the address at `at` a group address (multicast or broadcast)? */
+export function isMulticast(bytes: Uint8Array, at: number): boolean {
+  return (bytes[at] & 1) !== 0;
+}
+
+/** Is the address at `at` the broadcast address? */
+export function isBroadcast(bytes: Uint8Array, at: number): boolean {
+  return (bytes[at] & bytes[at + 1] & bytes[at + 2] & bytes[at + 3] & bytes[at + 4] & bytes[at + 5]) === 0xff;
+}
+
+/** Are the six bytes at `at` those of `mac`? */
+export function macEquals(bytes: Uint8Array, at: number, mac: Uint8Array): boolean {
+  return bytes[at] === mac[0] && bytes[at + 1] === mac[1] && bytes[at + 2] === mac[2] &&
+    bytes[at + 3] === mac[3] && bytes[at + 4] === mac[4] && bytes[at + 5] === mac[5];
+}
+
+/** The six bytes of an address written as `52:54:00:12:34:56`, with colons or hyphens. Throws RangeError. */
+export function parseMac(text: string): Uint8Array<ArrayBuffer> {
+  if (!/^[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}$/i.test(text)) {
+    throw new RangeError(
+      `Cannot read MAC address "${text}": it must be six pairs of hexadecimal digits, such as 52:54:00:12:34:56`,
+    );
+  }
+  const mac = new Uint8Array(MAC_BYTES);
+  for (let i = 0; i < MAC_BYTES; i++) mac[i] = parseInt(text.slice(3 * i, 3 * i + 2), 16);
+  return mac;
+}
+
+/** The address at `at` in small letters, such as `52:54:00:12:34:56`. */
+export function formatMac(bytes: Uint8Array, at = 0): string {
+  let text = "";
+  for (let i = 0; i < MAC_BYTES; i++) {
+    text += (i === 0 ? "" : ":") + bytes[at + i].toString(16).padStart(2, "0");
+  }
+  return text;
+}
+
+/** The big-endian 16-bit type at `at`; the frame's own is at its first byte + ETHERNET_TYPE. */
+export function etherType(bytes: Uint8Array, at: number): number {
+  return bytes[at] << 8 | bytes[at + 1];
+}
+
+/** Does this EtherType open a VLAN tag? */
+export function isVlanTag(type: number): boolean {
+  return type === ETHERTYPE_VLAN || type === ETHERTYPE_SERVICE_VLAN;
+}
+
+/**
+ * Where the EtherType of the payload is in `bytes`, behind all VLAN tags, for a frame of `length` bytes from `start` on;
+ * -1 if the frame ends before it. Behind MAX_VLAN_TAGS tags it is the type of the next tag.
+ */
+export function payloadTypeAt(bytes: Uint8Array, start: number, length: number): number {
+  const end = start + length;
+  let at = start + ETHERNET_TYPE;
+  for (let tags = 0; at + 2 <= end; tags++, at += VLAN_TAG_BYTES) {
+    if (tags === MAX_VLAN_TAGS || !isVlanTag(etherType(bytes, at))) return at;
+  }
+  return -1;
+}
+
+/** The VLAN id, 0 to 4095, of the customer tag (0x8100) that stands first in the frame; -1 if none does. */
+export function vlanId(bytes: Uint8Array, start: number, length: number): number {
+  if (length < ETHERNET_HEADER_BYTES + 2) return -1;
+  if (etherType(bytes, start + ETHERNET_TYPE) !== ETHERTYPE_VLAN) return -1;
+  return etherType(bytes, start + ETHERNET_TYPE + 2) & 0xfff;
+}

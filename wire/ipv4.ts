@@ -1,0 +1,46 @@
+/**
+ * IPv4 headers (RFC 791): offsets from the first byte of the header, and sums.
+ * @module
+ */
+import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
+
+/** Bytes of a header without options. */
+export const IPV4_HEADER_BYTES = 20;
+/** Version and header length. */
+export const IPV4_VERSION_IHL = 0;
+/** DSCP and ECN. */
+export const IPV4_TOS = 1;
+/** Bytes of header and payload. */
+export const IPV4_TOTAL_LENGTH = 2;
+/** Identification. */
+export const IPV4_ID = 4;
+/** Flags and fragment offset. */
+export const IPV4_FRAGMENT = 6;
+/** Time to live. */
+export const IPV4_TTL = 8;
+/** Protocol number. */
+export const IPV4_PROTOCOL = 9;
+/** Header checksum. */
+export const IPV4_CHECKSUM = 10;
+/** Source address; the destination follows. */
+export const IPV4_SOURCE = 12;
+/** Don't fragment, in the 16-bit word at IPV4_FRAGMENT. */
+export const IPV4_DF = 0x4000;
+/** More fragments, and the fragment offset: not 0 in any fragment. */
+export const IPV4_MF_OR_OFFSET = 0x3fff;
+
+/** The sum of a header of `headerBytes`, its checksum included. */
+export function ipv4HeaderSum(view: DataView, at: number, headerBytes: number): number {
+  return addToSum(view, at, headerBytes, 0);
+}
+
+/** Computes and stores the checksum of a header without options. */
+export function storeIpv4Checksum(view: DataView, at: number): void {
+  view.setUint16(at + IPV4_CHECKSUM, 0);
+  storeChecksum(view, at + IPV4_CHECKSUM, addToSum(view, at, IPV4_HEADER_BYTES, 0));
+}
+
+/** The sum of the pseudo header of a transport segment of `segmentBytes` (RFC 9293, section 3.1). */
+export function ipv4PseudoSum(view: DataView, at: number, protocol: number, segmentBytes: number): number {
+  return addToSum(view, at + IPV4_SOURCE, 8, sumOf16(protocol) + sumOf16(segmentBytes));
+}
