@@ -30,8 +30,8 @@ export class IndirectTable {
   #offset = 0;
   #address = 0;
   #length = 0;
-  #flags = 0;
-  #next = 0;
+  /** The last four bytes: flags and next in a split ring's table, id and flags in a packed one's. */
+  #word = 0;
 
   /** Reads tables of this guest. @param memory where tables and buffers lie */
   constructor(memory: GuestMemory) {
@@ -51,10 +51,11 @@ export class IndirectTable {
       if (count > entries) throw ringErrors.loop(entries);
       if (count > limit) throw ringErrors.chainTooLong(count, limit);
       this.#load(index);
-      if ((this.#flags & DESC_F_INDIRECT) !== 0) throw ringErrors.nested();
-      chain.add(this.#memory, this.#address, this.#length, (this.#flags & DESC_F_WRITE) !== 0);
-      if ((this.#flags & DESC_F_NEXT) === 0) return;
-      index = this.#next;
+      const word = this.#word;
+      if ((word & DESC_F_INDIRECT) !== 0) throw ringErrors.nested();
+      chain.add(this.#memory, this.#address, this.#length, (word & DESC_F_WRITE) !== 0);
+      if ((word & DESC_F_NEXT) === 0) return;
+      index = word >>> 16;
     }
   }
 
@@ -67,7 +68,8 @@ export class IndirectTable {
     if (entries > limit) throw ringErrors.chainTooLong(entries, limit);
     for (let i = 0; i < entries; i++) {
       this.#load(i);
-      chain.add(this.#memory, this.#address, this.#length, (this.#flags & DESC_F_WRITE) !== 0);
+      const flags = this.#word >>> 16;
+      chain.add(this.#memory, this.#address, this.#length, (flags & DESC_F_WRITE) !== 0);
     }
   }
 
@@ -95,9 +97,7 @@ export class IndirectTable {
     const low = view.getUint32(offset, true);
     const high = view.getUint32(offset + 4, true);
     this.#length = view.getUint32(offset + 8, true);
-    const word = view.getUint32(offset + 12, true);
-    this.#flags = word & 0xffff;
-    this.#next = word >>> 16;
+    this.#word = view.getUint32(offset + 12, true) | 0;
     this.#address = high === 0 ? low : wideAddress(low, high);
   }
 
@@ -105,8 +105,7 @@ export class IndirectTable {
     const memory = this.#memory;
     this.#address = memory.readAddress(at);
     this.#length = memory.readU32(at + 8);
-    this.#flags = memory.readU16(at + 12);
-    this.#next = memory.readU16(at + 14);
+    this.#word = memory.readU32(at + 12) | 0;
   }
 }
 

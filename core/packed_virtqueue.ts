@@ -111,6 +111,11 @@ export class PackedVirtqueue implements Virtqueue {
     return packPosition(this.#available, this.#availableMark, this.#used, this.#usedMark);
   }
 
+  /** Ring slots of the buffers that were popped and not pushed. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
   /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
   pop(chain: DescriptorChain): boolean {
     if (this.#ready === 0 && !this.#look()) return false;
@@ -126,7 +131,7 @@ export class PackedVirtqueue implements Virtqueue {
     while (more) {
       if (++count > free) throw count > size ? ringErrors.loop(size) : ringErrors.ringOverrun(count, free);
       const at = slot << 2;
-      // Flags and id in one load: they are judged together and must be of one moment.
+      // Flags and id in one load, to be of one moment.
       const word = ring[at + 3];
       const flags = word >>> 16;
       if ((flags & TURN) !== mark) throw ringErrors.notAvailable(slot, flags);

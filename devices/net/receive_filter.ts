@@ -156,9 +156,10 @@ export class ReceiveFilter {
   }
 
   #judge(bytes: Uint8Array, start: number, length: number): FilterVerdict {
-    if (length < ETHERNET_HEADER_BYTES) return "too_short";
     const modes = this.#modes;
+    // Everything means everything, runts too: so does the reference.
     if (modes.promisc) return "accepted";
+    if (length < ETHERNET_HEADER_BYTES) return "too_short";
     if (this.#filtersVlans) {
       const id = vlanId(bytes, start, length);
       if (id >= 0 && (this.#vlans[id >>> 5] >>> (id & 31) & 1) === 0) return "vlan_unknown";

@@ -490,9 +490,9 @@ Deno.test("SplitVirtqueue carries any traffic whole (property)", () => {
         assertEquals(queue.inFlight, 0);
       },
     ),
-    { numRuns: 25 },
+    { numRuns: 50 },
   );
-  console.log(total); assert(total > 1000, `only ${total} buffers went through`);
+  assert(total > 800, `only ${total} buffers went through`);
 });
 
 Deno.test("SplitVirtqueue meets garbage with GuestErrors only, and always ends (property)", () => {
@@ -517,6 +517,5 @@ Deno.test("SplitVirtqueue meets garbage with GuestErrors only, and always ends (
     ),
     { numRuns: 1500 },
   );
-  console.log(pops);
-  assert(pops > 100, `only ${pops} chains were popped: the garbage is too bad`);
+  assert(pops > 150, `only ${pops} chains were popped: the garbage is too bad`);
 });
