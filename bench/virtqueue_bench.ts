@@ -24,7 +24,13 @@ interface Rig {
   refill(): void;
 }
 
-function writeDescriptor(memory: GuestMemory, at: number, address: number, length: number, word: number): void {
+function writeDescriptor(
+  memory: GuestMemory,
+  at: number,
+  address: number,
+  length: number,
+  word: number,
+): void {
   memory.writeU32(at, address);
   memory.writeU32(at + 4, 0);
   memory.writeU32(at + 8, length);
@@ -59,7 +65,7 @@ function splitRig(indirect: boolean): Rig {
 function packedRig(indirect: boolean): Rig {
   const { memory, buffer } = guest();
   const setup = { size: SIZE, descriptors: 0, driver: 0x2000, device: 0x4000, eventIndex: true, indirect };
-  for (let i = 0; i < SIZE; i++) writeDescriptor(memory, TABLE + 16 * i, BUFFERS + i * 1024, 1024, 2);
+  for (let i = 0; i < SIZE; i++) writeDescriptor(memory, TABLE + 16 * i, BUFFERS + i * 1024, 1024, 2 << 16);
   const ring = new Uint32Array(buffer, 0, SIZE * 4);
   let slot = 0;
   let mark = 0x0080;

@@ -144,7 +144,7 @@ export class NetConfigSpace {
     if (!legacy || features.has(VIRTIO_NET_F_CTRL_MAC_ADDR)) {
       throw new GuestError(
         "config-write-invalid",
-        `${source.length} bytes at ${offset} of a read-only configuration; the driver must use the control queue`,
+        `Cannot write ${source.length} bytes at ${offset}: the configuration is read-only; use the control queue`,
       );
     }
     if (!(offset >= MAC && offset + source.length <= MAC + MAC_BYTES)) {

@@ -123,7 +123,7 @@ export class ControlQueue {
     if (request.writableBytes < 1) {
       throw new GuestError(
         "buffer-too-small",
-        `a control command of ${request.readableBytes} bytes has no writable byte; the driver must add one for ack`,
+        `A control command of ${request.readableBytes} bytes has no writable byte; the driver must add one for ack`,
       );
     }
     this.counters.commands++;

@@ -143,7 +143,7 @@ export function checkAcceptable(features: FeatureSet, offered: FeatureSet, rules
   if (!unknown.isEmpty) {
     throw new GuestError(
       "features-unknown",
-      `the driver accepts ${namesOf(unknown)}, which was not offered; it must accept a subset of ${offered}`,
+      `The driver accepts ${namesOf(unknown)}, which was not offered; it must accept a subset of ${offered}`,
     );
   }
   if (rules === "qemu") return;
@@ -151,7 +151,7 @@ export function checkAcceptable(features: FeatureSet, offered: FeatureSet, rules
   if (first !== undefined) {
     throw new GuestError(
       "features-dependency-missing",
-      `the driver accepts ${featureName(first.bit)} without ${
+      `The driver accepts ${featureName(first.bit)} without ${
         first.needsAnyOf.map(featureName).join(" or ")
       }; ` +
         "it must accept that too, or neither",

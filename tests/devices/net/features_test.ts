@@ -111,7 +111,7 @@ Deno.test("checkAcceptable() refuses a bit that was not offered, under both rule
     );
     assertEquals(
       message,
-      "features-unknown: the driver accepts CSUM, RSC_EXT, which was not offered; " +
+      "features-unknown: The driver accepts CSUM, RSC_EXT, which was not offered; " +
         "it must accept a subset of 0x100000000",
     );
   }
@@ -122,7 +122,7 @@ Deno.test("checkAcceptable() refuses a bit without what it needs, but only under
   const wanted = named("VERSION_1", "GUEST_CSUM", "RSC_EXT");
   assertEquals(
     fault(() => checkAcceptable(wanted, offered, "strict")),
-    "features-dependency-missing: the driver accepts RSC_EXT without GUEST_TSO4 or GUEST_TSO6; " +
+    "features-dependency-missing: The driver accepts RSC_EXT without GUEST_TSO4 or GUEST_TSO6; " +
       "it must accept that too, or neither",
   );
   checkAcceptable(wanted, offered, "qemu");

@@ -133,7 +133,7 @@ Deno.test("PacketHash.reset() and unsupported types leave nothing to hash", () =
   const { bytes, start, length } = frame({
     source: v4("1.2.3.4"),
     destination: v4("5.6.7.8"),
-    protocol: TCP,
+    rest: 0,
   });
   hash.configure(0x1c0, PUBLISHED_KEY);
   assertEquals(hash.types, 0);
