@@ -26,12 +26,7 @@ export class IndirectTable {
   readonly #memory: GuestMemory;
   // Tables and buffers often lie in different regions: a last hit of its own spares both the search.
   #region: MappedRegion | null = null;
-  #start = 0;
   #offset = 0;
-  #address = 0;
-  #length = 0;
-  /** The last four bytes: flags and next in a split ring's table, id and flags in a packed one's. */
-  #word = 0;
 
   /** Reads tables of this guest. @param memory where tables and buffers lie */
   constructor(memory: GuestMemory) {
@@ -50,10 +45,7 @@ export class IndirectTable {
       if (index >= entries) throw ringErrors.indexOutOfRange(index, entries);
       if (count > entries) throw ringErrors.loop(entries);
       if (count > limit) throw ringErrors.chainTooLong(count, limit);
-      this.#load(index);
-      const word = this.#word;
-      if ((word & DESC_F_INDIRECT) !== 0) throw ringErrors.nested();
-      chain.add(this.#memory, this.#address, this.#length, (word & DESC_F_WRITE) !== 0);
+      const word = this.#add(chain, index, 0, DESC_F_INDIRECT);
       if ((word & DESC_F_NEXT) === 0) return;
       index = word >>> 16;
     }
@@ -66,11 +58,7 @@ export class IndirectTable {
   addInOrder(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
     const entries = this.#open(address, bytes);
     if (entries > limit) throw ringErrors.chainTooLong(entries, limit);
-    for (let i = 0; i < entries; i++) {
-      this.#load(i);
-      const flags = this.#word >>> 16;
-      chain.add(this.#memory, this.#address, this.#length, (flags & DESC_F_WRITE) !== 0);
-    }
+    for (let i = 0; i < entries; i++) this.#add(chain, i, 16, 0);
   }
 
   #open(address: number, bytes: number): number {
@@ -80,32 +68,37 @@ export class IndirectTable {
       region = this.#memory.find(address);
       this.#region = region;
     }
-    this.#start = address;
     this.#offset = address - region.guestAddress;
     if (this.#offset + bytes > region.size) this.#memory.check(address, bytes);
     return bytes / DESC_BYTES;
   }
 
-  #load(index: number): void {
+  /**
+   * Adds element `index` and returns its last four bytes: flags and next in a split ring's table, id and flags in a
+   * packed one's. `shift` is where the flags start in them, `nesting` the flag that must not be among these.
+   */
+  #add(chain: DescriptorChain, index: number, shift: number, nesting: number): number {
     const region = this.#region!;
-    const offset = this.#offset + index * DESC_BYTES;
-    if (offset + DESC_BYTES > region.size) {
-      this.#loadAcross(this.#start + index * DESC_BYTES);
-      return;
-    }
-    const view = region.view;
-    const low = view.getUint32(offset, true);
-    const high = view.getUint32(offset + 4, true);
-    this.#length = view.getUint32(offset + 8, true);
-    this.#word = view.getUint32(offset + 12, true) | 0;
-    this.#address = high === 0 ? low : wideAddress(low, high);
-  }
-
-  #loadAcross(at: number): void {
     const memory = this.#memory;
-    this.#address = memory.readAddress(at);
-    this.#length = memory.readU32(at + 8);
-    this.#word = memory.readU32(at + 12) | 0;
+    const offset = this.#offset + index * DESC_BYTES;
+    let low: number, high: number, length: number, word: number;
+    if (offset + DESC_BYTES <= region.size) {
+      const view = region.view;
+      low = view.getUint32(offset, true);
+      high = view.getUint32(offset + 4, true);
+      length = view.getUint32(offset + 8, true);
+      word = view.getInt32(offset + 12, true);
+    } else {
+      const address = region.guestAddress + offset;
+      low = memory.readU32(address);
+      high = memory.readU32(address + 4);
+      length = memory.readU32(address + 8);
+      word = memory.readU32(address + 12) | 0;
+    }
+    const flags = word >>> shift;
+    if ((flags & nesting) !== 0) throw ringErrors.nested();
+    chain.add(memory, high === 0 ? low : wideAddress(low, high), length, (flags & DESC_F_WRITE) !== 0);
+    return word;
   }
 }
 

@@ -177,7 +177,6 @@ export class PackedVirtqueue implements Virtqueue {
     }
     this.#returnable -= count;
     this.#unpopped += count;
-    this.#ready += count;
   }
 
   /** Returns a buffer, with the number of bytes written into it. RangeError if it is not out. */

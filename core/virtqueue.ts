@@ -20,7 +20,10 @@ export interface Virtqueue {
   push(head: number, writtenBytes: number): void;
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
   publish(): boolean;
-  /** Asks the driver to kick when it adds buffers. True if some are there already: look again before going to sleep. */
+  /**
+   * Asks the driver to kick when it adds buffers. True if some are there already that were never popped: look again before
+   * going to sleep. Those that were put back do not count: whoever did that waits for more.
+   */
   enableKicks(): boolean;
   /** Tells the driver that kicks are a waste for now. */
   disableKicks(): void;

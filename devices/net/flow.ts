@@ -64,8 +64,8 @@ export class FlowLocator {
   }
 
   /**
-   * A hash of 32 bits over addresses and ports, or over the MAC addresses of a frame that is not IP. It is the same for
-   * both directions of a flow. Of the frame that was located last.
+   * A hash of 32 bits, signed, over addresses and ports, or over the MAC addresses of a frame that is not IP. It is the
+   * same for both directions of a flow. Of the frame that was located last.
    */
   symmetricHash(bytes: Uint8Array, start: number, length: number): number {
     if (this.version === 0) return length < ETHERNET_HEADER_BYTES ? 0 : hashOfMacs(bytes, start);
@@ -145,9 +145,12 @@ function mixPair(hash: number, a: number, b: number): number {
   return Math.imul((mixed ^ mixed >>> 15) + (a + b | 0) | 0, 0x85ebca77);
 }
 
-/** Lets every bit of the input reach the low bits, which choose the slot and the queue. */
+/**
+ * Lets every bit of the input reach the low bits, which choose the slot and the queue. Signed: the engine would allocate
+ * for a number of 2^31 or more.
+ */
 function finish(hash: number): number {
   let mixed = Math.imul(hash ^ hash >>> 16, 0x7feb352d);
   mixed = Math.imul(mixed ^ mixed >>> 15, 0x846ca68b);
-  return (mixed ^ mixed >>> 16) >>> 0;
+  return mixed ^ mixed >>> 16;
 }

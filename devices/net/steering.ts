@@ -44,7 +44,7 @@ export class Steering {
   readonly packetHash: PacketHash = new PacketHash();
   readonly #maxPairs: number;
   readonly #flow = new FlowLocator();
-  readonly #hashes = new Uint32Array(SLOTS);
+  readonly #hashes = new Int32Array(SLOTS);
   readonly #learned = new Uint16Array(SLOTS);
   #pairs = 1;
   #rss: RssSettings | null = null;

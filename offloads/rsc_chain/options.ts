@@ -6,8 +6,6 @@ import { z } from "zod";
 
 /** What `rsc-v4` and `rsc-v6` can be told. */
 export interface RscOptions {
-  /** Coalesce at all; default true. */
-  enabled: boolean;
   /** Longest time a segment is held, in µs; default 300, 0 merges only what arrives together. */
   intervalUs: number;
   /** Rule book; default the device's own. */
@@ -24,8 +22,7 @@ export interface RscOptions {
 
 /** The schema of {@linkcode RscOptions}. */
 export const rscOptions: z.ZodType<RscOptions> = z.strictObject({
-  enabled: z.boolean().default(true).describe("Coalesce at all."),
-  intervalUs: z.number().min(0).max(10_000_000).multipleOf(0.001).default(300)
+  intervalUs: z.number().min(0).max(10_000_000).default(300)
     .describe("Longest time a segment is held, in µs; 0 merges only what arrives together."),
   rules: z.enum(["strict", "qemu"]).optional()
     .describe(

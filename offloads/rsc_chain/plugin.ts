@@ -18,7 +18,7 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
       `Receive segment coalescing of TCP over IP${family.name}: many segments in, one large packet out.`,
     direction: "toGuest",
     options: rscOptions,
-    offers: (options) => options.enabled ? [VIRTIO_NET_F_RSC_EXT] : [],
+    offers: [VIRTIO_NET_F_RSC_EXT],
     needs: [VIRTIO_NET_F_GUEST_CSUM, family.guestTso],
     create(context: StageContext, options: RscOptions): Stage {
       const rules = options.rules ?? context.rules;

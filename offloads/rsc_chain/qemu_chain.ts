@@ -245,7 +245,7 @@ export class QemuChain extends RscChain {
   }
 
   #follow(mask: FeatureSet): void {
-    const enabled = this.options.enabled && mask.has(VIRTIO_NET_F_RSC_EXT);
+    const enabled = mask.has(VIRTIO_NET_F_RSC_EXT);
     this.#on = enabled && mask.has(this.family.guestTso);
     this.#anyOn = enabled && (mask.has(VIRTIO_NET_F_GUEST_TSO4) || mask.has(VIRTIO_NET_F_GUEST_TSO6));
   }

@@ -75,7 +75,7 @@ export class StrictChain extends RscChain {
   override negotiated(state: Negotiated, output: FrameBatch, _nowNs: number): void {
     const { features, offloads } = state;
     const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
-    const on = this.options.enabled && wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) &&
+    const on = wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) &&
       offloads.has(this.family.guestTso);
     const rscInfo = offloads.has(VIRTIO_NET_F_RSC_EXT);
     const guestEcn = offloads.has(VIRTIO_NET_F_GUEST_ECN);

@@ -331,7 +331,7 @@ Deno.test("PackedVirtqueue.publish() goes by the driver's event flags", () => {
   ] as const;
   for (const [eventIndex, flags, wanted] of cases) {
     const { guest, setup, queue, chain, post } = driven(8, { eventIndex });
-    guest.setNumber(setup.driver, 2, 0x0005);
+    guest.setNumber(setup.driver, 2, 0x8005);
     guest.setNumber(setup.driver + 2, 2, flags);
     post(1);
     queue.pop(chain);
@@ -374,6 +374,30 @@ Deno.test("PackedVirtqueue.publish() interrupts when it passes the awaited slot,
       }
     }
   }
+});
+
+Deno.test("PackedVirtqueue.publish() counts slots, not lists, when it looks for the awaited one", () => {
+  for (const [event, wanted] of [[0x8003, false], [0x8004, true], [0x8006, true], [0x0000, false]] as const) {
+    const { guest, setup, queue, chain, post } = driven(8);
+    post(4, 3);
+    queue.pop(chain);
+    queue.push(0, 0);
+    queue.publish();
+    guest.setNumber(setup.driver, 2, event);
+    guest.setNumber(setup.driver + 2, 2, 2);
+    queue.pop(chain);
+    queue.push(1, 0);
+    assertEquals(queue.publish(), wanted, event.toString(16));
+  }
+});
+
+Deno.test("PackedVirtqueue.publish() takes a slot of the next lap for one that is still to come, the first time too", () => {
+  const { guest, setup, queue, chain, post } = driven(8);
+  post(1, 1, 1);
+  while (queue.pop(chain)) queue.push(chain.head, 0);
+  guest.setNumber(setup.driver, 2, 0x0002);
+  guest.setNumber(setup.driver + 2, 2, 2);
+  assertEquals(queue.publish(), false);
 });
 
 Deno.test("packedEventDue() is true for a slot inside a list that was skipped", () => {

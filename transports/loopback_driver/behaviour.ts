@@ -104,7 +104,10 @@ export class FrameMaker {
   #made = 0;
   #nextNs = -1;
 
-  /** Starts with frame 1. @param source the guest's own MAC address, six bytes */
+  /**
+   * Starts with frame 1.
+   * @param source the guest's own MAC address, six bytes
+   */
   constructor(options: SendOptions, source: Uint8Array) {
     this.#options = options;
     this.#frame = new Uint8Array(options.frameBytes);

@@ -76,7 +76,10 @@ export class BufferList {
   /** How many of them, from the first, the device reads. */
   readable = 0;
 
-  /** Makes an empty list. @param capacity the most pieces it can hold */
+  /**
+   * Makes an empty list.
+   * @param capacity the most pieces it can hold
+   */
   constructor(capacity: number) {
     this.addresses = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);

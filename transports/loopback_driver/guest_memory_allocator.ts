@@ -37,7 +37,10 @@ export class GuestMemoryAllocator {
   readonly #regionCount: number;
   readonly #reservations: Reservation[] = [];
 
-  /** Starts without reservations. @param regionCount in how many regions the memory is to lie, 1 or more */
+  /**
+   * Starts without reservations.
+   * @param regionCount in how many regions the memory is to lie, 1 or more
+   */
   constructor(regionCount: number) {
     this.#regionCount = regionCount;
   }

@@ -64,7 +64,8 @@ export interface GuestQueues {
 
 /**
  * Lays out memory and queues for a guest that accepts these features. HostError if the device has too few queues or
- * the options do not fit its queue sizes. @param report told about everything that a device must not do
+ * the options do not fit its queue sizes.
+ * @param report told about everything that a device must not do
  */
 export function makeQueues(
   device: Device,
@@ -168,7 +169,11 @@ class Plan {
     return chainCapacity(this.#use, size, this.#options.descriptorsPerBuffer);
   }
 
-  /** Reserves ring and buffers. @param longest descriptors of its longest chain; @param least of its shortest */
+  /**
+   * Reserves ring and buffers.
+   * @param longest descriptors of its longest chain
+   * @param least of its shortest
+   */
   addQueue(index: number, longest: number, least: number, bufferBytes: (size: number) => number): void {
     const offered = this.#device.queueSizes[index] ?? 0;
     if (offered < 1) throw new HostError(`Cannot use queue ${index}, which the device does not have`);

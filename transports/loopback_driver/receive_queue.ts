@@ -58,7 +58,10 @@ export class ReceiveQueue {
   readonly #preset = new Uint8Array(MAX_HEADER_BYTES).fill(PRESET);
   #freeCount: number;
 
-  /** Begins with all buffers free. @param report told about everything that a device must not do */
+  /**
+   * Begins with all buffers free.
+   * @param report told about everything that a device must not do
+   */
   constructor(
     ring: DriverRing,
     memory: GuestMemory,

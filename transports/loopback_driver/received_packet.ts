@@ -12,6 +12,8 @@ export interface PacketHash {
   report: number;
 }
 
+const NO_BYTES: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+
 /** One received packet. With option `reuse` there is only one such object, valid during the call of `onPacket`. */
 export class ReceivedPacket implements NetHeaderFields {
   /** The queue pair it came on. */
@@ -37,7 +39,7 @@ export class ReceivedPacket implements NetHeaderFields {
   /** How many chains it took. */
   buffers = 0;
   /** The Ethernet frame. */
-  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  bytes: Uint8Array<ArrayBuffer> = NO_BYTES;
 }
 
 const MAX_CACHED_VIEWS = 4096;
@@ -51,7 +53,10 @@ export class PacketStorage {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly #views = new Map<number, Uint8Array<ArrayBuffer>>();
 
-  /** Makes empty storage. @param capacity the most bytes a packet can have */
+  /**
+   * Makes empty storage.
+   * @param capacity the most bytes a packet can have
+   */
   constructor(capacity: number) {
     this.bytes = new Uint8Array(capacity);
   }

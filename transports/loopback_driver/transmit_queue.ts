@@ -53,7 +53,10 @@ export class TransmitQueue {
   };
   #freeCount: number;
 
-  /** Begins with all slots free. @param report told about everything that a device must not do */
+  /**
+   * Begins with all slots free.
+   * @param report told about everything that a device must not do
+   */
   constructor(
     ring: DriverRing,
     memory: GuestMemory,
@@ -108,7 +111,10 @@ export class TransmitQueue {
     return true;
   }
 
-  /** Takes back one frame that the device has used. @param legacy do not trust the used length */
+  /**
+   * Takes back one frame that the device has used.
+   * @param legacy do not trust the used length
+   */
   reclaim(legacy: boolean): Reclaimed {
     const token = this.ring.takeUsed();
     if (token === NOTHING_USED) return "nothing";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { GuestError, HostError } from "../../../core/errors.ts";
 import { FeatureSet } from "../../../core/features.ts";
-import { type ReceivedPacket, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED } from "./support/rig.ts";
 

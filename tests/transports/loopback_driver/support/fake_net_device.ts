@@ -5,7 +5,7 @@
  */
 import { DescriptorChain } from "../../../../core/descriptor_chain.ts";
 import type { Device, Session } from "../../../../core/device.ts";
-import { GuestError } from "../../../../core/errors.ts";
+import type { GuestError } from "../../../../core/errors.ts";
 import type { FeatureSet } from "../../../../core/features.ts";
 import type { Virtqueue } from "../../../../core/virtqueue.ts";
 

@@ -6,7 +6,7 @@ import { FeatureSet } from "../../../../core/features.ts";
 import {
   type GuestHooks,
   type GuestOptionsInput,
-  ReceivedPacket,
+  type ReceivedPacket,
   SoftwareGuest,
 } from "../../../../transports/loopback_driver/mod.ts";
 import { FakeNetDevice } from "./fake_net_device.ts";

@@ -1,0 +1,119 @@
+/**
+ * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `demo`. It prints and ends the process;
+ * nothing else in the project does.
+ *
+ * ```sh
+ * deno run --allow-read mod.ts replay capture.pcapng
+ * ```
+ *
+ * Exit codes: 0 all is well, 1 something failed, 2 the command line or the configuration cannot be used.
+ * @module
+ */
+import { CHECK, runCheck } from "./cli/check.ts";
+import { EXIT_OK, EXIT_USAGE, reportFailure } from "./cli/console/failure.ts";
+import { type Io, systemIo } from "./cli/console/io.ts";
+import { styleFor } from "./cli/console/style.ts";
+import { labelled, wrap } from "./cli/console/text.ts";
+import { COMMON_OPTIONS, type CommandUsage, unknownOption, UsageError } from "./cli/console/usage.ts";
+import { VERSION } from "./cli/console/version.ts";
+import { DEMO, runDemo } from "./cli/demo.ts";
+import { PLUGINS, runPlugins } from "./cli/plugins.ts";
+import { REPLAY, runReplay } from "./cli/replay.ts";
+import { RUN, runRun } from "./cli/run.ts";
+import { runSchema, SCHEMA } from "./cli/schema.ts";
+import { runVectors, VECTORS } from "./cli/vectors.ts";
+import { suggest } from "./config/suggest.ts";
+
+export type { Io } from "./cli/console/io.ts";
+
+interface Command {
+  readonly usage: CommandUsage;
+  readonly run: (args: readonly string[], io: Io) => Promise<number>;
+}
+
+const COMMANDS: readonly Command[] = [
+  { usage: RUN, run: runRun },
+  { usage: CHECK, run: runCheck },
+  { usage: REPLAY, run: runReplay },
+  { usage: VECTORS, run: runVectors },
+  { usage: PLUGINS, run: runPlugins },
+  { usage: SCHEMA, run: runSchema },
+  { usage: DEMO, run: runDemo },
+];
+
+/**
+ * Runs a command line and returns the exit code. Never throws.
+ * @param args what stands behind the program's name
+ * @param io where to print
+ */
+export async function main(args: readonly string[], io: Io): Promise<number> {
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  const has = (option: string) => args.slice(0, end).includes(option);
+  const shown = has("--no-color") ? { ...io, color: false } : io;
+  try {
+    return await dispatch(args, shown);
+  } catch (error) {
+    return reportFailure(error, shown, has("--debug"));
+  }
+}
+
+/** Runs the command line of this process and ends it. */
+export async function start(): Promise<never> {
+  Deno.exit(await main(Deno.args, systemIo()));
+}
+
+async function dispatch(args: readonly string[], io: Io): Promise<number> {
+  // What stands before the command belongs to it: --json check x is check --json x.
+  const at = args.findIndex((arg) => !arg.startsWith("-"));
+  const before = at < 0 ? args : args.slice(0, at);
+  if (before.includes("--version") || before.includes("-V")) {
+    io.out(`deno-virtio ${VERSION} (deno ${Deno.version.deno}, v8 ${Deno.version.v8})\n`);
+    return EXIT_OK;
+  }
+  const wantsHelp = before.includes("--help") || before.includes("-h") || args[at] === "help";
+  if (at < 0 || wantsHelp) return await withoutCommand(args, at, wantsHelp, io);
+  const word = args[at];
+  const command = COMMANDS.find(({ usage }) => usage.name === word);
+  if (command !== undefined) return await command.run([...before, ...args.slice(at + 1)], io);
+  if (/[./\\]/.test(word)) return await runRun(args, io);
+  const nearest = suggest(word, COMMANDS.map(({ usage }) => usage.name));
+  const remedy = nearest === null
+    ? `there are ${COMMANDS.map(({ usage }) => usage.name).join(", ")}`
+    : `did you mean "${nearest}"?`;
+  throw new UsageError("", `Unknown command "${word}"${nearest === null ? "; " : ", "}${remedy}`);
+}
+
+async function withoutCommand(args: readonly string[], at: number, wantsHelp: boolean, io: Io): Promise<number> {
+  if (!wantsHelp) {
+    const odd = args.find((arg) => !COMMON_OPTIONS.some(({ name }) => arg === `--${name}`));
+    if (odd !== undefined) throw new UsageError("", unknownOption(odd, [...COMMON_OPTIONS, VERSION_OPTION]));
+    io.err(mainHelp(io));
+    return EXIT_USAGE;
+  }
+  const topic = args[at] === "help" ? args[at + 1] : args[at];
+  const command = COMMANDS.find(({ usage }) => usage.name === topic);
+  if (command !== undefined) return await command.run(["--help"], io);
+  io.out(mainHelp(io));
+  return EXIT_OK;
+}
+
+const VERSION_OPTION = { name: "version", help: "Print the version." };
+
+function mainHelp(io: Io): string {
+  const { bold, cyan } = styleFor(io);
+  const about = "Virtio devices in TypeScript, put together by a JSON file: devices, ways to the guest and to the " +
+    "network, and the offloads that frames go through, such as receive segment coalescing (RSC).";
+  let text = `${bold("Usage:")} deno-virtio COMMAND [options]\n\n${wrap(about, io.columns).join("\n")}\n\n`;
+  text += `${bold("Commands:")}\n`;
+  for (const { usage } of COMMANDS) text += labelled(`  ${usage.name}`, usage.summary, 14, io.columns);
+  text += `\n${bold("Options of every command:")}\n`;
+  for (const { name, help } of [...COMMON_OPTIONS, VERSION_OPTION]) {
+    text += labelled(`  --${name}`, help, 14, io.columns);
+  }
+  const note = "A configuration alone is run. Exit codes: 0 all is well, 1 something failed, 2 the command line or the " +
+    'configuration cannot be used. Here "deno-virtio" stands for';
+  text += `\n${wrap(note, io.columns).join("\n")}\n  ${cyan("deno run --allow-read mod.ts")}\n`;
+  return `${text}The command "check" tells which other permissions a configuration needs.\n`;
+}
+
+if (import.meta.main) start();

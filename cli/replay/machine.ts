@@ -1,0 +1,53 @@
+/**
+ * The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of software.
+ * @module
+ */
+import { buildMachine } from "../../config/build.ts";
+import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
+import { parseConfig } from "../../config/load.ts";
+import type { Machine } from "../../config/machine.ts";
+import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import type { RuleBook, VerdictLog } from "../../core/stage.ts";
+import type { ReplayPace } from "../../transports/pcap/replay.ts";
+import { pathToFileURL } from "node:url";
+import type { InputTally } from "./tallies.ts";
+
+/** What a replay is to be. */
+export interface ReplaySetup {
+  /** The capture. */
+  readonly capture: string;
+  /** The guest's address. */
+  readonly guestMac: string;
+  /** The rule book. */
+  readonly rules: RuleBook;
+  /** Longest time a segment is held, in microseconds; null for a device without RSC. */
+  readonly intervalUs: number | null;
+  /** When frames arrive. */
+  readonly pace: ReplayPace;
+}
+
+/** Builds the machine. Throws HostError if the capture cannot be opened. */
+export async function buildReplayMachine(
+  setup: ReplaySetup,
+  input: InputTally,
+  verdicts: VerdictLog,
+): Promise<Machine> {
+  const { intervalUs } = setup;
+  const rsc = intervalUs === null ? [] : ["rsc-v4", "rsc-v6"].map((use) => ({ use, intervalUs }));
+  const written = {
+    name: "replay",
+    clock: "virtual",
+    devices: [{
+      use: "net",
+      name: "net0",
+      mac: setup.guestMac,
+      rules: setup.rules,
+      driver: { use: "loopback", queueSize: 1024, reuse: true },
+      network: { use: "pcap", read: setup.capture, pace: setup.pace },
+      offloads: ["input-tally", ...rsc],
+    }],
+  };
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, input.plugin()]));
+  const config = await parseConfig(JSON.stringify(written), pathToFileURL("replay.json"), registry);
+  return buildMachine(config, { verdicts });
+}

@@ -1,0 +1,136 @@
+/**
+ * Replays one capture and says what came of it.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import type { Pollable } from "../../core/transport.ts";
+import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
+import type { PcapReplay } from "../../transports/pcap/replay.ts";
+import { DeliveryCapture } from "./delivery_capture.ts";
+import type { Explainer } from "./explainer.ts";
+import { buildReplayMachine, type ReplaySetup } from "./machine.ts";
+import { InputTally, OutputTally } from "./tallies.ts";
+import { type Reason, VerdictTally } from "./verdict_tally.ts";
+
+/** What a replay writes besides its result. */
+export interface ReplayOutputs {
+  /** The file to write the delivered packets to. */
+  readonly out?: string | undefined;
+  /** Told of every frame. */
+  readonly explainer?: Explainer | undefined;
+}
+
+/** Frames of a capture that the guest did not get, by reason. */
+export interface LeftOut {
+  /** Not to the guest's address. */
+  readonly notForGuest: number;
+  /** Not all of their bytes are in the capture. */
+  readonly snapped: number;
+  /** No Ethernet. */
+  readonly otherLinkType: number;
+  /** Longer than a frame can be. */
+  readonly tooLong: number;
+  /** Shorter than an Ethernet header. */
+  readonly tooShort: number;
+  /** Refused by the device's receive filter. */
+  readonly filtered: number;
+}
+
+/** What came of a replay. */
+export interface ReplayResult {
+  /** What went in. */
+  readonly input: InputTally;
+  /** What the guest got. */
+  readonly output: OutputTally;
+  /** Interrupts that the guest got for it. */
+  readonly interrupts: number;
+  /** What was decided, the most frequent first. */
+  readonly reasons: readonly Reason[];
+  /** What the guest did not get. */
+  readonly leftOut: LeftOut;
+  /** The numbers of the first snapped packets. */
+  readonly snappedNumbers: readonly number[];
+  /** What the guest found wrong with the device. */
+  readonly guestErrors: readonly string[];
+  /** Frames lost in the device, by counter. */
+  readonly dropped: Readonly<Record<string, number>>;
+  /** What is wrong with the capture or the output, if something is. */
+  readonly failure: HostError | null;
+}
+
+/** Replays a capture to its end. Throws HostError if it cannot be opened, or the output cannot be created. */
+export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs = {}): Promise<ReplayResult> {
+  const { explainer } = outputs;
+  const input = new InputTally();
+  const output = new OutputTally();
+  const verdicts = new VerdictTally(explainer ?? null);
+  const machine = await buildReplayMachine(setup, input, verdicts);
+  const { reactor } = machine.parts;
+  const [{ driver, network }] = machine.devices as readonly [{ driver: LoopbackDriver; network: PcapReplay }];
+  using delivered = outputs.out === undefined ? null : new DeliveryCapture(outputs.out, network.startUnixNs);
+  driver.hooks.onPacket = (packet) => {
+    const segments = output.note(packet);
+    delivered?.write(packet, segments, reactor.clock.nowNs());
+  };
+  let failure: HostError | null = null;
+  const attempt = async (step: () => Promise<void>) => {
+    try {
+      await step();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      failure ??= error;
+    }
+  };
+  machine.start();
+  if (explainer !== undefined) reactor.add(afterEachRound(() => explainer.showJudged()));
+  try {
+    await machine.run(new AbortController().signal);
+  } finally {
+    await attempt(() => machine.close());
+  }
+  if (delivered !== null) await attempt(() => delivered.close());
+  explainer?.finish();
+  return {
+    input,
+    output,
+    interrupts: driver.guest.counters.interrupts,
+    reasons: verdicts.reasons,
+    leftOut: leftOut(machine.counters),
+    snappedNumbers: network.snappedNumbers,
+    guestErrors: driver.guest.errors,
+    dropped: dropped(machine.counters),
+    failure,
+  };
+}
+
+/** Frames do not leave a round: what was judged in it can be told when it is over. */
+function afterEachRound(action: () => void): Pollable {
+  return {
+    poll: () => {
+      action();
+      return false;
+    },
+    deadlineNs: () => Infinity,
+  };
+}
+
+type Counters = Readonly<Record<string, Readonly<Record<string, number>>>>;
+
+function leftOut(counters: Counters): LeftOut {
+  const replay = counters["net0.network"];
+  const filter = Object.entries(counters["net0.filter"] ?? {});
+  return {
+    notForGuest: replay.notForGuest,
+    snapped: replay.snapped,
+    otherLinkType: replay.otherLinkType,
+    tooLong: replay.tooLong,
+    tooShort: replay.tooShort,
+    filtered: filter.reduce((sum, [name, value]) => name === "accepted" ? sum : sum + value, 0),
+  };
+}
+
+function dropped(counters: Counters): Record<string, number> {
+  const lost = Object.entries(counters["net0.toGuest"] ?? {})
+    .filter(([name, value]) => name.startsWith("dropped_") && value > 0);
+  return Object.fromEntries(lost);
+}

@@ -1,0 +1,89 @@
+/**
+ * A first look at a capture: what is in it, and who in it is most likely the guest.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import type { CaptureFormat } from "../../transports/pcap/capture_reader.ts";
+import { ETHERNET_HEADER_BYTES, formatMac, isMulticast } from "../../wire/ethernet.ts";
+import { tcpPayloadBytes } from "./tcp_payload.ts";
+
+/** Destinations that are told apart; a capture of a flood has more, and none of them is a guest. */
+const MOST_STATIONS = 65_536;
+
+/** What one station receives in a capture. */
+export interface Station {
+  /** Its address. */
+  readonly mac: string;
+  /** Frames sent to it. */
+  readonly frames: number;
+  /** Bytes of TCP payload in these. */
+  readonly payloadBytes: number;
+}
+
+/** What is in a capture. */
+export interface CaptureSurvey {
+  /** Its format. */
+  readonly format: CaptureFormat;
+  /** Packets of every kind. */
+  readonly packets: number;
+  /** Time from the first packet to the latest, in ns. */
+  readonly durationNs: number;
+  /** When the first packet was captured, in ns since 1970. */
+  readonly startUnixNs: bigint;
+  /** Bytes of TCP payload to all stations. */
+  readonly payloadBytes: number;
+  /** Who receives what, the one with most TCP payload first. Group addresses are no stations. */
+  readonly stations: readonly Station[];
+}
+
+/**
+ * Reads a capture once; what is behind a damaged place is not counted. Throws HostError if it cannot be read, or is
+ * damaged before its first packet.
+ */
+export function surveyCapture(path: string): CaptureSurvey {
+  using reader = CaptureReader.open(path);
+  const stations = new Map<number, { mac: string; frames: number; payloadBytes: number }>();
+  let payloadBytes = 0;
+  let lastNs = 0;
+  while (goOn(reader)) {
+    const { bytes, at, length, timeNs } = reader.packet;
+    if (timeNs > lastNs) lastNs = timeNs;
+    if (length < ETHERNET_HEADER_BYTES || isMulticast(bytes, at)) continue;
+    const key = macKey(bytes, at);
+    let station = stations.get(key);
+    if (station === undefined) {
+      if (stations.size >= MOST_STATIONS) continue;
+      stations.set(key, station = { mac: formatMac(bytes, at), frames: 0, payloadBytes: 0 });
+    }
+    const payload = Math.max(0, tcpPayloadBytes(bytes, at, length));
+    station.frames++;
+    station.payloadBytes += payload;
+    payloadBytes += payload;
+  }
+  return {
+    format: reader.format,
+    packets: reader.counters.read,
+    durationNs: lastNs,
+    startUnixNs: reader.startUnixNs,
+    payloadBytes,
+    // Sorting is stable: of equals the one that was seen first comes first.
+    stations: [...stations.values()].sort((a, b) => b.payloadBytes - a.payloadBytes || b.frames - a.frames),
+  };
+}
+
+/** The next whole packet; false at the end and at a damaged place, which the replay reports when it gets there. */
+function goOn(reader: CaptureReader): boolean {
+  try {
+    return reader.next();
+  } catch (error) {
+    if (error instanceof HostError && reader.counters.read > 0) return false;
+    throw error;
+  }
+}
+
+function macKey(bytes: Uint8Array, at: number): number {
+  let key = 0;
+  for (let i = 0; i < 6; i++) key = key * 256 + bytes[at + i];
+  return key;
+}

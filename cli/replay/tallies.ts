@@ -1,0 +1,90 @@
+/**
+ * What goes into a device and what comes out: frames of the capture before, packets of the guest behind the stages.
+ * @module
+ */
+import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
+import { perFrame } from "../../core/stage.ts";
+import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
+import { z } from "zod";
+import { tcpPayloadBytes } from "./tcp_payload.ts";
+
+/** What came from the network. */
+export class InputTally {
+  /** Frames. */
+  frames = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those that are TCP segments with data. */
+  dataSegments = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  #lastNumber = 0;
+
+  /** A stage that lets every frame pass and counts it: the first of a line sees what the device was given. */
+  plugin(): OffloadPlugin<Record<string, never>> {
+    return defineOffload<Record<string, never>>({
+      name: "input-tally",
+      direction: "toGuest",
+      options: z.strictObject({}),
+      create: () =>
+        perFrame((frame, output) => {
+          // A frame that found no room at the guest comes by again.
+          if (frame.number > this.#lastNumber) this.#note(frame.bytes, frame.start, frame.length);
+          this.#lastNumber = Math.max(this.#lastNumber, frame.number);
+          output.push(frame);
+        }),
+    });
+  }
+
+  #note(bytes: Uint8Array, at: number, length: number): void {
+    this.frames++;
+    this.bytes += length;
+    const payload = tcpPayloadBytes(bytes, at, length);
+    if (payload <= 0) return;
+    this.dataSegments++;
+    this.payloadBytes += payload;
+  }
+}
+
+/** What the guest got. */
+export class OutputTally {
+  /** Packets. */
+  packets = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those that are TCP segments with data, or several merged. */
+  dataPackets = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  /** Packets that hold several segments. */
+  coalesced = 0;
+  /** Bytes of the largest packet. */
+  largestBytes = 0;
+  /** How many packets hold so many segments. */
+  readonly bySegments: Map<number, number> = new Map();
+
+  /** Counts a packet and returns how many segments it holds. */
+  note(packet: ReceivedPacket): number {
+    const { length } = packet.bytes;
+    const payload = tcpPayloadBytes(packet.bytes, 0, length);
+    const segments = segmentsOf(packet, payload);
+    this.packets++;
+    this.bytes += length;
+    if (length > this.largestBytes) this.largestBytes = length;
+    if (segments > 1) this.coalesced++;
+    if (payload > 0) {
+      this.dataPackets++;
+      this.payloadBytes += payload;
+    }
+    this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
+    return segments;
+  }
+}
+
+/** Segments in a packet: what the device says, else what its size says, else 1. */
+function segmentsOf(packet: ReceivedPacket, payloadBytes: number): number {
+  if (packet.gsoType === VIRTIO_NET_HDR_GSO_NONE) return 1;
+  if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return packet.csumStart;
+  return packet.gsoSize > 0 && payloadBytes > 0 ? Math.ceil(payloadBytes / packet.gsoSize) : 1;
+}

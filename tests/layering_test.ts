@@ -1,0 +1,147 @@
+import { assert, assertEquals } from "@std/assert";
+import { dirname, join, normalize } from "node:path/posix";
+
+/** Which rooms a room may import, itself aside. What is not named here is not allowed. */
+const MAY_IMPORT: Record<string, readonly string[]> = {
+  core: [],
+  wire: [],
+  devices: ["core", "wire"],
+  offloads: ["core", "wire"],
+  transports: ["core", "wire"],
+  config: ["core", "wire", "devices", "offloads", "transports"],
+  mod: ["core", "wire", "devices", "offloads", "transports", "config"],
+  cli: ["core", "wire", "devices", "offloads", "transports", "config", "mod"],
+  testing: ["core", "wire", "devices", "offloads", "transports", "config"],
+};
+
+/** The rooms whose parts must not know each other: a device does not import another device, nor a transport another. */
+const APART = ["devices", "transports"];
+/** Parts of `transports` that all others there may use. */
+const COMMON_TRANSPORTS = ["host"];
+
+interface Source {
+  /** Path from the root of the project. */
+  readonly path: string;
+  readonly text: string;
+}
+
+function roomOf(path: string): string {
+  return path.includes("/") ? path.slice(0, path.indexOf("/")) : path.replace(/\.ts$/, "");
+}
+
+/** Within a room: the folder, or the file that stands for it (`transports/loopback.ts` is part `loopback`). */
+function partOf(path: string): string {
+  return path.split("/")[1]?.replace(/\.ts$/, "") ?? "";
+}
+
+function importsOf({ text }: Source): string[] {
+  const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+  return [...code.matchAll(/(?:^|\n)\s*(?:import|export)\b[^;"']*?["']([^"']+)["']/g)].map((match) =>
+    match[1]
+  );
+}
+
+function violations(sources: readonly Source[]): string[] {
+  const found: string[] = [];
+  for (const source of sources) {
+    const room = roomOf(source.path);
+    const allowed = MAY_IMPORT[room];
+    if (allowed === undefined) {
+      found.push(`${source.path}: is in no known room`);
+      continue;
+    }
+    for (const specifier of importsOf(source)) {
+      if (!specifier.startsWith(".")) continue;
+      const target = normalize(join(dirname(source.path), specifier));
+      const targetRoom = roomOf(target);
+      if (targetRoom !== room && !allowed.includes(targetRoom)) {
+        found.push(`${source.path} imports ${target}`);
+      }
+      if (targetRoom !== room || !APART.includes(room)) continue;
+      const part = partOf(target);
+      if (part !== partOf(source.path) && !(room === "transports" && COMMON_TRANSPORTS.includes(part))) {
+        found.push(`${source.path} imports ${target}`);
+      }
+    }
+  }
+  return found;
+}
+
+function projectSources(): Source[] {
+  const root = new URL("../", import.meta.url);
+  const sources: Source[] = [];
+  const walk = (folder: string) => {
+    for (const entry of Deno.readDirSync(new URL(folder, root))) {
+      const path = `${folder}${entry.name}`;
+      if (entry.isDirectory) walk(`${path}/`);
+      else if (entry.name.endsWith(".ts")) {
+        sources.push({ path, text: Deno.readTextFileSync(new URL(path, root)) });
+      }
+    }
+  };
+  for (const room of Object.keys(MAY_IMPORT)) {
+    if (room === "mod" || room === "cli") {
+      sources.push({ path: `${room}.ts`, text: Deno.readTextFileSync(new URL(`${room}.ts`, root)) });
+    }
+    if (room !== "mod") walk(`${room}/`);
+  }
+  return sources;
+}
+
+Deno.test("imports point one way: cli, mod, config, then devices, offloads and transports, then core and wire", () => {
+  const sources = projectSources();
+  assert(sources.length > 50, `only ${sources.length} files were found`);
+  assertEquals(violations(sources), []);
+});
+
+Deno.test("an import that is turned round is found", () => {
+  const turned = [
+    ["core/frame.ts", "../devices/net/mod.ts"],
+    ["wire/tcp.ts", "../core/frame.ts"],
+    ["devices/net/device.ts", "../../offloads/rsc_v4.ts"],
+    ["offloads/rsc_v4.ts", "../transports/loopback.ts"],
+    ["transports/pcap/replay.ts", "../loopback.ts"],
+    ["devices/net/device.ts", "../entropy/device.ts"],
+    ["config/build.ts", "../cli.ts"],
+    ["mod.ts", "./testing/mod.ts"],
+    ["testing/mod.ts", "../mod.ts"],
+  ];
+  for (const [path, specifier] of turned) {
+    const text = `/** Words. */\nimport {\n  some,\n} from "${specifier}";\n`;
+    assertEquals(violations([{ path, text }]).length, 1, `${path} importing ${specifier} went unnoticed`);
+  }
+});
+
+Deno.test("an import that points the right way is let through", () => {
+  const right = [
+    ["devices/net/device.ts", "../../core/frame.ts"],
+    ["transports/loopback.ts", "./loopback/cable.ts"],
+    ["transports/tap/tap.ts", "../host/libc.ts"],
+    ["config/build.ts", "../devices/net/mod.ts"],
+    ["core/device.ts", "@standard-schema/spec"],
+  ];
+  for (const [path, specifier] of right) {
+    assertEquals(violations([{ path, text: `export * from "${specifier}";` }]), []);
+  }
+});
+
+Deno.test("core and wire depend on no library, but for the types of Standard Schema", () => {
+  for (const source of projectSources()) {
+    if (!/^(core|wire)\//.test(source.path)) continue;
+    const libraries = importsOf(source).filter((name) => !name.startsWith(".") && !name.startsWith("node:"));
+    assertEquals(libraries.filter((name) => name !== "@standard-schema/spec"), [], source.path);
+    if (libraries.length > 0) assert(source.text.includes("import type { StandardSchemaV1 }"), source.path);
+  }
+});
+
+Deno.test("only the command line prints and exits, and only transports/host calls foreign functions", () => {
+  for (const { path, text } of projectSources()) {
+    const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/\/\/.*$/gm, "");
+    if (!/^(cli\.ts|cli\/)/.test(path)) {
+      assert(!/\bconsole\.|\bDeno\.exit\b|\bDeno\.std(out|err)\b/.test(code), `${path} prints or exits`);
+    }
+    if (!path.startsWith("transports/host/")) {
+      assert(!/\bDeno\.dlopen\b|\bUnsafePointer/.test(code), `${path} uses FFI`);
+    }
+  }
+});
