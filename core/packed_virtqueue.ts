@@ -37,7 +37,6 @@ import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
 
 /** Slots that `look` looks at: a bound for its work, long enough for a burst. */
 const LOOK_AHEAD = 64;
-
 /** A packed virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
 export class PackedVirtqueue implements Virtqueue {
   /** Entries of the ring: 1 to 32768. */
@@ -245,7 +244,7 @@ export class PackedVirtqueue implements Virtqueue {
 
   #repopped(slots: number): void {
     this.#unpopped--;
-    // A driver that has changed a list meanwhile may have changed its length.
+    // The list may have another length by now: the driver was free to change it.
     this.#unpoppedSlots = this.#unpopped === 0 ? 0 : Math.max(0, this.#unpoppedSlots - slots);
   }
 }

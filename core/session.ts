@@ -14,10 +14,9 @@
  * - A driver that does not accept VIRTIO_F_VERSION_1 is a legacy one: it knows no FEATURES_OK, and its features are judged
  *   at DRIVER_OK. It cannot be refused by then, so that NEEDS_RESET is the answer.
  *
- * Nothing here throws at a driver. What it does against the rules is counted in `faults` by name, kept as `lastFault`,
- * and otherwise without effect; rings, chains and what a device finds in them, however, are beyond repair: `fail` sets
- * NEEDS_RESET, resets the device, so that it touches nothing any more, and tells the driver (section 2.1.2). Errors that
- * are not the guest's doing pass through.
+ * Nothing here throws at a driver. What it does against the rules is counted in `faults`, kept as `lastFault`, and has
+ * no other effect. Broken rings, chains and requests, however, are beyond repair: `fail` sets NEEDS_RESET, resets the
+ * device, which then touches nothing, and tells the driver (section 2.1.2). Errors of our own pass through.
  *
  * A transport may be called back, by `interrupt` and `configChanged`, from within `poll`, and must then not call
  * `writeStatus` before `poll` has returned: the device is in the middle of its work.
@@ -200,10 +199,7 @@ export class DriverSession implements Session, Pollable {
     }
   }
 
-  /**
-   * The guest has broken its rings or its requests: counts that, and stops the device until the driver resets it.
-   * What is not a GuestError is thrown on.
-   */
+  /** Counts what the guest broke and stops the device until the driver resets it. Throws on what is no GuestError. */
   fail(error: unknown): void {
     this.#log.note(error);
     if ((this.#status & STATUS_NEEDS_RESET) !== 0) return;

@@ -66,7 +66,8 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   const verdicts = new VerdictTally(explainer ?? null);
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
-  const [{ driver, network }] = machine.devices as readonly [{ driver: LoopbackDriver; network: PcapReplay }];
+  const driver = machine.devices[0].driver as LoopbackDriver;
+  const network = machine.devices[0].network as PcapReplay;
   using delivered = outputs.out === undefined ? null : new DeliveryCapture(outputs.out, network.startUnixNs);
   driver.hooks.onPacket = (packet) => {
     const segments = output.note(packet);
@@ -118,19 +119,19 @@ type Counters = Readonly<Record<string, Readonly<Record<string, number>>>>;
 
 function leftOut(counters: Counters): LeftOut {
   const replay = counters["net0.network"];
-  const filter = Object.entries(counters["net0.filter"] ?? {});
+  const filter = Object.values(counters["net0.filter"]);
   return {
     notForGuest: replay.notForGuest,
     snapped: replay.snapped,
     otherLinkType: replay.otherLinkType,
     tooLong: replay.tooLong,
     tooShort: replay.tooShort,
-    filtered: filter.reduce((sum, [name, value]) => name === "accepted" ? sum : sum + value, 0),
+    filtered: filter.reduce((sum, value) => sum + value, 0),
   };
 }
 
 function dropped(counters: Counters): Record<string, number> {
-  const lost = Object.entries(counters["net0.toGuest"] ?? {})
+  const lost = Object.entries(counters["net0.toGuest"])
     .filter(([name, value]) => name.startsWith("dropped_") && value > 0);
   return Object.fromEntries(lost);
 }

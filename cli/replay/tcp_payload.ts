@@ -4,6 +4,7 @@
  */
 import {
   ETHERNET_HEADER_BYTES,
+  ETHERNET_TYPE,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
   etherType,
@@ -25,7 +26,7 @@ export function tcpPayloadBytes(bytes: Uint8Array, at: number, length: number): 
   const room = length - ETHERNET_HEADER_BYTES;
   let headerBytes: number;
   let ipBytes: number;
-  switch (etherType(bytes, at)) {
+  switch (etherType(bytes, at + ETHERNET_TYPE)) {
     case ETHERTYPE_IPV4: {
       headerBytes = (bytes[ip] & 15) * 4;
       ipBytes = be16(bytes, ip + IPV4_TOTAL_LENGTH);

@@ -270,6 +270,9 @@ Deno.test("ControlQueue.handle() configures receive-side scaling", () => {
   assertEquals(rig.steering.select(bytes, 0, bytes.length), 3, "0x51ccc178 & 15 is 8");
   assertEquals(rig.send(...rssConfig({ types: 0x38, table: [1], unclassified: 2, transmit: 1 })), OK);
   assertEquals(rig.told.at(-1), "pairs 3");
+  assertEquals(rig.send(...rssConfig({ table: [0, 3], transmit: 1 })), OK);
+  assertEquals([rig.told.at(-1), rig.steering.pairs], ["pairs 4", 4]);
+  assertEquals(rig.send(...rssConfig({ types: 0x38, table: [1], unclassified: 2, transmit: 1 })), OK);
   assertEquals(rig.steering.select(bytes, 0, bytes.length), 2);
   assertEquals(rig.send(...rssConfig({ types: 0, table: [0], key: [] })), OK);
   assertEquals(rig.send(...rssConfig({ table: new Array(128).fill(1) })), OK);

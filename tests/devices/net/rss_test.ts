@@ -128,6 +128,18 @@ Deno.test("PacketHash.compute() takes a cut frame for what is left of it", () =>
   }
 });
 
+Deno.test("PacketHash.compute() takes an impossible IPv4 header length for no IP at all", () => {
+  const [source, sourcePort, destination, port] = VECTORS[0];
+  const { bytes } = frame({ source, destination, ports: [sourcePort, port] });
+  const hash = new PacketHash();
+  hash.configure(3, PUBLISHED_KEY);
+  for (const [first, report] of [[0x44, 0], [0x40, 0], [0x55, 0], [0x45, 2], [0x4f, 1]]) {
+    bytes[14] = first;
+    assertEquals(hash.compute(bytes, 0, bytes.length), report, first.toString(16));
+    assertEquals(hash.value === 0, report === 0, "the hash of the frame before is gone");
+  }
+});
+
 Deno.test("PacketHash.reset() and unsupported types leave nothing to hash", () => {
   const hash = new PacketHash();
   const { bytes, start, length } = frame({
@@ -144,6 +156,17 @@ Deno.test("PacketHash.reset() and unsupported types leave nothing to hash", () =
   assertEquals([hash.compute(bytes, start, length), hash.value], [0, 0]);
 });
 
+Deno.test("FlowLocator.locate() reads no extension header behind the end of the frame", () => {
+  const { bytes } = frame({
+    source: v6("2001:db8::1"),
+    destination: v6("2001:db8::2"),
+    extensions: [[60, [0, 0, 1, 4]]],
+  });
+  const flow = new FlowLocator();
+  flow.locate(bytes, 0, 54 + 4);
+  assertEquals([flow.version, flow.protocol, flow.portsAt], [6, 60, -1]);
+});
+
 Deno.test("FlowLocator.locate() stays inside the frame, whatever its bytes", () => {
   const flow = new FlowLocator();
   const types = fc.constantFrom([0x08, 0x00, 0x45], [0x86, 0xdd, 0x60], [0x81, 0x00, 0x00], [
@@ -156,6 +179,11 @@ Deno.test("FlowLocator.locate() stays inside the frame, whatever its bytes", () 
       const bytes = Uint8Array.from([...new Array(before + 12).fill(0xff), ...type, ...tail]);
       const length = bytes.length - before;
       flow.locate(bytes, before, length);
+      const found = { ...flow, hash: flow.symmetricHash(bytes, before, length) };
+      const amid = Uint8Array.from([...bytes.fill(0x11, 0, before), ...new Array(300).fill(6)]);
+      flow.locate(amid, before, length);
+      const again = { ...flow, hash: flow.symmetricHash(amid, before, length) };
+      assertEquals(again, found, "what is around the frame in memory does not count");
       if (flow.version === 0) return assertEquals(flow.portsAt, -1);
       const addressesEnd = flow.addressesAt + (flow.version === 4 ? 8 : 32);
       assertEquals(addressesEnd <= before + length, true);

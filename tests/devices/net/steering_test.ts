@@ -155,6 +155,17 @@ Deno.test("Steering.select() under RSS sends what is not hashed to the unclassif
   assertEquals([steering.usesRss, select(steering, frame(flows(1, true)[0]))], [false, 0]);
 });
 
+Deno.test("Steering.learn() learns nothing while the driver's table chooses", () => {
+  const steering = new Steering(8);
+  const [flow] = flows(1);
+  steering.useAutomatic(8);
+  const fallback = select(steering, frame(flow));
+  steering.useRss(rss([0, 1, 2, 3, 4, 5, 6, 7]));
+  learn(steering, frame(flow), (fallback + 1) % 8);
+  steering.useAutomatic(8);
+  assertEquals(select(steering, frame(flow)), fallback);
+});
+
 Deno.test("Steering refuses numbers of pairs that the device does not have", () => {
   for (const pairs of [0, -1, 1.5, 0x8001, NaN]) {
     assertThrows(() => new Steering(pairs), RangeError, "1 to 32768");

@@ -1,0 +1,88 @@
+/**
+ * The test kit: what plugin authors test with, and what this project is tested with itself.
+ *
+ * A test of a stage takes a bench, feeds it packets, moves the time, and looks at what came out:
+ *
+ * ```ts no-check
+ * import { StageBench, tcp } from "@deno-virtio/deno-virtio/testing";
+ * import { assertEquals } from "@std/assert";
+ * import dropEvery from "./drop_every.ts";
+ *
+ * Deno.test("drop-every drops every third frame and counts it", () => {
+ *   using bench = new StageBench({ plugin: dropEvery, options: { nth: 3 } });
+ *   for (let i = 0; i < 7; i++) bench.feed(tcp({ id: i }));
+ *   assertEquals(bench.out.map(({ number }) => number), [1, 2, 4, 5, 7]);
+ *   assertEquals(bench.counters["drop-every"].dropped, 2);
+ * });
+ * ```
+ *
+ * At the end of the block the bench drains the stage and asserts that every frame is back in the pool.
+ *
+ * - Packets: {@linkcode tcp}, {@linkcode udp}, {@linkcode arp}, {@linkcode ethernet}, {@linkcode TcpStream}. Everything in
+ *   them can be set, also to what is wrong.
+ * - Reading them back: {@linkcode parseTcp}, and {@linkcode assertTcp} with matchers that read as sentences.
+ * - Benches: {@linkcode StageBench} for stages, {@linkcode MachineBench} for a whole device with rings and a guest.
+ * - Explanations: {@linkcode VerdictList}. Ownership: {@linkcode assertPoolWhole}.
+ *
+ * @module
+ */
+export { macBytes, macText } from "./addresses.ts";
+export {
+  assertPoolWhole,
+  bytesOf,
+  type Delivered,
+  type FrameFacts,
+  type FrameSource,
+  type HeaderFields,
+  headerFields,
+} from "./delivered.ts";
+export {
+  arp,
+  type ArpFields,
+  ethernet,
+  type EthernetFields,
+  GUEST_MAC,
+  type LinkFields,
+  PEER_MAC,
+  type VlanTag,
+} from "./ethernet_frame.ts";
+export { internetChecksum, internetSum, pseudoHeaderSum } from "./internet_sum.ts";
+export type { IpFields } from "./ip_packet.ts";
+export { MachineBench, type MachineBenchSettings } from "./machine_bench.ts";
+export {
+  assertTcp,
+  hasAck,
+  hasFlags,
+  hasIpLength,
+  hasPartialChecksum,
+  hasPayload,
+  hasRightChecksums,
+  hasSeq,
+  hasWindow,
+  type TcpMatcher,
+} from "./matchers.ts";
+export { type ParsedTcp, parseTcp } from "./parse_tcp.ts";
+export {
+  BENCH_FEATURES,
+  type BenchPlugin,
+  type BenchStage,
+  StageBench,
+  type StageBenchSettings,
+} from "./stage_bench.ts";
+export {
+  streamByte,
+  streamBytes,
+  tcp,
+  TCP_FLAGS,
+  type TcpFields,
+  type TcpFlag,
+  type TransportFields,
+  udp,
+} from "./tcp_packet.ts";
+export { TcpStream } from "./tcp_stream.ts";
+export { type Verdict, VerdictList } from "./verdict_list.ts";
+export { ManualClock } from "../core/clock.ts";
+export { FeatureSet } from "../core/features.ts";
+export { FramePool } from "../core/frame_pool.ts";
+export { LoopbackCable } from "../transports/loopback/mod.ts";
+export { SoftwareGuest } from "../transports/loopback_driver/mod.ts";
