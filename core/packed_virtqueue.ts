@@ -18,8 +18,7 @@
  * `look` counts the lists that are there, ahead of `pop`, with one atomic a burst (see `countLists`). What it saw is not
  * trusted; `pop` reads each descriptor's fields once and judges those.
  *
- * Ids are the driver's. The ledger knows how many slots the buffer of each id took, and so which ids are out, and in
- * which order they went, for `unpop`.
+ * Ids are the driver's. The ledger knows how many slots the buffer of each took, and in which order they went out.
  *
  * The order of stores to the ring and loads of the event words is as in split_virtqueue.ts, by atomics.
  * @module
@@ -37,6 +36,7 @@ import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
 
 /** Slots that `look` looks at: a bound for its work, long enough for a burst. */
 const LOOK_AHEAD = 64;
+
 /** A packed virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
 export class PackedVirtqueue implements Virtqueue {
   /** Entries of the ring: 1 to 32768. */

@@ -1,0 +1,79 @@
+/**
+ * The command `vectors`: recorded runs of another implementation against ours.
+ * @module
+ */
+import type { RuleBook } from "../core/stage.ts";
+import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
+import type { Io } from "./console/io.ts";
+import { styleFor } from "./console/style.ts";
+import { type CommandUsage, parseCommand } from "./console/usage.ts";
+import { differences } from "./vectors/compare.ts";
+import { strictViolations } from "./vectors/conservation.ts";
+import { findVectors, readVector } from "./vectors/files.ts";
+import { VectorRecorder } from "./vectors/record.ts";
+import { runVector } from "./vectors/run_vector.ts";
+
+/** How `vectors` is used. */
+export const VECTORS: CommandUsage = {
+  name: "vectors",
+  operands: "PATH... [options]",
+  least: 1,
+  most: Infinity,
+  summary: "Run recorded vectors and compare, bit for bit.",
+  about: [
+    "Runs each vector (a .jsonl file, or all such files in a folder) through a whole device: rings, control queue, " +
+    'clock. Under the rule book "qemu" every packet must be what was recorded, at the same time, bit for bit; each ' +
+    'difference is printed. Under "strict" the same frames must come out right: nothing lost, reordered or made up, ' +
+    "checksums right, nothing held too long.",
+  ],
+  options: [
+    { name: "rules", value: "BOOK", help: "qemu (the default) or strict." },
+    { name: "record", value: "DIR", help: "Also write what our device delivered, as vectors, into this folder." },
+  ],
+  examples: ["vectors tests/vectors/rsc", "vectors tests/vectors/rsc --rules strict --record out"],
+};
+
+interface Verdict {
+  readonly file: string;
+  readonly name: string;
+  readonly problems: readonly string[];
+}
+
+/** Runs vectors. 1 if one of them failed. */
+export async function runVectors(args: readonly string[], io: Io): Promise<number> {
+  const parsed = parseCommand(VECTORS, args, io);
+  if (parsed === null) return EXIT_OK;
+  const rules = parsed.choice("rules", ["qemu", "strict"]);
+  const files = findVectors(parsed.operands);
+  const folder = parsed.value("record");
+  const recorder = folder === undefined ? null : new VectorRecorder(folder, rules, files);
+  const verdicts: Verdict[] = [];
+  for (const file of files) {
+    const verdict = await judge(file, rules, recorder);
+    verdicts.push(verdict);
+    if (!parsed.json) io.out(verdictText(verdict, io));
+  }
+  const failed = verdicts.filter(({ problems }) => problems.length > 0).length;
+  const passed = verdicts.length - failed;
+  if (parsed.json) io.out(`${JSON.stringify({ rules, passed, failed, vectors: verdicts }, null, 2)}\n`);
+  else {
+    const { red, green } = styleFor(io);
+    io.out((failed === 0 ? green : red)(`${passed} passed, ${failed} failed`) + ` (rules "${rules}")\n`);
+  }
+  return failed === 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+async function judge(file: string, rules: RuleBook, recorder: VectorRecorder | null): Promise<Verdict> {
+  const vector = await readVector(file);
+  const run = await runVector(vector, { rules });
+  recorder?.write(file, vector, run);
+  const problems = rules === "strict" ? strictViolations(vector, run) : differences(vector, run);
+  return { file, name: vector.head.name, problems };
+}
+
+/** Nothing for a vector that passed: a hundred good ones would hide the bad one. */
+function verdictText({ file, name, problems }: Verdict, io: Io): string {
+  if (problems.length === 0) return "";
+  const { red } = styleFor(io);
+  return `${red("failed")} ${name} (${file})\n${problems.map((problem) => `  ${problem}\n`).join("")}`;
+}
