@@ -2,6 +2,7 @@
  * The command `vectors`: recorded runs of another implementation against ours.
  * @module
  */
+import { ConfigError } from "../config/errors.ts";
 import type { RuleBook } from "../core/stage.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
@@ -11,6 +12,7 @@ import { differences } from "./vectors/compare.ts";
 import { strictViolations } from "./vectors/conservation.ts";
 import { findVectors, readVector } from "./vectors/files.ts";
 import { VectorRecorder } from "./vectors/record.ts";
+import { VectorError } from "./vectors/format.ts";
 import { runVector } from "./vectors/run_vector.ts";
 
 /** How `vectors` is used. */
@@ -64,16 +66,24 @@ export async function runVectors(args: readonly string[], io: Io): Promise<numbe
 }
 
 async function judge(file: string, rules: RuleBook, recorder: VectorRecorder | null): Promise<Verdict> {
-  const vector = await readVector(file);
-  const run = await runVector(vector, { rules });
-  recorder?.write(file, vector, run);
-  const problems = rules === "strict" ? strictViolations(vector, run) : differences(vector, run);
-  return { file, name: vector.head.name, problems };
+  let name = "";
+  try {
+    const vector = await readVector(file);
+    name = vector.head.name;
+    const run = await runVector(vector, { rules });
+    recorder?.write(file, vector, run);
+    const problems = rules === "strict" ? strictViolations(vector, run) : differences(vector, run);
+    return { file, name, problems };
+  } catch (error) {
+    // A vector that cannot be run has failed; the others are run all the same.
+    if (!(error instanceof VectorError || error instanceof ConfigError)) throw error;
+    return { file, name, problems: [error.message] };
+  }
 }
 
 /** Nothing for a vector that passed: a hundred good ones would hide the bad one. */
 function verdictText({ file, name, problems }: Verdict, io: Io): string {
   if (problems.length === 0) return "";
   const { red } = styleFor(io);
-  return `${red("failed")} ${name} (${file})\n${problems.map((problem) => `  ${problem}\n`).join("")}`;
+  return `${red("failed")} ${name === "" ? file : `${name} (${file})`}\n${problems.map((problem) => `  ${problem}\n`).join("")}`;
 }

@@ -2,7 +2,7 @@
  * Validates an object of the configuration by a Standard Schema, of whatever library.
  * @module
  */
-import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { SchemaResult } from "../core/plugin.ts";
 import type { OptionsSchema } from "../core/plugin.ts";
 import { type ConfigIssue, messageOf } from "./errors.ts";
 import { jsonSchemaOf, knownKeys, takesAnyKey } from "./option_schema.ts";
@@ -72,7 +72,7 @@ function thrownBy(thrown: unknown, path: string): OptionsResult {
 
 function judge(
   schema: OptionsSchema<unknown>,
-  result: StandardSchemaV1.Result<unknown>,
+  result: SchemaResult<unknown>,
   asked: Omit<WordingContext, "schema">,
 ): OptionsResult {
   const described = jsonSchemaOf(schema);

@@ -31,7 +31,7 @@ export class SystemClock implements Clock {
 export class ManualClock implements Clock {
   #nowNs: number;
 
-  /** @param nowNs where it starts */
+  /** A clock that stands still. @param nowNs where it stands */
   constructor(nowNs = 0) {
     this.#nowNs = nowNs;
   }

@@ -38,11 +38,12 @@ export type GuestFault =
  * the fault is counted by its name, and the program lives.
  */
 export class GuestError extends Error {
+  /** `GuestError`. */
   override readonly name = "GuestError";
   /** Which rule was broken; the counter of this name is raised. */
   readonly fault: GuestFault;
 
-  /** @param fault the rule that was broken; @param message what was found, with the values */
+  /** Says what the guest did. @param fault the rule that was broken; @param message what was found, with the values */
   constructor(fault: GuestFault, message: string) {
     super(`${fault}: ${message}`);
     this.fault = fault;
@@ -51,18 +52,20 @@ export class GuestError extends Error {
 
 /** This host cannot do what was asked: a missing right, module, file or limit. The message carries the remedy. */
 export class HostError extends Error {
+  /** `HostError`. */
   override readonly name = "HostError";
 }
 
 /** A plugin threw: which one, in which hook, and why. */
 export class PluginError extends Error {
+  /** `PluginError`. */
   override readonly name = "PluginError";
   /** The plugin's name. */
   readonly plugin: string;
   /** The hook in which it threw, such as `process` or `create`. */
   readonly hook: string;
 
-  /** @param plugin the plugin's name; @param hook where it threw; @param cause what it threw */
+  /** Says which plugin threw. @param plugin the plugin's name; @param hook where it threw; @param cause what it threw */
   constructor(plugin: string, hook: string, cause: unknown) {
     const text = cause instanceof Error ? cause.message : String(cause);
     super(`plugin "${plugin}" failed in ${hook}: ${text}`, { cause });

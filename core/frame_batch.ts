@@ -24,7 +24,7 @@ export class FrameBatch {
   readonly #frames: (Frame | null)[];
   #length = 0;
 
-  /** @param capacity frames to reserve room for at first */
+  /** An empty batch. @param capacity frames to reserve room for at first */
   constructor(capacity = 64) {
     this.#frames = new Array<Frame | null>(capacity).fill(null);
   }

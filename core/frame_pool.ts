@@ -39,7 +39,7 @@ export class FramePool implements FrameOwner {
   #inUse = 0;
   #refusals = 0;
 
-  /** @param options how large it may grow */
+  /** A pool without frames yet. @param options how large it may grow */
   constructor(options: FramePoolOptions = {}) {
     this.#maxBytes = options.maxBytes ?? 128 * 1024 * 1024;
   }

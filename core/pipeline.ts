@@ -41,7 +41,7 @@ export class Pipeline {
   #front = new FrameBatch();
   #back = new FrameBatch();
 
-  /** @param stages in order of execution; @param sink where frames end */
+  /** A line of stages. @param stages in order of execution; @param sink where frames end */
   constructor(stages: readonly NamedStage[], sink: FrameSink) {
     this.#stages = stages;
     this.#sink = sink;

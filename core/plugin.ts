@@ -2,17 +2,17 @@
  * Plugins: what a name in the JSON stands for. Four kinds, one shape.
  * @module
  */
-import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { Clock } from "./clock.ts";
 import type { Device, DeviceContext } from "./device.ts";
 import type { FramePool } from "./frame_pool.ts";
+import type { OptionsSchema } from "./options_schema.ts";
 import type { Direction, Stage, StageContext } from "./stage.ts";
 import type { DriverTransport, FrameTransport } from "./transport.ts";
 
-/** A schema of any Standard Schema library (zod, valibot, arktype, …): checks the options, fills defaults, types the code. */
-export type OptionsSchema<O> = StandardSchemaV1<unknown, O>;
+export type { OptionsSchema, SchemaIssue, SchemaResult } from "./options_schema.ts";
 
-interface PluginBase<O> {
+/** What every plugin has. */
+export interface PluginBase<O> {
   /** Version of this contract. */
   readonly api: 1;
   /** The name that labels counters and errors: lower case, digits, hyphens. */

@@ -32,7 +32,7 @@ export class Reactor {
   #woken = false;
   #wakeUp: (() => void) | null = null;
 
-  /** @param clock what to tell the time by */
+  /** A reactor without members. @param clock what to tell the time by */
   constructor(clock: Clock) {
     this.clock = clock;
   }

@@ -53,6 +53,7 @@ export interface Stage {
 /** Told what became of a frame, if anybody asked for explanations. */
 export interface VerdictLog {
   /**
+   * One frame has been judged.
    * @param frame the frame's number in the input
    * @param stage the stage that decided
    * @param verdict what it did, by name, such as `merged`

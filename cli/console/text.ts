@@ -53,6 +53,11 @@ export function labelled(label: string, text: string, indent: number, columns: n
   return lines.map((line, i) => `${i === 0 ? head : " ".repeat(indent)}${line}`.trimEnd() + "\n").join("");
 }
 
+/** A word as a shell takes it. */
+export function shellQuoted(word: string): string {
+  return /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /** Rows of cells in columns: the first to the left, all others to the right. */
 export function numberTable(rows: readonly (readonly string[])[], indent = "  ", gap = 3): string {
   const widths: number[] = [];

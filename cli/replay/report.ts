@@ -72,7 +72,7 @@ export function segmentsText({ output }: ReplaySummary, io: Io): string {
     const number = count(packets).padStart(numberWidth);
     return `  ${labels[i].padStart(labelWidth)}  ${number}  ${cyan(bar(packets, most, barWidth, io))}`.trimEnd();
   });
-  return `Segments in a packet, and how many such packets the guest got\n${lines.join("\n")}\n`;
+  return `Segments in a packet with data, and how many such packets the guest got\n${lines.join("\n")}\n`;
 }
 
 /** Which rules decided how often. */

@@ -45,7 +45,7 @@ export interface ReplaySummary {
     coalesced: number;
     largestBytes: number;
     interrupts: number;
-    /** How many packets hold so many segments, by number of segments. */
+    /** How many packets with TCP data hold so many segments, by number of segments. */
     packetsBySegments: Readonly<Record<string, number>>;
   };
   /** Segments with data that came in for each packet with data that the guest got; null if there were none. */

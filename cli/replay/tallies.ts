@@ -61,7 +61,7 @@ export class OutputTally {
   coalesced = 0;
   /** Bytes of the largest packet. */
   largestBytes = 0;
-  /** How many packets hold so many segments. */
+  /** How many packets with TCP data hold so many segments. */
   readonly bySegments: Map<number, number> = new Map();
 
   /** Counts a packet and returns how many segments it holds. */
@@ -76,8 +76,8 @@ export class OutputTally {
     if (payload > 0) {
       this.dataPackets++;
       this.payloadBytes += payload;
+      this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
     }
-    this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
     return segments;
   }
 }

@@ -5,6 +5,10 @@
 
 /** A TCP segment in an Ethernet frame, unfragmented and without IP options or extension headers. */
 export interface TcpView {
+  /** The whole frame. */
+  readonly frame: Uint8Array;
+  /** Is it IPv4, or else IPv6? */
+  readonly isV4: boolean;
   /** Addresses and ports, in this direction. */
   readonly flow: string;
   /** Sequence number. */
@@ -15,12 +19,22 @@ export interface TcpView {
   readonly window: number;
   /** The nine flag bits. */
   readonly flags: number;
+  /** The three bits between data offset and flags, in place: 0 to 0xe00. */
+  readonly reserved: number;
   /** The bytes of data. */
   readonly payload: Uint8Array;
+  /** First byte of the TCP header. */
+  readonly tcpAt: number;
   /** Bytes up to the end of the IP packet. */
   readonly frameBytes: number;
   /** Bytes of all headers. */
   readonly headerBytes: number;
+  /** TTL or hop limit. */
+  readonly hopLimit: number;
+  /** The IP header's ECN bits. */
+  readonly ipEcn: number;
+  /** TSval and TSecr, if the options are NOP, NOP, timestamp and nothing else. */
+  readonly timestamp: readonly [value: number, echo: number] | null;
   /** Is the IPv4 header checksum right? True for IPv6. */
   readonly ipChecksumRight: boolean;
   /** Is the TCP checksum right? */
@@ -43,22 +57,58 @@ export function viewTcp(frame: Uint8Array): TcpView | null {
   const tcpBytes = isV4 ? be16(frame, 16) - 20 : be16(frame, 18);
   const tcpHeader = tcpBytes < 20 ? 0 : (frame[tcp + 12] >> 4) * 4;
   if (tcpHeader < 20 || tcpHeader > tcpBytes || tcp + tcpBytes > frame.length) return null;
-  const addresses = isV4 ? frame.subarray(26, 34) : frame.subarray(22, 54);
+  const addresses = frame.subarray(isV4 ? 26 : 22, isV4 ? 34 : 54);
   const pseudo = sum(addresses) + 6 + tcpBytes;
-  const segment = frame.subarray(tcp, tcp + tcpBytes);
+  const word = be16(frame, tcp + 12);
+  const hasTimestamp = tcpHeader === 32 && be32(frame, tcp + 20) === 0x0101080a;
   return {
+    frame,
+    isV4,
     flow: `${type.toString(16)} ${addresses.join(".")} ${be16(frame, tcp)}>${be16(frame, tcp + 2)}`,
     seq: be32(frame, tcp + 4),
     ack: be32(frame, tcp + 8),
     window: be16(frame, tcp + 14),
-    flags: be16(frame, tcp + 12) & 0x1ff,
+    flags: word & 0x1ff,
+    reserved: word & 0xe00,
     payload: frame.subarray(tcp + tcpHeader, tcp + tcpBytes),
+    tcpAt: tcp,
     frameBytes: tcp + tcpBytes,
     headerBytes: tcp + tcpHeader,
+    hopLimit: frame[isV4 ? 22 : 21],
+    ipEcn: isV4 ? frame[15] & 3 : frame[15] >> 4 & 3,
+    timestamp: hasTimestamp ? [be32(frame, tcp + 24), be32(frame, tcp + 28)] : null,
     ipChecksumRight: isV6 || folded(sum(frame.subarray(14, 34))) === 0xffff,
-    tcpChecksumRight: folded(pseudo + sum(segment)) === 0xffff,
+    tcpChecksumRight: folded(pseudo + sum(frame.subarray(tcp, tcp + tcpBytes))) === 0xffff,
     holdsPseudoSum: folded(pseudo) === be16(frame, tcp + 16),
   };
+}
+
+/** What a frame tells of its TCP flow, even if nothing else in it is right. */
+export interface FlowSight {
+  /** The two addresses, in this direction; null if it is no TCP that can be recognised. */
+  readonly pair: string | null;
+  /** Addresses and ports; null if the ports are hidden: a fragment, an extension header, a frame cut short. */
+  readonly flow: string | null;
+}
+
+/** Protocol numbers of IPv6 extension headers (IANA). */
+const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 140, 253, 254];
+const NOTHING: FlowSight = { pair: null, flow: null };
+
+/** Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its addresses. */
+export function sightOfFlow(frame: Uint8Array): FlowSight {
+  if (frame.length < 34) return NOTHING;
+  const type = be16(frame, 12);
+  if (type === 0x0800 && frame[14] >> 4 === 4 && frame[23] === 6) {
+    const pair = frame.subarray(26, 34).join(".");
+    const tcp = 14 + (frame[14] & 15) * 4;
+    const hidden = (be16(frame, 20) & 0x3fff) !== 0 || tcp < 34 || tcp + 4 > frame.length;
+    return { pair, flow: hidden ? null : `${pair} ${be32(frame, tcp)}` };
+  }
+  if (type !== 0x86dd || frame.length < 54 || frame[14] >> 4 !== 6) return NOTHING;
+  if (frame[20] !== 6 && !EXTENSION_HEADERS.includes(frame[20])) return NOTHING;
+  const pair = frame.subarray(22, 54).join(".");
+  return { pair, flow: frame[20] !== 6 || frame.length < 58 ? null : `${pair} ${be32(frame, 54)}` };
 }
 
 function be16(bytes: Uint8Array, at: number): number {
@@ -71,8 +121,9 @@ function be32(bytes: Uint8Array, at: number): number {
 
 function sum(bytes: Uint8Array): number {
   let total = 0;
-  for (let i = 0; i < bytes.length; i++) total += i % 2 === 0 ? bytes[i] << 8 : bytes[i];
-  return total;
+  const even = bytes.length & ~1;
+  for (let i = 0; i < even; i += 2) total += bytes[i] << 8 | bytes[i + 1];
+  return even < bytes.length ? total + (bytes[even] << 8) : total;
 }
 
 function folded(total: number): number {

@@ -88,7 +88,7 @@ export class FromGuest implements FrameSink {
   #session: Session | null = null;
   #sends!: GuestSends;
 
-  /** @param queuePairs how many the device has */
+  /** Nothing is taken before `activate`. @param queuePairs how many the device has */
   constructor(
     queuePairs: number,
     counters: FromGuestCounters,

@@ -3,6 +3,7 @@
  * @module
  */
 import { z } from "zod";
+import type { OptionsSchema } from "../../core/plugin.ts";
 import {
   featureBit,
   VIRTIO_NET_F_HASH_REPORT,
@@ -45,7 +46,7 @@ const feature = z.string().refine((name) => featureBit(name) !== undefined, {
 });
 
 /** What is written in the configuration, turned into {@linkcode NetOptions}. */
-export const netOptions: z.ZodType<NetOptions> = z.strictObject({
+export const netOptions: OptionsSchema<NetOptions> = z.strictObject({
   mac,
   rules: z.enum(["strict", "qemu"]).default("strict")
     .describe(

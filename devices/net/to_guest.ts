@@ -88,7 +88,7 @@ export class ToGuest implements FrameSink {
   #session: Session | null = null;
   #takes!: GuestTakes;
 
-  /** @param queuePairs how many the device has; @param hasher computes the hash of the 20-byte header */
+  /** Nothing is delivered before `activate`. @param queuePairs how many the device has; @param hasher computes the hash of the 20-byte header */
   constructor(queuePairs: number, counters: ToGuestCounters, hasher: PacketHash) {
     this.#counters = counters;
     this.#hasher = hasher;

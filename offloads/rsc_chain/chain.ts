@@ -51,7 +51,7 @@ export abstract class RscChain implements Stage {
   /** The batch to which `take` puts frames out; only set while a hook of the stage runs. */
   protected output!: FrameBatch;
 
-  /** @param tables how many tables of units to keep */
+  /** An empty chain. @param tables how many tables of units to keep */
   constructor(
     family: RscFamily,
     context: StageContext,

@@ -38,7 +38,7 @@ export class FlowTable {
   /** The unit opened last of those held. */
   newest: Unit | null = null;
 
-  /** @param keyWords 32-bit words of a key, of which the last holds the ports; @param mostFlows units at most */
+  /** An empty table. @param keyWords 32-bit words of a key, of which the last holds the ports; @param mostFlows units at most */
   constructor(keyWords: number, mostFlows: number) {
     this.#keyWords = keyWords;
     this.#addressWords = keyWords - 1;

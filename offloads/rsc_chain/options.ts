@@ -3,6 +3,7 @@
  * @module
  */
 import { z } from "zod";
+import type { OptionsSchema } from "../../core/plugin.ts";
 
 /** What `rsc-v4` and `rsc-v6` can be told. */
 export interface RscOptions {
@@ -21,7 +22,7 @@ export interface RscOptions {
 }
 
 /** The schema of {@linkcode RscOptions}. */
-export const rscOptions: z.ZodType<RscOptions> = z.strictObject({
+export const rscOptions: OptionsSchema<RscOptions> = z.strictObject({
   intervalUs: z.number().min(0).max(10_000_000).default(300)
     .describe("Longest time a segment is held, in µs; 0 merges only what arrives together."),
   rules: z.enum(["strict", "qemu"]).optional()

@@ -54,7 +54,7 @@ export class QemuChain extends RscChain {
   /** The features that `negotiated` saw last. */
   #features = FeatureSet.none;
 
-  /** @param family v4 or v6 */
+  /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     super(family, context, options, 1, MOST_UNITS);
     this.counters = context.publish(newQemuCounters());
@@ -81,6 +81,7 @@ export class QemuChain extends RscChain {
     this.#follow(FeatureSet.none);
   }
 
+  /** Judges one frame, in the reference's order. */
   protected override take(frame: Frame, nowNs: number): void {
     if (!this.#anyOn || frame.length < 14 || this.etherTypeOf(frame) !== this.family.etherType) {
       frame.offerAgain = true;
@@ -224,10 +225,12 @@ export class QemuChain extends RscChain {
     }
   }
 
+  /** Counts the timer. */
   protected override timerFired(_units: number): void {
     this.counters.timer++;
   }
 
+  /** Writes what merging has changed; checksums stay as they were. */
   protected override finish(unit: Unit, frame: Frame): void {
     const header = frame.header;
     header.flags = 0;

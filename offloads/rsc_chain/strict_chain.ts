@@ -62,7 +62,7 @@ export class StrictChain extends RscChain {
   #rscInfo = false;
   #guestEcn = false;
 
-  /** @param family v4 or v6 */
+  /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     super(family, context, options, context.queuePairs, options.mostFlows);
     this.counters = context.publish(newStrictCounters());
@@ -94,6 +94,7 @@ export class StrictChain extends RscChain {
     this.#on = false;
   }
 
+  /** Judges one frame. */
   protected override take(frame: Frame, nowNs: number): void {
     if (frame.length < 14 || this.etherTypeOf(frame) !== this.family.etherType) {
       this.output.push(frame);
@@ -263,10 +264,12 @@ export class StrictChain extends RscChain {
     this.drain(table, unit);
   }
 
+  /** Counts the units that the timer drained. */
   protected override timerFired(units: number): void {
     this.counters.drained_by_timer += units;
   }
 
+  /** Counts the unit and completes its headers. */
   protected override finish(unit: Unit, frame: Frame): void {
     if (unit.segments > 1) {
       this.counters.units_coalesced++;

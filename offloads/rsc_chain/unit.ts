@@ -58,7 +58,7 @@ export class Unit {
   /** Strict rules: the latest TSecr. */
   tsEcho = 0;
 
-  /** @param index its place in the table */
+  /** A unit that holds nothing. @param index its place in the table */
   constructor(index: number) {
     this.index = index;
   }

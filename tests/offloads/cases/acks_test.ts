@@ -248,3 +248,14 @@ testCase(31, { arrive: [[0, A], [1, pureAck({ seq: 1100, window: 501 })], [2, B]
     counters: { window_update: 1, merged: 1 },
   },
 });
+
+testCase(25, { arrive: [[0, A], [1, B], [2, pureAck({ seq: 1200 })]] }, {
+  S: {
+    says: "a pure ACK behind merged data lets the unit go and passes",
+    out: [
+      [2, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],
+      [2, "[0,0,-]", pureAck({ seq: 1200 })],
+    ],
+    counters: { duplicate_ack: 1 },
+  },
+});

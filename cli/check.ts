@@ -1,0 +1,49 @@
+/**
+ * The command `check`: is a configuration right, and what would it be?
+ * @module
+ */
+import { newRegistry } from "../config/builtins.ts";
+import { parseJsonc } from "../config/jsonc.ts";
+import { loadConfig } from "../config/load.ts";
+import { EXIT_OK } from "./console/failure.ts";
+import type { Io } from "./console/io.ts";
+import { type CommandUsage, parseCommand } from "./console/usage.ts";
+import { describeConfig } from "./check/description.ts";
+import { dryBuild } from "./check/dry_build.ts";
+import { permissionsOf } from "./check/permissions.ts";
+import { checkReport } from "./check/report.ts";
+
+/** How `check` is used. */
+export const CHECK: CommandUsage = {
+  name: "check",
+  operands: "CONFIG [options]",
+  least: 1,
+  most: 1,
+  summary: "Check a configuration and show what it would be; starts nothing.",
+  about: [
+    "Reads a configuration, loads the modules that it names, and builds everything without starting it. Then shows the " +
+    "devices, their transports, their stages in order with all options, the features they offer, and the permissions " +
+    "that Deno needs to run it. Captures are opened to be read; nothing is written, no interface and no socket is " +
+    "touched.",
+  ],
+  options: [],
+  examples: ["check examples/replay_capture.jsonc"],
+};
+
+/** Checks a configuration. Rejects with ConfigError if it is wrong. */
+export async function runCheck(args: readonly string[], io: Io): Promise<number> {
+  const parsed = parseCommand(CHECK, args, io);
+  if (parsed === null) return EXIT_OK;
+  const [path] = parsed.operands;
+  const config = await loadConfig(path, newRegistry());
+  const { machine, closed } = dryBuild(config);
+  await using _ = machine;
+  const written = parseJsonc(await Deno.readTextFile(new URL(config.baseUrl)));
+  const description = {
+    ...describeConfig(path, config, machine, closed),
+    permissions: permissionsOf(path, written, config),
+  };
+  if (parsed.json) io.out(`${JSON.stringify(description, null, 2)}\n`);
+  else io.out(checkReport(description, io));
+  return EXIT_OK;
+}

@@ -1,0 +1,116 @@
+/**
+ * What Deno must permit for a configuration to run.
+ *
+ * Built-in transports are known here by name; what a module of the user's own needs, nobody can know but its author.
+ * @module
+ */
+import { fileURLToPath } from "node:url";
+import { PluginRegistry } from "../../config/registry.ts";
+import type { ResolvedConfig } from "../../config/types.ts";
+import { shellQuoted } from "../console/text.ts";
+import { isPlainObject } from "../../config/plain.ts";
+
+/** The permission flags of a configuration, and what they do not cover. */
+export interface Permissions {
+  /** Flags for `deno run`. */
+  readonly flags: readonly string[];
+  /** Modules whose own needs are not known. */
+  readonly modules: readonly string[];
+}
+
+/** Transports that reach the host through native calls. */
+const NATIVE = new Set(["tap", "vhost-user"]);
+/** Hosts from which Deno imports without being told. */
+const TRUSTED_HOSTS = new Set([
+  "jsr.io",
+  "deno.land",
+  "esm.sh",
+  "raw.esm.sh",
+  "cdn.jsdelivr.net",
+  "raw.githubusercontent.com",
+  "gist.githubusercontent.com",
+]);
+
+/**
+ * The permissions for a configuration.
+ * @param path the configuration file, as the user wrote it
+ * @param written the configuration as it stands in the file
+ * @param config the same, resolved
+ */
+export function permissionsOf(path: string, written: unknown, config: ResolvedConfig): Permissions {
+  const needs = new Needs(config.baseUrl);
+  needs.read.add(path);
+  needs.gather(written);
+  const flags = [listFlag("--allow-read", needs.read)];
+  if (needs.write.size > 0) flags.push(listFlag("--allow-write", needs.write));
+  if (needs.hosts.size > 0) flags.push(listFlag("--allow-import", needs.hosts));
+  // The runtime cannot confine native calls to a library: this is the right to do anything.
+  if (needs.native) flags.push("--allow-ffi");
+  return { flags, modules: [...needs.modules] };
+}
+
+class Needs {
+  readonly read = new Set<string>();
+  readonly write = new Set<string>();
+  readonly hosts = new Set<string>();
+  readonly modules = new Set<string>();
+  native = false;
+  readonly #baseUrl: string;
+
+  constructor(baseUrl: string) {
+    this.#baseUrl = baseUrl;
+  }
+
+  /** Looks at a value of the configuration and everything in it. */
+  gather(value: unknown): void {
+    if (Array.isArray(value)) { for (const item of value) this.#entry(item); }
+    else if (isPlainObject(value)) {
+      if ("use" in value) this.#object(value);
+      else for (const part of Object.values(value)) this.gather(part);
+    }
+  }
+
+  /** An item of a list, or what stands behind a key that names a plugin. */
+  #entry(value: unknown): void {
+    if (typeof value === "string") this.#plugin(value);
+    else this.gather(value);
+  }
+
+  #object(entry: Readonly<Record<string, unknown>>): void {
+    if (entry.enabled === false) return;
+    this.#plugin(String(entry.use));
+    if (entry.use === "pcap") {
+      if (typeof entry.read === "string") this.read.add(this.#file(entry.read));
+      if (typeof entry.write === "string") this.write.add(this.#file(entry.write));
+    }
+    this.#entry(entry.driver);
+    this.#entry(entry.network);
+    this.#entry(entry.inner);
+    this.gather(entry.offloads);
+  }
+
+  #plugin(use: string): void {
+    if (NATIVE.has(use)) this.native = true;
+    if (!PluginRegistry.isSpecifier(use)) return;
+    this.modules.add(use);
+    const url = URL.parse(use, this.#baseUrl);
+    if (url?.protocol === "file:") this.read.add(shortPath(fileURLToPath(url)));
+    if (url?.protocol === "https:" && !TRUSTED_HOSTS.has(url.host)) this.hosts.add(url.host);
+  }
+
+  #file(written: string): string {
+    if (written.startsWith("/")) return written;
+    return shortPath(fileURLToPath(new URL(written.replace(/[%?#]/g, encodeURIComponent), this.#baseUrl)));
+  }
+}
+
+/** Relative to the current directory where the file lies below it. */
+function shortPath(path: string): string {
+  const here = `${Deno.cwd()}/`;
+  return path.startsWith(here) ? path.slice(here.length) : path;
+}
+
+function listFlag(flag: string, values: Iterable<string>): string {
+  // Deno separates by commas, and a comma in a name is doubled.
+  return shellQuoted(`${flag}=${[...values].map((value) => value.replaceAll(",", ",,")).join(",")}`);
+}

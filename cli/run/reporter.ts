@@ -1,0 +1,147 @@
+/**
+ * Tells what a running machine does: JSON lines for programs, text for people, and a line that is drawn over on a terminal.
+ * @module
+ */
+import type { ResolvedConfig } from "../../config/types.ts";
+import { type Io, OutputClosed } from "../console/io.ts";
+import { styleFor } from "../console/style.ts";
+import { count, duration, numberTable, wrap } from "../console/text.ts";
+import type { CounterSnapshot, CounterView, DeviceMoves, Moved } from "./counter_view.ts";
+
+/** How often the progress line is drawn, in ms. */
+const PROGRESS_MS = 250;
+const CLEAR_LINE = "\r\x1b[K";
+
+/** Why a run ended: every network is at its end, or a signal asked for it. */
+export type RunEnd = "end" | "signal";
+
+/** Reports a run. */
+export class RunReporter {
+  readonly #view: CounterView;
+  readonly #io: Io;
+  readonly #json: boolean;
+  #progress = false;
+  #last: DeviceMoves[] = [];
+  #lastMs = performance.now();
+
+  /** @param view the counters, @param io where to print, @param json JSON lines instead of text */
+  constructor(view: CounterView, io: Io, json: boolean) {
+    this.#view = view;
+    this.#io = io;
+    this.#json = json;
+  }
+
+  /** The machine runs. */
+  started(config: ResolvedConfig): void {
+    const devices = config.devices.map(({ name, plugin, driver, network, offloads }) => ({
+      name,
+      use: plugin.name,
+      driver: driver.plugin.name,
+      network: network?.plugin.name ?? null,
+      offloads: offloads.map((offload) => offload.plugin.name),
+    }));
+    if (this.#json) return this.#event("started", { name: config.name, clock: config.clock, devices });
+    const parts = devices.map(({ name, driver, network, offloads }) => {
+      const ends = [`guest by ${driver}`, ...offloads, `network by ${network ?? "none"}`].join(" - ");
+      return `${name} (${ends})`;
+    });
+    this.#print(wrap(`Running ${config.name}: ${parts.join(", ")}`, this.#io.columns).join("\n") + "\n");
+  }
+
+  /** Somebody wants to see all counters. */
+  counters(): void {
+    this.#event("counters", { counters: this.#view.snapshot() });
+  }
+
+  /** A signal asks to stop. */
+  stopping(signal: string): void {
+    if (!this.#json) this.#print(`${signal}: stopping\n`);
+  }
+
+  /** The machine has stopped. */
+  stopped(reason: RunEnd): void {
+    const counters = this.#view.snapshot();
+    if (this.#json) return this.#event("stopped", { reason, counters });
+    const { bold } = styleFor(this.#io);
+    const why = reason === "end" ? "all networks are at their end" : "as asked";
+    this.#print(`${bold("Stopped")} after ${duration(this.#view.nowNs)}, ${why}\n${countersText(counters)}`);
+  }
+
+  /** Reports every `intervalS` seconds, if that is given, and draws progress on a terminal, until disposed of. */
+  every(intervalS: number | undefined): Disposable {
+    const timers: ReturnType<typeof setInterval>[] = [];
+    if (intervalS !== undefined) timers.push(setInterval(() => quietly(() => this.#tick()), intervalS * 1000));
+    if (this.#io.isTerminal && !this.#json) {
+      timers.push(setInterval(() => quietly(() => this.#drawProgress()), PROGRESS_MS));
+    }
+    return {
+      [Symbol.dispose]: () => {
+        timers.forEach(clearInterval);
+        this.#clearProgress();
+      },
+    };
+  }
+
+  #tick(): void {
+    if (this.#json) return this.counters();
+    const moves = this.#view.moves();
+    const nowMs = performance.now();
+    const seconds = (nowMs - this.#lastMs) / 1000;
+    for (const [i, { name, toGuest, fromGuest }] of moves.entries()) {
+      const before = this.#last[i];
+      const to = rate(toGuest, before?.toGuest, seconds);
+      this.#print(`${name}  to guest ${to}, from guest ${rate(fromGuest, before?.fromGuest, seconds)}\n`);
+    }
+    this.#last = moves;
+    this.#lastMs = nowMs;
+  }
+
+  #drawProgress(): void {
+    const parts = this.#view.moves().map(({ name, toGuest, fromGuest }) =>
+      `${name} to guest ${count(toGuest.packets)}, from guest ${count(fromGuest.packets)}`
+    );
+    const line = `${duration(this.#view.nowNs)}  ${parts.join("; ")}`;
+    this.#io.out(CLEAR_LINE + line.slice(0, this.#io.columns - 1));
+    this.#progress = true;
+  }
+
+  #clearProgress(): void {
+    if (this.#progress) this.#io.out(CLEAR_LINE);
+    this.#progress = false;
+  }
+
+  #print(text: string): void {
+    this.#clearProgress();
+    this.#io.out(text);
+  }
+
+  #event(event: string, facts: object): void {
+    this.#print(`${JSON.stringify({ event, timeNs: this.#view.nowNs, ...facts })}\n`);
+  }
+}
+
+/** Counters that are not 0, by group. */
+function countersText(snapshot: CounterSnapshot): string {
+  let text = "";
+  for (const [group, counters] of Object.entries(snapshot)) {
+    const rows = Object.entries(counters).filter(([, value]) => value !== 0)
+      .map(([name, value]) => [name, count(value)]);
+    if (rows.length > 0) text += `  ${group}\n${numberTable(rows, "    ")}`;
+  }
+  return text === "" ? "  nothing was counted\n" : text;
+}
+
+function rate(now: Moved, before: Moved | undefined, seconds: number): string {
+  const packets = (now.packets - (before?.packets ?? 0)) / seconds;
+  const megabits = (now.bytes - (before?.bytes ?? 0)) * 8e-6 / seconds;
+  return `${count(packets)} packets/s (${megabits.toFixed(1)} Mbit/s)`;
+}
+
+/** A timer has nobody to tell that the output is closed; the next line that is printed tells. */
+function quietly(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!(error instanceof OutputClosed)) throw error;
+  }
+}
