@@ -14,7 +14,7 @@ import { EXIT_OK, EXIT_USAGE, reportFailure } from "./cli/console/failure.ts";
 import { type Io, systemIo } from "./cli/console/io.ts";
 import { styleFor } from "./cli/console/style.ts";
 import { labelled, wrap } from "./cli/console/text.ts";
-import { COMMON_OPTIONS, type CommandUsage, unknownOption, UsageError } from "./cli/console/usage.ts";
+import { type CommandUsage, COMMON_OPTIONS, unknownOption, UsageError } from "./cli/console/usage.ts";
 import { VERSION } from "./cli/console/version.ts";
 import { DEMO, runDemo } from "./cli/demo.ts";
 import { PLUGINS, runPlugins } from "./cli/plugins.ts";
@@ -83,7 +83,12 @@ async function dispatch(args: readonly string[], io: Io): Promise<number> {
   throw new UsageError("", `Unknown command "${word}"${nearest === null ? "; " : ", "}${remedy}`);
 }
 
-async function withoutCommand(args: readonly string[], at: number, wantsHelp: boolean, io: Io): Promise<number> {
+async function withoutCommand(
+  args: readonly string[],
+  at: number,
+  wantsHelp: boolean,
+  io: Io,
+): Promise<number> {
   if (!wantsHelp) {
     const odd = args.find((arg) => !COMMON_OPTIONS.some(({ name }) => arg === `--${name}`));
     if (odd !== undefined) throw new UsageError("", unknownOption(odd, [...COMMON_OPTIONS, VERSION_OPTION]));
@@ -101,7 +106,8 @@ const VERSION_OPTION = { name: "version", help: "Print the version." };
 
 function mainHelp(io: Io): string {
   const { bold, cyan } = styleFor(io);
-  const about = "Virtio devices in TypeScript, put together by a JSON file: devices, ways to the guest and to the " +
+  const about =
+    "Virtio devices in TypeScript, put together by a JSON file: devices, ways to the guest and to the " +
     "network, and the offloads that frames go through, such as receive segment coalescing (RSC).";
   let text = `${bold("Usage:")} deno-virtio COMMAND [options]\n\n${wrap(about, io.columns).join("\n")}\n\n`;
   text += `${bold("Commands:")}\n`;
@@ -110,7 +116,8 @@ function mainHelp(io: Io): string {
   for (const { name, help } of [...COMMON_OPTIONS, VERSION_OPTION]) {
     text += labelled(`  --${name}`, help, 14, io.columns);
   }
-  const note = "A configuration alone is run. Exit codes: 0 all is well, 1 something failed, 2 the command line or the " +
+  const note =
+    "A configuration alone is run. Exit codes: 0 all is well, 1 something failed, 2 the command line or the " +
     'configuration cannot be used. Here "deno-virtio" stands for';
   text += `\n${wrap(note, io.columns).join("\n")}\n  ${cyan("deno run --allow-read mod.ts")}\n`;
   return `${text}The command "check" tells which other permissions a configuration needs.\n`;

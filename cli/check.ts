@@ -40,7 +40,7 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
   await using _ = machine;
   const written = parseJsonc(await Deno.readTextFile(new URL(config.baseUrl)));
   const description = {
-    ...describeConfig(path, config, machine, closed),
+    ...describeConfig(path, written, config, machine, closed),
     permissions: permissionsOf(path, written, config),
   };
   if (parsed.json) io.out(`${JSON.stringify(description, null, 2)}\n`);

@@ -4,6 +4,7 @@
  */
 import { newRegistry } from "../config/builtins.ts";
 import { PLUGIN_KINDS, type PluginKind } from "../config/plugin_shape.ts";
+import { suggest } from "../config/suggest.ts";
 import type { Plugin } from "../core/plugin.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
@@ -20,7 +21,7 @@ export const PLUGINS: CommandUsage = {
   most: 1,
   summary: "List the built-in plugins and their options.",
   about: [
-    "Lists what can stand behind \"use\" in a configuration without a module of one's own: devices, ways to the guest " +
+    'Lists what can stand behind "use" in a configuration without a module of one\'s own: devices, ways to the guest ' +
     "(drivers), ways to the network, and offloads. With NAME, only the plugins of that name.",
   ],
   options: [],
@@ -41,9 +42,13 @@ export async function runPlugins(args: readonly string[], io: Io): Promise<numbe
   if (parsed === null) return EXIT_OK;
   const registry = newRegistry();
   const [name] = parsed.operands;
-  const listed = PLUGIN_KINDS.flatMap((kind) => registry.builtIns(kind))
-    .filter((plugin) => name === undefined || plugin.name === name);
-  if (listed.length === 0) throw parsed.usageError(`No plugin is called "${name}"; "plugins" lists them all`);
+  const all = PLUGIN_KINDS.flatMap((kind) => registry.builtIns(kind));
+  const listed = name === undefined ? all : all.filter((plugin) => plugin.name === name);
+  if (listed.length === 0) {
+    const nearest = suggest(name, all.map((plugin) => plugin.name));
+    const remedy = nearest === null ? '; "plugins" lists them all' : `, did you mean "${nearest}"?`;
+    throw parsed.usageError(`No built-in plugin is called "${name}"${remedy}`);
+  }
   if (parsed.json) io.out(`${JSON.stringify(listed.map(describePlugin), null, 2)}\n`);
   else io.out(pluginsText(listed, io));
   return EXIT_OK;

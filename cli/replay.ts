@@ -7,7 +7,7 @@ import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { styleFor } from "./console/style.ts";
-import { type CommandUsage, type ParsedArgs, parseCommand } from "./console/usage.ts";
+import { type CommandUsage, parseCommand, type ParsedArgs } from "./console/usage.ts";
 import { Explainer, type Explanation } from "./replay/explainer.ts";
 import type { ReplaySetup } from "./replay/machine.ts";
 import { replayCapture } from "./replay/replay_capture.ts";
@@ -29,9 +29,21 @@ export const REPLAY: CommandUsage = {
     "The guest is whoever receives most TCP payload in the capture, unless --guest names another.",
   ],
   options: [
-    { name: "out", value: "FILE", help: "Write what the guest got, at the times it got it, to a pcapng file." },
-    { name: "rules", value: "BOOK", help: "strict (right, the default) or qemu (as the reference, faults included)." },
-    { name: "interval-us", value: "N", help: "Longest time a segment is held, in microseconds. Default 300." },
+    {
+      name: "out",
+      value: "FILE",
+      help: "Write what the guest got, at the times it got it, to a pcapng file.",
+    },
+    {
+      name: "rules",
+      value: "BOOK",
+      help: "strict (right, the default) or qemu (as the reference, faults included).",
+    },
+    {
+      name: "interval-us",
+      value: "N",
+      help: "Longest time a segment is held, in microseconds. Default 300.",
+    },
     { name: "guest", value: "MAC", help: "The guest's address in the capture, such as 52:54:00:00:00:01." },
     { name: "pace", value: "PACE", help: "recorded (the default), or fast: all frames arrive at once." },
     { name: "explain", help: "Print a line for each frame: number, time, verdict, rule, unit." },
@@ -60,17 +72,31 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   const out = parsed.value("out");
   if (out !== undefined) refuseOverwriting(capture, out);
   const survey = surveyCapture(capture);
-  const setup: ReplaySetup = { capture, guestMac: guestMac ?? busiestStation(survey, capture), rules, intervalUs, pace };
+  const setup: ReplaySetup = {
+    capture,
+    guestMac: guestMac ?? busiestStation(survey, capture),
+    rules,
+    intervalUs,
+    pace,
+  };
   const explain = parsed.flag("explain");
   if (explain && !parsed.json) io.out(styleFor(io).bold(EXPLANATION_HEAD));
   using explainer = explain
-    ? new Explainer(capture, setup.guestMac, (explanation) => io.out(explanationText(explanation, parsed.json)))
+    ? new Explainer(
+      capture,
+      setup.guestMac,
+      (explanation) => io.out(explanationText(explanation, parsed.json)),
+    )
     : undefined;
   const result = await replayCapture(setup, { out, explainer });
   const summary = summarize(setup, survey, result, given === undefined ? "automatically" : "by --guest");
   if (parsed.json) {
     // With explanations the output is JSON lines, without them one document to read.
-    io.out(explain ? `${JSON.stringify({ event: "summary", ...summary })}\n` : `${JSON.stringify(summary, null, 2)}\n`);
+    io.out(
+      explain
+        ? `${JSON.stringify({ event: "summary", ...summary })}\n`
+        : `${JSON.stringify(summary, null, 2)}\n`,
+    );
   } else {
     io.out((explain ? "\n" : "") + replayReport(summary, io));
     if (out !== undefined && result.failure === null) io.out(`\nWrote ${out}\n`);
@@ -97,7 +123,9 @@ function unicastMac(text: string, parsed: ParsedArgs): string {
     // Said below.
   }
   if (mac !== null && !isMulticast(mac, 0)) return formatMac(mac);
-  throw parsed.usageError(`--guest is "${text}"; write the address of one station, such as 52:54:00:00:00:01`);
+  throw parsed.usageError(
+    `--guest is "${text}"; write the address of one station, such as 52:54:00:00:00:01`,
+  );
 }
 
 function explanationText(explanation: Explanation, json: boolean): string {

@@ -10,7 +10,7 @@ import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
 import { CounterView } from "./run/counter_view.ts";
-import { RunReporter } from "./run/reporter.ts";
+import { type RunEnd, RunReporter } from "./run/reporter.ts";
 import { onSignals } from "./run/signals.ts";
 
 /** How `run` is used. */
@@ -40,9 +40,9 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   if (parsed === null) return EXIT_OK;
   const intervalS = parsed.number("stats-interval-s", 0.1, LONGEST_INTERVAL_S);
   const config = await loadConfig(parsed.operands[0], newRegistry());
-  const machine = buildMachine(config);
-  const reporter = new RunReporter(new CounterView(machine), io, parsed.json);
+  await using machine = buildMachine(config);
   const stop = new AbortController();
+  const reporter = new RunReporter(new CounterView(machine), io, parsed.json, () => stop.abort());
   using _signals = onSignals({
     stop: (signal) => {
       reporter.stopping(signal);
@@ -59,13 +59,14 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
 
 /** The final counters are told however the run ends, but an error comes last, where it is seen. */
 async function runToClose(machine: Machine, signal: AbortSignal, reporter: RunReporter): Promise<void> {
+  let end: RunEnd = "failure";
   try {
     await machine.run(signal);
+    await machine.close();
+    end = signal.aborted ? "signal" : "end";
   } finally {
-    try {
-      await machine.close();
-    } finally {
-      reporter.stopped(signal.aborted ? "signal" : "end");
-    }
+    // After a failure the other networks still complete what they were writing; the first error is the one to tell.
+    if (end === "failure") await machine.close().catch(() => {});
+    reporter.stopped(end);
   }
 }

@@ -30,7 +30,11 @@ export const VECTORS: CommandUsage = {
   ],
   options: [
     { name: "rules", value: "BOOK", help: "qemu (the default) or strict." },
-    { name: "record", value: "DIR", help: "Also write what our device delivered, as vectors, into this folder." },
+    {
+      name: "record",
+      value: "DIR",
+      help: "Also write what our device delivered, as vectors, into this folder.",
+    },
   ],
   examples: ["vectors tests/vectors/rsc", "vectors tests/vectors/rsc --rules strict --record out"],
 };
@@ -85,5 +89,7 @@ async function judge(file: string, rules: RuleBook, recorder: VectorRecorder | n
 function verdictText({ file, name, problems }: Verdict, io: Io): string {
   if (problems.length === 0) return "";
   const { red } = styleFor(io);
-  return `${red("failed")} ${name === "" ? file : `${name} (${file})`}\n${problems.map((problem) => `  ${problem}\n`).join("")}`;
+  return `${red("failed")} ${name === "" ? file : `${name} (${file})`}\n${
+    problems.map((problem) => `  ${problem}\n`).join("")
+  }`;
 }

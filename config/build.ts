@@ -1,14 +1,30 @@
 /**
  * From a resolved configuration to a machine: the only place where devices, offloads and transports meet.
+ *
+ * Theory of operation. What contradicts itself is looked for first, as far as the configuration alone shows it. Then the
+ * devices are built in order, for each its network, the device, its driver. What is opened on the way is noted in
+ * `#opened`, and disposed of again, the last first, if something later cannot be built; a transport that wraps others owns
+ * them once it is there.
+ *
+ * Counters are published in groups. `net0` are a device's own; `net0.toGuest`, `net0.fromGuest`, `net0.filter` and
+ * `net0.control` those of its parts; `net0.rsc-v4` those of an offload, with `#2` if the name stands there before, and with
+ * the direction, as in `net0.checksum.toGuest`, if it works both ways; `net0.driver` and `net0.network` those of its
+ * transports, and `net0.network.inner` those of a transport that is wrapped. No two groups have the same name.
+ *
  * @module
  */
+import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { ManualClock, SystemClock } from "../core/clock.ts";
 import type { Device } from "../core/device.ts";
 import { FramePool } from "../core/frame_pool.ts";
-import type { DeviceFacts, TransportContext } from "../core/plugin.ts";
+import { HostError, PluginError } from "../core/errors.ts";
+import type { DeviceFacts, Plugin, TransportContext } from "../core/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
 import type { VerdictLog } from "../core/stage.ts";
 import type { FrameTransport } from "../core/transport.ts";
+import { HostWatcher } from "../transports/host/host_watcher.ts";
+import { cableKey } from "../transports/loopback.ts";
 import { formatMac } from "../wire/ethernet.ts";
 import { featureName } from "../wire/net_features.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
@@ -39,9 +55,12 @@ class Builder {
   readonly #pool: FramePool;
   readonly #manualClock: ManualClock | null;
   readonly #reactor: Reactor;
+  readonly #watcher: HostWatcher;
   readonly #counters: Record<string, Record<string, number>> = {};
   readonly #shared = new Map<string, unknown>();
   readonly #opened: Disposable[] = [];
+  /** By cable and address: the device that has the address. */
+  readonly #addresses = new Map<string, string>();
 
   constructor(config: ResolvedConfig, options: BuildOptions) {
     this.#config = config;
@@ -49,6 +68,7 @@ class Builder {
     this.#pool = new FramePool({ maxBytes: config.frameMemoryBytes });
     this.#manualClock = config.clock === "virtual" ? new ManualClock() : null;
     this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
+    this.#watcher = new HostWatcher(this.#reactor);
   }
 
   build(): Machine {
@@ -64,26 +84,34 @@ class Builder {
         shared: this.#shared,
       });
     } catch (cause) {
-      for (const opened of this.#opened.reverse()) opened[Symbol.dispose]();
+      for (const opened of this.#opened.reverse()) {
+        try {
+          opened[Symbol.dispose]();
+        } catch {
+          // What failed first is what is told.
+        }
+      }
       throw cause;
     }
   }
 
   #device(resolved: ResolvedDevice): MachineDevice {
     const { name, plugin } = resolved;
-    const facts = plugin.facts?.(resolved.options) ?? NO_GUEST;
+    const facts = guarded(plugin, "facts", () => plugin.facts?.(resolved.options)) ?? NO_GUEST;
     const network = resolved.network === null ? null : this.#network(resolved, resolved.network, facts);
-    const device = plugin.create({
-      name,
-      pool: this.#pool,
-      offloads: resolved.offloads,
-      network,
-      verdicts: this.#verdicts,
-      publish: (counters, part) => this.#publish(part === undefined ? name : `${name}.${part}`, counters),
-    }, resolved.options);
+    const device = guarded(plugin, "create", () =>
+      plugin.create({
+        name,
+        pool: this.#pool,
+        offloads: resolved.offloads,
+        network,
+        verdicts: this.#verdicts,
+        publish: (counters, part) => this.#publish(part === undefined ? name : `${name}.${part}`, counters),
+      }, resolved.options));
     this.#requireNeeds(resolved, device);
-    const context = this.#transport(resolved.driver.path, `${name}.driver`, facts);
-    const driver = resolved.driver.plugin.create(context, resolved.driver.options);
+    const { driver: part } = resolved;
+    const context = this.#transport(part.path, `${name}.driver`, facts, () => {});
+    const driver = guarded(part.plugin, "create", () => part.plugin.create(context, part.options));
     this.#opened.push(driver);
     return { name, device, driver, network };
   }
@@ -93,44 +121,86 @@ class Builder {
     part: NonNullable<ResolvedDevice["network"]>,
     facts: DeviceFacts,
   ): FrameTransport {
-    const context = this.#transport(part.path, `${device.name}.network`, facts);
-    const network = part.plugin.create(context, part.options);
+    const onShared = (key: string) => this.#claimAddress(device, key, facts);
+    return this.#open(part, this.#transport(part.path, `${device.name}.network`, facts, onShared));
+  }
+
+  /** Opens a network; those that it has wrapped meanwhile are its own from now on. */
+  #open(part: NonNullable<ResolvedDevice["network"]>, context: TransportContext): FrameTransport {
+    const before = this.#opened.length;
+    const network = guarded(part.plugin, "create", () => part.plugin.create(context, part.options));
+    this.#opened.length = before;
     this.#opened.push(network);
     return network;
   }
 
-  #transport(path: string, group: string, facts: DeviceFacts): TransportContext {
+  /** @param onShared told of every shared thing that is asked for */
+  #transport(
+    path: string,
+    group: string,
+    facts: DeviceFacts,
+    onShared: (key: string) => void,
+  ): TransportContext {
     return {
       path,
       pool: this.#pool,
       clock: this.#reactor.clock,
       guestMac: facts.guestMac,
       queuePairs: facts.queuePairs,
-      resolvePath: (written) => this.#resolvePath(written),
+      resolvePath: (written) => this.#resolvePath(written, path),
       shared: <T>(key: string, make: () => T): T => {
+        onShared(key);
         if (!this.#shared.has(key)) this.#shared.set(key, make());
         return this.#shared.get(key) as T;
       },
       wake: () => this.#reactor.wake(),
+      watch: (descriptor) => this.#watch(descriptor, path),
       publish: (counters) => this.#publish(group, counters),
       inner: (written, key) => {
         const inner = this.#config.resolvePart("network", written, `${path}.${key}`);
-        return inner.plugin.create(this.#transport(inner.path, `${group}.${key}`, facts), inner.options);
+        return this.#open(inner, this.#transport(inner.path, `${group}.${key}`, facts, onShared));
       },
     };
   }
 
-  #resolvePath(written: string): string {
-    const url = new URL(
-      written.startsWith("/") ? `file://${encodeURI(written)}` : encodeURI(written),
-      this.#config.baseUrl,
+  /** Two guests with one address on one cable would take each other's frames; on cables of their own they are no matter. */
+  #claimAddress(device: ResolvedDevice, key: string, facts: DeviceFacts): void {
+    if (!key.startsWith(cableKey("")) || facts === NO_GUEST) return;
+    const mac = formatMac(facts.guestMac);
+    const claim = `${mac} ${key}`;
+    const other = this.#addresses.get(claim);
+    if (other !== undefined && other !== device.name) {
+      throw new ConfigError([{
+        path: `${device.path}.mac`,
+        problem: `${mac} is the address of ${other} as well, which is on the same cable`,
+        remedy: "give every device of a cable an address of its own",
+      }]);
+    }
+    this.#addresses.set(claim, device.name);
+  }
+
+  /** Real descriptors know nothing of a virtual clock: what they do when would differ from run to run. */
+  #watch(descriptor: number, path: string): Disposable {
+    if (this.#manualClock !== null) {
+      throw new HostError(
+        `${path}: events of this host cannot be waited for by a virtual clock; write "clock": "system", or leave it out`,
+      );
+    }
+    return this.#watcher.watch(descriptor);
+  }
+
+  #resolvePath(written: string, path: string): string {
+    if (written.startsWith("/")) return resolve(written);
+    const base = new URL(this.#config.baseUrl);
+    if (base.protocol === "file:") return resolve(dirname(fileURLToPath(new URL("x", base))), written);
+    throw new HostError(
+      `${path}: the path "${written}" is relative to ${base}, which is no file; write an absolute path`,
     );
-    return decodeURIComponent(url.pathname);
   }
 
   #publish<T extends Record<string, number>>(group: string, counters: T): T {
     let name = group;
-    for (let n = 2; name in this.#counters; n++) name = `${group}#${n}`;
+    for (let n = 2; Object.hasOwn(this.#counters, name); n++) name = `${group}#${n}`;
     this.#counters[name] = counters;
     return counters;
   }
@@ -152,35 +222,32 @@ class Builder {
   }
 }
 
+/** Errors that say what they mean pass; anything else is told to be the plugin's. */
+function guarded<T>(plugin: Plugin, hook: string, build: () => T): T {
+  try {
+    return build();
+  } catch (cause) {
+    const clear = cause instanceof ConfigError || cause instanceof HostError || cause instanceof PluginError;
+    throw clear ? cause : new PluginError(plugin.name, hook, cause);
+  }
+}
+
 /** What is wrong across objects, each of which is right by itself. */
 function contradictions(config: ResolvedConfig): ConfigIssue[] {
   const issues: ConfigIssue[] = [];
-  const macs = new Map<string, string>();
   for (const device of config.devices) {
-    const facts = device.plugin.facts?.(device.options);
-    if (facts !== undefined && config.devices.length > 1) {
-      const mac = formatMac(facts.guestMac);
-      const other = macs.get(mac);
-      if (other !== undefined) {
-        issues.push({
-          path: `${device.path}.mac`,
-          problem: `${mac} is the address of ${other} as well`,
-          remedy: "give every device an address of its own",
-        });
-      }
-      macs.set(mac, device.name);
-    }
     const seen = new Map<string, string>();
     for (const { plugin, path } of device.offloads) {
       const first = seen.get(plugin.name);
-      if (first !== undefined && plugin.offers !== undefined) {
+      if (first === undefined) seen.set(plugin.name, path);
+      // One that makes no features possible, as one that only counts, may well stand in two places.
+      else if (plugin.offers !== undefined) {
         issues.push({
           path,
           problem: `"${plugin.name}" stands at ${first} already`,
           remedy: "leave one of the two out",
         });
       }
-      seen.set(plugin.name, path);
     }
   }
   return issues;

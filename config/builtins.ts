@@ -3,6 +3,7 @@
  * @module
  */
 import type { Plugin } from "../core/plugin.ts";
+import { entropy } from "../devices/entropy/mod.ts";
 import { net } from "../devices/net/mod.ts";
 import { checksum } from "../offloads/checksum.ts";
 import { rscV4 } from "../offloads/rsc_v4.ts";
@@ -15,6 +16,7 @@ import { builtIns, PluginRegistry } from "./registry.ts";
 /** Every built-in plugin, in the order in which they are listed. */
 export const BUILT_IN_PLUGINS: readonly Plugin[] = [
   net,
+  entropy,
   loopbackDriver,
   loopback,
   pcap,

@@ -4,6 +4,7 @@
  */
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
+import { GuestError } from "../core/errors.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
 import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
@@ -41,14 +42,19 @@ export interface MachineParts {
 /**
  * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and of what its
  * transports deliver.
+ *
+ * What a transport or a plugin fails with ends the machine: `run` rejects with it, or else `close` does. Nothing is drained
+ * then, but everything is still closed. What a guest does wrong ends nothing.
  */
 export class Machine implements AsyncDisposable {
   /** What it is made of. */
   readonly parts: MachineParts;
   readonly #stop = new AbortController();
   readonly #serving: Promise<void>[] = [];
+  #started = false;
+  #broken = false;
   #failure: { cause: unknown } | null = null;
-  #closed = false;
+  #closing: Promise<void> | null = null;
 
   /** Made by `buildMachine`. */
   constructor(parts: MachineParts) {
@@ -65,14 +71,16 @@ export class Machine implements AsyncDisposable {
     return this.parts.counters;
   }
 
-  /** Starts serving every device. A guest in memory is attached when this returns. */
+  /** Starts serving every device. A guest in memory is attached when this returns. Throws Error the second time. */
   start(): void {
+    if (this.#started) throw new Error("Cannot start a machine twice: build another one");
+    this.#started = true;
     for (const { device, driver, network } of this.parts.devices) {
       device.wake = () => this.parts.reactor.wake();
       if (isPollable(driver)) this.parts.reactor.add(driver);
       if (network !== null && isPollable(network)) this.parts.reactor.add(network);
       const served = driver.serve(device, this.#stop.signal).catch((cause: unknown) => {
-        this.#failure ??= { cause };
+        this.#fail(cause);
         this.#stop.abort();
         this.parts.reactor.wake();
       });
@@ -92,37 +100,75 @@ export class Machine implements AsyncDisposable {
   async run(signal: AbortSignal): Promise<void> {
     const { reactor, manualClock } = this.parts;
     const either = AbortSignal.any([signal, this.#stop.signal]);
-    if (manualClock === null) await reactor.run(either, () => this.isOver);
-    else await reactor.runToEnd(either);
+    try {
+      if (manualClock === null) await reactor.run(either, () => this.isOver);
+      else await reactor.runToEnd(either);
+    } catch (cause) {
+      this.#fail(cause);
+    }
     this.#rethrow();
   }
 
-  /** Lets go everything that is held and what can still be delivered of it. */
+  /** Lets go everything that is held and what can still be delivered of it. Throws PluginError. */
   drain(): void {
     const { reactor, devices } = this.parts;
-    for (const { device } of devices) device.drain(reactor.clock.nowNs());
+    for (const { device } of devices) {
+      try {
+        device.drain(reactor.clock.nowNs());
+      } catch (error) {
+        // A broken ring: the rounds that follow meet it again, where the session deals with it.
+        if (!(error instanceof GuestError)) throw error;
+      }
+    }
     // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties the queues.
     for (let rounds = 0; rounds < 64 && reactor.turn(); rounds++);
   }
 
-  /** Drains, detaches every guest, closes every network. May be called twice. */
+  /**
+   * Drains, detaches every guest, closes every network. Everything is tried before it rejects with what failed first. May
+   * be called twice: the second call only waits.
+   */
   async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    if (this.#failure === null) this.drain();
-    this.#stop.abort();
-    await Promise.all(this.#serving);
-    for (const { driver, network } of this.parts.devices) {
-      await network?.close?.();
-      network?.[Symbol.dispose]();
-      driver[Symbol.dispose]();
-    }
+    if (this.#closing !== null) return await this.#closing;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#closing = promise;
+    await this.#closeAll();
+    resolve();
     this.#rethrow();
   }
 
   /** As `close`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #closeAll(): Promise<void> {
+    if (!this.#broken) this.#attempt(() => this.drain());
+    this.#stop.abort();
+    await Promise.all(this.#serving);
+    for (const { driver, network } of this.parts.devices) {
+      try {
+        await network?.close?.();
+      } catch (cause) {
+        this.#fail(cause);
+      }
+      this.#attempt(() => network?.[Symbol.dispose]());
+      this.#attempt(() => driver[Symbol.dispose]());
+    }
+  }
+
+  #attempt(step: () => void): void {
+    try {
+      step();
+    } catch (cause) {
+      this.#fail(cause);
+    }
+  }
+
+  /** The first failure is the one to tell. */
+  #fail(cause: unknown): void {
+    if (!this.#broken) this.#failure = { cause };
+    this.#broken = true;
   }
 
   #rethrow(): void {

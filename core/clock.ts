@@ -41,10 +41,12 @@ export class ManualClock implements Clock {
     return this.#nowNs;
   }
 
-  /** Moves on to `nowNs`. Throws RangeError for a time that has passed. */
+  /** Moves on to `nowNs`. Throws RangeError for a time that has passed, and for what is no time. */
   advanceTo(nowNs: number): void {
-    if (!(nowNs >= this.#nowNs)) {
-      throw new RangeError(`Cannot set the clock from ${this.#nowNs} ns back to ${nowNs} ns`);
+    if (!(nowNs >= this.#nowNs && nowNs < Infinity)) {
+      throw new RangeError(
+        `Cannot set the clock from ${this.#nowNs} ns to ${nowNs} ns: time is finite and never goes back`,
+      );
     }
     this.#nowNs = nowNs;
   }

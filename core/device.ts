@@ -29,6 +29,11 @@ export interface Session {
   readonly memory: GuestMemory;
   /** The queues by index; null where the driver has enabled none. */
   readonly queues: readonly (Virtqueue | null)[];
+  /**
+   * Queues come and go between `activate` and `reset`: a null in `queues` may become a queue and the reverse, and
+   * `Device.queuesChanged` tells of it. Without it the queues are what they were at `activate`.
+   */
+  readonly startsQueues?: boolean;
   /** The features that driver and device agreed on. */
   readonly features: FeatureSet;
   /** Tells the driver that queue `index` has used buffers. */
@@ -59,6 +64,24 @@ export interface Device extends Pollable {
   reset(): void;
   /** Lets go everything it holds, in order, while the driver is still there: before a stop or a migration. */
   drain(nowNs: number): void;
+  /** Of a session with `startsQueues`: some of its queues have come or gone. */
+  queuesChanged?(): void;
+  /**
+   * Must what a driver puts into queue `index` be taken and thrown away while the transport has the queue disabled?
+   * True of queues from the guest to the world. Left out: of none.
+   */
+  discardsWhenDisabled?(index: number): boolean;
+  /** The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the guest. */
+  guestMoved?(mac: Uint8Array, nowNs: number): void;
+  /** Can the device serve a guest that is told this MTU, in bytes? Left out: no. */
+  acceptsMtu?(mtuBytes: number): boolean;
+  /** What the driver has programmed beyond features and queues, as plain JSON, for a migration. */
+  saveState?(): unknown;
+  /**
+   * Takes over what `saveState` of another device gave; it is in force at once, or from the next `activate` on.
+   * GuestError `device-state-invalid` if it cannot be.
+   */
+  restoreState?(state: unknown): void;
   /** The driver has kicked a queue, or something else came up: poll before long. Set by whoever runs the device. */
   wake: () => void;
 }

@@ -31,6 +31,7 @@ export type GuestFault =
   | "features-after-ok"
   | "status-transition-invalid"
   | "queue-not-configured"
+  | "device-state-invalid"
   | "config-write-invalid";
 
 /**

@@ -131,12 +131,7 @@ export class Frame {
 
   /** Copies all pieces to `target` from `at` on and returns how many bytes that were. */
   copyTo(target: Uint8Array, at: number): number {
-    let to = at;
-    for (let piece: Frame | null = this; piece !== null; piece = piece.next) {
-      target.set(new Uint8Array(piece.bytes.buffer, piece.start, piece.length), to);
-      to += piece.length;
-    }
-    return to - at;
+    return copyPieces(this, target, at);
   }
 
   /** A copy of the bytes of all pieces, for tests and edges; allocates. */
@@ -148,14 +143,27 @@ export class Frame {
 
   /** Gives the frame, all its pieces, back to the pool. Throws if it is there already: a frame has one owner. */
   release(): void {
-    let piece: Frame | null = this;
+    Frame.#releasePieces(this);
+  }
+
+  static #releasePieces(first: Frame): void {
+    let piece: Frame | null = first;
     while (piece !== null) {
       const next: Frame | null = piece.next;
       if (piece.inPool) {
         throw new Error("Cannot release a frame twice: whoever pushed it on no longer owns it");
       }
-      this.#owner.giveBack(piece);
+      piece.#owner.giveBack(piece);
       piece = next;
     }
   }
+}
+
+function copyPieces(first: Frame, target: Uint8Array, at: number): number {
+  let to = at;
+  for (let piece: Frame | null = first; piece !== null; piece = piece.next) {
+    target.set(new Uint8Array(piece.bytes.buffer, piece.start, piece.length), to);
+    to += piece.length;
+  }
+  return to - at;
 }

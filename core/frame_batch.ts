@@ -34,6 +34,11 @@ export class FrameBatch {
     return this.#length;
   }
 
+  /** How many frames it can hold without growing: never less than it ever held. */
+  get capacity(): number {
+    return this.#frames.length;
+  }
+
   /** The frame at `index`, which must be below `length`. */
   at(index: number): Frame {
     return this.#frames[index]!;

@@ -19,10 +19,20 @@ export const MAX_FRAME_BYTES = 69_632;
  */
 const SLOT_BYTES = [33 * 64, 147 * 64, 1091 * 64];
 const SLOTS_PER_CHUNK = [512, 64, 16];
+/**
+ * Slots of each size whose memory smaller frames leave alone until there are any. A frame fits into every larger slot, but
+ * not the other way round: without this, small frames could take all memory for good, and a large one would wait for ever.
+ */
+const SLOTS_SET_ASIDE = [0, 4, 4];
+/** Pools smaller than this set nothing aside: there would be little left. */
+const LEAST_SHARED_BYTES = 1024 * 1024;
 
 /** How large a pool may grow. */
 export interface FramePoolOptions {
-  /** Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. */
+  /**
+   * Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. From 1 MiB on there is room for at
+   * least four frames of the largest size, whatever smaller ones were taken before.
+   */
   maxBytes?: number;
 }
 
@@ -33,6 +43,7 @@ export interface FramePoolOptions {
 export class FramePool implements FrameOwner {
   readonly #free: Frame[][] = SLOT_BYTES.map(() => []);
   readonly #freeCount: number[] = SLOT_BYTES.map(() => 0);
+  readonly #slots: number[] = SLOT_BYTES.map(() => 0);
   readonly #maxBytes: number;
   #bytes = 0;
   #made = 0;
@@ -66,9 +77,13 @@ export class FramePool implements FrameOwner {
 
   /**
    * A frame with room for `length` bytes behind the headroom; `start` and `length` are set, the header is cleared, the
-   * bytes are whatever they were. Null if the pool is at its limit. Throws RangeError beyond MAX_FRAME_BYTES.
+   * bytes are whatever they were. Null if the pool is at its limit. Throws RangeError unless `length` is 0 to
+   * MAX_FRAME_BYTES.
    */
   take(length: number): Frame | null {
+    if (!(length >= 0 && length <= MAX_FRAME_BYTES)) {
+      throw new RangeError(`Cannot take a frame of ${length} bytes: it must have 0 to ${MAX_FRAME_BYTES}`);
+    }
     const needed = length + FRAME_HEADROOM_BYTES;
     for (let size = 0; size < SLOT_BYTES.length; size++) {
       if (needed > SLOT_BYTES[size]) continue;
@@ -86,9 +101,6 @@ export class FramePool implements FrameOwner {
       frame.offerAgain = false;
       this.#inUse++;
       return frame;
-    }
-    if (length > MAX_FRAME_BYTES || length < 0) {
-      throw new RangeError(`Cannot take a frame of ${length} bytes: it must have 0 to ${MAX_FRAME_BYTES}`);
     }
     this.#refusals++;
     return null;
@@ -111,8 +123,8 @@ export class FramePool implements FrameOwner {
 
   #grow(size: number): boolean {
     const stride = SLOT_BYTES[size];
-    const slots = SLOTS_PER_CHUNK[size];
-    if (this.#bytes + stride * slots > this.#maxBytes) return false;
+    const slots = Math.min(SLOTS_PER_CHUNK[size], Math.floor(this.#budget(size) / stride));
+    if (slots < 1) return false;
     const bytes = new Uint8Array(stride * slots);
     const view = new DataView(bytes.buffer);
     for (let i = slots - 1; i >= 0; i--) {
@@ -120,6 +132,17 @@ export class FramePool implements FrameOwner {
     }
     this.#bytes += stride * slots;
     this.#made += slots;
+    this.#slots[size] += slots;
     return true;
+  }
+
+  /** Bytes that frames of this size may still reserve: a half at a time, so that no burst of one size takes all at once. */
+  #budget(size: number): number {
+    let left = this.#maxBytes - this.#bytes;
+    if (this.#maxBytes < LEAST_SHARED_BYTES) return left;
+    for (let larger = size + 1; larger < SLOT_BYTES.length; larger++) {
+      left -= Math.max(0, SLOTS_SET_ASIDE[larger] - this.#slots[larger]) * SLOT_BYTES[larger];
+    }
+    return Math.min(left, Math.max(left / 2, SLOTS_SET_ASIDE[size] * SLOT_BYTES[size], SLOT_BYTES[size]));
   }
 }

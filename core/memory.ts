@@ -18,9 +18,9 @@
  * @module
  */
 import { GuestError } from "./errors.ts";
-import { hex, mapInvalid, MappedRegion, type MemoryRegion } from "./memory_region.ts";
+import { type DirtyLog, hex, mapInvalid, MappedRegion, type MemoryRegion } from "./memory_region.ts";
 
-export type { MappedRegion, MemoryRegion };
+export type { DirtyLog, MappedRegion, MemoryRegion };
 
 /** Views over one range of guest memory, for rings. */
 export interface MemoryWindow {
@@ -63,6 +63,14 @@ export class GuestMemory {
       }
     }
     this.regions = mapped;
+  }
+
+  /**
+   * Who is told of every write to the guest's memory that goes through this object or a descriptor chain, or null for
+   * nobody, which costs one comparison a write. Windows write behind its back: queues have a log of their own.
+   */
+  set dirtyLog(log: DirtyLog | null) {
+    for (const region of this.regions) region.dirtyLog = log;
   }
 
   /** The region in which `address` lies; GuestError `address-out-of-range` if there is none. */
@@ -121,6 +129,7 @@ export class GuestMemory {
   writeU8(address: number, value: number): void {
     const region = this.find(address);
     region.view.setUint8(address - region.guestAddress, value);
+    region.dirtyLog?.mark(address, 1);
   }
 
   /** Writes a le16; the address need not be aligned. */
@@ -129,6 +138,7 @@ export class GuestMemory {
     const offset = address - region.guestAddress;
     if (offset + 2 <= region.size) {
       region.view.setUint16(offset, value, true);
+      region.dirtyLog?.mark(address, 2);
       return;
     }
     this.check(address, 2);
@@ -142,6 +152,7 @@ export class GuestMemory {
     const offset = address - region.guestAddress;
     if (offset + 4 <= region.size) {
       region.view.setUint32(offset, value, true);
+      region.dirtyLog?.mark(address, 4);
       return;
     }
     this.check(address, 4);

@@ -16,6 +16,15 @@ export interface MemoryRegion {
   readonly bufferOffset: number;
 }
 
+/** Remembers which pages of the guest's memory this process has written, for a migration. */
+export interface DirtyLog {
+  /**
+   * These `lengthBytes` (at least 1) from `guestAddress` on have been written. Called after the write: whoever copies
+   * the page clears its mark first. Must not throw.
+   */
+  mark(guestAddress: number, lengthBytes: number): void;
+}
+
 if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
   throw new Error("Cannot work rings in place on a big-endian host: use a little-endian one");
 }
@@ -37,6 +46,8 @@ export class MappedRegion implements MemoryRegion {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Exactly the region, fast at any offset. */
   readonly view: DataView<ArrayBuffer>;
+  /** Told of every write through `copyIn`; null if nobody asks. Set by `GuestMemory`. */
+  dirtyLog: DirtyLog | null = null;
 
   /** Maps a region. @param region what to map; GuestError `memory-map-invalid` if it does not lie in its buffer. */
   constructor(region: MemoryRegion) {
@@ -77,10 +88,11 @@ export class MappedRegion implements MemoryRegion {
   copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
     if (length > SHORT_COPY) {
       this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
-      return;
+    } else {
+      const view = this.view;
+      for (let i = 0; i < length; i++) view.setUint8(offset + i, source[from + i]);
     }
-    const view = this.view;
-    for (let i = 0; i < length; i++) view.setUint8(offset + i, source[from + i]);
+    if (this.dirtyLog !== null && length > 0) this.dirtyLog.mark(this.guestAddress + offset, length);
   }
 }
 

@@ -29,7 +29,7 @@ import { GuestError } from "./errors.ts";
 import { EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, packedEventDue } from "./event_suppression.ts";
 import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
 import { IndirectTable, wideAddress } from "./indirect_table.ts";
-import type { GuestMemory } from "./memory.ts";
+import type { DirtyLog, GuestMemory } from "./memory.ts";
 import { AVAILABLE_1, countLists, FRESH_RING, packPosition, TURN, unpackPosition } from "./packed_ring.ts";
 import * as ringErrors from "./ring_errors.ts";
 import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
@@ -68,6 +68,10 @@ export class PackedVirtqueue implements Virtqueue {
   /** Lists put back and not popped again, and the slots that they take. */
   #unpopped = 0;
   #unpoppedSlots = 0;
+  /** Told of what is written into the ring and the device event suppression structure. */
+  #log: DirtyLog | null = null;
+  #logAddress = 0;
+  readonly #ringAddress: number;
 
   /**
    * Takes a queue over.
@@ -95,6 +99,7 @@ export class PackedVirtqueue implements Virtqueue {
     this.#ring16 = ring.u16;
     this.#driverEvent = memory.window(setup.driver, 4, 4).u32;
     this.#deviceEvent = memory.window(setup.device, 4, 4).u32;
+    this.#ringAddress = setup.descriptors;
     this.#since = size;
     this.#ledger = new BufferLedger(size);
     const position = unpackPosition(base, size);
@@ -113,6 +118,15 @@ export class PackedVirtqueue implements Virtqueue {
   /** Ring slots of the buffers that were popped and not pushed. */
   get inFlight(): number {
     return this.#inFlight;
+  }
+
+  /**
+   * Has every write to the ring told to `log`, or to nobody.
+   * @param deviceAddress where the device event suppression structure is to be logged, whatever its address
+   */
+  logTo(log: DirtyLog | null, deviceAddress: number): void {
+    this.#log = log;
+    this.#logAddress = deviceAddress;
   }
 
   /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
@@ -189,7 +203,10 @@ export class PackedVirtqueue implements Virtqueue {
     if (this.#first < 0) {
       this.#first = slot;
       this.#firstFlags = flags;
-    } else this.#ring16[(slot << 3) + 7] = flags;
+    } else {
+      this.#ring16[(slot << 3) + 7] = flags;
+      if (this.#log !== null) this.#log.mark(this.#ringAddress + slot * DESC_BYTES, DESC_BYTES);
+    }
     const after = slot + slots;
     if (after >= this.size) {
       this.#used = after - this.size;
@@ -205,6 +222,7 @@ export class PackedVirtqueue implements Virtqueue {
     const first = this.#first;
     if (first < 0) return false;
     Atomics.store(this.#ring16, (first << 3) + 7, this.#firstFlags);
+    if (this.#log !== null) this.#log.mark(this.#ringAddress + first * DESC_BYTES, DESC_BYTES);
     this.#first = -1;
     const event = Atomics.load(this.#driverEvent, 0);
     const since = Math.min(this.#since, this.size);
@@ -226,6 +244,7 @@ export class PackedVirtqueue implements Virtqueue {
       0,
       this.#eventIndex ? EVENT_DESC << 16 | wrap | slot : EVENT_ENABLE << 16,
     );
+    if (this.#log !== null) this.#log.mark(this.#logAddress, 4);
     if (this.#inFlight + this.#unpoppedSlots >= this.size) return false;
     return (Atomics.load(this.#ring16, (slot << 3) + 7) & TURN) === mark;
   }
@@ -233,6 +252,7 @@ export class PackedVirtqueue implements Virtqueue {
   /** Tells the driver that kicks are a waste. */
   disableKicks(): void {
     this.#deviceEvent[0] = EVENT_DISABLE << 16;
+    if (this.#log !== null) this.#log.mark(this.#logAddress, 4);
   }
 
   #look(): boolean {

@@ -6,9 +6,14 @@
  * frames says by `deadlineNs` when it wants to be flushed; `flushDue` asks the stage that is due first, and among equals
  * the one that armed first, and runs what it lets go through the stages *behind* it. The pipeline never looks at frames.
  *
- * Invariants: between calls both batches are empty; a frame is in one stage, or with the sink, or released.
- * Limits: the line does not branch; nothing is added after construction. A stage that throws ends the device: its frames
- * are where it left them, and no one can know which it had handed on.
+ * Invariants: between calls both batches are empty; a frame is in one stage, or with the sink, or released. A sink may throw
+ * (the guest's rings may be broken); it has taken every frame of the batch all the same.
+ *
+ * A stage that throws ends the line, and with it the device: no one can know which frames it had handed on, so that those
+ * of the batch at hand, and those that stages hold, are given up. No stage is called again; `push` and `negotiated` throw
+ * the same PluginError, all else does nothing, so that what is around can be closed in order.
+ *
+ * Limits: the line does not branch; nothing is added after construction.
  *
  * @module
  */
@@ -19,7 +24,7 @@ import type { Negotiated, Stage } from "./stage.ts";
 
 /** The end of a line: takes every frame of a batch and clears it. */
 export interface FrameSink {
-  /** Takes the frames; the batch is empty afterwards. */
+  /** Takes the frames; they are its own and the batch is empty afterwards, even if it throws. */
   accept(frames: FrameBatch, nowNs: number): void;
 }
 
@@ -37,7 +42,10 @@ export class Pipeline {
   readonly #sink: FrameSink;
   readonly #deadlinesNs: number[];
   readonly #armedAs: number[];
+  readonly #flushedIn: number[];
   #arms = 0;
+  #flushes = 0;
+  #failure: PluginError | null = null;
   #front = new FrameBatch();
   #back = new FrameBatch();
 
@@ -47,10 +55,20 @@ export class Pipeline {
     this.#sink = sink;
     this.#deadlinesNs = stages.map(() => Infinity);
     this.#armedAs = stages.map(() => 0);
+    this.#flushedIn = stages.map(() => 0);
   }
 
-  /** Runs the frames of `input` through all stages and clears it. Throws PluginError. */
+  /** What a stage threw that ended the line; null as long as none did. */
+  get failure(): PluginError | null {
+    return this.#failure;
+  }
+
+  /** Runs the frames of `input` through all stages and clears it. Throws PluginError, and what the sink throws. */
   push(input: FrameBatch, nowNs: number): void {
+    if (this.#failure !== null) {
+      input.releaseAll();
+      throw this.#failure;
+    }
     this.#run(0, input, nowNs);
   }
 
@@ -63,33 +81,36 @@ export class Pipeline {
     return first;
   }
 
-  /** Flushes the stages that are due, earliest first. True if there was one. Throws PluginError. */
+  /**
+   * Flushes the stages that are due, earliest first, each at most once. True if that changed anything: a stage that stays
+   * due and lets nothing go must not keep everybody awake. Throws PluginError, and what the sink throws.
+   */
   flushDue(nowNs: number): boolean {
     let did = false;
-    // Each stage is flushed at most once a round: one that stays due at once (interval 0) must not spin here.
-    for (let round = 0; round < this.#stages.length; round++) {
-      const due = this.#firstDue(nowNs);
-      if (due < 0) break;
-      this.#flush(due, nowNs, nowNs);
-      did = true;
+    const call = ++this.#flushes;
+    for (let due = this.#firstDue(nowNs, call); due >= 0; due = this.#firstDue(nowNs, call)) {
+      this.#flushedIn[due] = call;
+      if (this.#flush(due, nowNs, nowNs)) did = true;
     }
     return did;
   }
 
-  /** Lets go everything that is held, in order of the stages. Throws PluginError. */
+  /** Lets go everything that is held, in order of the stages. Throws PluginError, and what the sink throws. */
   drain(nowNs: number): void {
+    if (this.#failure !== null) return;
     for (let i = 0; i < this.#stages.length; i++) this.#flush(i, Infinity, nowNs);
   }
 
-  /** Tells every stage what the guest has agreed to. Throws PluginError. */
+  /** Tells every stage what the guest has agreed to. Throws PluginError, and what the sink throws. */
   negotiated(state: Negotiated, nowNs: number): void {
+    if (this.#failure !== null) throw this.#failure;
     for (let i = 0; i < this.#stages.length; i++) {
       const { name, stage } = this.#stages[i];
       const released = this.#front;
       try {
         stage.negotiated?.(state, released, nowNs);
       } catch (cause) {
-        throw new PluginError(name, "negotiated", cause);
+        throw this.#fail(name, "negotiated", cause);
       }
       this.#note(i);
       this.#run(i + 1, released, nowNs);
@@ -98,24 +119,26 @@ export class Pipeline {
 
   /** Tells every stage what offloads the guest asks for, before that is judged. Throws PluginError. */
   offloadsRequested(mask: FeatureSet): void {
+    if (this.#failure !== null) return;
     for (const { name, stage } of this.#stages) {
       try {
         stage.offloadsRequested?.(mask);
       } catch (cause) {
-        throw new PluginError(name, "offloadsRequested", cause);
+        throw this.#fail(name, "offloadsRequested", cause);
       }
     }
   }
 
   /** The guest is gone: releases what the stages hold and returns how many frames that were. Throws PluginError. */
   reset(): number {
+    if (this.#failure !== null) return 0;
     const held = this.#front;
     for (const { name, stage } of this.#stages) {
       try {
         if (stage.reset) stage.reset(held);
         else stage.flush?.(held, Infinity);
       } catch (cause) {
-        throw new PluginError(name, "reset", cause);
+        throw this.#fail(name, "reset", cause);
       }
     }
     const count = held.length;
@@ -124,11 +147,12 @@ export class Pipeline {
     return count;
   }
 
-  #firstDue(nowNs: number): number {
+  /** The stage that is due first of those not flushed in this `call`; -1 if there is none. */
+  #firstDue(nowNs: number, call: number): number {
     let due = -1;
     for (let i = 0; i < this.#stages.length; i++) {
       const deadline = this.#deadlinesNs[i];
-      if (deadline > nowNs) continue;
+      if (!(deadline <= nowNs) || this.#flushedIn[i] === call) continue;
       const earlier = due < 0 || deadline < this.#deadlinesNs[due] ||
         (deadline === this.#deadlinesNs[due] && this.#armedAs[i] < this.#armedAs[due]);
       if (earlier) due = i;
@@ -136,16 +160,18 @@ export class Pipeline {
     return due;
   }
 
-  #flush(index: number, dueNs: number, nowNs: number): void {
+  /** True if the stage let something go, or is due at another time now. */
+  #flush(index: number, dueNs: number, nowNs: number): boolean {
     const { name, stage } = this.#stages[index];
     const released = this.#front;
     try {
       stage.flush?.(released, dueNs);
     } catch (cause) {
-      throw new PluginError(name, "flush", cause);
+      throw this.#fail(name, "flush", cause);
     }
-    this.#note(index);
+    const moved = this.#note(index) || released.length > 0;
     this.#run(index + 1, released, nowNs);
+    return moved;
   }
 
   /** Runs `input` from stage `first` on to the sink. `input` may be the front batch. */
@@ -157,24 +183,42 @@ export class Pipeline {
       try {
         stage.process(from, to, nowNs);
       } catch (cause) {
-        throw new PluginError(this.#stages[i].name, "process", cause);
+        input.clear();
+        throw this.#fail(this.#stages[i].name, "process", cause);
       }
       from.clear();
       this.#note(i);
       from = to;
     }
-    if (from.length > 0) this.#sink.accept(from, nowNs);
-    from.clear();
+    try {
+      if (from.length > 0) this.#sink.accept(from, nowNs);
+    } finally {
+      from.clear();
+    }
   }
 
-  /** Remembers a stage's deadline and, where it has moved, that it armed last of all. */
-  #note(index: number): void {
-    const stage = this.#stages[index].stage;
-    if (stage.deadlineNs === undefined) return;
-    const deadline = stage.deadlineNs();
-    if (deadline !== this.#deadlinesNs[index]) {
-      this.#deadlinesNs[index] = deadline;
-      this.#armedAs[index] = ++this.#arms;
+  /** Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved. */
+  #note(index: number): boolean {
+    const { name, stage } = this.#stages[index];
+    if (stage.deadlineNs === undefined) return false;
+    let deadline: number;
+    try {
+      deadline = stage.deadlineNs();
+    } catch (cause) {
+      throw this.#fail(name, "deadlineNs", cause);
     }
+    if (deadline === this.#deadlinesNs[index]) return false;
+    this.#deadlinesNs[index] = deadline;
+    this.#armedAs[index] = ++this.#arms;
+    return true;
+  }
+
+  /** Ends the line. */
+  #fail(plugin: string, hook: string, cause: unknown): PluginError {
+    this.#failure = new PluginError(plugin, hook, cause);
+    this.#front.clear();
+    this.#back.clear();
+    this.#deadlinesNs.fill(Infinity);
+    return this.#failure;
   }
 }

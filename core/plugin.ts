@@ -55,6 +55,12 @@ export interface TransportContext {
   shared<T>(key: string, make: () => T): T;
   /** Wakes the reactor: something can be done. */
   wake(): void;
+  /**
+   * Turns the reactor whenever this file descriptor becomes readable or writable, or its other side closes. It says so once
+   * (edge-triggered): read and write until there is no more. Dispose of the watch before the descriptor is closed.
+   * Throws HostError if the descriptor cannot be watched, or the machine runs by a virtual clock.
+   */
+  watch(descriptor: number): Disposable;
   /** Makes these counters readable from outside, live. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T): T;
   /** Builds the transport that this one wraps, from its own part of the configuration. */

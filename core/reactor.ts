@@ -7,34 +7,44 @@
  * reactor sleeps until then or until `wake`. Timers of this runtime are coarse (2 ms), so the last stretch before a deadline
  * is spent turning over the event loop instead; signals and console keep working.
  *
- * Invariants: nobody but the reactor reads the clock; a member is never polled from within a poll.
+ * Invariants: nobody but the reactor reads the clock; a member is never polled from within a poll. A manual clock that does
+ * not get on, because somebody always has more to do or is always due, is an error and not a hang.
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import { type Clock, ManualClock } from "./clock.ts";
 import type { Pollable } from "./transport.ts";
+import { CoarseWaiter, eventLoopTurn, type Waiter } from "./waiter.ts";
 
 /** Rounds between two turns of the event loop while there is work. */
 const ROUNDS_PER_TURN = 32;
-/** Deadlines closer than this are waited for awake. */
-const COARSE_TIMER_NS = 2_500_000;
-/** Longest sleep, in ms: setTimeout takes 31 bits. */
-const LONGEST_SLEEP_MS = 60_000;
 /** Rounds at one moment of a manual clock after which somebody must be spinning. */
-const MOST_ROUNDS = 10_000_000;
+const MOST_ROUNDS = 2_000_000;
 
 /** Turns pollable members, in real time or by a manual clock. */
 export class Reactor {
   /** What it tells the time by. */
   readonly clock: Clock;
   readonly #members: Pollable[] = [];
+  #waiter: Waiter = new CoarseWaiter();
   #woken = false;
-  #wakeUp: (() => void) | null = null;
 
-  /** A reactor without members. @param clock what to tell the time by */
+  /** A reactor without members that sleeps by the runtime's timers. @param clock what to tell the time by */
   constructor(clock: Clock) {
     this.clock = clock;
+  }
+
+  /** How it sleeps. */
+  get waiter(): Waiter {
+    return this.#waiter;
+  }
+
+  /** Sleeps by another waiter from now on, and ends the present sleep. Whoever made the waiters disposes of them. */
+  set waiter(waiter: Waiter) {
+    const before = this.#waiter;
+    this.#waiter = waiter;
+    this.#woken = true;
+    before.wake();
   }
 
   /** Adds a member; it is polled after those that are there. */
@@ -45,7 +55,7 @@ export class Reactor {
   /** Ends a sleep: there is work. May be called from anywhere, also from within a poll. */
   wake(): void {
     this.#woken = true;
-    this.#wakeUp?.();
+    this.#waiter.wake();
   }
 
   /** One round. True if anybody did something. */
@@ -66,37 +76,52 @@ export class Reactor {
     return first;
   }
 
-  /** Rounds until nobody does anything, without moving the clock. Throws Error if that takes ten million rounds. */
+  /** Rounds until nobody does anything, without moving the clock. Throws Error if that takes two million rounds. */
   settle(): void {
-    for (let rounds = 0; this.turn(); rounds++) {
-      if (rounds > MOST_ROUNDS) {
-        throw new Error(`The machine does not settle: ${rounds} rounds at one moment`);
-      }
-    }
+    for (let rounds = 1; this.turn(); rounds++) if (rounds >= MOST_ROUNDS) throw this.#spinning();
   }
 
   /**
    * Moves a manual clock to `nowNs`, stopping at every deadline on the way: what is due at a moment happens at that moment,
-   * and what is due at `nowNs` has happened when this returns. Throws TypeError with another clock.
+   * and what is due at `nowNs` has happened when this returns. A time that has passed only settles. Throws TypeError with
+   * another clock, RangeError for a time that is not finite, and Error after two million rounds at one moment.
    */
   advanceTo(nowNs: number): void {
     const clock = this.#manualClock();
-    this.settle();
-    for (let due = this.deadlineNs(); due <= nowNs; due = this.deadlineNs()) {
-      clock.advanceTo(Math.max(due, clock.nowNs()));
-      this.settle();
+    if (!Number.isFinite(nowNs)) {
+      throw new RangeError(`Cannot advance to ${nowNs} ns: the time must be finite`);
     }
-    if (nowNs > clock.nowNs()) clock.advanceTo(nowNs);
+    const endNs = Math.max(nowNs, clock.nowNs());
+    let rounds = 0;
+    for (;;) {
+      if (++rounds > MOST_ROUNDS) throw this.#spinning();
+      if (this.turn()) continue;
+      const due = this.deadlineNs();
+      if (!(due <= endNs)) break;
+      if (due > clock.nowNs()) {
+        clock.advanceTo(due);
+        rounds = 0;
+      }
+    }
+    clock.advanceTo(endNs);
   }
 
-  /** Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn now and then. */
+  /**
+   * Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn now and then.
+   * Rejects with TypeError with another clock, with Error after two million rounds at one moment.
+   */
   async runToEnd(signal?: AbortSignal): Promise<void> {
     const clock = this.#manualClock();
+    let atThisMoment = 0;
     for (let rounds = 1; signal?.aborted !== true; rounds++) {
+      if (++atThisMoment > MOST_ROUNDS) throw this.#spinning();
       if (!this.turn()) {
         const due = this.deadlineNs();
         if (due === Infinity) return;
-        if (due > clock.nowNs()) clock.advanceTo(due);
+        if (due > clock.nowNs()) {
+          clock.advanceTo(due);
+          atThisMoment = 0;
+        }
       }
       if (rounds % 1024 === 0) await eventLoopTurn();
     }
@@ -109,38 +134,26 @@ export class Reactor {
     try {
       for (let rounds = 1; !signal.aborted; rounds++) {
         this.#woken = false;
-        if (this.turn()) {
-          if (rounds % ROUNDS_PER_TURN === 0) await eventLoopTurn();
-          continue;
-        }
-        const due = this.deadlineNs();
-        if (due === Infinity && isOver()) return;
-        const leftNs = due - this.clock.nowNs();
-        if (leftNs < COARSE_TIMER_NS) await eventLoopTurn();
-        else if (!this.#woken) await this.#sleep(leftNs - COARSE_TIMER_NS);
+        if (rounds % ROUNDS_PER_TURN === 0) await eventLoopTurn();
+        if (this.turn()) continue;
+        const dueNs = this.deadlineNs();
+        if (dueNs === Infinity && isOver()) return;
+        if (!this.#woken) await this.#waiter.wait(dueNs, this.clock.nowNs());
       }
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
   }
 
-  #sleep(forNs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => this.#wakeUp?.(), Math.min(forNs / 1e6, LONGEST_SLEEP_MS));
-      this.#wakeUp = () => {
-        this.#wakeUp = null;
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+  #spinning(): Error {
+    const nowNs = this.clock.nowNs();
+    return new Error(
+      `The machine does not settle: after ${MOST_ROUNDS} rounds at ${nowNs} ns there is still something to do`,
+    );
   }
 
   #manualClock(): ManualClock {
     if (this.clock instanceof ManualClock) return this.clock;
     throw new TypeError("Cannot move the machine's clock: it was not built with a manual one");
   }
-}
-
-function eventLoopTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

@@ -33,7 +33,7 @@ import { GuestError } from "./errors.ts";
 import { splitEventDue } from "./event_suppression.ts";
 import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
 import { IndirectTable, wideAddress } from "./indirect_table.ts";
-import type { GuestMemory } from "./memory.ts";
+import type { DirtyLog, GuestMemory } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
 
@@ -67,6 +67,9 @@ export class SplitVirtqueue implements Virtqueue {
   #returnable = 0;
   /** Chains put back and not popped again. */
   #unpopped = 0;
+  /** Told of what is written into the used ring, by where the ring is said to lie. */
+  #log: DirtyLog | null = null;
+  #logAddress = 0;
 
   /**
    * Takes a queue over. The used index is read from guest memory: the ring may have been in use before.
@@ -125,6 +128,15 @@ export class SplitVirtqueue implements Virtqueue {
   /** Chains that were popped and not pushed. */
   get inFlight(): number {
     return (this.#next - this.#usedIndex) & 0xffff;
+  }
+
+  /**
+   * Has every write to the used ring told to `log`, or to nobody.
+   * @param usedAddress where the ring is to be logged, whatever its address (vhost-user may give another one)
+   */
+  logTo(log: DirtyLog | null, usedAddress: number): void {
+    this.#log = log;
+    this.#logAddress = usedAddress;
   }
 
   /** Takes the next available chain into `chain`; false if there is none. GuestError for a broken ring or chain. */
@@ -186,6 +198,7 @@ export class SplitVirtqueue implements Virtqueue {
     const used = this.#usedIndex;
     if (used === this.#published) return false;
     Atomics.store(this.#used, INDEX, used);
+    if (this.#log !== null) this.#logUsed(this.#published, used);
     this.#published = used;
     if (!this.#eventIndex) return (Atomics.load(this.#available, FLAGS) & NO_INTERRUPT) === 0;
     const event = Atomics.load(this.#available, this.#usedEvent);
@@ -199,12 +212,29 @@ export class SplitVirtqueue implements Virtqueue {
     const waited = (this.#next + this.#unpopped) & 0xffff;
     if (this.#eventIndex) Atomics.store(this.#used, this.#availEvent, waited);
     else Atomics.store(this.#used, FLAGS, 0);
+    if (this.#log !== null) {
+      this.#log.mark(this.#logAddress + 2 * (this.#eventIndex ? this.#availEvent : FLAGS), 2);
+    }
     return Atomics.load(this.#available, INDEX) !== waited;
   }
 
   /** Tells the driver that kicks are a waste. With EVENT_IDX there is nothing to say: the event stays in the past. */
   disableKicks(): void {
-    if (!this.#eventIndex) this.#used[FLAGS] = NO_NOTIFY;
+    if (this.#eventIndex) return;
+    this.#used[FLAGS] = NO_NOTIFY;
+    if (this.#log !== null) this.#log.mark(this.#logAddress, 2);
+  }
+
+  /** Logs the used elements from index `from` to before `to`, and the index. */
+  #logUsed(from: number, to: number): void {
+    const log = this.#log!;
+    const ring = this.#logAddress + 4;
+    const first = from & this.#mask;
+    const count = (to - from) & 0xffff;
+    const straight = Math.min(count, this.size - first);
+    log.mark(ring + 8 * first, 8 * straight);
+    if (straight < count) log.mark(ring, 8 * (count - straight));
+    log.mark(this.#logAddress + 2, 2);
   }
 
   /** Loads the driver's index. False if nothing has been added. */

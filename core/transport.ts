@@ -14,6 +14,20 @@ export interface Pollable {
   deadlineNs(): number;
 }
 
+/** What may be delivered to a guest that is still to be checksummed or segmented. */
+export interface GuestAccepts {
+  /** Frames with a partial checksum (NEEDS_CSUM). */
+  readonly checksum: boolean;
+  /** Large TCP frames over IPv4. */
+  readonly tso4: boolean;
+  /** Large TCP frames over IPv6. */
+  readonly tso6: boolean;
+  /** Large TCP frames with ECN. */
+  readonly ecn: boolean;
+  /** Large UDP frames, over IPv4 and IPv6. */
+  readonly uso: boolean;
+}
+
 /**
  * Moves Ethernet frames to and from a network. The data plane: never asynchronous, never throws per frame.
  * A transport may also be {@linkcode Pollable}, if it has work of its own.
@@ -32,6 +46,11 @@ export interface FrameTransport extends Disposable {
    * who offers them again: back-pressure without loss.
    */
   send(batch: FrameBatch, queue: number, nowNs: number): number;
+  /**
+   * The guest accepts this from now on; nothing while there is no guest. A network that can finish frames itself does so
+   * for what the guest does not accept.
+   */
+  guestAccepts?(accepts: GuestAccepts): void;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */
   deadlineNs?(): number;
   /** Has it delivered all that it will ever deliver, as a capture has at its end? */

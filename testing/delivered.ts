@@ -3,11 +3,10 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import type { NetHeader } from "../core/frame.ts";
 import type { FramePool } from "../core/frame_pool.ts";
+import type { NetHeaderFields as HeaderFields } from "../transports/loopback.ts";
 
-/** The fields of the virtio-net header that travel with a frame. */
-export type HeaderFields = Omit<NetHeader, "clear" | "copyFrom">;
+export type { HeaderFields };
 
 /** A frame that has come out. */
 export interface Delivered {
@@ -54,6 +53,8 @@ export function headerFields(header: Readonly<HeaderFields>): HeaderFields {
 export function assertPoolWhole(pool: FramePool | { readonly pool: FramePool }): void {
   const { inUse } = "pool" in pool ? pool.pool : pool;
   if (inUse !== 0) {
-    throw new AssertionError(`${inUse} frames are not back in the pool: a stage must push on, hold or release each`);
+    throw new AssertionError(
+      `${inUse} frames are not back in the pool: a stage must push on, hold or release each`,
+    );
   }
 }

@@ -46,7 +46,10 @@ export interface IpFields extends LinkFields {
 export function addressesOf(fields: IpFields): [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>] {
   const { source = "10.0.0.1" } = fields;
   const destination = fields.destination ?? (isIpv6Text(source) ? "fd00::2" : "10.0.0.2");
-  const addresses: [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>] = [ipBytes(source), ipBytes(destination)];
+  const addresses: [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>] = [
+    ipBytes(source),
+    ipBytes(destination),
+  ];
   if (addresses[0].length !== addresses[1].length) {
     throw new RangeError(`Cannot send from ${source} to ${destination}: both must be of one family`);
   }

@@ -18,7 +18,7 @@ import type { Machine } from "../config/machine.ts";
 import type { WrittenPart } from "../config/types.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { RuleBook, VerdictLog } from "../core/stage.ts";
-import type { CablePort } from "../transports/loopback/mod.ts";
+import type { CablePort } from "../transports/loopback.ts";
 import type { GuestOptionsInput, LoopbackDriver, SoftwareGuest } from "../transports/loopback_driver/mod.ts";
 import {
   assertPoolWhole,
@@ -84,7 +84,13 @@ export class MachineBench implements AsyncDisposable {
     this.port = network as CablePort;
     hooks.onPacket = (packet) => {
       const { queue, bytes } = packet;
-      this.out.push({ atNs: this.nowNs, header: headerFields(packet), bytes: bytes.slice(), queue, number: 0 });
+      this.out.push({
+        atNs: this.nowNs,
+        header: headerFields(packet),
+        bytes: bytes.slice(),
+        queue,
+        number: 0,
+      });
     };
     this.port.tap((frame, atNs) => {
       const { queue, number } = frame;
@@ -149,7 +155,9 @@ export class MachineBench implements AsyncDisposable {
   feedBatch(sources: Iterable<FrameSource>, { header = {} }: Pick<FrameFacts, "header"> = {}): void {
     for (const source of sources) {
       if (!this.port.inject(bytesOf(source), header)) {
-        throw new RangeError("Cannot inject another frame: the port's queue is full, or the pool at its limit");
+        throw new RangeError(
+          "Cannot inject another frame: the port's queue is full, or the pool at its limit",
+        );
       }
     }
     this.settle();

@@ -3,7 +3,7 @@
  *
  * A test of a stage takes a bench, feeds it packets, moves the time, and looks at what came out:
  *
- * ```ts no-check
+ * ```ts ignore
  * import { StageBench, tcp } from "@deno-virtio/deno-virtio/testing";
  * import { assertEquals } from "@std/assert";
  * import dropEvery from "./drop_every.ts";
@@ -81,8 +81,29 @@ export {
 } from "./tcp_packet.ts";
 export { TcpStream } from "./tcp_stream.ts";
 export { type Verdict, VerdictList } from "./verdict_list.ts";
+export { type NetHeaderFields } from "../wire/virtio_net_header.ts";
 export { ManualClock } from "../core/clock.ts";
 export { FeatureSet } from "../core/features.ts";
 export { FramePool } from "../core/frame_pool.ts";
-export { LoopbackCable } from "../transports/loopback/mod.ts";
-export { SoftwareGuest } from "../transports/loopback_driver/mod.ts";
+export {
+  type CableEnd,
+  CablePort,
+  type CablePortCounters,
+  type CablePortSettings,
+  type CableTap,
+  LoopbackCable,
+} from "../transports/loopback.ts";
+export type { ConfigSource } from "../transports/loopback_driver/net_control.ts";
+export {
+  BufferList,
+  type ControlCommand,
+  type DriverRing,
+  type GuestCounters,
+  type GuestHooks,
+  type GuestOptionsInput,
+  NetControl,
+  type PacketHash,
+  ReceivedPacket,
+  type ReceiveMode,
+  SoftwareGuest,
+} from "../transports/loopback_driver/mod.ts";

@@ -93,7 +93,9 @@ export function parseTcp(frame: Uint8Array): ParsedTcp {
     require(frame.length >= ipAt + 4, "it ends in a VLAN tag");
     vlans.push(view.getUint16(ipAt) & 0xfff);
   }
-  const ip = view.getUint16(ipAt - 2) === 0x0800 ? parseIpv4(frame, view, ipAt) : parseIpv6(frame, view, ipAt);
+  const ip = view.getUint16(ipAt - 2) === 0x0800
+    ? parseIpv4(frame, view, ipAt)
+    : parseIpv6(frame, view, ipAt);
   const { tcpAt, end, addresses, ...ipFields } = ip;
   require(end >= tcpAt + 20 && end <= frame.length, "the IP length does not fit");
   const dataOffset = view.getUint8(tcpAt + 12) >>> 4;

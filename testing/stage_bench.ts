@@ -132,7 +132,12 @@ export class StageBench implements Disposable {
    * @param source its bytes, copied
    */
   feed(source: FrameSource, facts: FrameFacts = {}): void {
-    this.#batch.push(this.frame(source, facts));
+    this.feedFrame(this.frame(source, facts));
+  }
+
+  /** Feeds a frame that `frame` has made, all its pieces; it is the stages' from then on. */
+  feedFrame(frame: Frame): void {
+    this.#batch.push(frame);
     this.pipeline.push(this.#batch, this.clock.nowNs());
   }
 
@@ -240,7 +245,9 @@ function completed(plugin: OffloadPlugin<any>, options: unknown): unknown {
   }
   if (result.issues === undefined) return result.value;
   const issues = result.issues.map(({ message, path = [] }) =>
-    `${path.map((key) => typeof key === "object" ? key.key : key).map(String).join(".") || "options"}: ${message}`
+    `${
+      path.map((key) => typeof key === "object" ? key.key : key).map(String).join(".") || "options"
+    }: ${message}`
   );
   throw new TypeError(`Cannot bench "${plugin.name}": ${issues.join("; ")}`);
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { internetSum, pseudoHeaderSum } from "./internet_sum.ts";
-import { addressesOf, ipFrame, type IpFields } from "./ip_packet.ts";
+import { addressesOf, type IpFields, ipFrame } from "./ip_packet.ts";
 
 /** TCP flags by name (RFC 9293, section 3.1; AE: RFC 9768). */
 export const TCP_FLAGS = {

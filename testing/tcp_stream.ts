@@ -20,7 +20,7 @@ export class TcpStream {
   readonly #fields: TcpFields;
   #seq: number;
 
-  /** @param fields what all segments have in common, and the first sequence number (default 1000) */
+  /** Starts at the first sequence number. @param fields what all segments have in common, and the first sequence number (default 1000) */
   constructor(fields: TcpFields = {}) {
     this.#fields = fields;
     this.#seq = fields.seq ?? 1000;

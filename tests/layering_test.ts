@@ -36,9 +36,8 @@ function partOf(path: string): string {
 
 function importsOf({ text }: Source): string[] {
   const code = text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
-  return [...code.matchAll(/(?:^|\n)\s*(?:import|export)\b[^;"']*?["']([^"']+)["']/g)].map((match) =>
-    match[1]
-  );
+  const specifier = /(?:^|\n)\s*(?:(?:import|export)\b[^;"']*?\bfrom|import)\s*["']([^"']+)["']/g;
+  return [...code.matchAll(specifier)].map((match) => match[1]);
 }
 
 function violations(sources: readonly Source[]): string[] {

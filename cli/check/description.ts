@@ -2,19 +2,22 @@
  * What a configuration would be, as one value: what `check --json` prints, and what the text is made from.
  * @module
  */
+import { isPlainObject } from "../../config/plain.ts";
+import type { PluginKind } from "../../config/plugin_shape.ts";
+import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
 import type { Machine } from "../../config/machine.ts";
 import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
 import type { Direction } from "../../core/stage.ts";
 import { featureName } from "../../wire/net_features.ts";
-import { formatMac } from "../../wire/ethernet.ts";
+import { describeOptions } from "../plugins/describe.ts";
 import type { Permissions } from "./permissions.ts";
 
 /** A plugin and its options, complete. */
 export interface PartDescription {
   /** The plugin's name. */
   readonly use: string;
-  /** Its options, as far as they can be shown. */
-  readonly options: unknown;
+  /** Its options as written, completed by the defaults that are known. */
+  readonly options: Readonly<Record<string, unknown>>;
 }
 
 /** A device. */
@@ -56,10 +59,15 @@ export interface ConfigDescription {
 /** Describes a configuration that was built. */
 export function describeConfig(
   file: string,
+  written: unknown,
   config: ResolvedConfig,
   machine: Machine,
   closed: readonly string[],
 ): Omit<ConfigDescription, "permissions"> {
+  const part = (resolved: ResolvedPart): PartDescription => ({
+    use: resolved.plugin.name,
+    options: optionsOf(resolved, written),
+  });
   const devices = config.devices.map((resolved, i): DeviceDescription => {
     const { device } = machine.devices[i];
     const network = resolved.network;
@@ -84,17 +92,31 @@ export function describeConfig(
   return { file, name, clock, frameMemoryBytes, devices };
 }
 
-function part({ plugin, options }: ResolvedPart): PartDescription {
-  return { use: plugin.name, options: showable(options) };
+/** The keys of an entry that are not its plugin's options. */
+const OWN_KEYS: Readonly<Record<PluginKind, readonly string[]>> = {
+  device: ["use", ...DEVICE_KEYS],
+  driver: ["use"],
+  network: ["use"],
+  offload: ["use", ...OFFLOAD_KEYS],
+};
+
+/** The options of a part as people write them, completed by the defaults: what the plugin makes of them is its own affair. */
+function optionsOf({ plugin, path }: ResolvedPart, written: unknown): Record<string, unknown> {
+  const defaults = describeOptions(plugin).filter((option) => option.default !== undefined)
+    .map((option) => [option.name, option.default]);
+  const entry = valueAt(written, path);
+  const given = isPlainObject(entry)
+    ? Object.entries(entry).filter(([key]) => !OWN_KEYS[plugin.kind].includes(key))
+    : [];
+  return Object.fromEntries([...defaults, ...given]);
 }
 
-/** Options may be anything that a plugin's schema makes of what was written. */
-function showable(value: unknown, depth = 0): unknown {
-  if (value instanceof Uint8Array) return value.length === 6 ? formatMac(value) : `${value.length} bytes`;
-  if (Array.isArray(value)) return depth > 4 ? "…" : value.map((item) => showable(item, depth + 1));
-  if (typeof value === "bigint" || typeof value === "symbol") return String(value);
-  if (typeof value === "function") return "a function";
-  if (typeof value !== "object" || value === null) return value;
-  if (depth > 4) return "…";
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, showable(item, depth + 1)]));
+/** The value at a path such as `$.devices[0].network`. */
+function valueAt(root: unknown, path: string): unknown {
+  let value = root;
+  for (const [, name, index] of path.matchAll(/\.(\w+)|\[(\d+)\]/g)) {
+    if (index !== undefined) value = Array.isArray(value) ? value[Number(index)] : undefined;
+    else value = isPlainObject(value) ? value[name] : undefined;
+  }
+  return value;
 }

@@ -13,8 +13,10 @@ const COLUMN = 14;
 export function checkReport(description: ConfigDescription, io: Io): string {
   const { bold, cyan, green } = styleFor(io);
   const { file, name, clock, devices, frameMemoryBytes, permissions } = description;
-  const time = clock === "system" ? "in real time" : "in the time of its captures";
-  const facts = `${plural(devices.length, "device")}, ${time}, ${count(frameMemoryBytes / 2 ** 20)} MiB for frames`;
+  const time = clock === "system" ? "in real time" : "in virtual time";
+  const facts = `${plural(devices.length, "device")}, ${time}, ${
+    count(frameMemoryBytes / 2 ** 20)
+  } MiB for frames`;
   let text = `${green("Good:")} ${file}\n${bold(name)}: ${facts}\n`;
   for (const device of devices) text += `\n${deviceText(device, io)}`;
   text += `\n${bold("Run it with")}\n`;
@@ -38,7 +40,9 @@ function deviceText(device: DeviceDescription, io: Io): string {
   text += stagesText("to guest", toGuest, line) + stagesText("from guest", fromGuest, line);
   text += line("queues", queuesText(device.queueSizes));
   const offers = device.features.join(", ");
-  const sure = device.networkClosed ? "; and more, if the network takes unfinished frames (it was not opened)" : "";
+  const sure = device.networkClosed
+    ? "; and more, if the network takes unfinished frames (it was not opened)"
+    : "";
   return text + line("offers", offers + sure);
 }
 
@@ -56,11 +60,11 @@ function partText({ use, options }: PartDescription): string {
   return shown === "none" ? use : `${use}: ${shown}`;
 }
 
-function optionsText(options: unknown): string {
-  if (typeof options !== "object" || options === null) return "none";
-  const known = Object.entries(options).filter(([, value]) => value !== undefined);
-  if (known.length === 0) return "none";
-  return known.map(([key, value]) => `${key} ${typeof value === "string" ? value : JSON.stringify(value)}`).join(", ");
+function optionsText(options: Readonly<Record<string, unknown>>): string {
+  const entries = Object.entries(options);
+  if (entries.length === 0) return "none";
+  return entries.map(([key, value]) => `${key} ${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(", ");
 }
 
 /** Equal neighbours in one: `2 of 1024, 64`. */

@@ -28,7 +28,9 @@ export function reportFailure(error: unknown, io: Io, debug: boolean): number {
     io.err(`Try "deno-virtio ${command}--help".\n`);
   } else if (error instanceof ConfigError) {
     const { issues } = error;
-    print(issues.length === 1 ? error.message : `the configuration cannot be used\n${indented(error.message)}`);
+    print(
+      issues.length === 1 ? error.message : `the configuration cannot be used\n${indented(error.message)}`,
+    );
   } else if (isExpected(error)) {
     print(error.message);
   } else if (isPermission(error)) {

@@ -68,7 +68,11 @@ function environment(variable: string): string | undefined {
 
 const encoder = new TextEncoder();
 
-function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string, onClosed: "fail" | "ignore"): void {
+function writeAll(
+  stream: { writeSync(bytes: Uint8Array): number },
+  text: string,
+  onClosed: "fail" | "ignore",
+): void {
   const bytes = encoder.encode(text);
   try {
     for (let at = 0; at < bytes.length;) at += stream.writeSync(bytes.subarray(at));

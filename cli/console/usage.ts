@@ -139,9 +139,12 @@ export function parseCommand(usage: CommandUsage, args: readonly string[], io: I
     if (parsed[name] === "") fail(`--${name} needs a value: write --${name} ${valueName(options, name)}`);
   }
   const operands = parsed._.map(String);
-  if (operands.length < usage.least) fail(`Missing ${usage.operands.split(" ")[operands.length]}`);
+  const whole = `write "${usage.name} ${usage.operands}"`;
+  if (operands.length < usage.least) {
+    fail(`${usage.operands.split(" ")[operands.length]} is missing; ${whole}`);
+  }
   if (operands.length > usage.most) {
-    fail(`"${operands[usage.most]}" is one word too many; write "${usage.name} ${usage.operands}"`);
+    fail(`"${operands[usage.most]}" is one word too many; ${whole}`);
   }
   return new ParsedArgs(usage.name, parsed, operands);
 }

@@ -13,7 +13,8 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   too_short: "Passed: shorter than its headers",
   bad_version: "Passed: the version is not what the EtherType says",
   ip_options: "Flow flushed, passed: IPv4 options",
-  extension_header: "All units between the two addresses flushed, passed: IPv6 extension headers hide the ports",
+  extension_header:
+    "All units between the two addresses flushed, passed: IPv6 extension headers hide the ports",
   fragment: "All units between the two addresses flushed, passed: a fragment",
   bad_length: "Flow flushed, passed: the IP length is shorter than the headers or longer than the frame",
   bad_data_offset: "Flow flushed, passed: the data offset is below 5 or beyond the segment",
@@ -29,9 +30,11 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   tcp_options: "Flow flushed, passed: TCP options other than the timestamp block",
   traits_differ: "Unit flushed, another opened: DSCP, traffic class, flow label, IP ECN or DF differ",
   tcp_ecn_differs: "Unit flushed, another opened: ECE, CWR or AE differ",
-  ecn_not_negotiated: "Unit flushed, another opened: ECN is in use and the guest does not take merged packets with it",
+  ecn_not_negotiated:
+    "Unit flushed, another opened: ECN is in use and the guest does not take merged packets with it",
   mac_differs: "Unit flushed, another opened: MAC addresses differ",
-  timestamp_option_differs: "Unit flushed, another opened: one has the timestamp option and the other has not",
+  timestamp_option_differs:
+    "Unit flushed, another opened: one has the timestamp option and the other has not",
   out_of_order: "Unit flushed, passed: not the next byte (gap, overlap, retransmission)",
   ack_older: "Unit flushed, passed: acknowledges less than the unit",
   timestamp_older: "Unit flushed, passed: the timestamp or its echo goes back",

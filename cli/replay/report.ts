@@ -30,7 +30,9 @@ export function replayReport(summary: ReplaySummary, io: Io): string {
     leftOutText(summary, io),
     troubleText(summary, io),
   ];
-  return parts.filter((part) => part !== "").map((part) => part.replace(/^(\w.*)\n/, (_, line) => `${bold(line)}\n`))
+  return parts.filter((part) => part !== "").map((part) =>
+    part.replace(/^(\w.*)\n/, (_, line) => `${bold(line)}\n`)
+  )
     .join("\n");
 }
 
@@ -44,7 +46,7 @@ export function headText({ capture, guest, rules, intervalUs, pace }: ReplaySumm
   return [
     `${capture.file} (${facts.join(", ")})`,
     ...wrap(`Guest ${guest.mac}, chosen ${guest.chosen}: ${share}`, io.columns),
-    `Rules "${rules}", interval ${intervalUs} us, ${held}`,
+    ...wrap(`Rules "${rules}", interval ${intervalUs} us, ${held}`, io.columns),
     "",
   ].join("\n");
 }
@@ -53,9 +55,13 @@ export function headText({ capture, guest, rules, intervalUs, pace }: ReplaySumm
 export function factorText({ coalescingFactor, input, output }: ReplaySummary, io: Io): string {
   const { bold, green } = styleFor(io);
   if (coalescingFactor === null) return "No TCP data came in: there was nothing to coalesce.\n";
-  const factor = green(bold(coalescingFactor.toFixed(1)));
+  const factor = coalescingFactor.toFixed(1);
   const segments = plural(input.dataSegments, "TCP segment");
-  return `  Coalescing factor ${factor}: ${segments} with data in ${plural(output.dataPackets, "packet")}.\n`;
+  const text = `Coalescing factor ${factor}: ${segments} with data in ${
+    plural(output.dataPackets, "packet")
+  }.`;
+  const lines = wrap(text, io.columns - 2).map((line) => `  ${line}\n`).join("");
+  return lines.replace(`factor ${factor}`, `factor ${green(bold(factor))}`);
 }
 
 /** How many packets hold how many segments, as bars. */
@@ -70,9 +76,10 @@ export function segmentsText({ output }: ReplaySummary, io: Io): string {
   const barWidth = Math.min(io.columns - labelWidth - numberWidth - 6, 48);
   const lines = groups.map(({ packets }, i) => {
     const number = count(packets).padStart(numberWidth);
-    return `  ${labels[i].padStart(labelWidth)}  ${number}  ${cyan(bar(packets, most, barWidth, io))}`.trimEnd();
+    return `  ${labels[i].padStart(labelWidth)}  ${number}  ${cyan(bar(packets, most, barWidth, io))}`
+      .trimEnd();
   });
-  return `Segments in a packet with data, and how many such packets the guest got\n${lines.join("\n")}\n`;
+  return `Packets with TCP data, by the segments in them\n${lines.join("\n")}\n`;
 }
 
 /** Which rules decided how often. */
@@ -89,7 +96,7 @@ export function reasonsText({ reasons }: ReplaySummary, io: Io): string {
   const indent = 2 + widths[0] + 2 + widths[1] + 2 + widths[2] + 2;
   // A narrow terminal gets the meaning on lines of its own.
   const beside = io.columns - indent >= 30;
-  let text = "Why: frames by the rule that decided\n";
+  let text = "Why, by rule (a unit is a packet in the making)\n";
   rows.forEach(({ frames, rule, name }, i) => {
     const head = `  ${frames.padStart(widths[0])}  ${rule.padEnd(widths[1])}  ${name.padEnd(widths[2])}  `;
     const margin = beside ? indent : 2 + widths[0] + 2;
@@ -103,10 +110,13 @@ export function reasonsText({ reasons }: ReplaySummary, io: Io): string {
 /** What the guest did not get. */
 export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io): string {
   const numbers = snappedNumbers.slice(0, MOST_LISTED).join(", ");
-  const more = leftOut.snapped > MOST_LISTED ? ", …" : "";
+  const more = leftOut.snapped > MOST_LISTED ? " and more" : "";
   const rows: [number, string][] = [
     [leftOut.notForGuest, "not sent to the guest"],
-    [leftOut.snapped, `not wholly in the capture (number ${numbers}${more}); record with a larger snap length`],
+    [
+      leftOut.snapped,
+      `not wholly in the capture (number ${numbers}${more}); record with a larger snap length`,
+    ],
     [leftOut.otherLinkType, "no Ethernet"],
     [leftOut.tooLong, "too long for a frame"],
     [leftOut.tooShort, "shorter than an Ethernet header"],
@@ -117,7 +127,10 @@ export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io):
   const width = Math.max(...shown.map(([frames]) => count(frames).length));
   const lines = shown.flatMap(([frames, reason]) => {
     const [first, ...others] = wrap(reason, io.columns - width - 4);
-    return [`  ${count(frames).padStart(width)}  ${first}`, ...others.map((line) => " ".repeat(width + 4) + line)];
+    return [
+      `  ${count(frames).padStart(width)}  ${first}`,
+      ...others.map((line) => " ".repeat(width + 4) + line),
+    ];
   });
   return `Left out of the replay\n${lines.join("\n")}\n`;
 }
@@ -141,7 +154,8 @@ export function explanationLine({ frame, timeNs, stage, verdict, rule, unit }: E
   const number = String(frame).padStart(8);
   if (stage === "") return `${number}  ${time}  -       ${verdict}\n`;
   const opened = unit === 0 || unit === frame ? "" : `  ${unit}`;
-  return `${number}  ${time}  ${stage.padEnd(6)}  ${verdict.padEnd(24)}  ${rule.padEnd(4)}${opened}`.trimEnd() + "\n";
+  return `${number}  ${time}  ${stage.padEnd(6)}  ${verdict.padEnd(24)}  ${rule.padEnd(4)}${opened}`
+    .trimEnd() + "\n";
 }
 
 /** Bytes of one of so many. */
@@ -161,7 +175,9 @@ function grouped(entries: readonly (readonly [string, number])[]): Group[] {
   for (const [key, packets] of entries) {
     const segments = Number(key);
     const power = 2 ** Math.floor(Math.log2(Math.max(segments, 1)));
-    const [from, to] = entries.length <= 10 ? [segments, segments] : [Math.min(power, segments), 2 * power - 1];
+    const [from, to] = entries.length <= 10
+      ? [segments, segments]
+      : [Math.min(power, segments), 2 * power - 1];
     const last = groups.at(-1);
     if (last?.from === from) last.packets += packets;
     else groups.push({ from, to, packets });

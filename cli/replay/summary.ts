@@ -25,9 +25,20 @@ export interface ExplainedReason {
 /** The result of a replay. */
 export interface ReplaySummary {
   /** What was replayed. */
-  readonly capture: { file: string; format: string; packets: number; durationNs: number; startUnixNs: string };
+  readonly capture: {
+    file: string;
+    format: string;
+    packets: number;
+    durationNs: number;
+    startUnixNs: string;
+  };
   /** Who the guest was, how it was found, and how much of the TCP payload in the capture it receives. */
-  readonly guest: { mac: string; chosen: "automatically" | "by --guest"; payloadBytes: number; ofPayloadBytes: number };
+  readonly guest: {
+    mac: string;
+    chosen: "automatically" | "by --guest";
+    payloadBytes: number;
+    ofPayloadBytes: number;
+  };
   /** The rule book. */
   readonly rules: RuleBook;
   /** Longest time a segment was held, in microseconds. */

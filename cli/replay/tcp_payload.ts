@@ -5,9 +5,9 @@
 import {
   ETHERNET_HEADER_BYTES,
   ETHERNET_TYPE,
+  etherType,
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
-  etherType,
 } from "../../wire/ethernet.ts";
 import { IPV4_FRAGMENT, IPV4_MF_OR_OFFSET, IPV4_PROTOCOL, IPV4_TOTAL_LENGTH } from "../../wire/ipv4.ts";
 import { IPV6_HEADER_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH } from "../../wire/ipv6.ts";

@@ -12,23 +12,35 @@ import type { CounterSnapshot, CounterView, DeviceMoves, Moved } from "./counter
 const PROGRESS_MS = 250;
 const CLEAR_LINE = "\r\x1b[K";
 
-/** Why a run ended: every network is at its end, or a signal asked for it. */
-export type RunEnd = "end" | "signal";
+/** Why a run ended: every network is at its end and nothing is held, somebody asked for it, or something failed. */
+export type RunEnd = "end" | "signal" | "failure";
+
+const END_TEXTS: Readonly<Record<RunEnd, string>> = {
+  end: "nothing is left to do",
+  signal: "as asked",
+  failure: "something failed",
+};
 
 /** Reports a run. */
 export class RunReporter {
   readonly #view: CounterView;
   readonly #io: Io;
   readonly #json: boolean;
+  readonly #onClosed: () => void;
+  #closed = false;
   #progress = false;
   #last: DeviceMoves[] = [];
   #lastMs = performance.now();
 
-  /** @param view the counters, @param io where to print, @param json JSON lines instead of text */
-  constructor(view: CounterView, io: Io, json: boolean) {
+  /**
+   * @param view the counters; @param io where to print; @param json JSON lines instead of text
+   * @param onClosed told once if nobody reads the output any more
+   */
+  constructor(view: CounterView, io: Io, json: boolean, onClosed: () => void) {
     this.#view = view;
     this.#io = io;
     this.#json = json;
+    this.#onClosed = onClosed;
   }
 
   /** The machine runs. */
@@ -63,16 +75,16 @@ export class RunReporter {
     const counters = this.#view.snapshot();
     if (this.#json) return this.#event("stopped", { reason, counters });
     const { bold } = styleFor(this.#io);
-    const why = reason === "end" ? "all networks are at their end" : "as asked";
-    this.#print(`${bold("Stopped")} after ${duration(this.#view.nowNs)}, ${why}\n${countersText(counters)}`);
+    const time = duration(this.#view.nowNs);
+    this.#print(`${bold("Stopped")} after ${time}, ${END_TEXTS[reason]}\n${countersText(counters)}`);
   }
 
   /** Reports every `intervalS` seconds, if that is given, and draws progress on a terminal, until disposed of. */
   every(intervalS: number | undefined): Disposable {
     const timers: ReturnType<typeof setInterval>[] = [];
-    if (intervalS !== undefined) timers.push(setInterval(() => quietly(() => this.#tick()), intervalS * 1000));
+    if (intervalS !== undefined) timers.push(setInterval(() => this.#tick(), intervalS * 1000));
     if (this.#io.isTerminal && !this.#json) {
-      timers.push(setInterval(() => quietly(() => this.#drawProgress()), PROGRESS_MS));
+      timers.push(setInterval(() => this.#drawProgress(), PROGRESS_MS));
     }
     return {
       [Symbol.dispose]: () => {
@@ -101,18 +113,30 @@ export class RunReporter {
       `${name} to guest ${count(toGuest.packets)}, from guest ${count(fromGuest.packets)}`
     );
     const line = `${duration(this.#view.nowNs)}  ${parts.join("; ")}`;
-    this.#io.out(CLEAR_LINE + line.slice(0, this.#io.columns - 1));
+    this.#write(CLEAR_LINE + line.slice(0, this.#io.columns - 1));
     this.#progress = true;
   }
 
   #clearProgress(): void {
-    if (this.#progress) this.#io.out(CLEAR_LINE);
+    if (this.#progress) this.#write(CLEAR_LINE);
     this.#progress = false;
   }
 
   #print(text: string): void {
     this.#clearProgress();
-    this.#io.out(text);
+    this.#write(text);
+  }
+
+  /** Timers and signals have nobody to throw at. */
+  #write(text: string): void {
+    if (this.#closed) return;
+    try {
+      this.#io.out(text);
+    } catch (error) {
+      if (!(error instanceof OutputClosed)) throw error;
+      this.#closed = true;
+      this.#onClosed();
+    }
   }
 
   #event(event: string, facts: object): void {
@@ -135,13 +159,4 @@ function rate(now: Moved, before: Moved | undefined, seconds: number): string {
   const packets = (now.packets - (before?.packets ?? 0)) / seconds;
   const megabits = (now.bytes - (before?.bytes ?? 0)) * 8e-6 / seconds;
   return `${count(packets)} packets/s (${megabits.toFixed(1)} Mbit/s)`;
-}
-
-/** A timer has nobody to tell that the output is closed; the next line that is printed tells. */
-function quietly(action: () => void): void {
-  try {
-    action();
-  } catch (error) {
-    if (!(error instanceof OutputClosed)) throw error;
-  }
 }

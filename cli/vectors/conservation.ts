@@ -4,20 +4,21 @@
  * How it is checked. Inputs and outputs are sorted into flows by a reading of their own (`viewTcp`); what is no plain TCP
  * segment is matched by its bytes. Each output of a flow must be the next input of that flow, or the next several, joined:
  * same bytes in the same order, headers that parse, checksums that are right, a segment count that adds up, and no input
- * older than the interval. At the end no input may be left over.
+ * older than the interval. At the end no input may be left over. A window update leaves no trace but the window, so how
+ * many of them an output has swallowed is found by a search for a division that leaves nothing over. Then, with every input in its place, frames
+ * that only show part of their flow (fragments, options, wrong lengths) must not have changed places with the rest of it.
  *
  * @module
  */
 import { NetHeader } from "../../core/frame.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
+import { orderViolations } from "./flow_order.ts";
 import { fromHex, type Vector, type VectorPacket } from "./format.ts";
+import { checkMergedPacket, disagreement, objectionTo, type Part } from "./merged_packet.ts";
 import type { VectorRun } from "./run_vector.ts";
 import { type TcpView, viewTcp } from "./tcp_view.ts";
 
-const NEEDS_CSUM = 1;
-const RSC_INFO = 4;
-const MAX_PACKET_BYTES = 65_589;
-const PSH = 0x08;
+const DATA_VALID = 2;
 
 /** A frame that went in. */
 export interface ConservedInput {
@@ -26,7 +27,13 @@ export interface ConservedInput {
   /** The Ethernet frame. */
   readonly bytes: Uint8Array;
   /** The virtio header that came with it. */
-  readonly header: Readonly<Pick<NetHeader, "flags" | "gsoType">>;
+  readonly header: Readonly<Omit<NetHeader, "clear" | "copyFrom">>;
+  /** Did it come while its family was not coalesced? Then it must leave alone. Default false. */
+  readonly alone?: boolean;
+  /** May segments with ECN marks be merged? Default true. */
+  readonly ecn?: boolean;
+  /** Does the guest know DATA_VALID? Default true; otherwise that flag is taken off. */
+  readonly dataValid?: boolean;
 }
 
 /** A packet that came out. */
@@ -37,6 +44,8 @@ export interface ConservedOutput {
   readonly bytes: Uint8Array;
   /** Its header, as recorded. */
   readonly hdr: VectorPacket["hdr"];
+  /** The queue pair; default 0. Order only counts within one. */
+  readonly queue?: number;
 }
 
 /** Under what conditions. */
@@ -45,6 +54,20 @@ export interface ConservationOptions {
   readonly intervalNs: number;
   /** Did the guest accept RSC_EXT? Then merged units carry RSC_INFO, and otherwise none does. */
   readonly rscInfo: boolean;
+  /** Most segments in a unit; default any number. */
+  readonly mostSegments?: number;
+  /** May segments with timestamps be merged? Default true. */
+  readonly timestamps?: boolean;
+  /** Was the device reset at the end? Then what it held is gone; see `left`. Default false. */
+  readonly endsInReset?: boolean;
+}
+
+/** What became of every input. */
+export interface Conservation {
+  /** Every violation, in words; none if all is well. */
+  readonly violations: string[];
+  /** For each input the output that it is in; -1 for none. */
+  readonly places: readonly number[];
 }
 
 /** Every violation, in words; none if all is well. */
@@ -53,35 +76,35 @@ export function conservationViolations(
   outputs: readonly ConservedOutput[],
   options: ConservationOptions,
 ): string[] {
-  const flows = new Map<string, { input: ConservedInput; view: TcpView | null }[]>();
-  for (const input of inputs) {
+  return conserve(inputs, outputs, options).violations;
+}
+
+/** As {@linkcode conservationViolations}, and tells where each input went. */
+export function conserve(
+  inputs: readonly ConservedInput[],
+  outputs: readonly ConservedOutput[],
+  options: ConservationOptions,
+): Conservation {
+  const flows = new Map<string, Flow>();
+  const flowOf = (bytes: Uint8Array, view: TcpView | null): Flow => {
+    const key = view?.flow ?? hashOf(bytes);
+    let flow = flows.get(key);
+    if (flow === undefined) flows.set(key, flow = { key, inputs: [], outputs: [] });
+    return flow;
+  };
+  for (const [index, input] of inputs.entries()) {
     const view = viewTcp(input.bytes);
-    const key = keyOf(input.bytes, view);
-    const flow = flows.get(key) ?? [];
-    flow.push({ input, view });
-    flows.set(key, flow);
+    flowOf(input.bytes, view).inputs.push({ index, input, view });
   }
-  const found: string[] = [];
   for (const [index, output] of outputs.entries()) {
-    const say = (text: string) => found.push(`packet ${index + 1}: ${text}`);
-    if (
-      output.bytes.length > MAX_PACKET_BYTES &&
-      !inputs.some((input) => input.bytes.length === output.bytes.length)
-    ) {
-      say(`${output.bytes.length} bytes are more than a packet can have`);
-    }
     const view = viewTcp(output.bytes);
-    const flow = flows.get(keyOf(output.bytes, view));
-    if (flow === undefined || flow.length === 0) {
-      say("is none of the frames that went in, or out of order");
-      continue;
-    }
-    checkOutput(output, view, flow, options, say);
+    flowOf(output.bytes, view).outputs.push({ index, output, view });
   }
-  for (const [key, flow] of flows) {
-    if (flow.length > 0) found.push(`${flow.length} frames lost of flow ${key}`);
-  }
-  return found;
+  const violations: string[] = [];
+  const places = new Array<number>(inputs.length).fill(-1);
+  for (const flow of flows.values()) match(flow, options, places, violations);
+  violations.push(...orderViolations(inputs, outputs, places));
+  return { violations, places };
 }
 
 /** As {@linkcode conservationViolations}, for a vector that ran under strict rules; also looks at guest and pool. */
@@ -106,110 +129,156 @@ export function strictViolations(vector: Vector, run: VectorRun): string[] {
   return found;
 }
 
-/** Frames with the same key must keep their order. */
-function keyOf(bytes: Uint8Array, view: TcpView | null): string {
-  return view?.flow ?? bytes.join(",");
+interface Placed {
+  readonly index: number;
+  readonly input: ConservedInput;
+  readonly view: TcpView | null;
 }
 
-function checkOutput(
-  output: ConservedOutput,
-  view: TcpView | null,
-  flow: { input: ConservedInput; view: TcpView | null }[],
-  options: ConservationOptions,
-  say: (text: string) => void,
-): void {
-  const first = flow.shift()!;
-  const age = output.atNs - first.input.atNs;
-  if (age > options.intervalNs) say(`was held ${age} ns, longer than ${options.intervalNs} ns`);
-  if (view === null || sameBytes(output.bytes, first.input.bytes)) {
-    if (output.hdr.gso_type !== first.input.header.gsoType) {
-      say("passed with another gso_type than it came with");
-    }
-    return;
-  }
-  const parts = [first.view!];
-  let bytes = first.view!.payload.length;
-  while (flow.length > 0 && belongs(flow[0].view!, view, parts.at(-1)!, bytes)) {
-    const next = flow.shift()!;
-    parts.push(next.view!);
-    bytes += next.view!.payload.length;
-    if (!next.view!.tcpChecksumRight && (next.input.header.flags & 3) === 0) {
-      say("a segment with a wrong checksum was merged");
-    }
-  }
-  checkContent(output, view, parts, say);
-  checkHeader(output, view, parts, options, say);
+interface Flow {
+  readonly key: string;
+  readonly inputs: Placed[];
+  readonly outputs: {
+    readonly index: number;
+    readonly output: ConservedOutput;
+    readonly view: TcpView | null;
+  }[];
 }
 
-/** Must the next input of the flow be part of this output? Either its data are, or its window update was merged. */
-function belongs(next: TcpView, output: TcpView, last: TcpView, bytesSoFar: number): boolean {
-  if (bytesSoFar < output.payload.length) return true;
-  const isWindowUpdate = next.payload.length === 0 && next.ack === last.ack && next.window !== last.window;
-  return isWindowUpdate && next.seq === (output.seq + output.payload.length) % 2 ** 32 &&
-    output.window !== last.window;
+/** Frames that are no plain TCP segments keep their order among those with the same bytes, which cannot be told apart. */
+function hashOf(bytes: Uint8Array): string {
+  let hash = 0;
+  for (let i = 0; i < bytes.length; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193) + 1;
+  return `frame of ${bytes.length} bytes, hash ${hash}`;
 }
 
-function checkContent(
-  output: ConservedOutput,
-  view: TcpView,
-  parts: readonly TcpView[],
-  say: (text: string) => void,
-): void {
-  const joined = new Uint8Array(parts.reduce((sum, part) => sum + part.payload.length, 0));
+function match(flow: Flow, options: ConservationOptions, places: number[], violations: string[]): void {
+  const { inputs, outputs } = flow;
+  const ends = divide(flow, options);
   let at = 0;
-  for (const part of parts) {
-    joined.set(part.payload, at);
-    at += part.payload.length;
+  for (const [which, { index, output, view }] of outputs.entries()) {
+    const say = (text: string) => violations.push(`packet ${index + 1}: ${text}`);
+    if (at === inputs.length) {
+      say("is none of the frames that went in, or out of order");
+      continue;
+    }
+    const first = inputs[at];
+    const end = ends?.[which] ?? guessEnd(flow, at, output, view);
+    for (let i = at; i < end; i++) {
+      places[inputs[i].index] = index;
+      const age = output.atNs - inputs[i].input.atNs;
+      if (age > options.intervalNs) say(`was held ${age} ns, longer than ${options.intervalNs} ns`);
+      if (age < 0) say(`was delivered ${-age} ns before it came`);
+    }
+    const parts = inputs.slice(at, end) as unknown as Part[];
+    at = end;
+    if (parts.length === 1) {
+      checkNetHeaderKept(output, first.input, say);
+      if (sameBytes(output.bytes, first.input.bytes)) continue;
+      if (view === null || !isTrimmed(output.bytes, first.input.bytes)) say("was changed on its way");
+      if (view === null) continue;
+    }
+    checkMergedPacket(output, view!, parts, options, say);
   }
-  if (!sameBytes(joined, view.payload)) say("its data are not those of the segments in order");
-  const last = parts.at(-1)!;
-  if (view.seq !== parts[0].seq) say("its sequence number is not the first segment's");
-  if (view.ack !== last.ack || view.window !== last.window) {
-    say("its ACK and window are not the last segment's");
+  if (at < inputs.length && options.endsInReset !== true) {
+    violations.push(`${inputs.length - at} frames lost of flow ${flow.key}`);
   }
-  const push = parts.some((part) => (part.flags & PSH) !== 0);
-  if (((view.flags & PSH) !== 0) !== push) say("PSH was lost or made up");
-  if (view.frameBytes !== output.bytes.length) say("has bytes behind the end of its IP packet");
-  if (!view.ipChecksumRight) say("has a wrong IPv4 header checksum");
 }
 
-function checkHeader(
-  { hdr }: ConservedOutput,
-  view: TcpView,
-  parts: readonly TcpView[],
+/**
+ * Behind which input each output ends. What window updates went into an output can only be told from what is left for
+ * the others, so this searches for a division of all inputs among all outputs; null if there is none.
+ */
+function divide(flow: Flow, options: ConservationOptions): number[] | null {
+  const { inputs, outputs } = flow;
+  const ends: number[] = [];
+  const choices: number[][] = [];
+  const hopeless = new Set<number>();
+  for (let at = 0;;) {
+    const which = ends.length;
+    if (which === outputs.length && (options.endsInReset === true || at === inputs.length)) return ends;
+    const state = which * (inputs.length + 1) + at;
+    if (which === choices.length) {
+      const dead = which === outputs.length || hopeless.has(state);
+      choices.push(dead ? [] : possibleEnds(flow, at, outputs[which], options));
+    }
+    const end = choices[which].pop();
+    if (end !== undefined) {
+      ends.push(end);
+      at = end;
+      continue;
+    }
+    hopeless.add(state);
+    choices.pop();
+    if (which === 0) return null;
+    ends.pop();
+    at = ends.at(-1) ?? 0;
+  }
+}
+
+/** Where the output may end if `inputs[at]` begins it; the likeliest last. */
+function possibleEnds(
+  { inputs }: Flow,
+  at: number,
+  { output: { atNs }, view }: Flow["outputs"][number],
   options: ConservationOptions,
+): number[] {
+  const inTime = (input: ConservedInput) => input.atNs <= atNs && atNs - input.atNs <= options.intervalNs;
+  if (at >= inputs.length || !inTime(inputs[at].input)) return [];
+  if (view === null) return [at + 1];
+  const first = inputs[at].view!;
+  if (first.seq !== view.seq) return [];
+  const possible: number[] = [];
+  let bytes = 0;
+  for (let i = at; i < inputs.length && inTime(inputs[i].input); i++) {
+    const part = inputs[i].view!;
+    if (i > at) {
+      if (part.seq !== (view.seq + bytes) >>> 0) break;
+      const last = inputs[i - 1].view!;
+      const windowUpdate = part.ack === last.ack && part.window !== last.window;
+      if (part.payload.length === 0 && !windowUpdate) break;
+      if (i === at + 1 && objectionTo(inputs[at] as Part, options) !== null) break;
+      if (objectionTo(inputs[i] as Part, options) !== null || disagreement(part, first) !== null) break;
+    }
+    bytes += part.payload.length;
+    if (bytes > view.payload.length) break;
+    if (bytes === view.payload.length && part.ack === view.ack && part.window === view.window) {
+      possible.push(i + 1);
+    }
+  }
+  return possible;
+}
+
+/** Where an output ends that cannot be right, so that the message says what is wrong with it. */
+function guessEnd({ inputs }: Flow, at: number, { atNs }: ConservedOutput, view: TcpView | null): number {
+  let end = at + 1;
+  let bytes = inputs[at].view?.payload.length ?? 0;
+  const wanted = view?.payload.length ?? 0;
+  while (end < inputs.length && bytes < wanted && inputs[end].input.atNs <= atNs) {
+    bytes += inputs[end++].view!.payload.length;
+  }
+  return end;
+}
+
+/** A frame that was not merged keeps its virtio header as it came. */
+function checkNetHeaderKept(
+  { hdr }: ConservedOutput,
+  { header, dataValid }: ConservedInput,
   say: (text: string) => void,
 ): void {
-  const segments = parts.filter((part) => part.payload.length > 0).length;
-  if (segments < 2) {
-    if (hdr.gso_type !== 0 || (hdr.flags & RSC_INFO) !== 0) {
-      say(`a single segment must not have gso_type ${hdr.gso_type}`);
-    }
-    if (!view.tcpChecksumRight && (hdr.flags & NEEDS_CSUM) === 0 && parts.length > 1) {
-      say("has a wrong TCP checksum");
-    }
-    return;
-  }
-  const largest = Math.max(...parts.map((part) => part.payload.length));
-  if ((hdr.flags & NEEDS_CSUM) === 0 || !view.holdsPseudoSum) {
-    say("merged without NEEDS_CSUM and a pseudo-header sum");
-  }
-  if ((hdr.gso_type & 0x7f) !== (view.flow.startsWith("800 ") ? 1 : 4)) {
-    say(`merged with gso_type ${hdr.gso_type}`);
-  }
-  if (hdr.gso_size !== largest) say(`gso_size is ${hdr.gso_size}, the largest segment has ${largest}`);
-  if (hdr.hdr_len !== view.headerBytes) {
-    say(`hdr_len is ${hdr.hdr_len}, the headers have ${view.headerBytes} bytes`);
-  }
-  if (options.rscInfo !== ((hdr.flags & RSC_INFO) !== 0)) {
-    say("RSC_INFO does not agree with what was negotiated");
-  }
-  if (options.rscInfo && hdr.csum_start !== segments) say(`says ${hdr.csum_start} segments, has ${segments}`);
-  if (options.rscInfo && hdr.csum_offset !== 0) {
-    say(`says ${hdr.csum_offset} duplicate ACKs, none are merged`);
-  }
+  const flags = dataValid === false ? header.flags & ~DATA_VALID : header.flags;
+  if (hdr.gso_type !== header.gsoType) say("passed with another gso_type than it came with");
+  const kept = hdr.flags === flags && hdr.hdr_len === header.hdrLen && hdr.gso_size === header.gsoSize &&
+    hdr.csum_start === header.csumStart && hdr.csum_offset === header.csumOffset;
+  if (!kept) say("passed with another virtio header than it came with");
+}
+
+function isTrimmed(output: Uint8Array, input: Uint8Array): boolean {
+  return output.length < input.length && sameBytes(output, input.subarray(0, output.length));
 }
 
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

@@ -31,11 +31,15 @@ export class VectorRecorder {
       const target = this.#targetOf(file);
       const other = this.#sources.get(target);
       if (other !== undefined) {
-        throw new HostError(`Cannot record "${file}": "${other}" is to be written to ${target} too; run them apart`);
+        throw new HostError(
+          `Cannot record "${file}": "${other}" is to be written to ${target} too; run them apart`,
+        );
       }
       this.#sources.set(target, file);
       if (isSame(file, target)) {
-        throw new HostError(`Cannot record into "${folder}": ${target} is a vector to be run; choose another folder`);
+        throw new HostError(
+          `Cannot record into "${folder}": ${target} is a vector to be run; choose another folder`,
+        );
       }
     }
   }

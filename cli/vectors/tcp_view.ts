@@ -92,7 +92,7 @@ export interface FlowSight {
 }
 
 /** Protocol numbers of IPv6 extension headers (IANA). */
-const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 140, 253, 254];
+const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 140];
 const NOTHING: FlowSight = { pair: null, flow: null };
 
 /** Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its addresses. */

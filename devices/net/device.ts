@@ -2,33 +2,37 @@
  * The virtio network device (virtio 1.2, section 5.1): two lines of stages between a guest's queues and a network.
  *
  * Theory of operation. Queues 2n and 2n+1 are receiveq and transmitq of pair n, the last is the control queue. A round
- * (`poll`) does, in this order: commands of the control queue; frames from the guest, through the `fromGuest` stages to the
- * network; stages that are due; frames that waited for receive buffers; frames that are to be offered again; and then, if
- * nothing waits any more, up to 64 frames from the network, which must pass the receive filter *before* anything is held, get
- * their queue pair, and go through the `toGuest` stages into receive buffers. At the end the used buffers are published.
- * A round that did nothing asks the driver for kicks and looks once more.
+ * (`poll`) does, in this order: commands of the control queue; frames from the guest (`FromGuest`), through the `fromGuest`
+ * stages to the network; frames that waited for receive buffers (`ToGuest`); stages that are due; frames that are to be
+ * offered again; and then, if nothing waits any more, a burst from the network (`FromNetwork`), which must pass the receive
+ * filter *before* anything is held, and goes through the `toGuest` stages into receive buffers. At the end the used buffers
+ * are published. A round that did nothing asks the driver for kicks and looks once more (`KickSwitch`).
  *
  * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault) discards and counts
- * what is held or waits: its buffers are gone. `drain` lets everything go in order while the driver is still there.
+ * what is held or waits: its buffers are gone. `drain` lets everything go in order while the driver is still there. Before
+ * a command takes effect that changes what may be delivered, or where, everything held leaves under the old terms, and is
+ * shown to the driver before the answer is.
  *
  * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network the guest's queue is
- * not emptied; when the frame pool runs dry, held units are let go early.
+ * not emptied; when the frame pool has refused somebody a frame, whoever that was, held units are let go early. A link that
+ * is down is no back-pressure: frames either way are dropped and counted.
  *
  * @module
  */
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Device, DeviceContext, Session } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import { Pipeline } from "../../core/pipeline.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, SPEED_UNKNOWN } from "./config_space.ts";
 import { ControlQueue } from "./control_queue.ts";
 import { checkAcceptable, guestOffloads, offeredFeatures } from "./features.ts";
 import { FromGuest, newFromGuestCounters } from "./from_guest.ts";
+import { FromNetwork } from "./from_network.ts";
 import { guestSends } from "./guest_sends.ts";
 import { guestTakes } from "./guest_takes.ts";
 import { KickSwitch } from "./kick_switch.ts";
@@ -38,8 +42,10 @@ import { buildStages, stageOffers } from "./stages.ts";
 import { Steering } from "./steering.ts";
 import { newToGuestCounters, ToGuest } from "./to_guest.ts";
 
-/** Frames taken from the network in one round. */
+/** Commands answered in one round. */
 const BURST = 64;
+/** What a guest accepts that is not there. */
+const NOTHING_ACCEPTED: GuestAccepts = { checksum: false, tso4: false, tso6: false, ecn: false, uso: false };
 
 /** A network device. */
 export class NetDevice implements Device {
@@ -51,6 +57,7 @@ export class NetDevice implements Device {
   wake: () => void = () => {};
   readonly #rules: RuleBook;
   readonly #pairs: number;
+  readonly #mtu: number | undefined;
   readonly #network: FrameTransport;
   readonly #pool: FramePool;
   readonly #space: NetConfigSpace;
@@ -59,14 +66,14 @@ export class NetDevice implements Device {
   readonly #control: ControlQueue;
   readonly #toGuest: ToGuest;
   readonly #fromGuest: FromGuest;
+  readonly #fromNetwork: FromNetwork;
   readonly #toGuestLine: Pipeline;
   readonly #fromGuestLine: Pipeline;
-  readonly #kicks = new KickSwitch();
-  readonly #batch = new FrameBatch();
-  readonly #offered = new FrameBatch();
+  readonly #kicks: KickSwitch;
   readonly #counters: Record<"discarded_at_reset" | "flushed_for_memory" | "activations" | "resets", number>;
   readonly #command = new DescriptorChain();
   #controlIndex = 0;
+  #refusalsSeen = 0;
   #session: Session | null = null;
   #negotiated: Negotiated | null = null;
   #nowNs = 0;
@@ -76,6 +83,7 @@ export class NetDevice implements Device {
     this.name = context.name;
     this.#rules = options.rules;
     this.#pairs = options.queuePairs;
+    this.#mtu = options.mtu;
     this.#network = network;
     this.#pool = context.pool;
     this.features = offeredFeatures({
@@ -119,6 +127,14 @@ export class NetDevice implements Device {
     const { toGuest, fromGuest } = buildStages(context, options, network.abilities);
     this.#toGuestLine = new Pipeline(toGuest, this.#toGuest);
     this.#fromGuestLine = new Pipeline(fromGuest, this.#fromGuest);
+    this.#fromNetwork = new FromNetwork({
+      network,
+      filter: this.#filter,
+      steering: this.#steering,
+      line: this.#toGuestLine,
+      toGuest: this.#toGuest,
+    });
+    this.#kicks = new KickSwitch(this.#toGuest);
     this.#control = new ControlQueue({
       rules: options.rules,
       maxPairs: options.queuePairs,
@@ -127,7 +143,7 @@ export class NetDevice implements Device {
       hooks: {
         offloadsRequested: (mask) => this.#toGuestLine.offloadsRequested(mask),
         setGuestOffloads: (offloads) => this.#setOffloads(offloads),
-        setQueuePairs: (pairs) => this.#hasPairs(pairs),
+        setQueuePairs: (pairs) => this.#usePairs(pairs),
         announceAcked: () => this.#space.announceAcked(),
         macChanged: (mac) => this.#space.setMac(mac),
       },
@@ -151,7 +167,7 @@ export class NetDevice implements Device {
     checkAcceptable(features, this.features, this.#rules);
   }
 
-  /** The driver is ready. */
+  /** The driver is ready. Throws PluginError. */
   activate(session: Session): void {
     const { features } = session;
     this.#session = session;
@@ -162,30 +178,40 @@ export class NetDevice implements Device {
     this.#controlIndex = 2 * (multiple ? this.#pairs : 1);
     this.#control.negotiated(features);
     const negotiated = { features, offloads: guestOffloads(features) };
-    this.#toGuest.activate(session, guestTakes(negotiated, this.#rules));
+    const takes = guestTakes(negotiated, this.#rules, this.#mtu);
+    this.#toGuest.activate(session, takes);
+    this.#network.guestAccepts?.(takes);
     this.#fromGuest.activate(session, guestSends(features));
+    this.#kicks.begin(session, this.#controlIndex);
     this.#negotiated = negotiated;
     this.#toGuestLine.negotiated(negotiated, this.#nowNs);
     this.#fromGuestLine.negotiated(negotiated, this.#nowNs);
+    this.wake();
   }
 
-  /** The driver takes everything back. What is held for it is discarded and counted. */
+  /**
+   * The driver takes everything back. What is held for it is discarded and counted; what it has sent goes out as far as the
+   * network takes it now. Throws PluginError, and is reset all the same.
+   */
   reset(): void {
     this.#session = null;
     this.#negotiated = null;
     this.#counters.resets++;
-    this.#counters.discarded_at_reset += this.#toGuestLine.reset() + this.#toGuest.reset();
-    // What the guest has sent is on its way: it is not the driver's any more.
-    this.#fromGuestLine.drain(this.#nowNs);
-    this.#fromGuest.reset();
-    this.#control.negotiated(FeatureSet.none);
-    this.#kicks.reset();
-    this.#space.reset();
-    this.#filter.reset(this.#space.mac);
-    this.#steering.reset();
+    this.#network.guestAccepts?.(NOTHING_ACCEPTED);
+    try {
+      this.#counters.discarded_at_reset += this.#toGuestLine.reset();
+      this.#fromGuestLine.drain(this.#nowNs);
+      this.#counters.discarded_at_reset += this.#fromGuestLine.reset();
+    } finally {
+      this.#counters.discarded_at_reset += this.#toGuest.reset() + this.#fromGuest.reset(this.#nowNs);
+      this.#control.negotiated(FeatureSet.none);
+      this.#space.reset();
+      this.#filter.reset(this.#space.mac);
+      this.#steering.reset();
+    }
   }
 
-  /** Lets go everything that is held, both ways, in order. */
+  /** Lets go everything that is held, both ways, in order. Throws GuestError and PluginError. */
   drain(nowNs: number): void {
     this.#nowNs = nowNs;
     this.#toGuestLine.drain(nowNs);
@@ -193,10 +219,15 @@ export class NetDevice implements Device {
     this.#toGuest.publish();
   }
 
-  /** Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held leaves first. */
+  /**
+   * Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held leaves first. Without the
+   * feature STATUS the link is always up. Throws PluginError.
+   */
   setLink(up: boolean, nowNs: number): void {
-    if (!up) this.drain(nowNs);
+    if (!up && this.#session !== null) this.#drainBroken(nowNs);
     if (this.#space.setLink(up)) this.#session?.configChanged();
+    this.#fromGuest.linkUp = this.#space.linkUp;
+    this.wake();
   }
 
   /** Asks the driver to announce itself to the network (virtio 1.2, section 5.1.6.5.4): after a migration. */
@@ -212,7 +243,9 @@ export class NetDevice implements Device {
   /** When a held unit is due or the network has a frame, in ns. */
   deadlineNs(): number {
     const due = Math.min(this.#toGuestLine.deadlineNs(), this.#fromGuestLine.deadlineNs());
-    const mayReceive = this.#session !== null && this.#space.linkUp && !this.#toGuest.isBlocked;
+    // Somebody polled after this device wants a frame that it holds.
+    if (due !== Infinity && this.#pool.refusals !== this.#refusalsSeen) return this.#nowNs;
+    const mayReceive = this.#session !== null && !this.#toGuest.isBlocked;
     return mayReceive ? Math.min(due, this.#network.deadlineNs?.() ?? Infinity) : due;
   }
 
@@ -220,15 +253,14 @@ export class NetDevice implements Device {
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
     const session = this.#session;
-    if (session === null) return this.#fromGuest.poll(this.#fromGuestLine, 0, nowNs);
-    const { refusals } = this.#pool;
+    if (session === null) return false;
     let did = this.#pollControl(session);
     if (this.#fromGuestLine.flushDue(nowNs)) did = true;
-    if (this.#fromGuest.poll(this.#fromGuestLine, this.#pairs, nowNs)) did = true;
-    if (this.#pollToGuest(nowNs)) did = true;
-    if (this.#pool.refusals !== refusals && this.#relieve(nowNs)) did = true;
+    if (this.#fromGuest.poll(this.#fromGuestLine, nowNs)) did = true;
+    if (this.#pollToGuest(session, nowNs)) did = true;
+    if (this.#relieve(nowNs)) did = true;
     this.#toGuest.publish();
-    return this.#kicks.after(did, session, this.#toGuest.isBlocked, this.#fromGuest.waitingFrames > 0);
+    return this.#kicks.after(did, session, this.#fromGuest.isCongested);
   }
 
   #pollControl(session: Session): boolean {
@@ -243,73 +275,45 @@ export class NetDevice implements Device {
     return commands > 0;
   }
 
-  /** Has the driver set up the first `pairs` queue pairs? */
-  #hasPairs(pairs: number): boolean {
-    const queues = this.#session?.queues ?? [];
-    for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
-    return true;
-  }
-
-  #pollToGuest(nowNs: number): boolean {
+  #pollToGuest(session: Session, nowNs: number): boolean {
     let did = this.#toGuest.retry();
     if (this.#toGuestLine.flushDue(nowNs)) did = true;
-    if (this.#offerAgain(nowNs)) did = true;
-    if (this.#toGuest.isBlocked || !this.#space.linkUp) return did;
-    for (let queue = 0; queue < this.#network.queuePairs; queue++) {
-      const received = this.#network.receive(this.#batch, BURST, queue, nowNs);
-      if (received === 0) continue;
-      did = true;
-      this.#admit(queue);
-      this.#toGuestLine.push(this.#batch, nowNs);
-    }
+    if (this.#fromNetwork.offerAgain(session, nowNs)) did = true;
+    if (!this.#toGuest.isBlocked && this.#fromNetwork.receive(this.#space.linkUp, nowNs)) did = true;
     return did;
   }
 
-  /** Lets held units go before their time, because the frame pool is empty. True if there were any. */
+  /** Lets held units go before their time, if the frame pool has refused somebody a frame. True if there were any. */
   #relieve(nowNs: number): boolean {
-    if (this.#toGuestLine.deadlineNs() === Infinity) return false;
+    const { refusals } = this.#pool;
+    if (refusals === this.#refusalsSeen) return false;
+    this.#refusalsSeen = refusals;
+    if (this.#toGuestLine.deadlineNs() === Infinity && this.#fromGuestLine.deadlineNs() === Infinity) {
+      return false;
+    }
     this.#counters.flushed_for_memory++;
     this.#toGuestLine.drain(nowNs);
+    this.#fromGuestLine.drain(nowNs);
     return true;
   }
 
-  /** Filters the batch and gives every frame its queue pair. */
-  #admit(queue: number): void {
-    const batch = this.#batch;
-    const ownQueues = this.#network.queuePairs > 1;
-    let kept = 0;
-    for (let i = 0; i < batch.length; i++) {
-      const frame = batch.at(i);
-      if (this.#filter.accepts(frame.bytes, frame.start, frame.length) !== "accepted") {
-        frame.release();
-        continue;
-      }
-      frame.queue = ownQueues && queue < this.#steering.pairs && !this.#steering.usesRss
-        ? queue
-        : this.#steering.select(frame.bytes, frame.start, frame.length);
-      batch.set(kept++, frame);
+  /** As `drain`, outside a round, where nobody could deal with a broken ring; the next round meets it again. */
+  #drainBroken(nowNs: number): void {
+    try {
+      this.drain(nowNs);
+    } catch (error) {
+      if (!(error instanceof GuestError)) throw error;
     }
-    batch.shorten(kept);
   }
 
-  /** Runs frames through the stages again that found no room, one by one, if the guest has posted buffers since. */
-  #offerAgain(nowNs: number): boolean {
-    const { again } = this.#toGuest;
-    if (again.length === 0) return false;
-    const queue = this.#session!.queues[2 * again.at(0).queue] ?? null;
-    if (queue === null || !queue.enableKicks()) return false;
-    const offered = this.#offered;
-    for (let i = 0; i < again.length; i++) offered.push(again.at(i));
-    again.clear();
-    let done = 0;
-    while (done < offered.length && again.length === 0) {
-      this.#batch.push(offered.at(done++));
-      this.#toGuestLine.push(this.#batch, nowNs);
-    }
-    const did = done > 1 || again.length === 0;
-    while (done < offered.length) again.push(offered.at(done++));
-    offered.clear();
-    return did;
+  /** False if the driver has not set up the first `pairs` queue pairs. Otherwise they, and no others, are used. */
+  #usePairs(pairs: number): boolean {
+    const queues = this.#session?.queues ?? [];
+    for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
+    this.#toGuestLine.drain(this.#nowNs);
+    this.#toGuest.publish();
+    this.#toGuest.usePairs(pairs);
+    return true;
   }
 
   #setOffloads(offloads: FeatureSet): void {
@@ -319,6 +323,9 @@ export class NetDevice implements Device {
     this.#negotiated = negotiated;
     // The stages first: what may be held no longer leaves under the old terms.
     this.#toGuestLine.negotiated(negotiated, this.#nowNs);
-    this.#toGuest.accepts(guestTakes(negotiated, this.#rules));
+    this.#toGuest.publish();
+    const takes = guestTakes(negotiated, this.#rules, this.#mtu);
+    this.#toGuest.accepts(takes);
+    this.#network.guestAccepts?.(takes);
   }
 }

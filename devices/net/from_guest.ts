@@ -6,7 +6,8 @@
  * it; frames that the network does not take now wait in `unsent`, in order, and the pair is not popped until they are gone:
  * the guest's own queue is the back-pressure. Buffers are returned to the guest as soon as they are copied.
  *
- * Invariants: a chain popped is returned in the same round; a frame is sent, waiting, or dropped and counted by name.
+ * Invariants: a chain popped is returned in the same round; a frame is sent, waiting, or dropped and counted by name. Frames
+ * that came before a broken chain are sent all the same. Whatever a header claims has been checked before a stage sees it.
  *
  * @module
  */
@@ -20,17 +21,8 @@ import type { FrameSink, Pipeline } from "../../core/pipeline.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
-import {
-  HASH_NET_HEADER_BYTES,
-  readNetHeader,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
-  VIRTIO_NET_HDR_GSO_ECN,
-  VIRTIO_NET_HDR_GSO_NONE,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP_L4,
-} from "../../wire/virtio_net_header.ts";
-import type { GuestSends } from "./guest_sends.ts";
+import { HASH_NET_HEADER_BYTES, readNetHeader } from "../../wire/virtio_net_header.ts";
+import { type GuestSends, isHeaderSound } from "./guest_sends.ts";
 
 /** Chains taken from one queue in one round. */
 const BURST = 64;
@@ -53,6 +45,8 @@ export interface FromGuestCounters extends Record<string, number> {
   dropped_too_long: number;
   /** Dropped: the virtio header contradicts the frame or what was negotiated. */
   dropped_bad_header: number;
+  /** Dropped: the link is down. */
+  dropped_link_down: number;
 }
 
 /** Counters of frames from the guest, all 0. */
@@ -66,6 +60,7 @@ export function newFromGuestCounters(): FromGuestCounters {
     dropped_too_short: 0,
     dropped_too_long: 0,
     dropped_bad_header: 0,
+    dropped_link_down: 0,
   };
 }
 
@@ -85,6 +80,8 @@ export class FromGuest implements FrameSink {
   readonly #batch = new FrameBatch();
   readonly #chain = new DescriptorChain();
   readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
+  /** Is the link up? Frames that arrive at the end of the line while it is not are dropped. */
+  linkUp = true;
   #session: Session | null = null;
   #sends!: GuestSends;
 
@@ -109,18 +106,35 @@ export class FromGuest implements FrameSink {
     this.#sends = sends;
   }
 
-  /** The driver is gone. What it has sent still goes out. */
-  reset(): void {
+  /**
+   * The driver is gone. What it has sent goes out as far as the network takes it at once; the rest is released. Returns how
+   * many frames that were.
+   */
+  reset(nowNs: number): number {
     this.#session = null;
+    let frames = 0;
+    for (let pair = 0; pair < this.#unsent.length; pair++) {
+      const unsent = this.#unsent[pair];
+      if (unsent.length > 0) this.#send(unsent, pair, nowNs);
+      frames += unsent.length;
+      unsent.releaseAll();
+    }
+    return frames;
   }
 
-  /** Frames that the network has not taken yet. */
+  /** Is a frame waiting for the network? */
+  get isCongested(): boolean {
+    for (let pair = 0; pair < this.#unsent.length; pair++) if (this.#unsent[pair].length > 0) return true;
+    return false;
+  }
+
+  /** How many frames the network has not taken yet. */
   get waitingFrames(): number {
     return this.#unsent.reduce((sum, unsent) => sum + unsent.length, 0);
   }
 
-  /** Sends what waits, then takes from the first `pairs` transmit queues. True if anything moved. */
-  poll(pipeline: Pipeline, pairs: number, nowNs: number): boolean {
+  /** Sends what waits, then takes from the transmit queues. True if anything moved. Throws GuestError and PluginError. */
+  poll(pipeline: Pipeline, nowNs: number): boolean {
     let did = false;
     for (let pair = 0; pair < this.#unsent.length; pair++) {
       const unsent = this.#unsent[pair];
@@ -128,14 +142,19 @@ export class FromGuest implements FrameSink {
         if (this.#send(unsent, pair, nowNs)) did = true;
         if (unsent.length > 0) continue;
       }
-      const queue = pair < pairs ? this.#session?.queues[2 * pair + 1] ?? null : null;
+      const queue = this.#session?.queues[2 * pair + 1] ?? null;
       if (queue !== null && this.#take(queue, pair, pipeline, nowNs)) did = true;
     }
     return did;
   }
 
-  /** Sends the frames of one queue pair, or lets them wait. */
+  /** Takes every frame: sent, waiting for the network, or dropped and counted. */
   accept(frames: FrameBatch, nowNs: number): void {
+    if (!this.linkUp) {
+      this.#counters.dropped_link_down += frames.length;
+      frames.releaseAll();
+      return;
+    }
     let first = 0;
     while (first < frames.length) {
       const pair = frames.at(first).queue;
@@ -157,37 +176,38 @@ export class FromGuest implements FrameSink {
   }
 
   #take(queue: Virtqueue, pair: number, pipeline: Pipeline, nowNs: number): boolean {
-    const batch = this.#batch;
-    const chain = this.#chain;
     let chains = 0;
-    while (chains < BURST && queue.pop(chain)) {
-      const frame = this.#copy(chain, pair);
-      if (frame === undefined) {
-        queue.unpop(1);
-        break;
+    try {
+      while (chains < BURST && this.#takeOne(queue, pair)) chains++;
+    } finally {
+      // Also after a GuestError: what came before it was sent, and has been returned.
+      if (queue.publish()) {
+        this.#counters.interrupts++;
+        this.#session!.interrupt(2 * pair + 1);
       }
-      chains++;
-      queue.push(chain.head, 0);
-      if (frame !== null) batch.push(frame);
+      if (this.#batch.length > 0) pipeline.push(this.#batch, nowNs);
     }
-    if (chains === 0) return false;
-    if (queue.publish()) {
-      this.#counters.interrupts++;
-      this.#session!.interrupt(2 * pair + 1);
+    return chains > 0;
+  }
+
+  /** One chain of the queue; false if there is none, or no frame to copy it to. */
+  #takeOne(queue: Virtqueue, pair: number): boolean {
+    const chain = this.#chain;
+    if (!queue.pop(chain)) return false;
+    const frame = this.#copy(chain, pair);
+    if (frame === undefined) {
+      queue.unpop(1);
+      return false;
     }
-    if (batch.length > 0) pipeline.push(batch, nowNs);
+    queue.push(chain.head, 0);
+    if (frame !== null) this.#batch.push(frame);
     return true;
   }
 
   /** The chain as a frame; null if it was dropped, undefined if the pool is empty and it must wait. */
   #copy(chain: DescriptorChain, pair: number): Frame | null | undefined {
     const headerBytes = this.#sends.headerBytes;
-    if (chain.readableBytes < headerBytes) {
-      throw new GuestError(
-        "buffer-too-small",
-        `A transmit chain of ${chain.readableBytes} readable bytes has no room for the ${headerBytes}-byte virtio-net header`,
-      );
-    }
+    if (chain.readableBytes < headerBytes) throw shorterThanHeader(chain.readableBytes, headerBytes);
     const length = chain.readableBytes - headerBytes;
     if (length < ETHERNET_HEADER_BYTES) return this.#drop("dropped_too_short");
     if (length > Math.min(MAX_FRAME_BYTES, this.#network.maxFrameBytes)) {
@@ -199,7 +219,7 @@ export class FromGuest implements FrameSink {
     chain.read(frame.bytes, frame.start, length);
     readNetHeader(this.#header, 0, frame.header);
     frame.queue = pair;
-    if (!this.#isSound(frame)) {
+    if (!isHeaderSound(frame, this.#sends)) {
       frame.release();
       return this.#drop("dropped_bad_header");
     }
@@ -209,40 +229,21 @@ export class FromGuest implements FrameSink {
     return frame;
   }
 
-  /** Is the header of this frame in keeping with the frame and with what was negotiated? Unknown flags are taken off. */
-  #isSound(frame: Frame): boolean {
-    const { header } = frame;
-    header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    if (header.flags !== 0) {
-      if (!this.#sends.checksum || header.csumStart + header.csumOffset + 2 > frame.length) return false;
-    } else {
-      header.csumStart = 0;
-      header.csumOffset = 0;
-    }
-    const kind = header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
-    switch (kind) {
-      case VIRTIO_NET_HDR_GSO_NONE:
-        header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
-        header.gsoSize = 0;
-        return true;
-      case VIRTIO_NET_HDR_GSO_TCPV4:
-        return this.#sends.tso4 && (kind === header.gsoType || this.#sends.ecn) && isLargeSound(frame);
-      case VIRTIO_NET_HDR_GSO_TCPV6:
-        return this.#sends.tso6 && (kind === header.gsoType || this.#sends.ecn) && isLargeSound(frame);
-      case VIRTIO_NET_HDR_GSO_UDP_L4:
-        return this.#sends.uso && isLargeSound(frame);
-      default:
-        return false;
-    }
-  }
-
   #drop(reason: "dropped_too_short" | "dropped_too_long" | "dropped_bad_header"): null {
     this.#counters[reason]++;
     return null;
   }
 }
 
-/** A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). */
-function isLargeSound(frame: Frame): boolean {
-  return frame.header.gsoSize > 0 && frame.header.flags === VIRTIO_NET_HDR_F_NEEDS_CSUM;
+function shorterThanHeader(bytes: number, headerBytes: number): GuestError {
+  if (bytes === 0) {
+    return new GuestError(
+      "buffers-wrong-direction",
+      "A chain in a transmit queue has no device-readable bytes",
+    );
+  }
+  return new GuestError(
+    "buffer-too-small",
+    `A transmit chain of ${bytes} readable bytes has no room for the ${headerBytes}-byte virtio-net header`,
+  );
 }

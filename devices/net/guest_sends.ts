@@ -3,6 +3,7 @@
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
+import type { Frame } from "../../core/frame.ts";
 import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_HOST_ECN,
@@ -10,7 +11,15 @@ import {
   VIRTIO_NET_F_HOST_TSO6,
   VIRTIO_NET_F_HOST_USO,
 } from "../../wire/net_features.ts";
-import { headerBytes } from "../../wire/virtio_net_header.ts";
+import {
+  headerBytes,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+} from "../../wire/virtio_net_header.ts";
 
 /** What may come from the guest. */
 export interface GuestSends {
@@ -38,4 +47,43 @@ export function guestSends(features: FeatureSet): GuestSends {
     ecn: features.has(VIRTIO_NET_F_HOST_ECN),
     uso: features.has(VIRTIO_NET_F_HOST_USO),
   };
+}
+
+/**
+ * Is the header of this frame in keeping with the frame and with what was negotiated (virtio 1.2, section 5.1.6.2)? What
+ * has no meaning is taken off: flags that are not the driver's, fields that do not belong to what is asked for.
+ */
+export function isHeaderSound(frame: Frame, sends: GuestSends): boolean {
+  const { header } = frame;
+  header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  if (header.flags !== 0) {
+    if (!sends.checksum || header.csumStart + header.csumOffset + 2 > frame.length) return false;
+  } else {
+    header.csumStart = 0;
+    header.csumOffset = 0;
+  }
+  const kind = header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
+  switch (kind) {
+    case VIRTIO_NET_HDR_GSO_NONE:
+      header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
+      header.gsoSize = 0;
+      header.hdrLen = 0;
+      return true;
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+      return sends.tso4 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame);
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+      return sends.tso6 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame);
+    case VIRTIO_NET_HDR_GSO_UDP_L4:
+      return sends.uso && kind === header.gsoType && isLargeSound(frame);
+    default:
+      return false;
+  }
+}
+
+/** A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). */
+function isLargeSound(frame: Frame): boolean {
+  const { header } = frame;
+  // The length of the headers is a hint, which must not be relied upon: one that cannot be is no hint.
+  if (header.hdrLen > frame.length) header.hdrLen = 0;
+  return header.gsoSize > 0 && header.flags === VIRTIO_NET_HDR_F_NEEDS_CSUM;
 }

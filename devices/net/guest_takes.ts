@@ -2,7 +2,9 @@
  * What the guest takes, read once from what it accepted: the data path asks plain booleans.
  * @module
  */
+import type { Frame } from "../../core/frame.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
+import { ETHERNET_HEADER_BYTES, etherType, isVlanTag, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_ECN,
@@ -11,8 +13,17 @@ import {
   VIRTIO_NET_F_GUEST_USO4,
   VIRTIO_NET_F_GUEST_USO6,
   VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_MTU,
 } from "../../wire/net_features.ts";
-import { headerBytes } from "../../wire/virtio_net_header.ts";
+import {
+  headerBytes,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+} from "../../wire/virtio_net_header.ts";
 
 /** What may be delivered to the guest. */
 export interface GuestTakes {
@@ -32,10 +43,16 @@ export interface GuestTakes {
   readonly ecn: boolean;
   /** Large UDP frames. */
   readonly uso: boolean;
+  /** Longest frame that is not a large one, in bytes, without VLAN tag: by the MTU, if that was negotiated; or Infinity. */
+  readonly mostFrameBytes: number;
 }
 
-/** What a guest that agreed to this takes. */
-export function guestTakes({ features, offloads }: Negotiated, rules: RuleBook): GuestTakes {
+/** What a guest that agreed to this takes. @param mtu the MTU that the device advises, in bytes, if it does */
+export function guestTakes(
+  { features, offloads }: Negotiated,
+  rules: RuleBook,
+  mtu: number | undefined,
+): GuestTakes {
   return {
     headerBytes: headerBytes(features),
     mergeable: features.has(VIRTIO_NET_F_MRG_RXBUF),
@@ -44,6 +61,35 @@ export function guestTakes({ features, offloads }: Negotiated, rules: RuleBook):
     tso4: offloads.has(VIRTIO_NET_F_GUEST_TSO4),
     tso6: offloads.has(VIRTIO_NET_F_GUEST_TSO6),
     ecn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
+    // The type of a large UDP frame does not tell IPv4 from IPv6, so that both must be welcome.
     uso: offloads.has(VIRTIO_NET_F_GUEST_USO4) && offloads.has(VIRTIO_NET_F_GUEST_USO6),
+    mostFrameBytes: features.has(VIRTIO_NET_F_MTU) ? ETHERNET_HEADER_BYTES + (mtu ?? Infinity) : Infinity,
   };
+}
+
+/** Why a frame must not be delivered to a guest, which is also what counts it. */
+export type Refusal = "dropped_large" | "dropped_partial_checksum" | "dropped_over_mtu";
+
+/** Why this frame must not be delivered to a guest that takes this; null if it may be (virtio 1.2, 5.1.4.1 and 5.1.6.4). */
+export function refusal(frame: Frame, takes: GuestTakes): Refusal | null {
+  if (takes.anything) return null;
+  const { flags, gsoType } = frame.header;
+  const kind = gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
+  if (kind !== VIRTIO_NET_HDR_GSO_NONE) {
+    const tcp = (kind === VIRTIO_NET_HDR_GSO_TCPV4 && takes.tso4) ||
+      (kind === VIRTIO_NET_HDR_GSO_TCPV6 && takes.tso6);
+    const welcome = kind === gsoType
+      ? tcp || (kind === VIRTIO_NET_HDR_GSO_UDP_L4 && takes.uso)
+      : tcp && takes.ecn;
+    if (!welcome) return "dropped_large";
+  } else if (frame.total > takes.mostFrameBytes && isOverMtu(frame, takes.mostFrameBytes)) {
+    return "dropped_over_mtu";
+  }
+  return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 && !takes.checksum ? "dropped_partial_checksum" : null;
+}
+
+/** The MTU is that of the payload: a VLAN tag belongs to the header. */
+function isOverMtu(frame: Frame, mostFrameBytes: number): boolean {
+  const tagged = isVlanTag(etherType(frame.bytes, frame.start));
+  return frame.total > mostFrameBytes + (tagged ? VLAN_TAG_BYTES : 0);
 }

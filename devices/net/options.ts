@@ -38,7 +38,9 @@ export interface NetOptions {
 }
 
 const mac = z.string().default("52:54:00:12:34:56")
-  .refine(isMac, { error: 'Write six bytes such as "52:54:00:00:00:01", the first one even' })
+  .refine(isMac, {
+    error: 'Write six bytes such as "52:54:00:00:00:01", the first one even, not all of them 0',
+  })
   .describe("MAC address of the guest, such as 52:54:00:00:00:01.");
 
 const feature = z.string().refine((name) => featureBit(name) !== undefined, {
@@ -91,7 +93,8 @@ export const netOptions: OptionsSchema<NetOptions> = z.strictObject({
 
 function isMac(text: string): boolean {
   try {
-    return (parseMac(text)[0] & 1) === 0;
+    const bytes = parseMac(text);
+    return (bytes[0] & 1) === 0 && bytes.some((byte) => byte !== 0);
   } catch {
     return false;
   }

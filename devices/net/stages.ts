@@ -8,16 +8,23 @@ import type { NamedStage } from "../../core/pipeline.ts";
 import type { Direction, NetworkAbilities } from "../../core/stage.ts";
 import type { NetOptions } from "./options.ts";
 
-/** The feature bits that these offloads let the device offer. */
+/** The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers` throws. */
 export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
   return offloads.flatMap(({ plugin, options }) => {
     const { offers } = plugin;
-    if (offers === undefined) return [];
-    return typeof offers === "function" ? [...offers(options)] : [...offers];
+    if (typeof offers !== "function") return [...offers ?? []];
+    try {
+      return [...offers(options)];
+    } catch (cause) {
+      throw new PluginError(plugin.name, "offers", cause);
+    }
   });
 }
 
-/** Makes the stages, in order, for each direction. Throws PluginError if a plugin's `create` throws. */
+/**
+ * Makes the stages, in order, for each direction; a plugin for both makes one for each. A plugin that stands in several
+ * places is told apart by a number, as in `drop-every#2`. Throws PluginError if a plugin's `create` throws.
+ */
 export function buildStages(
   context: DeviceContext,
   options: NetOptions,

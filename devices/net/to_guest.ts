@@ -1,38 +1,25 @@
 /**
- * The last step to the guest: frames into receive buffers.
+ * The last step to the guest: frames into receive queues, or into the wait for one.
  *
- * Theory of operation. `accept` takes what comes out of the stages and puts each frame into the receive queue of its queue
- * pair, virtio header first. With MRG_RXBUF a frame may take several buffers: their chains are popped one after the other
- * and written as they come; if the queue runs dry, all are put back (`unpop`) and the frame waits. A frame that finds no room
- * waits in `waiting`, in order, and everything for that pair behind it; the device then stops receiving until the guest has
- * posted buffers, which pushes back on the network. A frame marked `offerAgain` waits apart, to go through the stages anew.
- * Used buffers are shown to the guest once a round, by `publish`.
+ * Theory of operation. `accept` takes what comes out of the stages and has each frame written into the receive queue of its
+ * queue pair (`frame_writer.ts`). A frame that finds no room waits in `waiting`, in order, and everything for that pair
+ * behind it; the device then stops receiving until the guest has posted buffers, which pushes back on the network. A frame
+ * marked `offerAgain` waits apart, to go through the stages anew. Used buffers are shown to the guest once a round, by
+ * `publish`.
  *
- * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; nothing overtakes a waiting frame of
- * its pair but units of a chain that overtake frames offered again, as in the reference.
+ * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the guest's ring turns
+ * out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but units of a chain that overtake
+ * frames offered again, as in the reference. No buffer is used of a pair that is not in use.
  *
  * @module
  */
 import type { Session } from "../../core/device.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { GuestError } from "../../core/errors.ts";
 import type { Frame } from "../../core/frame.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FrameSink } from "../../core/pipeline.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
-import {
-  HASH_NET_HEADER_BYTES,
-  VIRTIO_NET_HDR_F_DATA_VALID,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
-  VIRTIO_NET_HDR_GSO_ECN,
-  VIRTIO_NET_HDR_GSO_NONE,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP_L4,
-  writeHashReport,
-  writeNetHeader,
-} from "../../wire/virtio_net_header.ts";
-import type { GuestTakes } from "./guest_takes.ts";
+import { FrameWriter, NEVER_FITS, NO_ROOM_YET } from "./frame_writer.ts";
+import { type GuestTakes, type Refusal, refusal } from "./guest_takes.ts";
+import type { Starvation } from "./kick_switch.ts";
 import type { PacketHash } from "./rss.ts";
 
 /** What became of frames to the guest. */
@@ -47,14 +34,18 @@ export interface ToGuestCounters extends Record<string, number> {
   starved: number;
   /** Interrupts sent. */
   interrupts: number;
-  /** Dropped: a driver without MRG_RXBUF posted a buffer smaller than the frame. */
+  /** Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame. */
   dropped_buffer_too_small: number;
   /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
   dropped_partial_checksum: number;
   /** Dropped: a large frame of a kind the guest did not accept. */
   dropped_large: number;
+  /** Dropped: longer than the MTU that the driver accepted. */
+  dropped_over_mtu: number;
   /** Dropped: its queue pair has no receive queue. */
   dropped_no_queue: number;
+  /** Dropped: the link is down. */
+  dropped_link_down: number;
 }
 
 /** Counters of frames to the guest, all 0. */
@@ -68,43 +59,53 @@ export function newToGuestCounters(): ToGuestCounters {
     dropped_buffer_too_small: 0,
     dropped_partial_checksum: 0,
     dropped_large: 0,
+    dropped_over_mtu: 0,
     dropped_no_queue: 0,
+    dropped_link_down: 0,
   };
 }
 
 /** Fills receive queues. */
-export class ToGuest implements FrameSink {
+export class ToGuest implements FrameSink, Starvation {
   /** Frames that found no room and go through the stages again. */
   readonly again: FrameBatch = new FrameBatch();
   readonly #counters: ToGuestCounters;
   readonly #waiting: FrameBatch[];
   readonly #filled: boolean[];
-  readonly #hasher: PacketHash;
-  readonly #first = new DescriptorChain();
-  readonly #further = new DescriptorChain();
-  readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
-  #heads = new Int32Array(64);
-  #written = new Int32Array(64);
+  readonly #writer: FrameWriter;
+  #pairs = 1;
   #session: Session | null = null;
   #takes!: GuestTakes;
 
   /** Nothing is delivered before `activate`. @param queuePairs how many the device has; @param hasher computes the hash of the 20-byte header */
   constructor(queuePairs: number, counters: ToGuestCounters, hasher: PacketHash) {
     this.#counters = counters;
-    this.#hasher = hasher;
+    this.#writer = new FrameWriter(hasher);
     this.#waiting = Array.from({ length: queuePairs }, () => new FrameBatch());
     this.#filled = new Array<boolean>(queuePairs).fill(false);
   }
 
-  /** The driver is ready. `takes` is what it accepted. */
+  /** The driver is ready; one pair is in use. `takes` is what it accepted. */
   activate(session: Session, takes: GuestTakes): void {
     this.#session = session;
     this.#takes = takes;
+    this.#pairs = 1;
   }
 
-  /** The driver accepts other things from now on. */
+  /** The driver accepts other things from now on; what waits and is not among them will be dropped. */
   accepts(takes: GuestTakes): void {
     this.#takes = takes;
+  }
+
+  /** The first `pairs` are in use from now on; what waits for others waits for the first pair instead. */
+  usePairs(pairs: number): void {
+    this.#pairs = pairs;
+    for (let pair = pairs; pair < this.#waiting.length; pair++) {
+      const waiting = this.#waiting[pair];
+      for (let i = 0; i < waiting.length; i++) this.#wait(waiting.at(i));
+      waiting.clear();
+    }
+    for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
   }
 
   /** The driver is gone: releases what waits and returns how many frames that were. */
@@ -127,40 +128,52 @@ export class ToGuest implements FrameSink {
     return false;
   }
 
+  /** Does a frame wait for buffers of this pair? Of those to be offered again only the first one counts. */
+  isStarved(pair: number): boolean {
+    if (this.again.length > 0 && this.again.at(0).queue === pair) return true;
+    return pair < this.#waiting.length && this.#waiting[pair].length > 0;
+  }
+
   /** How many frames wait for buffers. */
   get waitingFrames(): number {
     return this.#waiting.reduce((sum, waiting) => sum + waiting.length, this.again.length);
   }
 
-  /** Takes every frame: delivered, waiting, or dropped and counted. */
+  /** Takes every frame: delivered, waiting, or dropped and counted. Throws GuestError, and has taken every frame then too. */
   accept(frames: FrameBatch, _nowNs: number): void {
-    for (let i = 0; i < frames.length; i++) {
-      const frame = frames.at(i);
-      const waiting = this.#waiting[frame.queue];
-      if (waiting.length > 0 && !frame.offerAgain) waiting.push(frame);
-      else if (!this.#deliver(frame)) {
-        this.#counters.starved++;
-        if (frame.offerAgain) this.again.push(frame);
-        else waiting.push(frame);
-      }
+    let i = 0;
+    try {
+      for (; i < frames.length; i++) this.#take(frames.at(i));
+    } finally {
+      // After a GuestError: the rest waits, to be counted and released by the reset that follows.
+      for (; i < frames.length; i++) this.#wait(frames.at(i));
+      frames.clear();
     }
-    frames.clear();
   }
 
-  /** Tries the waiting frames again. True if one was delivered. */
+  /** Tries the waiting frames again. True if one was delivered or dropped. Throws GuestError. */
   retry(): boolean {
     let did = false;
     for (let pair = 0; pair < this.#waiting.length; pair++) {
       const waiting = this.#waiting[pair];
       let done = 0;
-      while (done < waiting.length && this.#deliver(waiting.at(done))) done++;
-      waiting.dropFirst(done);
+      try {
+        while (done < waiting.length && this.#deliver(waiting.at(done))) done++;
+      } finally {
+        waiting.dropFirst(done);
+      }
       if (done > 0) did = true;
     }
     return did;
   }
 
-  /** Shows the guest the buffers filled in this round, and interrupts it where it wants that. */
+  /** Releases frames that came while the link is down. */
+  dropLinkDown(frames: FrameBatch): void {
+    this.#counters.dropped_link_down += frames.length;
+    frames.releaseAll();
+  }
+
+  /** Shows the guest the buffers filled since the last time, and interrupts it where it wants that. */
   publish(): void {
     const session = this.#session;
     if (session === null) return;
@@ -174,143 +187,49 @@ export class ToGuest implements FrameSink {
     }
   }
 
+  #take(frame: Frame): void {
+    this.#keepToPairs(frame);
+    const waiting = this.#waiting[frame.queue];
+    if (waiting.length === 0) {
+      if (this.#deliver(frame)) return;
+      this.#counters.starved++;
+    }
+    // Behind a unit that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
+    if (frame.offerAgain) this.again.push(frame);
+    else waiting.push(frame);
+  }
+
+  #wait(frame: Frame): void {
+    this.#keepToPairs(frame);
+    this.#waiting[frame.queue].push(frame);
+  }
+
+  /** A frame may have been steered before the driver took its pair out of use. */
+  #keepToPairs(frame: Frame): void {
+    if (!(frame.queue < this.#pairs)) frame.queue = 0;
+  }
+
   /** False if there is no room. Otherwise the frame is gone. */
   #deliver(frame: Frame): boolean {
-    const queue = this.#session?.queues[2 * frame.queue] ?? null;
+    const pair = frame.queue;
+    const queue = this.#session?.queues[2 * pair] ?? null;
     if (queue === null) return this.#drop(frame, "dropped_no_queue");
-    if (!this.#takes.anything) {
-      const refused = this.#refused(frame);
-      if (refused !== null) return this.#drop(frame, refused);
-    }
-    const headerBytes = this.#takes.headerBytes;
-    const total = headerBytes + frame.total;
-    const chain = this.#first;
-    if (!queue.pop(chain)) return false;
-    if (chain.writableBytes < total) {
-      if (this.#takes.mergeable) return this.#deliverMerged(queue, frame, total);
-      if (chain.writableBytes === 0) throw wrongDirection();
-      queue.unpop(1);
-      return this.#drop(frame, "dropped_buffer_too_small");
-    }
-    this.#fillHeader(frame, 1);
-    chain.write(this.#header, 0, headerBytes);
-    writePieces(chain, frame);
-    queue.push(chain.head, total);
-    return this.#delivered(frame, 1);
-  }
-
-  /** A frame that takes several buffers; the first chain has been popped and is too small. */
-  #deliverMerged(queue: Virtqueue, frame: Frame, total: number): boolean {
-    const headerBytes = this.#takes.headerBytes;
-    const first = this.#first;
-    if (first.writableBytes < headerBytes) {
-      throw new GuestError(
-        "buffer-too-small",
-        `A receive buffer of ${first.writableBytes} bytes cannot hold the ${headerBytes}-byte virtio-net header`,
-      );
-    }
-    let chain = first;
-    let buffers = 0;
-    let room = 0;
-    let left = total;
-    let piece: Frame = frame;
-    let at = 0;
-    for (;;) {
-      const part = Math.min(chain.writableBytes, left);
-      if (part === 0) throw wrongDirection();
-      room = part;
-      if (buffers === 0) {
-        chain.write(this.#header, 0, headerBytes);
-        room -= headerBytes;
-      }
-      while (room > 0) {
-        if (at === piece.length) {
-          piece = piece.next!;
-          at = 0;
-          continue;
-        }
-        const bytes = Math.min(room, piece.length - at);
-        chain.write(piece.bytes, piece.start + at, bytes);
-        at += bytes;
-        room -= bytes;
-      }
-      left -= part;
-      this.#remember(buffers++, chain.head, part);
-      if (left === 0) break;
-      chain = this.#further;
-      if (!queue.pop(chain)) {
-        queue.unpop(buffers);
-        return false;
-      }
-    }
-    this.#fillHeader(frame, buffers);
-    first.rewind();
-    first.write(this.#header, 0, headerBytes);
-    for (let i = 0; i < buffers; i++) queue.push(this.#heads[i], this.#written[i]);
-    return this.#delivered(frame, buffers);
-  }
-
-  #remember(index: number, head: number, writtenBytes: number): void {
-    if (index === this.#heads.length) {
-      const heads = new Int32Array(2 * index);
-      heads.set(this.#heads);
-      this.#heads = heads;
-      const written = new Int32Array(2 * index);
-      written.set(this.#written);
-      this.#written = written;
-    }
-    this.#heads[index] = head;
-    this.#written[index] = writtenBytes;
-  }
-
-  #fillHeader(frame: Frame, buffers: number): void {
-    writeNetHeader(this.#header, 0, frame.header, buffers, this.#takes.headerBytes);
-    // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
-    if (!this.#takes.checksum && !this.#takes.anything) this.#header[0] &= ~VIRTIO_NET_HDR_F_DATA_VALID;
-    if (this.#takes.headerBytes === HASH_NET_HEADER_BYTES) {
-      const report = this.#hasher.compute(frame.bytes, frame.start, frame.length);
-      writeHashReport(this.#header, 0, this.#hasher.value, report);
-    }
-  }
-
-  #refused(frame: Frame): "dropped_partial_checksum" | "dropped_large" | null {
-    const { flags, gsoType } = frame.header;
-    const takes = this.#takes;
-    if (gsoType !== VIRTIO_NET_HDR_GSO_NONE) {
-      const kind = gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
-      const welcome = (kind === VIRTIO_NET_HDR_GSO_TCPV4 && takes.tso4) ||
-        (kind === VIRTIO_NET_HDR_GSO_TCPV6 && takes.tso6) ||
-        (kind === VIRTIO_NET_HDR_GSO_UDP_L4 && takes.uso);
-      if (!welcome || (kind !== gsoType && !takes.ecn)) return "dropped_large";
-    }
-    return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 && !takes.checksum ? "dropped_partial_checksum" : null;
-  }
-
-  #delivered(frame: Frame, buffers: number): true {
+    const refused = refusal(frame, this.#takes);
+    if (refused !== null) return this.#drop(frame, refused);
+    const buffers = this.#writer.write(queue, frame, this.#takes);
+    if (buffers === NO_ROOM_YET) return false;
+    if (buffers === NEVER_FITS) return this.#drop(frame, "dropped_buffer_too_small");
     this.#counters.packets++;
     this.#counters.bytes += frame.total;
     this.#counters.buffers += buffers;
-    this.#filled[frame.queue] = true;
+    this.#filled[pair] = true;
     frame.release();
     return true;
   }
 
-  #drop(
-    frame: Frame,
-    reason: "dropped_buffer_too_small" | "dropped_partial_checksum" | "dropped_large" | "dropped_no_queue",
-  ): true {
+  #drop(frame: Frame, reason: Refusal | "dropped_buffer_too_small" | "dropped_no_queue"): true {
     this.#counters[reason]++;
     frame.release();
     return true;
   }
-}
-
-function writePieces(chain: DescriptorChain, frame: Frame): void {
-  for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
-    chain.write(piece.bytes, piece.start, piece.length);
-  }
-}
-
-function wrongDirection(): GuestError {
-  return new GuestError("buffers-wrong-direction", "A chain in a receive queue has no device-writable bytes");
 }

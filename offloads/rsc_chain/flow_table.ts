@@ -2,20 +2,23 @@
  * The units of one chain: found by flow in constant time, listed in the order in which they were opened.
  *
  * Theory of operation. `buckets` is an open-addressed hash table of unit numbers (linear probing, at most half full,
- * deletion by moving later entries up, so there are no tombstones). The hash is seeded per table: whoever sends the
- * traffic cannot choose colliding flows. A list through `previous` and `following` keeps the order of opening, which is the
- * order of draining; the hash decides nothing that can be seen. Units and buckets grow by doubling up to `mostFlows` and
- * are reused, so in steady state nothing is allocated. `pairs` counts held units by a hash of their two addresses: a frame
- * whose ports cannot be seen asks it before the list is searched.
+ * deletion by moving later entries up, so there are no tombstones). The hash is a sum of 16-bit halves of the key, each
+ * times a secret of its own (multiply-shift hashing: any two keys collide in the upper bits by chance only, whatever they
+ * are), and then mixed into the lower bits: whoever sends the traffic cannot choose colliding flows. A list through
+ * `previous` and `following` keeps the order of opening, which is the order of draining; the hash decides nothing that can
+ * be seen. Units and buckets grow by doubling up to `mostFlows` and are reused, so in steady state nothing is allocated.
+ * A second set of lists, through `previousOfPair` and `followingOfPair`, one for each of 4096 hashes of the two addresses,
+ * serves frames whose ports cannot be seen: they look at a few units and not at all.
  *
  * Invariants: every unit in the list is in exactly one bucket; `count` is the length of the list; keys of units are
- * pairwise different.
+ * pairwise different; every unit is in the list of its `pairSlot`.
  *
  * @module
  */
 import type { Segment } from "./segment.ts";
 import { Unit } from "./unit.ts";
 
+/** Lists of units by the hash of their addresses; a power of two. */
 const PAIR_SLOTS = 4096;
 
 /** A bounded table of units, keyed by flow. */
@@ -24,8 +27,9 @@ export class FlowTable {
   readonly mostFlows: number;
   readonly #keyWords: number;
   readonly #addressWords: number;
-  readonly #seed: number;
-  readonly #pairs = new Uint16Array(PAIR_SLOTS);
+  readonly #secrets: Int32Array;
+  readonly #pairFirst: (Unit | null)[] = new Array<Unit | null>(PAIR_SLOTS).fill(null);
+  readonly #pairLast: (Unit | null)[] = new Array<Unit | null>(PAIR_SLOTS).fill(null);
   #units: Unit[] = [];
   #free: Unit[] = [];
   #freeCount = 0;
@@ -43,7 +47,7 @@ export class FlowTable {
     this.#keyWords = keyWords;
     this.#addressWords = keyWords - 1;
     this.mostFlows = mostFlows;
-    this.#seed = crypto.getRandomValues(new Int32Array(1))[0];
+    this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords));
     this.#keys = new Int32Array(0);
     this.#buckets = new Int32Array(16);
     this.#mask = 15;
@@ -61,13 +65,7 @@ export class FlowTable {
 
   /** The hash of a segment's flow, for `find` and `open`. */
   hashOf(segment: Segment): number {
-    const key = segment.key;
-    let hash = this.#seed;
-    for (let i = 0; i < this.#keyWords; i++) {
-      hash = Math.imul(hash ^ key[i], 0x9e3779b1);
-      hash ^= hash >>> 15;
-    }
-    return hash;
+    return this.#hash(segment.key, this.#keyWords);
   }
 
   /** The unit of the segment's flow, or null. */
@@ -98,7 +96,7 @@ export class FlowTable {
     else this.newest.following = unit;
     this.newest = unit;
     this.#count++;
-    this.#pairs[this.#pairOf(unit.index)]++;
+    this.#enlist(unit, this.#hash(segment.key, this.#addressWords) & PAIR_SLOTS - 1);
     return unit;
   }
 
@@ -112,14 +110,17 @@ export class FlowTable {
     unit.previous = null;
     unit.following = null;
     unit.frame = null;
-    this.#pairs[this.#pairOf(unit.index)]--;
+    this.#delist(unit);
     this.#free[this.#freeCount++] = unit;
     this.#count--;
   }
 
-  /** May there be a unit between the addresses of this segment, in this direction? Never a false no. */
-  mayHavePair(segment: Segment): boolean {
-    return this.#count > 0 && this.#pairs[pairHash(segment.key, 0, this.#addressWords)] > 0;
+  /**
+   * The first of a list, through `followingOfPair`, in order of opening, of all units between the addresses of this segment
+   * in this direction, and maybe some others: `hasPair` tells. Null if there is none.
+   */
+  firstOfPair(segment: Segment): Unit | null {
+    return this.#pairFirst[this.#hash(segment.key, this.#addressWords) & PAIR_SLOTS - 1];
   }
 
   /** Is this unit between the addresses of this segment, in this direction? */
@@ -136,8 +137,36 @@ export class FlowTable {
     return true;
   }
 
-  #pairOf(index: number): number {
-    return pairHash(this.#keys, index * this.#keyWords, this.#addressWords);
+  /** The hash of the first `words` words of a key. */
+  #hash(key: Int32Array, words: number): number {
+    const secrets = this.#secrets;
+    let sum = 0;
+    for (let i = 0; i < words; i++) {
+      const word = key[i];
+      sum = sum + Math.imul(word & 0xffff, secrets[2 * i]) + Math.imul(word >>> 16, secrets[2 * i + 1]) | 0;
+    }
+    sum = Math.imul(sum ^ sum >>> 16, 0x9e3779b1);
+    return sum ^ sum >>> 15;
+  }
+
+  #enlist(unit: Unit, slot: number): void {
+    const last = this.#pairLast[slot];
+    unit.pairSlot = slot;
+    unit.previousOfPair = last;
+    unit.followingOfPair = null;
+    if (last === null) this.#pairFirst[slot] = unit;
+    else last.followingOfPair = unit;
+    this.#pairLast[slot] = unit;
+  }
+
+  #delist(unit: Unit): void {
+    const { previousOfPair, followingOfPair, pairSlot } = unit;
+    if (previousOfPair === null) this.#pairFirst[pairSlot] = followingOfPair;
+    else previousOfPair.followingOfPair = followingOfPair;
+    if (followingOfPair === null) this.#pairLast[pairSlot] = previousOfPair;
+    else followingOfPair.previousOfPair = previousOfPair;
+    unit.previousOfPair = null;
+    unit.followingOfPair = null;
   }
 
   #unhash(unit: Unit): void {
@@ -175,10 +204,4 @@ export class FlowTable {
       this.#buckets[at] = unit.index + 1;
     }
   }
-}
-
-function pairHash(words: Int32Array, at: number, count: number): number {
-  let hash = 0;
-  for (let i = 0; i < count; i++) hash = Math.imul(hash ^ words[at + i], 0x85ebca6b) ^ hash >>> 13;
-  return (hash ^ hash >>> 16) & PAIR_SLOTS - 1;
 }

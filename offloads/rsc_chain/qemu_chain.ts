@@ -42,6 +42,8 @@ const UNIT_BYTES = 14 + 40 + 65_535;
 /** Largest distance in sequence numbers that counts as inside the window. */
 const MAX_WINDOW = 65_535;
 const OPTIONLESS_TCP_BYTES = 20;
+/** EtherTypes that have a chain: IPv4 and IPv6. */
+const COALESCED_TYPES: readonly number[] = [0x0800, 0x86dd];
 
 /** One family's chain under the reference's rules. */
 export class QemuChain extends RscChain {
@@ -83,8 +85,10 @@ export class QemuChain extends RscChain {
 
   /** Judges one frame, in the reference's order. */
   protected override take(frame: Frame, nowNs: number): void {
-    if (!this.#anyOn || frame.length < 14 || this.etherTypeOf(frame) !== this.family.etherType) {
-      frame.offerAgain = true;
+    const type = frame.length < 14 ? 0 : this.etherTypeOf(frame);
+    if (!this.#anyOn || type !== this.family.etherType) {
+      // What the other family's chain puts out may be a unit, which waits for room; its chain marks what may not.
+      if (type === this.family.etherType || !COALESCED_TYPES.includes(type)) frame.offerAgain = true;
       this.output.push(frame);
       return;
     }

@@ -53,6 +53,8 @@ const TCP_ECN = TCP_ECE | TCP_CWR | TCP_AE;
 /** With these set, or ACK clear, a segment is never merged. */
 const UNMERGEABLE = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
 const FLAGS = 0xfff;
+/** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
+const MOST_FRAME_BYTES = 65_589;
 
 /** One family's chain under strict rules. */
 export class StrictChain extends RscChain {
@@ -106,7 +108,7 @@ export class StrictChain extends RscChain {
     const located = this.family.locate(frame, segment);
     const table = this.tables[frame.queue];
     if (located !== "segment") return this.#flushAndPass(table, frame, located);
-    if (frame.next !== null || frame.header.gsoType !== 0) {
+    if (frame.next !== null || frame.header.gsoType !== 0 || frame.length > MOST_FRAME_BYTES) {
       return this.#flushAndPass(table, frame, "already_large");
     }
     const checksum = checksumVerdict(frame, segment, this.family);
@@ -243,9 +245,9 @@ export class StrictChain extends RscChain {
     if (segment.flowKnown === "flow") {
       const unit = table.find(segment, table.hashOf(segment));
       if (unit !== null) return this.#final(table, unit, frame, verdict);
-    } else if (segment.flowKnown === "addresses" && table.mayHavePair(segment)) {
-      for (let unit = table.oldest; unit !== null;) {
-        const following = unit.following;
+    } else if (segment.flowKnown === "addresses") {
+      for (let unit = table.firstOfPair(segment); unit !== null;) {
+        const following = unit.followingOfPair;
         if (table.hasPair(unit, segment)) this.drain(table, unit);
         unit = following;
       }

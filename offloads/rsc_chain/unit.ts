@@ -17,6 +17,12 @@ export class Unit {
   previous: Unit | null = null;
   /** The unit that was opened after this one. */
   following: Unit | null = null;
+  /** Which list of units with like addresses it is in. */
+  pairSlot = 0;
+  /** The unit that was opened before this one among those of its list, and the one after. */
+  previousOfPair: Unit | null = null;
+  /** The unit that was opened after this one among those of its list. */
+  followingOfPair: Unit | null = null;
   /** Hash of the flow's key. */
   hash = 0;
   /** How many units had been opened since the chain was last empty, when this one was. */

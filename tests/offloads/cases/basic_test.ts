@@ -1,5 +1,6 @@
 /** Cases 1 to 14: merging by sequence number. */
-import { A, B, C, merged, packet, pureAck, stale, testCase } from "./case.ts";
+import { testCase } from "./case.ts";
+import { A, B, C, merged, packet, pureAck, stale } from "./packets.ts";
 
 testCase(1, { arrive: [[0, A]] }, {
   QS: {

@@ -6,7 +6,7 @@
  * byte; and every counter of the family that tells of a refusal must be 0 unless the case names it.
  */
 import { assertEquals } from "@std/assert";
-import { FeatureSet } from "../../../core/features.ts";
+import type { FeatureSet } from "../../../core/features.ts";
 import { rscV4 } from "../../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../../offloads/rsc_v6.ts";
 import {
@@ -17,8 +17,6 @@ import {
   MachineBench,
   parseTcp,
   StageBench,
-  tcp,
-  type TcpFields,
 } from "../../../testing/mod.ts";
 import { featureName } from "../../../wire/net_features.ts";
 
@@ -72,49 +70,6 @@ export interface Outcomes {
 
 /** Long after everything is due. */
 export const END_NS = 60_000_000;
-
-/** A packet of the flow that all cases are about, with 100 bytes of data unless told otherwise. */
-export function packet(fields: TcpFields = {}): Uint8Array<ArrayBuffer> {
-  return tcp({ payload: 100, ...fields });
-}
-
-/** The same over IPv6. */
-export function packet6(fields: TcpFields = {}): Uint8Array<ArrayBuffer> {
-  return packet({ source: "fd00::1", ...fields });
-}
-
-/** The packet without data. */
-export function pureAck(fields: TcpFields = {}): Uint8Array<ArrayBuffer> {
-  return tcp(fields);
-}
-
-export const A = packet();
-export const B = packet({ seq: 1100 });
-export const C = packet({ seq: 1200 });
-export const K = pureAck();
-
-/** A merged packet of the reference: as its fields say, but with the stale checksums of the packet that opened the unit. */
-export function stale(opener: Uint8Array, fields: TcpFields): Uint8Array<ArrayBuffer> {
-  const { ipChecksum, checksum } = parseTcp(opener);
-  return tcp({ ipChecksum, checksum, ...fields });
-}
-
-/** A merged packet under strict rules: the TCP checksum is left to the guest. */
-export function merged(fields: TcpFields): Uint8Array<ArrayBuffer> {
-  return tcp({ checksum: "partial", ...fields });
-}
-
-/** The bytes one behind the other. */
-export function join(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(parts.flatMap((part) => [...part]));
-}
-
-/** A copy with the 16-bit number at `at` replaced. */
-export function patch16(bytes: Uint8Array, at: number, value: number): Uint8Array<ArrayBuffer> {
-  const copy = Uint8Array.from(bytes);
-  new DataView(copy.buffer).setUint16(at, value);
-  return copy;
-}
 
 /** Declares the tests of a case: one for each outcome. */
 export function testCase(number: number, given: Given, { Q, S, QS }: Outcomes): void {
@@ -183,15 +138,27 @@ function compare(where: string, rules: Rules, given: Given, outcome: Outcome, sh
   const wanted = outcome.out.map(([atNs, info, frame]) => `${atNs} ${info} ${frame.length} bytes`);
   const differs = wanted.findIndex((line, i) => line !== brief[i]);
   const from = differs < 0 ? wanted.length : Math.max(0, differs - 1);
-  assertEquals(brief.slice(from, from + 6), wanted.slice(from, from + 6), `${where}: times, order and kinds from ${from} on`);
+  assertEquals(
+    brief.slice(from, from + 6),
+    wanted.slice(from, from + 6),
+    `${where}: times, order and kinds from ${from} on`,
+  );
   assertEquals(brief.length, wanted.length, `${where}: how many`);
   for (const [i, [, info, frame, header]] of outcome.out.entries()) {
     const got = shown.out[i];
-    assertEquals(got.header, expectedHeader(info, frame, header ?? {}), `${where}: header of output ${i + 1}`);
+    assertEquals(
+      got.header,
+      expectedHeader(info, frame, header ?? {}),
+      `${where}: header of output ${i + 1}`,
+    );
     assertEquals(firstDifference(got.bytes, frame), "none", `${where}: bytes of output ${i + 1}`);
   }
   const counters = shown.counters[`rsc-${given.family ?? "v4"}`];
-  assertEquals(refusals(rules, counters, outcome.counters ?? {}), outcome.counters ?? {}, `${where}: counters`);
+  assertEquals(
+    refusals(rules, counters, outcome.counters ?? {}),
+    outcome.counters ?? {},
+    `${where}: counters`,
+  );
 }
 
 /** `[flags,gso,segments]`. */
@@ -199,9 +166,21 @@ export function infoOf({ flags, gsoType, csumStart }: HeaderFields): string {
   return `[${flags},${gsoType},${(flags & 4) === 0 ? "-" : csumStart}]`;
 }
 
+/** Time, `[flags,gso,segments]` and bytes of everything that has come out. */
+export function departures({ out }: Pick<Shown, "out">): [number, string, Uint8Array][] {
+  return out.map(({ atNs, header, bytes }) => [atNs, infoOf(header), bytes]);
+}
+
 function expectedHeader(info: string, frame: Uint8Array, more: Partial<HeaderFields>): HeaderFields {
   const [, flags, gsoType, segments] = /^\[(\d+),(\d+),(\d+|-)\]$/.exec(info)!;
-  const header = { flags: Number(flags), gsoType: Number(gsoType), hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0 };
+  const header = {
+    flags: Number(flags),
+    gsoType: Number(gsoType),
+    hdrLen: 0,
+    gsoSize: 0,
+    csumStart: 0,
+    csumOffset: 0,
+  };
   if (segments !== "-") header.csumStart = Number(segments);
   if (header.gsoType !== 0 && (header.flags & 1) !== 0) {
     const { tcpAt, dataOffset } = parseTcp(frame);

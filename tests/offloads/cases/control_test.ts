@@ -1,7 +1,8 @@
 /** Cases 32 to 40: TCP flags, options and data offset. */
 import { BENCH_FEATURES, tcp, type TcpFlag } from "../../../testing/mod.ts";
 import { VIRTIO_NET_F_GUEST_ECN } from "../../../wire/net_features.ts";
-import { A, B, join, merged, packet, patch16, stale, testCase } from "./case.ts";
+import { testCase } from "./case.ts";
+import { A, B, join, merged, packet, patch16, stale } from "./packets.ts";
 
 for (const flags of [["SYN"], ["SYN", "FIN"]] as const) {
   const syn = tcp({ seq: 1100, flags });

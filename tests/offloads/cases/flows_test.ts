@@ -4,19 +4,8 @@ import { FeatureSet } from "../../../core/features.ts";
 import { rscV4 } from "../../../offloads/rsc_v4.ts";
 import { arp, BENCH_FEATURES, StageBench, tcp } from "../../../testing/mod.ts";
 import { VIRTIO_NET_F_GUEST_TSO6 } from "../../../wire/net_features.ts";
-import {
-  A,
-  type Arrival,
-  B,
-  type Departure,
-  END_NS,
-  infoOf,
-  merged,
-  packet,
-  packet6,
-  stale,
-  testCase,
-} from "./case.ts";
+import { type Arrival, type Departure, END_NS, infoOf, testCase } from "./case.ts";
+import { A, B, merged, packet, packet6, stale } from "./packets.ts";
 
 /** A packet of another flow between the same addresses. */
 const flow = (sourcePort: number, seq = 1000) => packet({ sourcePort, seq });

@@ -1,6 +1,7 @@
 /** Cases 81 to 84 and 88: the header that comes with a frame, and checksums that are wrong. */
-import { type HeaderFields } from "../../../testing/mod.ts";
-import { A, B, C, merged, packet, packet6, stale, testCase } from "./case.ts";
+import type { HeaderFields } from "../../../testing/mod.ts";
+import { testCase } from "./case.ts";
+import { A, B, C, merged, packet, packet6, stale } from "./packets.ts";
 
 testCase(81, { arrive: [[0, A, { header: { flags: 2 } }]] }, {
   Q: { says: "DATA_VALID is lost", out: [[300_000, "[0,0,-]", A]] },
@@ -29,7 +30,9 @@ testCase(82, { arrive: [[0, partial, { header: partialHeader }]] }, {
 });
 
 const partialNext = packet({ seq: 1100, checksum: "partial" });
-testCase(82, { arrive: [[0, partial, { header: partialHeader }], [1, partialNext, { header: partialHeader }]] }, {
+testCase(82, {
+  arrive: [[0, partial, { header: partialHeader }], [1, partialNext, { header: partialHeader }]],
+}, {
   S: {
     says: "partial TCP checksums merge",
     out: [[300_000, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }]],

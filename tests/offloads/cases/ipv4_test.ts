@@ -1,7 +1,8 @@
 /** Cases 41 to 51: the IPv4 header. */
 import { BENCH_FEATURES, udp } from "../../../testing/mod.ts";
 import { VIRTIO_NET_F_GUEST_ECN } from "../../../wire/net_features.ts";
-import { A, C, K, merged, packet, stale, testCase } from "./case.ts";
+import { testCase } from "./case.ts";
+import { A, C, K, merged, packet, stale } from "./packets.ts";
 
 const ROUTER_ALERT = Uint8Array.of(0x94, 4, 0, 0);
 const optioned = packet({ seq: 1100, ipOptions: ROUTER_ALERT });
@@ -45,7 +46,9 @@ testCase(42, { arrive: [[0, clearA], [1, clearB]] }, {
   },
 });
 
-for (const [what, fields] of [["MF", { moreFragments: true }], ["an offset", { fragmentOffset: 1 }]] as const) {
+for (
+  const [what, fields] of [["MF", { moreFragments: true }], ["an offset", { fragmentOffset: 1 }]] as const
+) {
   const fragment = packet({ seq: 1100, ...fields });
   testCase(43, { arrive: [[0, A], [1, fragment]] }, {
     Q: {

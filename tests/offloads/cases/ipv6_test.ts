@@ -1,6 +1,7 @@
 /** Cases 63 to 69: IPv6. */
 import { parseTcp, type TcpFields } from "../../../testing/mod.ts";
-import { merged, packet6, pureAck, stale, testCase } from "./case.ts";
+import { testCase } from "./case.ts";
+import { merged, packet6, pureAck, stale } from "./packets.ts";
 
 const source = "fd00::1";
 const A = packet6();

@@ -33,6 +33,10 @@ export class TestContext implements TransportContext {
     this.wakes++;
   }
 
+  watch(): Disposable {
+    throw new Error("no watch was expected");
+  }
+
   publish<T extends Record<string, number>>(counters: T): T {
     this.published.push(counters);
     return counters;

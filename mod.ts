@@ -1,0 +1,121 @@
+/**
+ * Virtio devices in TypeScript: what plugins are written with, and what builds and runs a machine from a configuration.
+ *
+ * A plugin is an object that one of `defineOffload`, `defineNetwork`, `defineDriver`, `defineDevice` returns; a
+ * configuration names it by its module. A whole program is `loadConfig`, `buildMachine`, `Machine.run`. Tests of plugins
+ * are written with `@deno-virtio/deno-virtio/testing`. Run as a program, this module is the command line.
+ *
+ * ```ts
+ * import { buildMachine, newRegistry, parseConfig } from "./mod.ts";
+ *
+ * const text = `{
+ *   "clock": "virtual",
+ *   "devices": [{ "use": "net", "driver": "loopback", "network": "loopback", "offloads": ["rsc-v4", "rsc-v6"] }]
+ * }`;
+ * const config = await parseConfig(text, import.meta.url, newRegistry());
+ * await using machine = buildMachine(config);
+ * machine.start();
+ * await machine.run(new AbortController().signal);
+ * ```
+ *
+ * @module
+ */
+export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
+export {
+  FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from "./core/features.ts";
+export { Frame, type FrameOwner, NetHeader } from "./core/frame.ts";
+export {
+  FRAME_HEADROOM_BYTES,
+  FramePool,
+  type FramePoolOptions,
+  MAX_FRAME_BYTES,
+} from "./core/frame_pool.ts";
+export { FrameBatch } from "./core/frame_batch.ts";
+export {
+  type Direction,
+  type Negotiated,
+  type NetworkAbilities,
+  perFrame,
+  type RuleBook,
+  type Stage,
+  type StageContext,
+  type VerdictLog,
+} from "./core/stage.ts";
+export {
+  defineDevice,
+  defineDriver,
+  defineNetwork,
+  defineOffload,
+  type DeviceFacts,
+  type DevicePlugin,
+  type DriverPlugin,
+  type NetworkPlugin,
+  type OffloadPlugin,
+  type Plugin,
+  type PluginBase,
+  type TransportContext,
+} from "./core/plugin.ts";
+export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/options_schema.ts";
+export { type DriverTransport, type FrameTransport, isPollable, type Pollable } from "./core/transport.ts";
+export {
+  type CounterGroups,
+  type Device,
+  type DeviceContext,
+  type ResolvedOffload,
+  type Session,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from "./core/device.ts";
+export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
+export { DescriptorChain } from "./core/descriptor_chain.ts";
+export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } from "./core/memory.ts";
+export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
+export { type FrameSink, type NamedStage, Pipeline } from "./core/pipeline.ts";
+export { Reactor } from "./core/reactor.ts";
+export { type DriverNotifications, DriverSession } from "./core/session.ts";
+export type { QueueAddresses } from "./core/queue_setup.ts";
+export { ConfigError, type ConfigIssue } from "./config/errors.ts";
+export { loadConfig, parseConfig } from "./config/load.ts";
+export { buildMachine, type BuildOptions } from "./config/build.ts";
+export { Machine, type MachineDevice, type MachineParts } from "./config/machine.ts";
+export { type BuiltIns, builtIns, PluginRegistry } from "./config/registry.ts";
+export { BUILT_IN_PLUGINS, newRegistry } from "./config/builtins.ts";
+export type { PluginKind } from "./config/plugin_shape.ts";
+export { configJsonSchema } from "./config/json_schema.ts";
+export type { JsonSchema } from "./config/option_schema.ts";
+export type {
+  PluginOf,
+  ResolvedConfig,
+  ResolvedDevice,
+  ResolvedPart,
+  WrittenConfig,
+  WrittenDevice,
+  WrittenPart,
+} from "./config/types.ts";
+export { net } from "./devices/net/mod.ts";
+export type { NetOptions } from "./devices/net/options.ts";
+export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";
+export { rscV4 } from "./offloads/rsc_v4.ts";
+export { rscV6 } from "./offloads/rsc_v6.ts";
+export type { RscOptions } from "./offloads/rsc_chain/options.ts";
+export { default as loopback, type LoopbackOptions } from "./transports/loopback.ts";
+export {
+  type GuestBehaviour,
+  type GuestOptions,
+  loopbackDriver,
+  type SendOptions,
+} from "./transports/loopback_driver/mod.ts";
+export { pcap, type PcapOptions, type ReplayPace, type ReplayTake } from "./transports/pcap/mod.ts";
+export { featureBit, featureName } from "./wire/net_features.ts";
+
+// Not awaited: the command line imports this module, and both would wait for each other.
+if (import.meta.main) import("./cli.ts").then(({ start }) => start());

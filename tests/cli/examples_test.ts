@@ -1,0 +1,57 @@
+import { assert, assertEquals } from "@std/assert";
+import type { CounterSnapshot } from "../../cli/run/counter_view.ts";
+import { command, projectPath, ROOT } from "./support/command.ts";
+import { CommandProcess } from "./support/process.ts";
+
+/** What an example must have done when it stops; `endless` ones are stopped by a signal. */
+const EXAMPLES: Record<string, { endless?: true; done(counters: CounterSnapshot): boolean }> = {
+  "loopback_echo.jsonc": {
+    endless: true,
+    done: (counters) =>
+      counters["echo.driver"].echoed > 3 &&
+      counters["sender.driver"].received === counters["echo.driver"].echoed,
+  },
+  "replay_capture.jsonc": {
+    done: (counters) =>
+      counters["net0.rsc-v4"].segments_coalesced === 182 && counters["net0.driver"].receivedBytes > 262_144,
+  },
+  "two_devices_one_cable.jsonc": {
+    done: (counters) =>
+      counters["right.driver"].received === 1000 && counters["right.driver"].receivedBytes === 1_514_000,
+  },
+};
+
+Deno.test("every configuration in examples is tried here", async () => {
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(new URL("examples/", ROOT))) {
+    if (/\.jsonc?$/.test(name)) names.push(name);
+  }
+  assertEquals(names.sort(), Object.keys(EXAMPLES).sort());
+});
+
+for (const [name, { endless, done }] of Object.entries(EXAMPLES)) {
+  Deno.test(`examples/${name} names the schema and runs with exactly the permissions that check tells`, async () => {
+    const path = `examples/${name}`;
+    const text = await Deno.readTextFile(projectPath(path));
+    assert(text.includes('"$schema": "../config.schema.json"'));
+    const checked = await command(["check", projectPath(path), "--json"]);
+    assertEquals(checked.code, 0, checked.err);
+    const flags = JSON.parse(checked.out).permissions.flags as string[];
+    const child = new CommandProcess(flags, [
+      path,
+      "--json",
+      ...endless === undefined ? [] : ["--stats-interval-s", "0.2"],
+    ]);
+    if (endless !== undefined) {
+      await child.lineWith('"counters"');
+      await child.lineWith('"counters"');
+      child.signal("SIGINT");
+    }
+    const { code, rest, err } = await child.end();
+    assertEquals([code, err], [0, ""]);
+    const { event, counters } = JSON.parse(rest.at(-1)!);
+    assertEquals(event, "stopped");
+    assertEquals(counters["net0.driver"]?.malformed ?? 0, 0);
+    assert(done(counters), rest.at(-1));
+  });
+}

@@ -1,0 +1,191 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import { command, projectPath, withFolder } from "./support/command.ts";
+import { CommandProcess } from "./support/process.ts";
+
+const ECHO = "examples/loopback_echo.jsonc";
+const CAPTURE = projectPath("tests/captures/bulk_v4_plain.pcap");
+const READ = ["--allow-read"];
+
+async function write(folder: string, config: unknown): Promise<string> {
+  const path = `${folder}/config.json`;
+  await Deno.writeTextFile(path, JSON.stringify(config));
+  return path;
+}
+
+Deno.test("run ends by itself at the end of a capture, and shows the counters", async () => {
+  const { code, out, err } = await command(["run", projectPath("examples/replay_capture.jsonc")]);
+  assertEquals([code, err], [0, ""]);
+  assertMatch(
+    out,
+    /^Running replay-capture: net0 \(guest by loopback - checksum - rsc-v4 - rsc-v6 -\nnetwork by pcap\)\n/,
+  );
+  assertMatch(out, /\nStopped after \d+ ms, nothing is left to do\n {2}net0\.network\n {4}read +334\n/);
+  assertMatch(out, /\n {2}net0\.rsc-v4\n[^]*units_coalesced +5\n/);
+});
+
+Deno.test("run --json prints lines: started and stopped, with every counter", async () => {
+  const { code, out } = await command(["run", projectPath("examples/replay_capture.jsonc"), "--json"]);
+  assertEquals(code, 0);
+  const [started, stopped, ...rest] = out.trim().split("\n").map((line) => JSON.parse(line));
+  assertEquals(rest, []);
+  assertEquals(started, {
+    event: "started",
+    timeNs: 0,
+    name: "replay-capture",
+    clock: "virtual",
+    devices: [{
+      name: "net0",
+      use: "net",
+      driver: "loopback",
+      network: "pcap",
+      offloads: ["checksum", "rsc-v4", "rsc-v6"],
+    }],
+  });
+  assertEquals([stopped.event, stopped.reason], ["stopped", "end"]);
+  assertEquals(stopped.counters["net0.network"].taken, 188);
+  assertEquals(stopped.counters["net0.rsc-v4"].segments_coalesced, 182);
+});
+
+Deno.test("run tells the counters and the error when a capture is damaged", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeFile(`${folder}/cut.pcap`, (await Deno.readFile(CAPTURE)).subarray(0, 100_000));
+    const network = { use: "pcap", read: "cut.pcap" };
+    const device = { use: "net", mac: "52:54:00:00:00:01", driver: "loopback", network };
+    const path = await write(folder, { clock: "virtual", devices: [device] });
+    const { code, out, err } = await command(["run", path]);
+    assertEquals(code, 1);
+    assertStringIncludes(err, "a packet is cut off");
+    assertMatch(out, /\nStopped after [\d.]+ ms, something failed\n/);
+    assertMatch(out, /damaged +1\n/);
+  });
+});
+
+Deno.test("run names the plugin that throws, and the hook", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/stage.ts`,
+      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+       import { z } from "zod";
+       export default defineOffload({
+         name: "bomb", direction: "toGuest", options: z.strictObject({}),
+         create: () => perFrame(() => { throw new Error("as it likes"); }),
+       });`,
+    );
+    const network = { use: "pcap", read: CAPTURE };
+    const device = {
+      use: "net",
+      mac: "52:54:00:00:00:01",
+      driver: "loopback",
+      network,
+      offloads: ["./stage.ts"],
+    };
+    const { code, out, err } = await command([
+      "run",
+      await write(folder, { clock: "virtual", devices: [device] }),
+    ]);
+    assertEquals(code, 1);
+    assertEquals(err, 'error: plugin "bomb" failed in process: as it likes\n');
+    assertStringIncludes(out, "something failed");
+  });
+});
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.test(`run stops cleanly at ${signal}: what was sent is delivered, files are complete, exit code 0`, async () => {
+    await withFolder(async (folder) => {
+      const send = { count: 0, frameBytes: 100, intervalUs: 2000, destination: "52:54:00:00:00:02" };
+      const driver = { use: "loopback", behaviour: { send } };
+      const network = { use: "pcap", write: "all.pcapng", inner: "loopback" };
+      const path = await write(folder, {
+        devices: [
+          { use: "net", name: "one", mac: "52:54:00:00:00:01", driver, network },
+          { use: "net", name: "two", mac: "52:54:00:00:00:02", driver: "loopback", network: "loopback" },
+        ],
+      });
+      const child = new CommandProcess([...READ, `--allow-write=${folder}`], [
+        "run",
+        path,
+        "--stats-interval-s",
+        "0.1",
+      ]);
+      await child.lineWith("Running machine");
+      await child.lineWith("two  to guest");
+      await child.lineWith("two  to guest");
+      child.signal(signal);
+      const { code, rest, err } = await child.end();
+      const text = rest.join("\n");
+      assertEquals([code, err], [0, ""]);
+      assertStringIncludes(text, `${signal}: stopping`);
+      assertMatch(text, /Stopped after \S+ (ms|s), as asked/);
+      const sent = Number(/one\.driver\n +sent +([\d,]+)/.exec(text)![1].replaceAll(",", ""));
+      const received = Number(/two\.driver\n +received +([\d,]+)/.exec(text)![1].replaceAll(",", ""));
+      assert(sent > 5);
+      assertEquals(received, sent);
+      using reader = CaptureReader.open(`${folder}/all.pcapng`);
+      let recorded = 0;
+      while (reader.next()) recorded++;
+      assertEquals(recorded, sent);
+    });
+  });
+}
+
+Deno.test("run prints all counters at SIGUSR1, as a line of JSON, and goes on", async () => {
+  const child = new CommandProcess(READ, ["run", ECHO]);
+  await child.lineWith("Running loopback-echo");
+  const seen: number[] = [];
+  for (let i = 0; i < 2; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    child.signal("SIGUSR1");
+    const { event, counters, timeNs } = JSON.parse(await child.lineWith('"counters"'));
+    assertEquals(event, "counters");
+    assert(timeNs > 0);
+    seen.push(counters["echo.driver"].echoed);
+  }
+  assert(seen[0] > 0 && seen[1] > seen[0], String(seen));
+  child.signal("SIGINT");
+  const { code } = await child.end();
+  assertEquals(code, 0);
+});
+
+Deno.test("run --json --stats-interval-s prints counters as JSON lines until it is stopped", async () => {
+  const child = new CommandProcess(READ, [ECHO, "--json", "--stats-interval-s", "0.1"]);
+  assertEquals(JSON.parse((await child.line())!).event, "started");
+  const first = JSON.parse((await child.line())!);
+  const second = JSON.parse((await child.line())!);
+  assertEquals([first.event, second.event], ["counters", "counters"]);
+  assert(second.timeNs > first.timeNs);
+  child.signal("SIGTERM");
+  const { code, rest } = await child.end();
+  const last = JSON.parse(rest.at(-1)!);
+  assertEquals([code, last.event, last.reason], [0, "stopped", "signal"]);
+});
+
+Deno.test("run stops when nobody reads its output any more", async () => {
+  const script = `"${Deno.execPath()}" run -R mod.ts ${ECHO} --stats-interval-s 0.1 | head -n 3`;
+  const { code, stdout, stderr } = await new Deno.Command("bash", {
+    args: ["-o", "pipefail", "-c", script],
+    cwd: projectPath(""),
+    env: { NO_COLOR: "1" },
+  }).output();
+  assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+  assertEquals(new TextDecoder().decode(stdout).trimEnd().split("\n").length, 3);
+});
+
+Deno.test("run draws a progress line on a terminal only, and clears it", async () => {
+  await withFolder(async (folder) => {
+    const driver = { use: "loopback", behaviour: { send: { count: 0, intervalUs: 1000 } } };
+    const path = await write(folder, { devices: [{ use: "net", name: "one", driver, network: "loopback" }] });
+    // `script` gives the command a terminal.
+    const { stdout } = await new Deno.Command("script", {
+      args: ["-qec", `timeout -s INT 2 "${Deno.execPath()}" run -R mod.ts "${path}"`, "/dev/null"],
+      cwd: projectPath(""),
+      env: { NO_COLOR: "1" },
+    }).output();
+    const drawn = new TextDecoder().decode(stdout).split("\r\x1b[K");
+    const progress = drawn.filter((text) =>
+      /^[\d.]+ (ms|s) {2}one to guest 0, from guest [\d,]+$/.test(text)
+    );
+    assert(progress.length >= 2, drawn.join("|"));
+    assert(drawn.at(-1)!.startsWith("SIGINT: stopping"), drawn.join("|"));
+  });
+});

@@ -1,0 +1,279 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { ManualClock, SystemClock } from "../../core/clock.ts";
+import { Reactor } from "../../core/reactor.ts";
+import type { Pollable } from "../../core/transport.ts";
+
+/** Is due at the times it was given, and notes when it was served. */
+class Alarm implements Pollable {
+  readonly servedNs: number[] = [];
+  readonly #dueNs: number[];
+
+  constructor(...dueNs: number[]) {
+    this.#dueNs = dueNs;
+  }
+
+  poll(nowNs: number): boolean {
+    if (this.#dueNs.length === 0 || this.#dueNs[0] > nowNs) return false;
+    this.#dueNs.shift();
+    this.servedNs.push(nowNs);
+    return true;
+  }
+
+  deadlineNs(): number {
+    return this.#dueNs[0] ?? Infinity;
+  }
+}
+
+/** Has `work` rounds to do, and never a deadline. */
+class Worker implements Pollable {
+  polls = 0;
+  work: number;
+  onPoll: () => void = () => {};
+
+  constructor(work: number) {
+    this.work = work;
+  }
+
+  poll(): boolean {
+    this.polls++;
+    this.onPoll();
+    if (this.work === 0) return false;
+    this.work--;
+    return true;
+  }
+
+  deadlineNs(): number {
+    return Infinity;
+  }
+}
+
+const ENDLESS: Pollable = { poll: () => true, deadlineNs: () => Infinity };
+const ALWAYS_DUE: Pollable = { poll: () => false, deadlineNs: () => 10 };
+
+function manual(...members: Pollable[]): Reactor {
+  const reactor = new Reactor(new ManualClock());
+  for (const member of members) reactor.add(member);
+  return reactor;
+}
+
+function real(...members: Pollable[]): Reactor {
+  const reactor = new Reactor(new SystemClock());
+  for (const member of members) reactor.add(member);
+  return reactor;
+}
+
+Deno.test("Reactor.turn() polls every member once, in order, and says whether one did something", () => {
+  const order: string[] = [];
+  const member = (name: string, did: boolean): Pollable => ({
+    poll: (nowNs) => {
+      order.push(`${name}@${nowNs}`);
+      return did;
+    },
+    deadlineNs: () => Infinity,
+  });
+  const reactor = manual(member("a", false), member("b", true), member("c", false));
+  assertEquals(reactor.turn(), true);
+  assertEquals(order, ["a@0", "b@0", "c@0"]);
+  assertEquals(manual(member("d", false)).turn(), false);
+  assertEquals(manual().turn(), false);
+});
+
+Deno.test("Reactor reads the clock once a round", () => {
+  let reads = 0;
+  const reactor = new Reactor({ nowNs: () => ++reads });
+  const seen: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    reactor.add({ poll: (nowNs) => seen.push(nowNs) < 0, deadlineNs: () => Infinity });
+  }
+  reactor.turn();
+  reactor.turn();
+  assertEquals([seen, reads], [[1, 1, 1, 2, 2, 2], 2]);
+});
+
+Deno.test("Reactor.settle() turns until nobody does anything, and does not move the clock", () => {
+  const [one, two] = [new Worker(3), new Worker(5)];
+  const reactor = manual(one, two, new Alarm(100));
+  reactor.settle();
+  assertEquals([one.polls, two.polls, reactor.clock.nowNs()], [6, 6, 0]);
+});
+
+Deno.test("Reactor.deadlineNs() is the earliest of all members", () => {
+  assertEquals(manual(new Alarm(7), new Alarm(3), new Worker(0)).deadlineNs(), 3);
+  assertEquals(manual().deadlineNs(), Infinity);
+});
+
+Deno.test("Reactor.advanceTo() stops at every deadline on the way, and at its end", () => {
+  const [one, two] = [new Alarm(100, 250, 251, 900), new Alarm(50, 250)];
+  const reactor = manual(one, two);
+  reactor.advanceTo(251);
+  assertEquals([one.servedNs, two.servedNs], [[100, 250, 251], [50, 250]]);
+  assertEquals(reactor.clock.nowNs(), 251);
+  reactor.advanceTo(899);
+  assertEquals([one.servedNs.length, reactor.clock.nowNs()], [3, 899]);
+  reactor.advanceTo(900);
+  assertEquals(one.servedNs, [100, 250, 251, 900]);
+});
+
+Deno.test("Reactor.advanceTo() serves what is overdue at the present moment", () => {
+  const alarm = new Alarm(10, 20);
+  const reactor = new Reactor(new ManualClock(500));
+  reactor.add(alarm);
+  reactor.advanceTo(400);
+  assertEquals([alarm.servedNs, reactor.clock.nowNs()], [[500, 500], 500]);
+});
+
+Deno.test("Reactor.advanceTo() serves a deadline that arises on the way", () => {
+  const late = new Alarm();
+  const early = new Alarm(100);
+  const reactor = manual(
+    {
+      poll: (nowNs) => {
+        if (nowNs !== 100 || late.servedNs.length > 0 || late.deadlineNs() !== Infinity) return false;
+        (late as unknown as { poll: (nowNs: number) => boolean }).poll = (now) => {
+          if (now < 130 || late.servedNs.length > 0) return false;
+          late.servedNs.push(now);
+          return true;
+        };
+        late.deadlineNs = () => late.servedNs.length > 0 ? Infinity : 130;
+        return true;
+      },
+      deadlineNs: () => Infinity,
+    },
+    early,
+    late,
+  );
+  reactor.advanceTo(1000);
+  assertEquals([early.servedNs, late.servedNs], [[100], [130]]);
+});
+
+Deno.test("Reactor refuses to move another clock than a manual one, or to no time", async () => {
+  const reactor = real();
+  assertThrows(() => reactor.advanceTo(5), TypeError, "it was not built with a manual one");
+  await assertRejects(() => reactor.runToEnd(), TypeError, "it was not built with a manual one");
+  for (const nowNs of [Infinity, NaN]) {
+    assertThrows(() => manual().advanceTo(nowNs), RangeError, `Cannot advance to ${nowNs} ns`);
+  }
+});
+
+Deno.test("Reactor reports a member that always has something to do, instead of hanging", async () => {
+  const problem = "The machine does not settle: after 2000000 rounds at 0 ns";
+  assertThrows(() => manual(ENDLESS).settle(), Error, problem);
+  assertThrows(() => manual(ENDLESS).advanceTo(100), Error, problem);
+  await assertRejects(() => manual(ENDLESS).runToEnd(), Error, problem);
+});
+
+Deno.test("Reactor reports a member that is always due and does nothing, instead of hanging", async () => {
+  assertThrows(() => manual(ALWAYS_DUE).advanceTo(100), Error, "rounds at 10 ns");
+  await assertRejects(() => manual(ALWAYS_DUE).runToEnd(), Error, "rounds at 10 ns");
+});
+
+Deno.test("Reactor.runToEnd() moves from deadline to deadline until none is left", async () => {
+  const [one, two] = [new Alarm(100, 5_000_000_000), new Alarm(70)];
+  const reactor = manual(one, two);
+  await reactor.runToEnd();
+  assertEquals([one.servedNs, two.servedNs], [[100, 5_000_000_000], [70]]);
+  assertEquals(reactor.clock.nowNs(), 5_000_000_000);
+});
+
+Deno.test("Reactor.runToEnd() lets the event loop turn, so that it can be aborted", async () => {
+  const stop = new AbortController();
+  let nextNs = 0;
+  const ticking: Pollable = {
+    poll: (nowNs) => {
+      if (nowNs < nextNs) return false;
+      nextNs = nowNs + 10;
+      return true;
+    },
+    deadlineNs: () => nextNs,
+  };
+  setTimeout(() => stop.abort(), 5);
+  const reactor = manual(ticking);
+  await reactor.runToEnd(stop.signal);
+  assert(reactor.clock.nowNs() > 1000);
+  const before = reactor.clock.nowNs();
+  await reactor.runToEnd(stop.signal);
+  assertEquals(reactor.clock.nowNs(), before, "an aborted signal stops it at once");
+});
+
+Deno.test("Reactor.run() works while there is work and ends when it is over", async () => {
+  const worker = new Worker(1000);
+  let asked = 0;
+  await real(worker).run(new AbortController().signal, () => {
+    asked++;
+    assertEquals(worker.work, 0, "it is not asked before the work is done");
+    return true;
+  });
+  assertEquals([worker.polls, asked], [1001, 1]);
+});
+
+Deno.test("Reactor.run() does not end while something is still due", async () => {
+  const alarm = new Alarm(0);
+  const clock = new SystemClock();
+  const dueNs = clock.nowNs() + 8_000_000;
+  const reactor = new Reactor(clock);
+  alarm.deadlineNs = () => alarm.servedNs.length === 0 ? dueNs : Infinity;
+  alarm.poll = (nowNs) => {
+    if (nowNs < dueNs || alarm.servedNs.length > 0) return false;
+    alarm.servedNs.push(nowNs);
+    return true;
+  };
+  reactor.add(alarm);
+  await reactor.run(new AbortController().signal, () => true);
+  assertEquals(alarm.servedNs.length, 1);
+  assert(alarm.servedNs[0] >= dueNs);
+});
+
+Deno.test("Reactor.run() lets other tasks run while there is work without end", async () => {
+  const stop = new AbortController();
+  const worker = new Worker(Infinity);
+  setTimeout(() => stop.abort(), 5);
+  await real(worker).run(stop.signal);
+  assert(worker.polls > 32);
+});
+
+Deno.test("Reactor.run() sleeps when nothing is due, until wake()", async () => {
+  const stop = new AbortController();
+  const worker = new Worker(0);
+  const reactor = real(worker);
+  const running = reactor.run(stop.signal);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assertEquals(worker.polls, 1, "it sleeps");
+  worker.work = 2;
+  reactor.wake();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals([worker.polls, worker.work], [4, 0]);
+  stop.abort();
+  await running;
+  assertEquals(worker.polls, 4, "an abort ends the sleep and polls nobody");
+});
+
+Deno.test("Reactor.run() does not miss a wake() that comes from within a poll", async () => {
+  const stop = new AbortController();
+  const worker = new Worker(0);
+  const reactor = real(worker);
+  worker.onPoll = () => {
+    if (worker.polls === 1) reactor.wake();
+    else stop.abort();
+  };
+  await reactor.run(stop.signal);
+  assertEquals(worker.polls, 2);
+});
+
+Deno.test("Reactor.run() polls nobody if it is aborted already, and leaves no listener", async () => {
+  const stop = new AbortController();
+  stop.abort();
+  const worker = new Worker(5);
+  const reactor = real(worker);
+  await reactor.run(stop.signal);
+  assertEquals(worker.polls, 0);
+  reactor.wake();
+});
+
+Deno.test("Reactor.run() rejects with what a member throws", async () => {
+  const worker = new Worker(5);
+  worker.onPoll = () => {
+    throw new TypeError("broken");
+  };
+  await assertRejects(() => real(worker).run(new AbortController().signal), TypeError, "broken");
+  await assertRejects(() => manual(worker).runToEnd(), TypeError, "broken");
+});

@@ -1,0 +1,165 @@
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { FeatureSet } from "../../core/features.ts";
+import type { NetworkAbilities } from "../../core/stage.ts";
+import { checksum } from "../../offloads/checksum.ts";
+import {
+  arp,
+  BENCH_FEATURES,
+  type FrameFacts,
+  type HeaderFields,
+  StageBench,
+  type StageBenchSettings,
+  tcp,
+  udp,
+} from "../../testing/mod.ts";
+import { VIRTIO_NET_F_GUEST_CSUM } from "../../wire/net_features.ts";
+
+const PLAIN: HeaderFields = { flags: 0, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0 };
+const TAKES_PARTIAL: NetworkAbilities = { partialChecksum: true, largeTcp: false, largeUdp: false };
+const NO_CSUM = { features: BENCH_FEATURES.without(VIRTIO_NET_F_GUEST_CSUM) };
+const TCP_V4 = { header: { flags: 1, csumStart: 34, csumOffset: 16 } };
+
+/** Runs one frame through the stage. */
+function run(
+  frame: Uint8Array,
+  facts: FrameFacts = {},
+  settings: StageBenchSettings & { verify?: boolean } = {},
+): { header: HeaderFields; bytes: Uint8Array; counted: Record<string, number> } {
+  const { verify = false, ...rest } = settings;
+  using bench = new StageBench({ plugin: checksum, options: { verify } }, rest);
+  bench.feed(frame, facts);
+  const [{ header, bytes }] = bench.out;
+  const counted = Object.entries(bench.counters.checksum).filter(([, count]) => count > 0);
+  return { header, bytes, counted: Object.fromEntries(counted) };
+}
+
+Deno.test("checksum completes a partial checksum for a guest without GUEST_CSUM", () => {
+  const { header, bytes, counted } = run(tcp({ payload: 99, checksum: "partial" }), TCP_V4, NO_CSUM);
+  assertEquals([header, bytes, counted], [PLAIN, tcp({ payload: 99 }), { completed: 1 }]);
+});
+
+Deno.test("checksum leaves a partial checksum to a guest with GUEST_CSUM", () => {
+  const partial = tcp({ payload: 99, checksum: "partial" });
+  const { header, bytes, counted } = run(partial, TCP_V4);
+  assertEquals([header, bytes, counted], [{ ...PLAIN, ...TCP_V4.header }, partial, {}]);
+});
+
+Deno.test("checksum completes for a guest that has switched GUEST_CSUM off", () => {
+  using bench = new StageBench(checksum);
+  bench.feed(tcp({ payload: 9, checksum: "partial" }), TCP_V4);
+  bench.setOffloads(FeatureSet.none);
+  bench.feed(tcp({ payload: 9, checksum: "partial" }), TCP_V4);
+  assertEquals(bench.out.map(({ header }) => header.flags), [1, 0]);
+  assertEquals(bench.out[1].bytes, tcp({ payload: 9 }));
+});
+
+Deno.test("checksum completes frames from the guest unless the network takes them as they are", () => {
+  const partial = tcp({ payload: 99, checksum: "partial" });
+  const completed = run(partial, TCP_V4, { direction: "fromGuest" });
+  assertEquals([completed.header, completed.bytes], [PLAIN, tcp({ payload: 99 })]);
+  const left = run(partial, TCP_V4, { direction: "fromGuest", network: TAKES_PARTIAL });
+  assertEquals([left.header.flags, left.bytes, left.counted], [1, partial, {}]);
+});
+
+Deno.test("checksum completes TCP and UDP over both families as their builder does", () => {
+  const length = fc.nat(700);
+  const source = fc.constantFrom("10.0.0.1", "fd00::1");
+  fc.assert(fc.property(length, source, fc.boolean(), fc.nat(0xffff), (payload, from, isTcp, sourcePort) => {
+    const [build, csumOffset] = isTcp ? [tcp, 16] as const : [udp, 6] as const;
+    const csumStart = from === "10.0.0.1" ? 34 : 54;
+    const fields = { source: from, payload, sourcePort };
+    const header = { flags: 1, csumStart, csumOffset };
+    assertEquals(run(build({ ...fields, checksum: "partial" }), { header }, NO_CSUM).bytes, build(fields));
+  }));
+});
+
+Deno.test("checksum completes the checksum of a frame in pieces", () => {
+  using bench = new StageBench(checksum, NO_CSUM);
+  const partial = tcp({ payload: 301, checksum: "partial" });
+  const frame = bench.frame(partial.slice(0, 101), TCP_V4);
+  frame.append(bench.frame(partial.slice(101, 204)));
+  frame.append(bench.frame(partial.slice(204)));
+  bench.feedFrame(frame);
+  assertEquals(bench.out[0].bytes, tcp({ payload: 301 }));
+});
+
+Deno.test("checksum sends a UDP sum of 0 as 0xffff, and a TCP sum of 0 as 0", () => {
+  for (const [build, at, csumOffset] of [[udp, 40, 6], [tcp, 50, 16]] as const) {
+    // A payload that holds the checksum of the packet without it makes the sum come out as 0.
+    const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset);
+    const payload = new Uint8Array(2);
+    view(payload).setUint16(0, view(build({ payload })).getUint16(at));
+    const header = { flags: 1, csumStart: 34, csumOffset };
+    const { bytes } = run(build({ payload, checksum: "partial" }), { header }, NO_CSUM);
+    assertEquals(view(bytes).getUint16(at), build === udp ? 0xffff : 0);
+  }
+});
+
+Deno.test("checksum leaves alone what is to be segmented: whoever cuts it completes it", () => {
+  const large = tcp({ payload: 4000, checksum: "partial" });
+  const header = { ...TCP_V4.header, gsoType: 1, gsoSize: 1448, hdrLen: 54 };
+  const { header: got, bytes, counted } = run(large, { header }, NO_CSUM);
+  assertEquals([got, bytes, counted], [header, large, {}]);
+});
+
+Deno.test("checksum counts a partial checksum beyond the frame, and passes it as it is", () => {
+  const frame = tcp({ payload: 10 });
+  for (const [csumStart, csumOffset] of [[64, 0], [63, 0], [34, 29], [65_535, 65_535]]) {
+    const header = { flags: 1, csumStart, csumOffset };
+    const { header: got, bytes, counted } = run(frame, { header }, NO_CSUM);
+    assertEquals([got.flags, bytes, counted], [1, frame, { incomplete: 1 }], `${csumStart}+${csumOffset}`);
+  }
+});
+
+Deno.test("checksum touches two bytes at most, wherever a hostile header points", () => {
+  const frame = fc.uint8Array({ minLength: 14, maxLength: 120 });
+  fc.assert(fc.property(frame, fc.nat(140), fc.nat(140), (bytes, csumStart, csumOffset) => {
+    const got = run(bytes, { header: { flags: 1, csumStart, csumOffset } }, NO_CSUM).bytes;
+    const changed = [...bytes.keys()].filter((i) => bytes[i] !== got[i]);
+    const at = csumStart + csumOffset;
+    assertEquals(got.length, bytes.length);
+    assertEquals(changed.filter((i) => i !== at && i !== at + 1), []);
+  }));
+});
+
+const RIGHT = [
+  ["TCP over IPv4", tcp({ payload: 77 })],
+  ["TCP over IPv6", tcp({ source: "fd00::1", payload: 77 })],
+  ["UDP over IPv4", udp({ payload: 77 })],
+  ["UDP over IPv6", udp({ source: "fd00::1", payload: 77 })],
+] as const;
+for (const [what, frame] of RIGHT) {
+  Deno.test(`checksum with verify marks right ${what}`, () => {
+    const { header, bytes, counted } = run(frame, {}, { verify: true });
+    assertEquals([header, bytes, counted], [{ ...PLAIN, flags: 2 }, frame, { verified: 1 }]);
+  });
+
+  Deno.test(`checksum with verify passes wrong ${what} unmarked, and counts it`, () => {
+    const ruined = frame.slice();
+    ruined[ruined.length - 1] ^= 0x40;
+    const { header, bytes, counted } = run(ruined, {}, { verify: true });
+    assertEquals([header, bytes, counted], [PLAIN, ruined, { wrong: 1 }]);
+  });
+}
+
+Deno.test("checksum with verify does not mark what has no checksum of its own", () => {
+  const frames = [arp(), udp({ payload: 9, checksum: 0 }), tcp({ payload: 9, moreFragments: true })];
+  for (const frame of frames) {
+    const { header, bytes, counted } = run(frame, {}, { verify: true });
+    assertEquals([header, bytes, counted], [PLAIN, frame, { unverifiable: 1 }]);
+  }
+});
+
+Deno.test("checksum with verify leaves out padding, and takes it off", () => {
+  const { header, bytes } = run(tcp({ padding: 6 }), {}, { verify: true });
+  assertEquals([header.flags, bytes], [2, tcp()]);
+});
+
+Deno.test("checksum verifies only for a guest that looks at the mark, only unmarked frames, and only if told", () => {
+  const frame = tcp({ payload: 5 });
+  assertEquals(run(frame).counted, {});
+  assertEquals(run(frame, {}, { verify: true, ...NO_CSUM }).header.flags, 0);
+  assertEquals(run(frame, { header: { flags: 2 } }, { verify: true }).counted, {});
+  assertEquals(run(frame, {}, { verify: true, direction: "fromGuest" }).counted, {});
+});

@@ -1,0 +1,195 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import fc from "fast-check";
+import { FlowTable } from "../../offloads/rsc_chain/flow_table.ts";
+import { MAX_KEY_WORDS, Segment } from "../../offloads/rsc_chain/segment.ts";
+import type { Unit } from "../../offloads/rsc_chain/unit.ts";
+
+/** A segment with this key; words that are left out are 0. */
+function segmentOf(...words: number[]): Segment {
+  const segment = new Segment();
+  segment.key.set(words);
+  return segment;
+}
+
+/** The keys of the units held, in order of opening, found by walking the list both ways. */
+function listed(table: FlowTable): Unit[] {
+  const forwards: Unit[] = [];
+  for (let unit = table.oldest; unit !== null; unit = unit.following) forwards.push(unit);
+  const backwards: Unit[] = [];
+  for (let unit = table.newest; unit !== null; unit = unit.previous) backwards.push(unit);
+  assertEquals(backwards.reverse(), forwards);
+  return forwards;
+}
+
+const step = fc.tuple(fc.constantFrom("open", "close", "find"), fc.nat(40));
+
+Deno.test("FlowTable finds and lists what a Map finds and lists", () => {
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 300 }), fc.constantFrom(3, MAX_KEY_WORDS), (steps, keyWords) => {
+      const table = new FlowTable(keyWords, 24);
+      const model = new Map<number, Unit>();
+      for (const [what, flow] of steps) {
+        // Five sources, three destinations, three ports: flows share addresses and differ in one word only.
+        const segment = segmentOf(flow % 5, ...new Array<number>(keyWords - 3).fill(7), flow % 3, flow);
+        const hash = table.hashOf(segment);
+        const found = table.find(segment, hash);
+        assertEquals(found, model.get(flow) ?? null);
+        if (what === "open" && found === null && !table.isFull) model.set(flow, table.open(segment, hash));
+        if (what === "close" && found !== null) {
+          table.close(found);
+          model.delete(flow);
+        }
+        assertEquals(table.count, model.size);
+        assertEquals(table.isFull, model.size === 24);
+        assertEquals(listed(table), [...model.values()]);
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+/** The units that may be between the addresses of this segment. */
+function pairList(table: FlowTable, segment: Segment): Unit[] {
+  const units: Unit[] = [];
+  for (let unit = table.firstOfPair(segment); unit !== null; unit = unit.followingOfPair) units.push(unit);
+  return units;
+}
+
+Deno.test("FlowTable.firstOfPair() leads to every unit of a pair of addresses, in order of opening", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(6), fc.nat(6), fc.nat(3), fc.boolean()), { maxLength: 80 }),
+      (steps) => {
+        const table = new FlowTable(3, 64);
+        const held = new Map<string, { unit: Unit; pair: string }>();
+        for (const [source, destination, ports, open] of steps) {
+          const segment = segmentOf(source, destination, ports);
+          const [key, pair] = [`${source} ${destination} ${ports}`, `${source} ${destination}`];
+          const entry = held.get(key);
+          if (open && entry === undefined) {
+            held.set(key, { unit: table.open(segment, table.hashOf(segment)), pair });
+          } else if (!open && entry !== undefined) {
+            table.close(entry.unit);
+            held.delete(key);
+          }
+          const list = pairList(table, segment).filter((unit) => table.hasPair(unit, segment));
+          const holders = [...held.values()].filter((one) => one.pair === pair).map(({ unit }) => unit);
+          assertEquals(list, holders);
+          for (const one of held.values()) assertEquals(table.hasPair(one.unit, segment), one.pair === pair);
+        }
+      },
+    ),
+  );
+});
+
+Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them in order", () => {
+  const most = 65_536;
+  const table = new FlowTable(3, most);
+  for (let i = 0; i < most; i++) {
+    const segment = segmentOf(1, 2, i);
+    assertEquals(table.isFull, false);
+    table.open(segment, table.hashOf(segment));
+  }
+  assertEquals([table.count, table.isFull], [most, true]);
+  assertEquals(pairList(table, segmentOf(1, 2, 0)).length, most);
+  let i = 0;
+  for (let unit = table.oldest; unit !== null; unit = unit.following, i++) {
+    const segment = segmentOf(1, 2, i);
+    if (table.find(segment, table.hashOf(segment)) !== unit) {
+      throw new Error(`unit ${i} is not found in its place`);
+    }
+  }
+  assertEquals(i, most);
+  // Every third leaves: the others must still be found behind the holes.
+  for (let flow = 0; flow < most; flow += 3) {
+    const segment = segmentOf(1, 2, flow);
+    table.close(table.find(segment, table.hashOf(segment))!);
+  }
+  for (let flow = 0; flow < most; flow++) {
+    const segment = segmentOf(1, 2, flow);
+    const found = table.find(segment, table.hashOf(segment)) !== null;
+    if (found !== (flow % 3 !== 0)) throw new Error(`flow ${flow} is ${found ? "still" : "no longer"} found`);
+  }
+  while (table.oldest !== null) table.close(table.oldest);
+  assertEquals([table.count, table.newest, table.firstOfPair(segmentOf(1, 2, 0))], [0, null, null]);
+});
+
+Deno.test("FlowTable reuses units: steady traffic makes no new ones", () => {
+  const table = new FlowTable(3, 4096);
+  const seen = new Set<Unit>();
+  for (let i = 0; i < 10_000; i++) {
+    const segment = segmentOf(1, 2, i);
+    seen.add(table.open(segment, table.hashOf(segment)));
+    if (table.count === 50) table.close(table.oldest!);
+  }
+  assertEquals(seen.size, 50);
+});
+
+Deno.test("FlowTable.hashOf() is seeded: whoever knows one table's hashes does not know another's", () => {
+  const segment = segmentOf(1, 2, 3);
+  const hashes = new Set(Array.from({ length: 8 }, () => new FlowTable(3, 16).hashOf(segment)));
+  // By chance two of eight are equal once in 150 million runs.
+  assertEquals(hashes.size, 8);
+});
+
+Deno.test("FlowTable.hashOf() spreads flows that differ only in their ports, or only in their addresses", () => {
+  for (
+    const key of [
+      (i: number) => [1, 2, i << 16 | 80],
+      (i: number) => [i << 8, 2, 3],
+      (i: number) => [1, i, 3],
+    ]
+  ) {
+    const table = new FlowTable(3, 16);
+    const filled = new Set<number>();
+    for (let i = 0; i < 4096; i++) filled.add(table.hashOf(segmentOf(...key(i))) & 4095);
+    // Random throws fill 63 % of the places; a hash that clusters fills far fewer.
+    assert(filled.size > 2300, `only ${filled.size} of 4096 places are used`);
+  }
+});
+
+Deno.test("FlowTable.hashOf() uses every word of a key", () => {
+  for (const keyWords of [3, MAX_KEY_WORDS]) {
+    const table = new FlowTable(keyWords, 16);
+    const base = table.hashOf(segmentOf());
+    for (let word = 0; word < keyWords; word++) {
+      const segment = segmentOf();
+      segment.key[word] = 1;
+      assertNotEquals(table.hashOf(segment), base, `word ${word}`);
+    }
+  }
+});
+
+Deno.test("FlowTable.hashOf() has no pairs of keys that collide whatever the secrets are", () => {
+  // Differences in the top bits of two words, which a hash that only multiplies and shifts can be made to cancel.
+  const pairs = [
+    [[1, 2, 3], [1 | 0x80000000, 2 ^ 0x80010000, 3]],
+    [[1, 2, 3], [1, 2 | 0x80000000, 3 ^ 0x80010000]],
+    [[1, 2, 3], [2, 1, 3]],
+    [[1, 2, 3], [1 << 16, 2, 3]],
+    [[0, 0, 0], [0, 0, 0x80000000]],
+  ];
+  for (const [a, b] of pairs) {
+    let collisions = 0;
+    for (let i = 0; i < 64; i++) {
+      const table = new FlowTable(3, 16);
+      if (table.hashOf(segmentOf(...a)) === table.hashOf(segmentOf(...b))) collisions++;
+    }
+    // By chance at most once in 2^17: three of 64 are no chance.
+    assert(collisions < 3, `${a} and ${b} collide in ${collisions} of 64 tables`);
+  }
+});
+
+Deno.test("FlowTable.firstOfPair() leads past few units of other pairs, even with 65536 held", () => {
+  const table = new FlowTable(3, 65_536);
+  for (let i = 0; i < 65_536; i++) {
+    const segment = segmentOf(i, 2, 3);
+    table.open(segment, table.hashOf(segment));
+  }
+  let longest = 0;
+  for (let i = 0; i < 1000; i++) {
+    longest = Math.max(longest, pairList(table, segmentOf(1 << 20 | i, 2, 3)).length);
+  }
+  // 16 on average; 64 would be twelve standard deviations away.
+  assert(longest < 64, `a list of ${longest} units`);
+});
