@@ -61,7 +61,13 @@ export {
   type TransportContext,
 } from "./core/plugin.ts";
 export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/options_schema.ts";
-export { type DriverTransport, type FrameTransport, isPollable, type Pollable } from "./core/transport.ts";
+export {
+  type DriverTransport,
+  type FrameTransport,
+  type GuestAccepts,
+  isPollable,
+  type Pollable,
+} from "./core/transport.ts";
 export {
   type CounterGroups,
   type Device,
@@ -81,6 +87,8 @@ export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } 
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { type FrameSink, type NamedStage, Pipeline } from "./core/pipeline.ts";
 export { Reactor } from "./core/reactor.ts";
+export type { Waiter } from "./core/waiter.ts";
+export type { DirtyLog } from "./core/memory_region.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export { ConfigError, type ConfigIssue } from "./config/errors.ts";
@@ -101,9 +109,11 @@ export type {
   WrittenDevice,
   WrittenPart,
 } from "./config/types.ts";
+export { entropy, type EntropyOptions } from "./devices/entropy/mod.ts";
 export { net } from "./devices/net/mod.ts";
 export type { NetOptions } from "./devices/net/options.ts";
 export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";
+export { segment, type SegmentOptions } from "./offloads/segment.ts";
 export { rscV4 } from "./offloads/rsc_v4.ts";
 export { rscV6 } from "./offloads/rsc_v6.ts";
 export type { RscOptions } from "./offloads/rsc_chain/options.ts";

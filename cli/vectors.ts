@@ -64,7 +64,7 @@ export async function runVectors(args: readonly string[], io: Io): Promise<numbe
   if (parsed.json) io.out(`${JSON.stringify({ rules, passed, failed, vectors: verdicts }, null, 2)}\n`);
   else {
     const { red, green } = styleFor(io);
-    io.out((failed === 0 ? green : red)(`${passed} passed, ${failed} failed`) + ` (rules "${rules}")\n`);
+    io.out((failed === 0 ? green : red)(`${passed} passed, ${failed} failed`) + "\n");
   }
   return failed === 0 ? EXIT_OK : EXIT_FAILED;
 }

@@ -8,6 +8,7 @@ import { net } from "../devices/net/mod.ts";
 import { checksum } from "../offloads/checksum.ts";
 import { rscV4 } from "../offloads/rsc_v4.ts";
 import { rscV6 } from "../offloads/rsc_v6.ts";
+import { segment } from "../offloads/segment.ts";
 import loopback from "../transports/loopback.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import pcap from "../transports/pcap/pcap.ts";
@@ -23,6 +24,7 @@ export const BUILT_IN_PLUGINS: readonly Plugin[] = [
   rscV4,
   rscV6,
   checksum,
+  segment,
 ];
 
 /** A registry that knows the built-in plugins, and loads others by module specifier. */

@@ -20,10 +20,11 @@ export const MAX_FRAME_BYTES = 69_632;
 const SLOT_BYTES = [33 * 64, 147 * 64, 1091 * 64];
 const SLOTS_PER_CHUNK = [512, 64, 16];
 /**
- * Slots of each size whose memory smaller frames leave alone until there are any. A frame fits into every larger slot, but
- * not the other way round: without this, small frames could take all memory for good, and a large one would wait for ever.
+ * Slots of each size whose memory frames of other sizes leave alone until there are any: without this, small frames could
+ * take all memory for good, and a large one would wait for ever; or large ones, and a stage that cuts them would find no
+ * room for the first piece.
  */
-const SLOTS_SET_ASIDE = [0, 4, 4];
+const SLOTS_SET_ASIDE = [16, 4, 4];
 /** Pools smaller than this set nothing aside: there would be little left. */
 const LEAST_SHARED_BYTES = 1024 * 1024;
 
@@ -31,7 +32,7 @@ const LEAST_SHARED_BYTES = 1024 * 1024;
 export interface FramePoolOptions {
   /**
    * Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. From 1 MiB on there is room for at
-   * least four frames of the largest size, whatever smaller ones were taken before.
+   * least four frames of the largest size and sixteen of 2 KiB, whatever others were taken before.
    */
   maxBytes?: number;
 }
@@ -140,8 +141,10 @@ export class FramePool implements FrameOwner {
   #budget(size: number): number {
     let left = this.#maxBytes - this.#bytes;
     if (this.#maxBytes < LEAST_SHARED_BYTES) return left;
-    for (let larger = size + 1; larger < SLOT_BYTES.length; larger++) {
-      left -= Math.max(0, SLOTS_SET_ASIDE[larger] - this.#slots[larger]) * SLOT_BYTES[larger];
+    for (let other = 0; other < SLOT_BYTES.length; other++) {
+      if (other !== size) {
+        left -= Math.max(0, SLOTS_SET_ASIDE[other] - this.#slots[other]) * SLOT_BYTES[other];
+      }
     }
     return Math.min(left, Math.max(left / 2, SLOTS_SET_ASIDE[size] * SLOT_BYTES[size], SLOT_BYTES[size]));
   }

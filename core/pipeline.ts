@@ -95,10 +95,15 @@ export class Pipeline {
     return did;
   }
 
-  /** Lets go everything that is held, in order of the stages. Throws PluginError, and what the sink throws. */
-  drain(nowNs: number): void {
-    if (this.#failure !== null) return;
-    for (let i = 0; i < this.#stages.length; i++) this.#flush(i, Infinity, nowNs);
+  /**
+   * Lets go everything that is held, in order of the stages. True if that changed anything: a stage may have nothing to let
+   * go, or be unable to. Throws PluginError, and what the sink throws.
+   */
+  drain(nowNs: number): boolean {
+    if (this.#failure !== null) return false;
+    let did = false;
+    for (let i = 0; i < this.#stages.length; i++) if (this.#flush(i, Infinity, nowNs)) did = true;
+    return did;
   }
 
   /** Tells every stage what the guest has agreed to. Throws PluginError, and what the sink throws. */

@@ -51,6 +51,7 @@ export const ipv4Family: RscFamily = {
   guestTso: VIRTIO_NET_F_GUEST_TSO4,
   keyWords: 3,
   ipHeaderBytes: IPV4_HEADER_BYTES,
+  ipHeaderUncounted: 0,
   mostIpLength: 65_535,
   mostIpLengthQemu: 65_515,
 

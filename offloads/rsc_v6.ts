@@ -43,6 +43,7 @@ export const ipv6Family: RscFamily = {
   guestTso: VIRTIO_NET_F_GUEST_TSO6,
   keyWords: ADDRESS_WORDS + 1,
   ipHeaderBytes: IPV6_HEADER_BYTES,
+  ipHeaderUncounted: IPV6_HEADER_BYTES,
   mostIpLength: 65_535,
   mostIpLengthQemu: 65_535,
 

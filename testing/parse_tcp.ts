@@ -50,6 +50,8 @@ export interface ParsedTcp {
   readonly ack: number;
   /** Header length in words, as the header claims. */
   readonly dataOffset: number;
+  /** The three reserved bits. */
+  readonly reserved: number;
   /** Names of the flags that are set, from FIN up. */
   readonly flags: readonly TcpFlag[];
   /** Window. */
@@ -88,19 +90,19 @@ export function parseTcp(frame: Uint8Array): ParsedTcp {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const vlans: number[] = [];
   let ipAt = 14;
-  require(frame.length >= ipAt, "it ends in the Ethernet header");
+  demand(frame.length >= ipAt, "it ends in the Ethernet header");
   for (; isTag(view.getUint16(ipAt - 2)); ipAt += 4) {
-    require(frame.length >= ipAt + 4, "it ends in a VLAN tag");
+    demand(frame.length >= ipAt + 4, "it ends in a VLAN tag");
     vlans.push(view.getUint16(ipAt) & 0xfff);
   }
   const ip = view.getUint16(ipAt - 2) === 0x0800
     ? parseIpv4(frame, view, ipAt)
     : parseIpv6(frame, view, ipAt);
   const { tcpAt, end, addresses, ...ipFields } = ip;
-  require(end >= tcpAt + 20 && end <= frame.length, "the IP length does not fit");
+  demand(end >= tcpAt + 20 && end <= frame.length, "the IP length does not fit");
   const dataOffset = view.getUint8(tcpAt + 12) >>> 4;
   const payloadAt = tcpAt + 4 * dataOffset;
-  require(dataOffset >= 5 && payloadAt <= end, `the data offset is ${dataOffset}`);
+  demand(dataOffset >= 5 && payloadAt <= end, `the data offset is ${dataOffset}`);
   const bits = view.getUint16(tcpAt + 12) & 0xfff;
   const options = frame.slice(tcpAt + 20, payloadAt);
   const pseudo = pseudoHeaderSum(addresses[0], addresses[1], 6, end - tcpAt);
@@ -117,6 +119,7 @@ export function parseTcp(frame: Uint8Array): ParsedTcp {
     seq: view.getUint32(tcpAt + 4),
     ack: view.getUint32(tcpAt + 8),
     dataOffset,
+    reserved: bits >>> 9,
     flags: (Object.keys(TCP_FLAGS) as TcpFlag[]).filter((flag) => (bits & TCP_FLAGS[flag]) !== 0),
     window: view.getUint16(tcpAt + 14),
     checksum,
@@ -152,10 +155,10 @@ type ParsedIp =
   };
 
 function parseIpv4(frame: Uint8Array, view: DataView, ipAt: number): ParsedIp {
-  require(frame.length >= ipAt + 20 && frame[ipAt] >>> 4 === 4, "it is no IPv4 packet");
+  demand(frame.length >= ipAt + 20 && frame[ipAt] >>> 4 === 4, "it is no IPv4 packet");
   const headerBytes = 4 * (frame[ipAt] & 15);
-  require(headerBytes >= 20 && frame.length >= ipAt + headerBytes, "the IPv4 header length does not fit");
-  require(frame[ipAt + 9] === 6, "it is no TCP packet");
+  demand(headerBytes >= 20 && frame.length >= ipAt + headerBytes, "the IPv4 header length does not fit");
+  demand(frame[ipAt + 9] === 6, "it is no TCP packet");
   return {
     version: 4,
     tos: frame[ipAt + 1],
@@ -176,8 +179,8 @@ function parseIpv4(frame: Uint8Array, view: DataView, ipAt: number): ParsedIp {
 
 function parseIpv6(frame: Uint8Array, view: DataView, ipAt: number): ParsedIp {
   const isV6 = view.getUint16(ipAt - 2) === 0x86dd && frame.length >= ipAt + 40 && frame[ipAt] >>> 4 === 6;
-  require(isV6, "it is no IP packet");
-  require(frame[ipAt + 6] === 6, "it is no TCP packet");
+  demand(isV6, "it is no IP packet");
+  demand(frame[ipAt + 6] === 6, "it is no TCP packet");
   return {
     version: 6,
     tos: view.getUint16(ipAt) >>> 4 & 0xff,
@@ -206,6 +209,6 @@ function isTag(etherType: number): boolean {
   return etherType === 0x8100 || etherType === 0x88a8;
 }
 
-function require(condition: boolean, problem: string): void {
+function demand(condition: boolean, problem: string): void {
   if (!condition) throw new TypeError(`Cannot read the frame as TCP: ${problem}`);
 }

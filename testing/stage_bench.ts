@@ -21,6 +21,7 @@ import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_RSC_EXT,
 } from "../wire/net_features.ts";
 import {
@@ -31,6 +32,7 @@ import {
   type FrameSource,
   headerFields,
 } from "./delivered.ts";
+import { completeOptions } from "./plugin_options.ts";
 import { VerdictList } from "./verdict_list.ts";
 
 /** A plugin and what the JSON would say of it. */
@@ -64,12 +66,13 @@ export interface StageBenchSettings {
   readonly explain?: boolean;
 }
 
-/** What the guest of a bench accepts by default: VERSION_1, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, RSC_EXT. */
+/** What the guest of a bench accepts by default: VERSION_1, MRG_RXBUF, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, RSC_EXT. */
 export const BENCH_FEATURES: FeatureSet = FeatureSet.of(
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_RSC_EXT,
 );
 
@@ -221,7 +224,7 @@ export class StageBench implements Disposable {
         this.counters[plugin.name] = counters;
         return counters;
       },
-    }, completed(plugin, options ?? {}));
+    }, completeOptions(plugin, options ?? {}));
     return { name: plugin.name, stage };
   }
 
@@ -234,20 +237,4 @@ export class StageBench implements Disposable {
     }
     frames.clear();
   }
-}
-
-/** The options as the plugin's schema completes them. */
-// deno-lint-ignore no-explicit-any -- plugins of any options
-function completed(plugin: OffloadPlugin<any>, options: unknown): unknown {
-  const result = plugin.options["~standard"].validate(options);
-  if (result instanceof Promise) {
-    throw new TypeError(`Cannot bench "${plugin.name}": its options are validated asynchronously`);
-  }
-  if (result.issues === undefined) return result.value;
-  const issues = result.issues.map(({ message, path = [] }) =>
-    `${
-      path.map((key) => typeof key === "object" ? key.key : key).map(String).join(".") || "options"
-    }: ${message}`
-  );
-  throw new TypeError(`Cannot bench "${plugin.name}": ${issues.join("; ")}`);
 }

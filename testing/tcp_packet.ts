@@ -44,6 +44,8 @@ export interface TcpFields extends TransportFields {
   readonly ack?: number;
   /** Flags; default `["ACK"]`. */
   readonly flags?: readonly TcpFlag[];
+  /** The three reserved bits, 0 to 7; default 0. */
+  readonly reserved?: number;
   /** Window; default 500. */
   readonly window?: number;
   /** Urgent pointer; default 0. */
@@ -93,7 +95,7 @@ export function tcp(fields: TcpFields = {}): Uint8Array<ArrayBuffer> {
   view.setUint16(2, fields.destinationPort ?? 80);
   view.setUint32(4, seq);
   view.setUint32(8, fields.ack ?? 1);
-  view.setUint16(12, (fields.dataOffset ?? headerBytes / 4) << 12 | bits);
+  view.setUint16(12, (fields.dataOffset ?? headerBytes / 4) << 12 | (fields.reserved ?? 0) << 9 | bits);
   view.setUint16(14, fields.window ?? 500);
   view.setUint16(18, fields.urgentPointer ?? 0);
   segment.set(options, 20);

@@ -38,4 +38,5 @@ Deno.test("every example in the documentation runs", () =>
     "offloads",
     "transports",
     "testing",
+    "docs/plugins.md",
   ));

@@ -29,7 +29,7 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   no_ack: "Flow flushed, passed: no ACK",
   tcp_options: "Flow flushed, passed: TCP options other than the timestamp block",
   traits_differ: "Unit flushed, another opened: DSCP, traffic class, flow label, IP ECN or DF differ",
-  tcp_ecn_differs: "Unit flushed, another opened: ECE, CWR or AE differ",
+  tcp_ecn_differs: "Unit flushed, another opened: ECE, CWR, AE or reserved bits differ",
   ecn_not_negotiated:
     "Unit flushed, another opened: ECN is in use and the guest does not take merged packets with it",
   mac_differs: "Unit flushed, another opened: MAC addresses differ",

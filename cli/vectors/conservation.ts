@@ -12,13 +12,15 @@
  */
 import { NetHeader } from "../../core/frame.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
+import { divide, type Flow, guessEnd } from "./division.ts";
 import { orderViolations } from "./flow_order.ts";
 import { fromHex, type Vector, type VectorPacket } from "./format.ts";
-import { checkMergedPacket, disagreement, objectionTo, type Part } from "./merged_packet.ts";
+import { checkMergedPacket, type Part } from "./merged_packet.ts";
 import type { VectorRun } from "./run_vector.ts";
 import { type TcpView, viewTcp } from "./tcp_view.ts";
 
 const DATA_VALID = 2;
+const PSH = 0x08;
 
 /** A frame that went in. */
 export interface ConservedInput {
@@ -58,6 +60,8 @@ export interface ConservationOptions {
   readonly mostSegments?: number;
   /** May segments with timestamps be merged? Default true. */
   readonly timestamps?: boolean;
+  /** Must a packet leave as soon as a segment with PSH is in it? Default false. */
+  readonly flushOnPush?: boolean;
   /** Was the device reset at the end? Then what it held is gone; see `left`. Default false. */
   readonly endsInReset?: boolean;
 }
@@ -129,22 +133,6 @@ export function strictViolations(vector: Vector, run: VectorRun): string[] {
   return found;
 }
 
-interface Placed {
-  readonly index: number;
-  readonly input: ConservedInput;
-  readonly view: TcpView | null;
-}
-
-interface Flow {
-  readonly key: string;
-  readonly inputs: Placed[];
-  readonly outputs: {
-    readonly index: number;
-    readonly output: ConservedOutput;
-    readonly view: TcpView | null;
-  }[];
-}
-
 /** Frames that are no plain TCP segments keep their order among those with the same bytes, which cannot be told apart. */
 function hashOf(bytes: Uint8Array): string {
   let hash = 0;
@@ -172,6 +160,7 @@ function match(flow: Flow, options: ConservationOptions, places: number[], viola
     }
     const parts = inputs.slice(at, end) as unknown as Part[];
     at = end;
+    if (options.flushOnPush === true && view !== null) checkPush(output, parts, options, say);
     if (parts.length === 1) {
       checkNetHeaderKept(output, first.input, say);
       if (sameBytes(output.bytes, first.input.bytes)) continue;
@@ -185,79 +174,18 @@ function match(flow: Flow, options: ConservationOptions, places: number[], viola
   }
 }
 
-/**
- * Behind which input each output ends. What window updates went into an output can only be told from what is left for
- * the others, so this searches for a division of all inputs among all outputs; null if there is none.
- */
-function divide(flow: Flow, options: ConservationOptions): number[] | null {
-  const { inputs, outputs } = flow;
-  const ends: number[] = [];
-  const choices: number[][] = [];
-  const hopeless = new Set<number>();
-  for (let at = 0;;) {
-    const which = ends.length;
-    if (which === outputs.length && (options.endsInReset === true || at === inputs.length)) return ends;
-    const state = which * (inputs.length + 1) + at;
-    if (which === choices.length) {
-      const dead = which === outputs.length || hopeless.has(state);
-      choices.push(dead ? [] : possibleEnds(flow, at, outputs[which], options));
-    }
-    const end = choices[which].pop();
-    if (end !== undefined) {
-      ends.push(end);
-      at = end;
-      continue;
-    }
-    hopeless.add(state);
-    choices.pop();
-    if (which === 0) return null;
-    ends.pop();
-    at = ends.at(-1) ?? 0;
+/** A segment with PSH must be the last of its packet, and not wait. */
+function checkPush(
+  { atNs }: ConservedOutput,
+  parts: readonly Part[],
+  { intervalNs }: ConservationOptions,
+  say: (text: string) => void,
+): void {
+  for (const [i, { view, input }] of parts.entries()) {
+    if ((view.flags & PSH) === 0) continue;
+    if (i + 1 < parts.length) say("more was merged behind PSH, which ends a packet");
+    if (intervalNs !== Infinity && atNs > input.atNs) say(`was held ${atNs - input.atNs} ns in spite of PSH`);
   }
-}
-
-/** Where the output may end if `inputs[at]` begins it; the likeliest last. */
-function possibleEnds(
-  { inputs }: Flow,
-  at: number,
-  { output: { atNs }, view }: Flow["outputs"][number],
-  options: ConservationOptions,
-): number[] {
-  const inTime = (input: ConservedInput) => input.atNs <= atNs && atNs - input.atNs <= options.intervalNs;
-  if (at >= inputs.length || !inTime(inputs[at].input)) return [];
-  if (view === null) return [at + 1];
-  const first = inputs[at].view!;
-  if (first.seq !== view.seq) return [];
-  const possible: number[] = [];
-  let bytes = 0;
-  for (let i = at; i < inputs.length && inTime(inputs[i].input); i++) {
-    const part = inputs[i].view!;
-    if (i > at) {
-      if (part.seq !== (view.seq + bytes) >>> 0) break;
-      const last = inputs[i - 1].view!;
-      const windowUpdate = part.ack === last.ack && part.window !== last.window;
-      if (part.payload.length === 0 && !windowUpdate) break;
-      if (i === at + 1 && objectionTo(inputs[at] as Part, options) !== null) break;
-      if (objectionTo(inputs[i] as Part, options) !== null || disagreement(part, first) !== null) break;
-    }
-    bytes += part.payload.length;
-    if (bytes > view.payload.length) break;
-    if (bytes === view.payload.length && part.ack === view.ack && part.window === view.window) {
-      possible.push(i + 1);
-    }
-  }
-  return possible;
-}
-
-/** Where an output ends that cannot be right, so that the message says what is wrong with it. */
-function guessEnd({ inputs }: Flow, at: number, { atNs }: ConservedOutput, view: TcpView | null): number {
-  let end = at + 1;
-  let bytes = inputs[at].view?.payload.length ?? 0;
-  const wanted = view?.payload.length ?? 0;
-  while (end < inputs.length && bytes < wanted && inputs[end].input.atNs <= atNs) {
-    bytes += inputs[end++].view!.payload.length;
-  }
-  return end;
 }
 
 /** A frame that was not merged keeps its virtio header as it came. */

@@ -23,13 +23,16 @@ import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Device, DeviceContext, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
+import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import { Pipeline } from "../../core/pipeline.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, SPEED_UNKNOWN } from "./config_space.ts";
 import { ControlQueue } from "./control_queue.ts";
+import { type NetState, stateFromJson, stateToJson } from "./device_state.ts";
 import { checkAcceptable, guestOffloads, offeredFeatures } from "./features.ts";
 import { FromGuest, newFromGuestCounters } from "./from_guest.ts";
 import { FromNetwork } from "./from_network.ts";
@@ -37,6 +40,7 @@ import { guestSends } from "./guest_sends.ts";
 import { guestTakes } from "./guest_takes.ts";
 import { KickSwitch } from "./kick_switch.ts";
 import type { NetOptions } from "./options.ts";
+import { RARP_FRAME_BYTES, writeRarp } from "./rarp.ts";
 import { ReceiveFilter } from "./receive_filter.ts";
 import { buildStages, stageOffers } from "./stages.ts";
 import { Steering } from "./steering.ts";
@@ -44,6 +48,9 @@ import { newToGuestCounters, ToGuest } from "./to_guest.ts";
 
 /** Commands answered in one round. */
 const BURST = 64;
+/** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1). */
+const LEAST_MTU = 68;
+const MOST_MTU = 65_535;
 /** What a guest accepts that is not there. */
 const NOTHING_ACCEPTED: GuestAccepts = { checksum: false, tso4: false, tso6: false, ecn: false, uso: false };
 
@@ -72,8 +79,16 @@ export class NetDevice implements Device {
   readonly #kicks: KickSwitch;
   readonly #counters: Record<"discarded_at_reset" | "flushed_for_memory" | "activations" | "resets", number>;
   readonly #command = new DescriptorChain();
+  readonly #announcement = new FrameBatch(1);
   #controlIndex = 0;
+  /** What the driver has set by command: queue pairs, offloads. Null if it never has. */
+  #commandedPairs: number | null = null;
+  #commandedOffloads: FeatureSet | null = null;
+  /** To be taken over at the next activation. */
+  #restored: NetState | null = null;
   #refusalsSeen = 0;
+  /** Frames that were out of the pool after the last relief. */
+  #outWhenRelieved = -1;
   #session: Session | null = null;
   #negotiated: Negotiated | null = null;
   #nowNs = 0;
@@ -186,7 +201,68 @@ export class NetDevice implements Device {
     this.#negotiated = negotiated;
     this.#toGuestLine.negotiated(negotiated, this.#nowNs);
     this.#fromGuestLine.negotiated(negotiated, this.#nowNs);
+    if (this.#restored !== null) this.#restore(this.#restored);
     this.wake();
+  }
+
+  /**
+   * Queues have come or gone. Without a command the device spreads frames over the pairs that are there: a front-end that
+   * ends the control queue in itself enables as many as its driver has asked for.
+   */
+  queuesChanged(): void {
+    const session = this.#session;
+    if (session === null) return;
+    if (this.#commandedPairs === null) {
+      let pairs = 0;
+      if (session.features.has(VIRTIO_NET_F_MQ) && (session.queues[this.#controlIndex] ?? null) === null) {
+        while (pairs < this.#pairs && (session.queues[2 * pairs] ?? null) !== null) pairs++;
+      }
+      this.#steering.useAutomatic(Math.max(1, pairs));
+      this.#toGuest.usePairs(Math.max(1, pairs));
+    }
+    this.#toGuest.queuesChanged();
+    this.#kicks.begin(session, this.#controlIndex);
+    this.wake();
+  }
+
+  /** Transmit queues are emptied while they are disabled, receive queues and the control queue are left alone. */
+  discardsWhenDisabled(index: number): boolean {
+    return index % 2 === 1;
+  }
+
+  /** Sends a reverse ARP request with the guest's address. */
+  guestMoved(mac: Uint8Array, nowNs: number): void {
+    const frame = this.#pool.take(RARP_FRAME_BYTES);
+    if (frame === null) return;
+    writeRarp(frame.bytes, frame.start, mac);
+    this.#announcement.push(frame);
+    this.#fromGuest.accept(this.#announcement, nowNs);
+  }
+
+  /** Is this an MTU, and does the network carry it, and does the configuration not forbid it? */
+  acceptsMtu(mtuBytes: number): boolean {
+    const most = Math.min(this.#mtu ?? MOST_MTU, this.#network.maxFrameBytes - ETHERNET_HEADER_BYTES);
+    return mtuBytes >= LEAST_MTU && mtuBytes <= most;
+  }
+
+  /** What the driver has programmed, as plain JSON; what is to be taken over and has not been is still there. */
+  saveState(): unknown {
+    if (this.#restored !== null) return stateToJson(this.#restored);
+    const { rss, packetHash } = this.#steering;
+    return stateToJson({
+      filter: this.#filter.state,
+      offloads: this.#commandedOffloads,
+      pairs: this.#commandedPairs,
+      rss,
+      hash: rss === null && packetHash.types !== 0 ? { types: packetHash.types, key: packetHash.key } : null,
+    });
+  }
+
+  /** Takes over what `saveState` gave. GuestError `device-state-invalid`. */
+  restoreState(state: unknown): void {
+    const parsed = stateFromJson(state, this.#pairs);
+    if (this.#session === null) this.#restored = parsed;
+    else this.#restore(parsed);
   }
 
   /**
@@ -196,6 +272,9 @@ export class NetDevice implements Device {
   reset(): void {
     this.#session = null;
     this.#negotiated = null;
+    this.#commandedPairs = null;
+    this.#commandedOffloads = null;
+    this.#restored = null;
     this.#counters.resets++;
     this.#network.guestAccepts?.(NOTHING_ACCEPTED);
     try {
@@ -243,9 +322,10 @@ export class NetDevice implements Device {
   /** When a held unit is due or the network has a frame, in ns. */
   deadlineNs(): number {
     const due = Math.min(this.#toGuestLine.deadlineNs(), this.#fromGuestLine.deadlineNs());
-    // Somebody polled after this device wants a frame that it holds.
-    if (due !== Infinity && this.#pool.refusals !== this.#refusalsSeen) return this.#nowNs;
-    const mayReceive = this.#session !== null && !this.#toGuest.isBlocked;
+    // Somebody polled after this device wants a frame that it holds; unless it wants one in vain, and did so before.
+    const wanted = this.#pool.refusals !== this.#refusalsSeen && this.#pool.inUse !== this.#outWhenRelieved;
+    if (due !== Infinity && wanted) return this.#nowNs;
+    const mayReceive = this.#session !== null && !this.#toGuest.isBlocked && this.#toGuest.hasQueue;
     return mayReceive ? Math.min(due, this.#network.deadlineNs?.() ?? Infinity) : due;
   }
 
@@ -279,11 +359,12 @@ export class NetDevice implements Device {
     let did = this.#toGuest.retry();
     if (this.#toGuestLine.flushDue(nowNs)) did = true;
     if (this.#fromNetwork.offerAgain(session, nowNs)) did = true;
-    if (!this.#toGuest.isBlocked && this.#fromNetwork.receive(this.#space.linkUp, nowNs)) did = true;
+    const mayReceive = !this.#toGuest.isBlocked && this.#toGuest.hasQueue;
+    if (mayReceive && this.#fromNetwork.receive(this.#space.linkUp, nowNs)) did = true;
     return did;
   }
 
-  /** Lets held units go before their time, if the frame pool has refused somebody a frame. True if there were any. */
+  /** Lets held units go before their time, if the frame pool has refused somebody a frame. True if any could. */
   #relieve(nowNs: number): boolean {
     const { refusals } = this.#pool;
     if (refusals === this.#refusalsSeen) return false;
@@ -292,9 +373,10 @@ export class NetDevice implements Device {
       return false;
     }
     this.#counters.flushed_for_memory++;
-    this.#toGuestLine.drain(nowNs);
-    this.#fromGuestLine.drain(nowNs);
-    return true;
+    const toGuest = this.#toGuestLine.drain(nowNs);
+    const fromGuest = this.#fromGuestLine.drain(nowNs);
+    this.#outWhenRelieved = this.#pool.inUse;
+    return toGuest || fromGuest;
   }
 
   /** As `drain`, outside a round, where nobody could deal with a broken ring; the next round meets it again. */
@@ -313,6 +395,8 @@ export class NetDevice implements Device {
     this.#toGuestLine.drain(this.#nowNs);
     this.#toGuest.publish();
     this.#toGuest.usePairs(pairs);
+    this.#toGuest.queuesChanged();
+    this.#commandedPairs = pairs;
     return true;
   }
 
@@ -321,11 +405,28 @@ export class NetDevice implements Device {
     if (before === null) return;
     const negotiated = { features: before.features, offloads };
     this.#negotiated = negotiated;
+    this.#commandedOffloads = offloads;
     // The stages first: what may be held no longer leaves under the old terms.
     this.#toGuestLine.negotiated(negotiated, this.#nowNs);
     this.#toGuest.publish();
     const takes = guestTakes(negotiated, this.#rules, this.#mtu);
     this.#toGuest.accepts(takes);
     this.#network.guestAccepts?.(takes);
+  }
+
+  /** Takes over what the driver has programmed on another device. */
+  #restore({ filter, offloads, pairs, rss, hash }: NetState): void {
+    this.#restored = null;
+    this.#filter.restore(filter);
+    this.#space.setMac(filter.mac);
+    if (pairs !== null) {
+      this.#commandedPairs = pairs;
+      this.#steering.useAutomatic(pairs);
+      this.#toGuest.usePairs(pairs);
+    }
+    if (rss !== null) this.#steering.useRss(rss);
+    if (hash !== null) this.#steering.packetHash.configure(hash.types, hash.key);
+    const { features } = this.#negotiated!;
+    if (offloads !== null) this.#setOffloads(offloads.intersect(guestOffloads(features)));
   }
 }

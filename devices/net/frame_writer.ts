@@ -12,12 +12,7 @@ import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import { GuestError } from "../../core/errors.ts";
 import type { Frame } from "../../core/frame.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
-import {
-  HASH_NET_HEADER_BYTES,
-  VIRTIO_NET_HDR_F_DATA_VALID,
-  writeHashReport,
-  writeNetHeader,
-} from "../../wire/virtio_net_header.ts";
+import { HASH_NET_HEADER_BYTES, writeHashReport, writeNetHeader } from "../../wire/virtio_net_header.ts";
 import type { GuestTakes } from "./guest_takes.ts";
 import type { PacketHash } from "./rss.ts";
 
@@ -128,8 +123,6 @@ export class FrameWriter {
 
   #fillHeader(frame: Frame, buffers: number, takes: GuestTakes): void {
     writeNetHeader(this.#header, 0, frame.header, buffers, takes.headerBytes);
-    // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
-    if (!takes.checksum && !takes.anything) this.#header[0] &= ~VIRTIO_NET_HDR_F_DATA_VALID;
     if (takes.headerBytes === HASH_NET_HEADER_BYTES) {
       const report = this.#hasher.compute(frame.bytes, frame.start, frame.length);
       writeHashReport(this.#header, 0, this.#hasher.value, report);

@@ -4,7 +4,7 @@
  */
 import type { Frame } from "../../core/frame.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
-import { ETHERNET_HEADER_BYTES, etherType, isVlanTag, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
+import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, payloadTypeAt } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_ECN,
@@ -43,7 +43,7 @@ export interface GuestTakes {
   readonly ecn: boolean;
   /** Large UDP frames. */
   readonly uso: boolean;
-  /** Longest frame that is not a large one, in bytes, without VLAN tag: by the MTU, if that was negotiated; or Infinity. */
+  /** Longest frame that is not a large one, in bytes, without VLAN tags: by the MTU, if that was negotiated; or Infinity. */
   readonly mostFrameBytes: number;
 }
 
@@ -88,8 +88,8 @@ export function refusal(frame: Frame, takes: GuestTakes): Refusal | null {
   return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 && !takes.checksum ? "dropped_partial_checksum" : null;
 }
 
-/** The MTU is that of the payload: a VLAN tag belongs to the header. */
+/** The MTU is that of the payload: VLAN tags belong to the header. */
 function isOverMtu(frame: Frame, mostFrameBytes: number): boolean {
-  const tagged = isVlanTag(etherType(frame.bytes, frame.start));
-  return frame.total > mostFrameBytes + (tagged ? VLAN_TAG_BYTES : 0);
+  const tagBytes = payloadTypeAt(frame.bytes, frame.start, frame.length) - frame.start - ETHERNET_TYPE;
+  return frame.total > mostFrameBytes + tagBytes;
 }

@@ -48,6 +48,24 @@ export type FilterVerdict =
 /** How many frames were refused, by reason. */
 export type FilterCounters = Record<Exclude<FilterVerdict, "accepted">, number>;
 
+/** What a driver has programmed of a filter, for a migration. */
+export interface FilterState {
+  /** The guest's own address, six bytes. */
+  readonly mac: Uint8Array;
+  /** The modes that are on. */
+  readonly modes: readonly ReceiveMode[];
+  /** The unicast table, addresses of six bytes one after the other. */
+  readonly unicast: Uint8Array;
+  /** The multicast table likewise. */
+  readonly multicast: Uint8Array;
+  /** Was the list of unicast addresses too long for the table? */
+  readonly unicastOverflow: boolean;
+  /** Was that of multicast addresses? */
+  readonly multicastOverflow: boolean;
+  /** The VLANs that were added. */
+  readonly vlans: readonly number[];
+}
+
 /** The receive filter of one device. */
 export class ReceiveFilter {
   /** Frames refused, by reason. */
@@ -148,6 +166,38 @@ export class ReceiveFilter {
     else this.#vlans[id >>> 5] &= ~(1 << (id & 31));
   }
 
+  /** A copy of what the driver has programmed. */
+  get state(): FilterState {
+    const vlans = Array.from({ length: VLAN_IDS }, (_, id) => id);
+    return {
+      mac: this.#mac.slice(),
+      modes: (Object.keys(this.#modes) as ReceiveMode[]).filter((mode) => this.#modes[mode]),
+      unicast: this.#addresses(0, this.#unicastEntries),
+      multicast: this.#addresses(this.#unicastEntries, this.#entries),
+      unicastOverflow: this.#unicastOverflow,
+      multicastOverflow: this.#multicastOverflow,
+      vlans: vlans.filter((id) => (this.#vlans[id >>> 5] >>> (id & 31) & 1) === 1),
+    };
+  }
+
+  /** Takes over what the driver has programmed elsewhere. Whether VLANs are filtered follows from the features. */
+  restore(state: FilterState): void {
+    const { unicast, multicast } = state;
+    this.setMac(state.mac);
+    for (const mode of Object.keys(this.#modes) as ReceiveMode[]) {
+      this.#modes[mode] = state.modes.includes(mode);
+    }
+    const both = new Uint8Array(unicast.length + multicast.length);
+    both.set(unicast);
+    both.set(multicast, unicast.length);
+    const counts = [unicast.length, multicast.length].map((bytes) => Math.floor(bytes / MAC_BYTES));
+    this.setTables(both, 0, counts[0], unicast.length, counts[1]);
+    this.#unicastOverflow ||= state.unicastOverflow;
+    this.#multicastOverflow ||= state.multicastOverflow;
+    this.#vlans.fill(0);
+    for (const id of state.vlans) this.setVlan(id, true);
+  }
+
   /** Judges the frame of `length` bytes from `start` on, and counts it if it is refused. */
   accepts(bytes: Uint8Array, start: number, length: number): FilterVerdict {
     const verdict = this.#judge(bytes, start, length);
@@ -184,6 +234,16 @@ export class ReceiveFilter {
       this.#tableLow[this.#entries++] = lowWord(bytes, from);
     }
     return true;
+  }
+
+  #addresses(first: number, end: number): Uint8Array {
+    const bytes = new Uint8Array(MAC_BYTES * (end - first));
+    const view = new DataView(bytes.buffer);
+    for (let i = first, at = 0; i < end; i++, at += MAC_BYTES) {
+      view.setUint32(at, this.#tableHigh[i]);
+      view.setUint16(at + 4, this.#tableLow[i]);
+    }
+    return bytes;
   }
 
   #listed(bytes: Uint8Array, at: number, first: number, end: number): boolean {

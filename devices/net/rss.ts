@@ -80,6 +80,7 @@ export class PacketHash {
   readonly #toeplitz = new ToeplitzHash();
   readonly #flow = new FlowLocator();
   #types = 0;
+  #key: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 
   /** The hash that `compute` has found last, 32 bits, unsigned; 0 if there was none. */
   value = 0;
@@ -89,9 +90,15 @@ export class PacketHash {
     return this.#types;
   }
 
+  /** The key, as it was given last. */
+  get key(): Uint8Array<ArrayBuffer> {
+    return this.#key;
+  }
+
   /** Enables these hash types, with this key of up to 40 bytes. Types that are not supported are ignored. */
   configure(types: number, key: Uint8Array): void {
     this.#types = types & SUPPORTED_HASH_TYPES;
+    this.#key = Uint8Array.from(key.subarray(0, RSS_MAX_KEY_BYTES));
     this.#toeplitz.setKey(key);
   }
 

@@ -67,6 +67,11 @@ export class Steering {
     return this.#rss !== null;
   }
 
+  /** The driver's indirection table and what belongs to it; null in automatic mode. */
+  get rss(): RssSettings | null {
+    return this.#rss;
+  }
+
   /** Steers automatically over `pairs`, 1 to the maximum. Throws RangeError. */
   useAutomatic(pairs: number): void {
     if (!Number.isInteger(pairs) || pairs < 1 || pairs > this.#maxPairs) {

@@ -17,6 +17,7 @@ import type { Session } from "../../core/device.ts";
 import type { Frame } from "../../core/frame.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FrameSink } from "../../core/pipeline.ts";
+import { VIRTIO_NET_HDR_F_DATA_VALID } from "../../wire/virtio_net_header.ts";
 import { FrameWriter, NEVER_FITS, NO_ROOM_YET } from "./frame_writer.ts";
 import { type GuestTakes, type Refusal, refusal } from "./guest_takes.ts";
 import type { Starvation } from "./kick_switch.ts";
@@ -74,6 +75,8 @@ export class ToGuest implements FrameSink, Starvation {
   readonly #filled: boolean[];
   readonly #writer: FrameWriter;
   #pairs = 1;
+  /** The first pair whose receive queue runs; -1 if none does. Only of meaning where queues come and go. */
+  #running = 0;
   #session: Session | null = null;
   #takes!: GuestTakes;
 
@@ -90,9 +93,10 @@ export class ToGuest implements FrameSink, Starvation {
     this.#session = session;
     this.#takes = takes;
     this.#pairs = 1;
+    this.#running = session.startsQueues === true ? -1 : 0;
   }
 
-  /** The driver accepts other things from now on; what waits and is not among them will be dropped. */
+  /** The driver accepts other things from now on. What waits was welcome when it left the stages, and is not lost for this. */
   accepts(takes: GuestTakes): void {
     this.#takes = takes;
   }
@@ -106,6 +110,28 @@ export class ToGuest implements FrameSink, Starvation {
       waiting.clear();
     }
     for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
+  }
+
+  /** Queues have come or gone; what waits for one that is gone waits for one that runs instead, if any does. */
+  queuesChanged(): void {
+    const queues = this.#session?.queues ?? [];
+    this.#running = -1;
+    for (let pair = this.#pairs - 1; pair >= 0; pair--) {
+      if ((queues[2 * pair] ?? null) !== null) this.#running = pair;
+    }
+    if (this.#running < 0) return;
+    for (let pair = 0; pair < this.#pairs; pair++) {
+      if ((queues[2 * pair] ?? null) !== null) continue;
+      const waiting = this.#waiting[pair];
+      for (let i = 0; i < waiting.length; i++) this.#wait(waiting.at(i));
+      waiting.clear();
+    }
+    for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
+  }
+
+  /** Is there any receive queue to receive for? Where queues come and go, frames are better left in the network. */
+  get hasQueue(): boolean {
+    return this.#running >= 0;
   }
 
   /** The driver is gone: releases what waits and returns how many frames that were. */
@@ -189,6 +215,13 @@ export class ToGuest implements FrameSink, Starvation {
 
   #take(frame: Frame): void {
     this.#keepToPairs(frame);
+    const refused = refusal(frame, this.#takes);
+    if (refused !== null) {
+      this.#drop(frame, refused);
+      return;
+    }
+    // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
+    if (!this.#takes.checksum && !this.#takes.anything) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
     const waiting = this.#waiting[frame.queue];
     if (waiting.length === 0) {
       if (this.#deliver(frame)) return;
@@ -204,18 +237,22 @@ export class ToGuest implements FrameSink, Starvation {
     this.#waiting[frame.queue].push(frame);
   }
 
-  /** A frame may have been steered before the driver took its pair out of use. */
+  /** A frame may have been steered before the driver took its pair out of use, or while its queue does not run. */
   #keepToPairs(frame: Frame): void {
     if (!(frame.queue < this.#pairs)) frame.queue = 0;
+    const session = this.#session;
+    if (session === null || session.startsQueues !== true || this.#running < 0) return;
+    if ((session.queues[2 * frame.queue] ?? null) === null) frame.queue = this.#running;
   }
 
   /** False if there is no room. Otherwise the frame is gone. */
   #deliver(frame: Frame): boolean {
     const pair = frame.queue;
     const queue = this.#session?.queues[2 * pair] ?? null;
-    if (queue === null) return this.#drop(frame, "dropped_no_queue");
-    const refused = refusal(frame, this.#takes);
-    if (refused !== null) return this.#drop(frame, refused);
+    if (queue === null) {
+      // What may still come is waited for.
+      return this.#session?.startsQueues === true ? false : this.#drop(frame, "dropped_no_queue");
+    }
     const buffers = this.#writer.write(queue, frame, this.#takes);
     if (buffers === NO_ROOM_YET) return false;
     if (buffers === NEVER_FITS) return this.#drop(frame, "dropped_buffer_too_small");

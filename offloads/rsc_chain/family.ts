@@ -43,6 +43,8 @@ export interface RscFamily {
   readonly keyWords: number;
   /** Bytes of IP header. */
   readonly ipHeaderBytes: number;
+  /** Bytes of IP header that the IP length field does not count. */
+  readonly ipHeaderUncounted: number;
   /** Largest value of the IP length field under strict rules. */
   readonly mostIpLength: number;
   /** Largest value of the IP length field under the reference's rules. */

@@ -20,25 +20,16 @@ import type { Negotiated, StageContext } from "../../core/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
-import {
-  seqBefore,
-  TCP_ACK,
-  TCP_AE,
-  TCP_CWR,
-  TCP_ECE,
-  TCP_FIN,
-  TCP_HEADER_BYTES,
-  TCP_PSH,
-  TCP_RST,
-  TCP_SYN,
-  TCP_URG,
-} from "../../wire/tcp.ts";
+import { seqBefore, TCP_HEADER_BYTES, TCP_PSH } from "../../wire/tcp.ts";
 import { RscChain } from "./chain.ts";
+import { DuplicateAcks } from "./duplicate_acks.ts";
 import type { RscFamily } from "./family.ts";
 import type { FlowTable } from "./flow_table.ts";
 import type { RscOptions } from "./options.ts";
+import { difference, flagsAllowMerging, forbiddingFlag } from "./strict_conditions.ts";
 import { finishStrict } from "./strict_finish.ts";
 import {
   newStrictCounters,
@@ -49,25 +40,31 @@ import {
 import { checksumVerdict } from "./trusted_checksum.ts";
 import type { Unit } from "./unit.ts";
 
-const TCP_ECN = TCP_ECE | TCP_CWR | TCP_AE;
-/** With these set, or ACK clear, a segment is never merged. */
-const UNMERGEABLE = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
-const FLAGS = 0xfff;
+const ETHERNET_BYTES = 14;
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
 const MOST_FRAME_BYTES = 65_589;
+/**
+ * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to post (section
+ * 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
+ */
+const MOST_BYTES_IN_ONE_BUFFER = 65_550;
 
 /** One family's chain under strict rules. */
 export class StrictChain extends RscChain {
   /** One for each verdict, and what became of the units. */
   readonly counters: Record<StrictCounter, number>;
+  readonly #duplicates: readonly DuplicateAcks[];
   #on = false;
   #rscInfo = false;
   #guestEcn = false;
+  #mostIpLength: number;
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     super(family, context, options, context.queuePairs, options.mostFlows);
     this.counters = context.publish(newStrictCounters());
+    this.#duplicates = this.tables.map(() => new DuplicateAcks(family.keyWords));
+    this.#mostIpLength = family.mostIpLength;
   }
 
   /**
@@ -88,11 +85,16 @@ export class StrictChain extends RscChain {
     this.#on = on;
     this.#rscInfo = rscInfo;
     this.#guestEcn = guestEcn;
+    const { mostIpLength, ipHeaderUncounted } = this.family;
+    this.#mostIpLength = features.has(VIRTIO_NET_F_MRG_RXBUF)
+      ? mostIpLength
+      : Math.min(mostIpLength, MOST_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted);
   }
 
   /** The driver is gone: off until the next one has agreed to something. */
   override reset(output: FrameBatch): void {
     super.reset(output);
+    for (const duplicates of this.#duplicates) duplicates.clear();
     this.#on = false;
   }
 
@@ -113,22 +115,31 @@ export class StrictChain extends RscChain {
     }
     const checksum = checksumVerdict(frame, segment, this.family);
     if (checksum !== "right") return this.#flushAndPass(table, frame, checksum);
-    const flags = segment.offsetFlags;
-    if ((flags & (UNMERGEABLE | TCP_ACK)) !== TCP_ACK) {
-      return this.#flushAndPass(table, frame, unmergeableFlag(flags));
+    if (!flagsAllowMerging(segment.offsetFlags)) {
+      return this.#flushAndPass(table, frame, forbiddingFlag(segment.offsetFlags));
     }
     if (segment.tcpHeaderBytes !== TCP_HEADER_BYTES && !(segment.hasTimestamp && this.options.timestamps)) {
       return this.#flushAndPass(table, frame, "tcp_options");
     }
     const hash = table.hashOf(segment);
     const unit = table.find(segment, hash);
-    if (unit === null) this.#open(table, hash, frame, nowNs, "held");
+    if (unit === null) this.#begin(table, hash, frame, nowNs);
     else this.#meet(table, unit, hash, frame, nowNs);
+  }
+
+  /** The segment's flow has no unit. */
+  #begin(table: FlowTable, hash: number, frame: Frame, nowNs: number): void {
+    const { segment } = this;
+    if (segment.payloadBytes === 0 && this.#duplicates[frame.queue].isRepeated(segment)) {
+      this.#pass(frame, "duplicate_ack");
+    } else {
+      this.#open(table, hash, frame, nowNs, "held");
+    }
   }
 
   /** The segment's flow has a unit. */
   #meet(table: FlowTable, unit: Unit, hash: number, frame: Frame, nowNs: number): void {
-    const differs = this.#difference(unit, frame);
+    const differs = difference(unit, frame, this.segment, this.#guestEcn);
     if (differs !== null) return this.#reopen(table, unit, hash, frame, nowNs, differs);
     const segment = this.segment;
     if (segment.seq !== (unit.seq + unit.payloadBytes | 0)) {
@@ -141,7 +152,7 @@ export class StrictChain extends RscChain {
       }
     }
     if (segment.payloadBytes === 0) return this.#pureAck(table, unit, frame);
-    if (unit.ipLength + segment.payloadBytes > this.family.mostIpLength) {
+    if (unit.ipLength + segment.payloadBytes > this.#mostIpLength) {
       return this.#reopen(table, unit, hash, frame, nowNs, "over_size");
     }
     if (unit.segments >= this.options.mostSegments) {
@@ -161,29 +172,14 @@ export class StrictChain extends RscChain {
   #pureAck(table: FlowTable, unit: Unit, frame: Frame): void {
     const segment = this.segment;
     if (segment.ack !== unit.ack) return this.#final(table, unit, frame, "pure_ack");
-    if (segment.window === unit.window) return this.#final(table, unit, frame, "duplicate_ack");
+    if (segment.window === unit.window) {
+      if (unit.segments > 0) this.#duplicates[frame.queue].remember(segment);
+      return this.#final(table, unit, frame, "duplicate_ack");
+    }
     this.#takeOver(unit);
     this.counters.window_update++;
     if (this.verdicts !== null) this.#explain(frame, "window_update", unit);
     this.mergePayload(unit, frame);
-  }
-
-  /** What a merged packet can say only once, and segment and unit say differently; null if nothing. */
-  #difference(unit: Unit, frame: Frame): StrictVerdict | null {
-    const segment = this.segment;
-    if (segment.traits !== unit.traits) return "traits_differ";
-    if (((segment.offsetFlags ^ unit.offsetFlags) & TCP_ECN) !== 0) return "tcp_ecn_differs";
-    if (!this.#guestEcn && (segment.ecn !== 0 || (segment.offsetFlags & TCP_ECN) !== 0)) {
-      return "ecn_not_negotiated";
-    }
-    if (segment.hasTimestamp !== unit.hasTimestamp) return "timestamp_option_differs";
-    const held = unit.frame!;
-    const a = held.view;
-    const b = frame.view;
-    const same = a.getInt32(held.start) === b.getInt32(frame.start) &&
-      a.getInt32(held.start + 4) === b.getInt32(frame.start + 4) &&
-      a.getInt32(held.start + 8) === b.getInt32(frame.start + 8);
-    return same ? null : "mac_differs";
   }
 
   /** The unit takes over what the latest segment says. PSH once said stays said. */
@@ -285,13 +281,4 @@ export class StrictChain extends RscChain {
   #explain(frame: Frame, verdict: StrictVerdict, unit: Unit | null): void {
     this.verdicts!.note(frame.number, this.name, verdict, STRICT_RULES[verdict], unit?.frame?.number ?? 0);
   }
-}
-
-function unmergeableFlag(offsetFlags: number): StrictVerdict {
-  const flags = offsetFlags & FLAGS;
-  if ((flags & TCP_SYN) !== 0) return "syn";
-  if ((flags & TCP_RST) !== 0) return "rst";
-  if ((flags & TCP_FIN) !== 0) return "fin";
-  if ((flags & TCP_URG) !== 0) return "urg";
-  return "no_ack";
 }

@@ -45,7 +45,7 @@ export const STRICT_RULES = {
   tcp_options: "S3.6",
   /** Unit flushed, another opened: DSCP, traffic class, flow label, IP ECN or DF differ. */
   traits_differ: "S4.1",
-  /** Unit flushed, another opened: ECE, CWR or AE differ. */
+  /** Unit flushed, another opened: ECE, CWR, AE or reserved bits differ. */
   tcp_ecn_differs: "S4.2",
   /** Unit flushed, another opened: ECN is in use and the guest does not take merged packets with it. */
   ecn_not_negotiated: "S4.3",

@@ -12,9 +12,9 @@ async function fileNames(folder: string): Promise<string[]> {
 
 Deno.test("vectors runs a folder of recordings under both rule books, and every one passes", async () => {
   const qemu = await command(["vectors", RSC]);
-  assertEquals([qemu.code, qemu.out], [0, '100 passed, 0 failed (rules "qemu")\n']);
+  assertEquals([qemu.code, qemu.out], [0, "100 passed, 0 failed\n"]);
   const strict = await command(["vectors", RSC, "--rules", "strict"]);
-  assertEquals([strict.code, strict.out], [0, '100 passed, 0 failed (rules "strict")\n']);
+  assertEquals([strict.code, strict.out], [0, "100 passed, 0 failed\n"]);
 });
 
 Deno.test("vectors --json lists every vector, once", async () => {
@@ -46,7 +46,7 @@ Deno.test("vectors prints each difference by packet and field, runs the others, 
       /^failed ack_dup_v6 \(\S+\/deep\/er\/changed\.jsonl\)\n {2}packet 1, t_ns: wanted \d+, got \d+\n/,
     );
     assertMatch(out, /\n {2}packet 1, flags: wanted \d, got \d\n {2}packet 1, frame, byte \d+: wanted ab/);
-    assertMatch(out, /\n1 passed, 1 failed \(rules "qemu"\)\n$/);
+    assertMatch(out, /\n1 passed, 1 failed\n$/);
   });
 });
 
@@ -87,10 +87,10 @@ Deno.test("vectors --record writes what our device delivered, under the same nam
     const { version } = JSON.parse(await Deno.readTextFile(projectPath("deno.json")));
     const target = `${folder}/new/qemu`;
     const { code, out } = await command(["vectors", RSC, "--record", target]);
-    assertEquals([code, out], [0, '100 passed, 0 failed (rules "qemu")\n']);
+    assertEquals([code, out], [0, "100 passed, 0 failed\n"]);
     assertEquals(await fileNames(target), await fileNames(RSC));
     const again = await command(["vectors", target]);
-    assertEquals([again.code, again.out], [0, '100 passed, 0 failed (rules "qemu")\n']);
+    assertEquals([again.code, again.out], [0, "100 passed, 0 failed\n"]);
     const head = (text: string) => JSON.parse(text.slice(0, text.indexOf("\n")));
     const original = head(await Deno.readTextFile(ONE));
     const recorded = head(await Deno.readTextFile(`${target}/ack_dup_v6.jsonl`));

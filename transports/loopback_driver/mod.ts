@@ -42,15 +42,20 @@ export class LoopbackDriver implements DriverTransport, Pollable {
     context.publish(this.guest.counters);
   }
 
-  /** Attaches the guest to the device until `signal` aborts. Rejects with HostError if that cannot be. */
+  /** Attaches the guest to the device until `signal` aborts. Rejects with HostError if that cannot be, and with PluginError. */
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     this.guest.attach(device);
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
     signal.addEventListener("abort", () => {
-      this.guest.detach();
-      resolve();
+      // A stage may fail when its device is reset; thrown from a listener, that would end the process.
+      try {
+        this.guest.detach();
+        resolve();
+      } catch (cause) {
+        reject(cause);
+      }
     }, { once: true });
     return promise;
   }

@@ -54,10 +54,9 @@ testCase(26, { arrive: [[0, A], [1, D], [2, D], [3, D]] }, {
     counters: { coalesced: 3 },
   },
   S: {
-    // The second finds no unit of its flow and is held like data; the third lets it go.
-    says: "three duplicate ACKs behind data are all delivered, each by itself",
-    out: [[1, "[0,0,-]", A], [1, "[0,0,-]", D], [3, "[0,0,-]", D], [3, "[0,0,-]", D]],
-    counters: { duplicate_ack: 2, held: 2 },
+    says: "three duplicate ACKs behind data are all delivered, each by itself and at once",
+    out: [[1, "[0,0,-]", A], [1, "[0,0,-]", D], [2, "[0,0,-]", D], [3, "[0,0,-]", D]],
+    counters: { duplicate_ack: 3, held: 1 },
   },
 });
 

@@ -18,7 +18,7 @@ import {
   parseTcp,
   StageBench,
 } from "../../../testing/mod.ts";
-import { featureName } from "../../../wire/net_features.ts";
+import { featureName, VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.ts";
 
 /** A frame that comes: when, in ns, and with which facts. */
 export type Arrival = readonly [atNs: number, frame: Uint8Array, facts?: FrameFacts];
@@ -123,8 +123,14 @@ export async function startDevice(
   return await MachineBench.start({
     rules,
     offloads: [{ use: "rsc-v4", ...options }, { use: "rsc-v6", ...options }],
-    guest: { accept: Array.from(features, featureName), ...guest },
+    guest: { accept: Array.from(features, featureName), ...buffersFor(features), ...guest },
   });
+}
+
+/** Without MRG_RXBUF a packet must fit into one buffer, as in the vectors. */
+function buffersFor(features: FeatureSet): Record<string, unknown> {
+  const mergeable = features.has(VIRTIO_NET_F_MRG_RXBUF);
+  return { mergeable, receiveBufferBytes: mergeable ? 4096 : 69_632 };
 }
 
 /** What both kinds of bench show. */

@@ -99,6 +99,19 @@ testCase(37, { arrive: [[0, A], [1, accurate]] }, {
   },
 });
 
+const reserved = packet({ seq: 1100, reserved: 1 });
+testCase(37, { arrive: [[0, A], [1, reserved]] }, {
+  Q: {
+    says: "a reserved bit of B is taken over",
+    out: [[300_000, "[4,1,2]", stale(A, { payload: 200, reserved: 1 })]],
+  },
+  S: {
+    says: "B with a reserved bit opens a unit of its own",
+    out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", reserved]],
+    counters: { tcp_ecn_differs: 1 },
+  },
+});
+
 const [silentA, silentB] = [packet({ flags: [] }), packet({ seq: 1100, flags: [] })];
 testCase(38, { arrive: [[0, silentA], [1, silentB]] }, {
   Q: {

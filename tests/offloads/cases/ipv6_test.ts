@@ -1,4 +1,5 @@
 /** Cases 63 to 69: IPv6. */
+import { assertEquals } from "@std/assert";
 import { parseTcp, type TcpFields } from "../../../testing/mod.ts";
 import { testCase } from "./case.ts";
 import { merged, packet6, pureAck, stale } from "./packets.ts";
@@ -120,5 +121,6 @@ testCase(69, { arrive: [[0, A], [1, short]], family: "v6" }, {
 });
 
 Deno.test("case 63: the packets of these cases are IPv6", () => {
-  if (parseTcp(A).version !== 6 || parseTcp(A).source !== source) throw new Error("they are not");
+  const { version, source: from, payload } = parseTcp(A);
+  assertEquals([version, from, payload.length], [6, source, 100]);
 });

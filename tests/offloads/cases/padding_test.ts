@@ -1,5 +1,6 @@
 /** Cases 52 to 62: bytes behind the IP packet, and sizes. */
-import { tcp, TcpStream } from "../../../testing/mod.ts";
+import { BENCH_FEATURES, tcp, TcpStream } from "../../../testing/mod.ts";
+import { VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.ts";
 import { type Arrival, testCase } from "./case.ts";
 import { A, B, join, merged, packet, packet6, patch16, pureAck, stale } from "./packets.ts";
 
@@ -70,6 +71,18 @@ for (const [number, source, gso] of [[56, "10.0.0.1", 1], [57, "fd00::1", 4]] as
   });
 }
 
+const three: Arrival[] = [[0, A], [1, B], [2, packet({ seq: 1200 })]];
+testCase(56, { arrive: three, options: { mostSegments: 2 } }, {
+  S: {
+    says: "with mostSegments 2 the third opens the next unit",
+    out: [
+      [2, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],
+      [300_002, "[0,0,-]", packet({ seq: 1200 })],
+    ],
+    counters: { most_segments: 1 },
+  },
+});
+
 const half = packet({ payload: 32_000 });
 const behindHalf = (payload: number) => packet({ seq: 33_000, payload });
 testCase(58, { arrive: [[0, half], [1, behindHalf(33_475)]] }, {
@@ -128,6 +141,22 @@ testCase(59, { arrive: [[0, half6], [1, behindHalf6(33_516)]], family: "v6" }, {
   S: {
     says: "payload length 65536 is too large, and the segment opens the next unit",
     out: [[1, "[0,0,-]", half6], [300_001, "[0,0,-]", behindHalf6(33_516)]],
+    counters: { over_size: 1 },
+  },
+});
+
+const oneBuffer = BENCH_FEATURES.without(VIRTIO_NET_F_MRG_RXBUF);
+testCase(59, { arrive: [[0, half6], [1, behindHalf6(33_476)]], family: "v6", features: oneBuffer }, {
+  S: {
+    says: "a frame of 65550 bytes fits into one buffer of a guest without MRG_RXBUF",
+    out: [[300_000, "[5,4,2]", merged({ source: "fd00::1", payload: 65_476 }), { gsoSize: 33_476 }]],
+  },
+});
+
+testCase(59, { arrive: [[0, half6], [1, behindHalf6(33_477)]], family: "v6", features: oneBuffer }, {
+  S: {
+    says: "a frame of 65551 bytes is too large for a guest without MRG_RXBUF",
+    out: [[1, "[0,0,-]", half6], [300_001, "[0,0,-]", behindHalf6(33_477)]],
     counters: { over_size: 1 },
   },
 });

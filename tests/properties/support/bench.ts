@@ -10,6 +10,7 @@ import { buildMachine } from "../../../config/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import type { Machine } from "../../../config/machine.ts";
+import type { CounterGroups } from "../../../core/device.ts";
 import { FeatureSet } from "../../../core/features.ts";
 import type { NetDevice } from "../../../devices/net/device.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
@@ -80,6 +81,7 @@ export class Bench {
   #epoch!: Epoch;
   #starved = false;
   #mayBeUnmergeable = false;
+  #linkUp = true;
   #frames = 0;
   #packets = 0;
 
@@ -102,6 +104,11 @@ export class Bench {
     const choice = possible(written);
     const config = await parseConfig(JSON.stringify(configOf(choice)), import.meta.url, REGISTRY);
     return new Bench(choice, buildMachine(config), witness);
+  }
+
+  /** Every counter of the machine, live. */
+  get counters(): CounterGroups {
+    return this.#machine.counters;
   }
 
   get #nowNs(): number {
@@ -188,8 +195,7 @@ export class Bench {
       case "reset":
         return this.#reset(detail);
       case "link":
-        this.#device.setLink((detail & 1) === 1, this.#nowNs);
-        return this.#settle();
+        return this.#setLink((detail & 1) === 1);
       case "promiscuous": {
         if (!state.has(CTRL_RX)) return;
         const on = (detail & 1) === 1;
@@ -205,6 +211,14 @@ export class Bench {
       case "send":
         return this.#send(detail);
     }
+  }
+
+  #setLink(up: boolean): void {
+    this.#device.setLink(up, this.#nowNs);
+    // The link is the device's, and outlives a driver.
+    this.#linkUp = up;
+    this.#epoch.state.linkUp = up;
+    this.#settle();
   }
 
   #offloads(mask: readonly number[]): void {
@@ -232,8 +246,15 @@ export class Bench {
     packet.payloadBytes = detail % 1400;
     packet.seq = detail >>> 0;
     const frame = packet.write();
-    if (this.#driver.guest.send(frame, {}, 0)) this.#sent.push(frame);
+    const counters = this.#machine.counters["net0.fromGuest"];
+    const before = counters.dropped_link_down;
+    const sent = this.#driver.guest.send(frame, {}, 0);
+    if (sent && this.#linkUp) this.#sent.push(frame);
     this.#settle();
+    const dropped = counters.dropped_link_down - before;
+    if (dropped !== (sent && !this.#linkUp ? 1 : 0)) {
+      this.#violations.push(`${dropped} frames sent were dropped`);
+    }
   }
 
   /** Another driver takes the device over, perhaps with other features and rings. */
@@ -258,6 +279,7 @@ export class Bench {
     const { guest } = this.#driver;
     this.#starved = choice.posted > 0;
     const state = new GuestState(guest.features, choice.bufferBytes);
+    state.linkUp = this.#linkUp;
     this.#epoch = new Epoch(state, snapshot(this.#machine.counters));
     // Before anything else moves, so that no flow changes its queue later; a small control queue has no room for that.
     if (choice.rss && choice.pairs > 1 && choice.queueSize > 8 && guest.features.has(RSS)) {
@@ -272,9 +294,9 @@ export class Bench {
   }
 
   #endEpoch(endsInReset: boolean): void {
-    const { intervalUs, mostSegments, timestamps } = this.#choice;
+    const { intervalUs, mostSegments, timestamps, flushOnPush } = this.#choice;
     const intervalNs = this.#starved ? Infinity : Math.round(intervalUs * 1000);
-    const options = { intervalNs, mostSegments, timestamps, endsInReset };
+    const options = { intervalNs, mostSegments, timestamps, flushOnPush, endsInReset };
     this.#violations.push(...this.#epoch.violations(this.#machine.counters, options));
     for (const [fault, count] of Object.entries(this.#driver.guest.session.faults)) {
       this.#violations.push(`${count} guest faults: ${fault}`);
@@ -285,8 +307,7 @@ export class Bench {
   #finish(): void {
     const { guest } = this.#driver;
     this.#settle();
-    this.#device.setLink(true, this.#nowNs);
-    this.#settle();
+    this.#setLink(true);
     const feed = () => {
       for (let tries = 0; this.#starved && tries < 10_000; tries++) {
         if (this.#port.waiting === 0 && this.#device.waitingFrames.toGuest === 0) return;

@@ -98,8 +98,9 @@ export class Epoch {
         "dropped_large",
         "dropped_partial_checksum",
         "dropped_buffer_too_small",
-        "dropped_no_queue",
+        "dropped_link_down",
       ]],
+      [TO_GUEST, ["dropped_no_queue", "dropped_over_mtu"]],
     ];
     let refused = 0;
     let waited = 0;

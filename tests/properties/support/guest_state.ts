@@ -21,6 +21,7 @@ const GUEST_MAC = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 /** Why a frame must not reach the guest. */
 export type Refusal =
+  | "toGuest.dropped_link_down"
   | "filter.too_short"
   | "filter.vlan_unknown"
   | "filter.multicast_unknown"
@@ -33,6 +34,8 @@ export type Refusal =
 export class GuestState {
   /** Is everything let through? */
   promiscuous = true;
+  /** Is the link up? */
+  linkUp = true;
   readonly #features: FeatureSet;
   readonly #bufferBytes: number;
   #offloads: ReadonlySet<number>;
@@ -91,6 +94,7 @@ export class GuestState {
 
   /** Why this frame must not reach the guest; null if it must. */
   refusal({ bytes, header }: Injection): Refusal | null {
+    if (!this.linkUp) return "toGuest.dropped_link_down";
     return this.#filtered(bytes) ?? this.#unwelcome(bytes, header);
   }
 

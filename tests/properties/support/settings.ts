@@ -9,7 +9,7 @@ const DEFAULT_SEED = 20_190_103;
 /** FUZZ_SEED, or the seed of an ordinary run. */
 export const SEED: number = number("FUZZ_SEED", DEFAULT_SEED);
 
-/** FUZZ_RUNS, how many times as many streams as in an ordinary run; default 1. */
+/** FUZZ_TIMES, how many times as many streams as in an ordinary run; default 1. */
 export const TIMES: number = number("FUZZ_TIMES", 1);
 
 /** The number in this environment variable. Throws RangeError if there is something else in it. */

@@ -20,8 +20,13 @@ export interface Injection {
 
 /** Most of them small, which is where the trouble is; the last ones are the limits of the two families. */
 const SIZES = [100, 1, 2, 3, 8, 64, 100, 200, 255, 256, 257, 300, 536, 600, 1000, 1447, 1448, 1460]
-  .concat([100, 1, 500, 1448, 100, 20, 333, 1448, 40, 7, 4000, 8948, 16_000, 32_000, 32_740, 65_483, 65_495])
-  .concat([65_515]);
+  .concat([100, 1, 500, 1448, 100, 20, 333, 1448, 40, 7, 4000, 8948, 16_000, 32_000, 32_740, 32_755, 32_775])
+  .concat([65_483, 65_495, 65_515]);
+
+/** Which of the sizes is this one? For scenarios that are written by hand. */
+export function sizeOf(bytes: number): number {
+  return SIZES.indexOf(bytes);
+}
 
 /** How many sizes there are. */
 export const SIZE_COUNT: number = SIZES.length;
@@ -84,6 +89,16 @@ export class Traffic {
         const burst = Array.from({ length: count }, () => this.#make("next", flow, bytes, 0));
         flow.last = burst[count - 1];
         return burst;
+      }
+      case "control": {
+        // Two alike, now and then: what differs from the segment before is not merged anyhow.
+        const two = (detail & 0x400) !== 0;
+        const made = [
+          this.#make(kind, flow, bytes, detail),
+          ...two ? [this.#make(kind, flow, bytes, detail)] : [],
+        ];
+        flow.last = made[0];
+        return made;
       }
       case "swapped": {
         const first = this.#make("next", flow, bytes, 0);

@@ -1,0 +1,187 @@
+/**
+ * The virtio entropy device (virtio 1.2, section 5.4): a guest posts empty buffers, and gets them back with random bytes.
+ *
+ * Theory of operation. There is one queue, no configuration space and no feature of its own. A round (`poll`) takes up to
+ * 64 requests, or 256 KiB, whichever is first. Each gets random bytes for its whole buffer, but never more than 64 KiB, nor
+ * than the rate limit lets through at once: a device may use less of a buffer than there is. The driver is interrupted once
+ * a round.
+ *
+ *     pop -> how much? -> may it be now? -- yes --> pour, push ... publish
+ *                               |
+ *                               no --> unpop, and nothing is touched before the moment at which it may
+ *
+ * Kicks are switched off while rounds do something; the first that does not asks for them and looks once more. While the
+ * rate limit holds a request back they stay off, for a further request could not be served either.
+ *
+ * Invariants: between rounds no chain is out, so that `reset` and `drain` have nothing to give back. Requests are answered
+ * in order. A random byte is given out once. What came before a broken chain is published all the same. The bucket of
+ * the rate limit is the device's, not the session's: resetting the device does not refill it.
+ *
+ * Limits: one source of bytes for one guest; no state to migrate but the bucket, which starts full where the guest arrives.
+ *
+ * @module
+ */
+import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import type { Device, DeviceContext, Session } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
+import {
+  FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from "../../core/features.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
+import { type EntropyOptions, MOST_REQUEST_BYTES } from "./options.ts";
+import { RandomReservoir, type RandomSource } from "./random_reservoir.ts";
+import { RateLimit } from "./rate_limit.ts";
+
+/** Requests served in one round. */
+const BURST = 64;
+/** Random bytes after which a round ends. */
+const MOST_ROUND_BYTES = 262_144;
+const REQUEST_QUEUE = 0;
+
+/** An entropy device. */
+export class EntropyDevice implements Device {
+  /** Device type 4 (virtio 1.2, section 5.4.1). */
+  readonly id = 4;
+  readonly name: string;
+  readonly features: FeatureSet;
+  readonly queueSizes: readonly number[];
+  wake: () => void = () => {};
+  readonly #reservoir: RandomReservoir;
+  readonly #limit: RateLimit | null;
+  readonly #burstBytes: number;
+  readonly #chain = new DescriptorChain();
+  readonly #counters: Record<"requests" | "bytes" | "shortened" | "limited" | "interrupts", number>;
+  #session: Session | null = null;
+  #kicksOn = false;
+  /** When the request that the rate limit holds back may be served; 0 if there is none. */
+  #resumeNs = 0;
+
+  /** Is served when polled. @param source where random bytes come from; by default the host's generator */
+  constructor(
+    context: Pick<DeviceContext, "name" | "publish">,
+    options: EntropyOptions,
+    source: RandomSource = (bytes) => void crypto.getRandomValues(bytes),
+  ) {
+    this.name = context.name;
+    const features = FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_EVENT_IDX);
+    this.features = options.packedRing ? features.with(VIRTIO_F_RING_PACKED) : features;
+    this.queueSizes = [options.queueSize];
+    this.#reservoir = new RandomReservoir(source);
+    const { rateLimitBytesPerS: rate, burstBytes } = options;
+    this.#limit = rate === undefined ? null : new RateLimit(rate, burstBytes);
+    this.#burstBytes = rate === undefined ? MOST_REQUEST_BYTES : Math.min(burstBytes, MOST_REQUEST_BYTES);
+    this.#counters = context.publish({ requests: 0, bytes: 0, shortened: 0, limited: 0, interrupts: 0 });
+  }
+
+  /** There is no configuration space: zeros. */
+  readConfig(_offset: number, target: Uint8Array): void {
+    target.fill(0);
+  }
+
+  /** There is nothing to write: GuestError `config-write-invalid`. */
+  writeConfig(offset: number, _source: Uint8Array): void {
+    throw new GuestError(
+      "config-write-invalid",
+      `Offset ${offset} was written; an entropy device has no configuration space, and a driver must not write there`,
+    );
+  }
+
+  /** Any of the features offered may be accepted. */
+  acceptFeatures(_features: FeatureSet): void {}
+
+  /** The driver is ready. */
+  activate(session: Session): void {
+    this.#session = session;
+    this.queuesChanged();
+  }
+
+  /** The driver takes everything back. */
+  reset(): void {
+    this.#session = null;
+  }
+
+  /** The queue may be another one: nothing is known of its kicks, or of the request that waited in the old one. */
+  queuesChanged(): void {
+    this.#kicksOn = false;
+    this.#resumeNs = 0;
+  }
+
+  /** Nothing is held: requests that wait are still in the driver's ring. */
+  drain(_nowNs: number): void {}
+
+  /** When the rate limit lets the next request through, in ns; Infinity if none waits. */
+  deadlineNs(): number {
+    return this.#session === null || this.#resumeNs === 0 ? Infinity : this.#resumeNs;
+  }
+
+  /** Serves requests. True if there were any. GuestError `buffers-wrong-direction` for one with bytes to read, or a broken ring. */
+  poll(nowNs: number): boolean {
+    const queue = this.#session?.queues[REQUEST_QUEUE] ?? null;
+    if (queue === null || nowNs < this.#resumeNs) return false;
+    this.#resumeNs = 0;
+    const did = this.#serve(queue, nowNs);
+    if (did || this.#resumeNs !== 0) {
+      if (this.#kicksOn) queue.disableKicks();
+      this.#kicksOn = false;
+      return did;
+    }
+    if (this.#kicksOn) return false;
+    this.#kicksOn = true;
+    return queue.enableKicks();
+  }
+
+  #serve(queue: Virtqueue, nowNs: number): boolean {
+    let requests = 0;
+    let bytes = 0;
+    try {
+      while (requests < BURST && bytes < MOST_ROUND_BYTES) {
+        const written = this.#serveOne(queue, nowNs);
+        if (written === 0) break;
+        requests++;
+        bytes += written;
+      }
+    } finally {
+      // Also after a GuestError: what was served before is the driver's.
+      if (queue.publish()) {
+        this.#counters.interrupts++;
+        this.#session!.interrupt(REQUEST_QUEUE);
+      }
+    }
+    return requests > 0;
+  }
+
+  /** Answers one request and returns with how many bytes; 0 if there is none, or it must wait. */
+  #serveOne(queue: Virtqueue, nowNs: number): number {
+    const chain = this.#chain;
+    if (!queue.pop(chain)) return 0;
+    if (chain.readableBytes > 0) throw notEmpty(chain.readableBytes);
+    const count = Math.min(chain.writableBytes, this.#burstBytes);
+    if (this.#limit !== null) {
+      const earliestNs = this.#limit.earliestNs(count, nowNs);
+      if (earliestNs > nowNs) {
+        this.#resumeNs = earliestNs;
+        this.#counters.limited++;
+        queue.unpop(1);
+        return 0;
+      }
+      this.#limit.take(count, nowNs);
+    }
+    this.#reservoir.pour(chain, count);
+    queue.push(chain.head, count);
+    this.#counters.requests++;
+    this.#counters.bytes += count;
+    if (count < chain.writableBytes) this.#counters.shortened++;
+    return count;
+  }
+}
+
+function notEmpty(bytes: number): GuestError {
+  return new GuestError(
+    "buffers-wrong-direction",
+    `A request has ${bytes} device-readable bytes; a driver must only post device-writable ones`,
+  );
+}

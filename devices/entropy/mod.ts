@@ -1,0 +1,27 @@
+/**
+ * `entropy`: the virtio entropy device, the smallest complete device and the template for new ones.
+ * @module
+ */
+import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
+import { EntropyDevice } from "./device.ts";
+import { type EntropyOptions, entropyOptions } from "./options.ts";
+
+export { EntropyDevice } from "./device.ts";
+export type { EntropyOptions } from "./options.ts";
+export type { RandomSource } from "./random_reservoir.ts";
+
+/** The plugin `entropy`. */
+export const entropy: DevicePlugin<EntropyOptions> = defineDevice<EntropyOptions>({
+  name: "entropy",
+  summary: "Virtio entropy device: random bytes for the guest (virtio 1.2, section 5.4).",
+  options: entropyOptions,
+  create(context, options) {
+    if (context.network !== null) {
+      throw new TypeError('An entropy device has no network: leave "network" out');
+    }
+    if (context.offloads.length > 0) {
+      throw new TypeError('An entropy device has no frames to run through stages: leave "offloads" out');
+    }
+    return new EntropyDevice(context, options);
+  },
+});

@@ -1,0 +1,242 @@
+/**
+ * `segment`: cuts large frames into ordinary ones where the receiver does not take them.
+ *
+ * Theory of operation. A *large* frame (`gso_type` TCPV4, TCPV6 or UDP_L4) carries the payload of many packets behind one set
+ * of headers, and `gso_size` bytes of it belong to each. To the guest, one that the guest did not agree to take (GUEST_TSO4,
+ * GUEST_TSO6, GUEST_ECN, GUEST_USO4 and 6) is cut; from the guest, one that the network does not take (`abilities`). So the
+ * stage may offer the guest to send large frames on any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which
+ * they need. Having offered CSUM, it also completes the partial checksums of ordinary frames that the receiver does not take.
+ *
+ *     large, not welcome -> locate -> fault? -- dropped and counted by its name
+ *                              |
+ *                              +-> one segment: finished where it lies
+ *                              +-> more: cut, one after the other <-- left off while the pool is empty
+ *
+ * Each segment gets a copy of all headers, its own lengths, IPv4 identification and header checksum, sequence number and
+ * flags, and a checksum: partial if the receiver takes that, else in full. When the pool is empty, the frame being cut and all
+ * that follow it are held, in order, and tried again after 0.1 ms, or when frames have come back by the time that anything
+ * else happens. A frame for which there is no memory for 10 ms is dropped: if nothing but frames like it fill the pool, they
+ * would wait for each other.
+ *
+ * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal of the pool is
+ * not provoked again before something has changed, because the device drains its lines on each.
+ *
+ * Limits: a large frame whose transport header is behind a routing header, or another that hides it, is dropped; so is one
+ * that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { Frame, NetHeader } from "../core/frame.ts";
+import { FrameBatch } from "../core/frame_batch.ts";
+import type { FramePool } from "../core/frame_pool.ts";
+import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
+import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import {
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_USO,
+} from "../wire/net_features.ts";
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_RSC_INFO,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from "../wire/virtio_net_header.ts";
+import { Cutter } from "./segment/cutter.ts";
+import { completeChecksum, finishChecksum } from "./segment/headers.ts";
+import { type LargeFault, LargeFrame } from "./segment/large_frame.ts";
+import { isWelcome, NOTHING_TAKEN, takenByGuest, takenByNetwork, type Takes } from "./segment/takes.ts";
+
+/** What `segment` can be told. */
+export interface SegmentOptions {
+  /** Most segments that a large frame may be cut into, 2 to 65535; default 256. */
+  mostSegments: number;
+}
+
+/** Time between two tries while the pool is empty. */
+const RETRY_NS = 100_000;
+/** Time without any progress after which a frame is given up. */
+const MOST_WAIT_NS = 10_000_000;
+
+/** The plugin `segment`, for both directions. */
+export const segment: OffloadPlugin<SegmentOptions> = defineOffload<SegmentOptions>({
+  name: "segment",
+  summary:
+    "Cuts large TCP and UDP frames into ordinary ones where the receiver does not take them (TSO and USO in software).",
+  direction: "both",
+  options: z.strictObject({
+    mostSegments: z.int().min(2).max(65_535).default(256)
+      .describe("Most segments that a large frame may be cut into; one that would make more is dropped."),
+  }),
+  offers: [
+    VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_ECN,
+    VIRTIO_NET_F_HOST_USO,
+  ],
+  create: (context: StageContext, options: SegmentOptions): Stage => new SegmentStage(context, options),
+});
+
+function newCounters(): Record<
+  "cut" | "segments" | "finished_whole" | "completed" | "waited" | "dropped_no_memory" | LargeFault,
+  number
+> {
+  return {
+    cut: 0,
+    segments: 0,
+    finished_whole: 0,
+    completed: 0,
+    waited: 0,
+    dropped_no_memory: 0,
+    dropped_no_segment_size: 0,
+    dropped_cut_headers: 0,
+    dropped_wrong_kind: 0,
+    dropped_fragment: 0,
+    dropped_bad_length: 0,
+    dropped_bad_flags: 0,
+    dropped_too_many: 0,
+    dropped_odd_checksum: 0,
+    dropped_bad_checksum: 0,
+  };
+}
+
+class SegmentStage implements Stage {
+  readonly #toGuest: boolean;
+  readonly #mostSegments: number;
+  readonly #pool: FramePool;
+  readonly #counters: ReturnType<typeof newCounters>;
+  readonly #large = new LargeFrame();
+  readonly #cutter: Cutter;
+  readonly #held = new FrameBatch();
+  #takes: Takes;
+  #nowNs = 0;
+  #retryNs = 0;
+  /** Since when nothing could be cut. */
+  #stuckSinceNs = 0;
+  /** Frames that were out of the pool when it was found empty. */
+  #outWhenEmpty = 0;
+
+  constructor(context: StageContext, options: SegmentOptions) {
+    this.#toGuest = context.direction === "toGuest";
+    this.#mostSegments = options.mostSegments;
+    this.#pool = context.pool;
+    this.#counters = context.publish(newCounters());
+    this.#cutter = new Cutter(this.#large, context.pool);
+    this.#takes = this.#toGuest ? NOTHING_TAKEN : takenByNetwork(context.network);
+  }
+
+  negotiated(state: Negotiated): void {
+    if (this.#toGuest) this.#takes = takenByGuest(state.offloads);
+  }
+
+  process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
+    this.#nowNs = nowNs;
+    if (this.#held.length > 0 && this.#mayTry()) this.#resume(output);
+    for (let i = 0; i < input.length; i++) {
+      const frame = input.at(i);
+      if (this.#held.length > 0 || !this.#take(frame, output)) this.#held.push(frame);
+    }
+  }
+
+  deadlineNs(): number {
+    return this.#held.length === 0 ? Infinity : this.#retryNs;
+  }
+
+  flush(output: FrameBatch, nowNs: number): void {
+    if (nowNs !== Infinity) this.#nowNs = nowNs;
+    if (this.#held.length > 0 && this.#mayTry()) this.#resume(output);
+  }
+
+  reset(output: FrameBatch): void {
+    for (let i = 0; i < this.#held.length; i++) output.push(this.#held.at(i));
+    this.#held.clear();
+    if (this.#toGuest) this.#takes = NOTHING_TAKEN;
+  }
+
+  /** Has something changed since the pool was found empty? */
+  #mayTry(): boolean {
+    return this.#nowNs >= this.#retryNs || this.#pool.inUse < this.#outWhenEmpty;
+  }
+
+  /** Goes on with the frame that was left off, and then with those behind it. */
+  #resume(output: FrameBatch): void {
+    const held = this.#held;
+    const before = output.length;
+    let done = 0;
+    if (this.#cut(held.at(0), output) || this.#giveUp(held.at(0), output.length > before)) {
+      done = 1;
+      while (done < held.length && this.#take(held.at(done), output)) done++;
+    }
+    held.dropFirst(done);
+  }
+
+  /** There is still no memory: has the frame waited long enough? Then it is dropped. */
+  #giveUp(frame: Frame, progress: boolean): boolean {
+    if (progress) this.#stuckSinceNs = this.#nowNs;
+    if (this.#nowNs - this.#stuckSinceNs < MOST_WAIT_NS) return false;
+    this.#stuckSinceNs = this.#nowNs;
+    return this.#drop(frame, "dropped_no_memory");
+  }
+
+  /** False if the frame is left off for want of memory. Otherwise it, or what was made of it, has been handed on. */
+  #take(frame: Frame, output: FrameBatch): boolean {
+    const { header } = frame;
+    if (header.gsoType === VIRTIO_NET_HDR_GSO_NONE) {
+      if (this.#isPartialUnwelcome(header)) {
+        if (!completeChecksum(frame)) return this.#drop(frame, "dropped_odd_checksum");
+        this.#counters.completed++;
+      }
+      output.push(frame);
+      return true;
+    }
+    if (isWelcome(header, this.#takes)) {
+      output.push(frame);
+      return true;
+    }
+    const fault = this.#large.locate(frame, this.#mostSegments);
+    if (fault !== null) return this.#drop(frame, fault);
+    if (this.#large.segments === 1) {
+      finishChecksum(frame, this.#large, this.#takes.partialChecksum);
+      this.#counters.finished_whole++;
+      output.push(frame);
+      return true;
+    }
+    this.#cutter.begin();
+    this.#stuckSinceNs = this.#nowNs;
+    return this.#cut(frame, output);
+  }
+
+  #isPartialUnwelcome(header: NetHeader): boolean {
+    const partial = header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_RSC_INFO);
+    return partial === VIRTIO_NET_HDR_F_NEEDS_CSUM && !this.#takes.partialChecksum;
+  }
+
+  /** Cuts what is left of the frame that the cutter is at. False if the pool is empty before the end. */
+  #cut(frame: Frame, output: FrameBatch): boolean {
+    const cutter = this.#cutter;
+    const { partialChecksum } = this.#takes;
+    while (cutter.hasNext) {
+      const next = cutter.next(partialChecksum);
+      if (next === null) {
+        this.#counters.waited++;
+        this.#retryNs = this.#nowNs + RETRY_NS;
+        this.#outWhenEmpty = this.#pool.inUse;
+        return false;
+      }
+      this.#counters.segments++;
+      output.push(next);
+    }
+    this.#counters.cut++;
+    frame.release();
+    return true;
+  }
+
+  #drop(frame: Frame, reason: LargeFault | "dropped_no_memory"): true {
+    this.#counters[reason]++;
+    frame.release();
+    return true;
+  }
+}

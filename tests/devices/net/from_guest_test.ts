@@ -1,0 +1,210 @@
+import { assert, assertEquals } from "@std/assert";
+import { tcp } from "../../../testing/mod.ts";
+import { FrameBatch } from "../../../core/frame_batch.ts";
+import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
+import { MACS, numbered, numberOf, range, Rig, RINGS } from "./support/rig.ts";
+
+const LENGTHS = [14, 18, 60, 61, 1513, 1514, 2035, 2036, 2037, 9000, 65_535, 65_549];
+const PARTIAL = { flags: 1, csumStart: 34, csumOffset: 16 };
+
+for (const { name, guest } of RINGS) {
+  Deno.test(`FromGuest sends frames of every length unchanged and in order (${name})`, async () => {
+    await using rig = await Rig.start([{ guest: { ...guest, queueSize: 256, accept: [] } }]);
+    const { one } = rig;
+    const frames = LENGTHS.map((length, i) => numbered(i + 1, length, MACS[1]));
+    for (const frame of frames) assert(one.guest.send(frame));
+    rig.settle();
+    assertEquals(one.sent.map((frame) => frame.length), LENGTHS);
+    one.sent.forEach((frame, i) => assertEquals(frame, frames[i]));
+    const { packets, bytes, sent, delayed } = one.counters("fromGuest");
+    assertEquals([packets, bytes, sent, delayed], [12, LENGTHS.reduce((sum, one) => sum + one, 0), 12, 0]);
+    assertEquals([one.guest.counters.transmitted, one.guest.errors], [12, []]);
+  });
+
+  Deno.test(`FromGuest lets frames wait for the network, loses none and keeps their order (${name})`, async () => {
+    await using rig = await Rig.start([{ guest: { ...guest, queueSize: 256, accept: [] } }]);
+    const { one } = rig;
+    using peer = rig.plug(10);
+    for (let number = 1; number <= 120; number++) assert(one.guest.enqueue(numbered(number, 100, MACS[1])));
+    one.guest.flush();
+    rig.settle();
+    assertEquals(
+      [peer.waiting, one.device.waitingFrames.fromGuest],
+      [10, 54],
+      "a burst of 64 was taken, no more",
+    );
+    assertEquals(one.guest.counters.transmitted, 64, "buffers come back as soon as they are copied");
+    assertEquals(one.counters("fromGuest").delayed > 0, true);
+    assertEquals(rig.machine.parts.reactor.turn(), false, "a congested device sleeps");
+    const batch = new FrameBatch();
+    const got: number[] = [];
+    for (let round = 0; round < 20 && got.length < 120; round++) {
+      peer.receive(batch, 7, 0, 0);
+      for (let i = 0; i < batch.length; i++) got.push(numberOf(batch.at(i).toBytes()));
+      batch.releaseAll();
+      rig.settle();
+    }
+    assertEquals(got, range(1, 120));
+    assertEquals([rig.inUse, one.guest.errors], [0, []]);
+  });
+}
+
+Deno.test("FromGuest sends a thousand frames in bursts, and interrupts once a burst at most", async () => {
+  await using rig = await Rig.start([{ guest: { queueSize: 1024, accept: [] } }]);
+  const { one } = rig;
+  for (let number = 1; number <= 1000; number++) assert(one.guest.enqueue(numbered(number, 60, MACS[1])));
+  one.guest.flush();
+  rig.settle();
+  assertEquals(one.sent.map(numberOf), range(1, 1000));
+  assertEquals(one.guest.counters.transmitted, 1000);
+  assert(one.counters("fromGuest").interrupts <= 16, `${one.counters("fromGuest").interrupts} interrupts`);
+});
+
+Deno.test("FromGuest drops frames that are no Ethernet frames or too long, counts them, and returns their buffers", async () => {
+  await using rig = await Rig.start([{
+    guest: { queueSize: 256, transmitBufferBytes: 4096, indirect: false, accept: [] },
+  }]);
+  const { one } = rig;
+  const lengths = [13, 0, 14, 69_632, 69_633, 80_000];
+  for (const length of lengths) assert(one.guest.send(new Uint8Array(length)));
+  rig.settle();
+  assertEquals(one.sent.map((frame) => frame.length), [14, 69_632]);
+  const { dropped_too_short, dropped_too_long, packets } = one.counters("fromGuest");
+  assertEquals([dropped_too_short, dropped_too_long, packets], [2, 2, 2]);
+  assertEquals([one.guest.counters.transmitted, one.guest.session.faults], [6, {}]);
+});
+
+/** Sends one frame of 154 bytes under this header, and tells what became of it. */
+async function under(header: object, accept: string[]): Promise<{ flags: number[] | null; dropped: number }> {
+  await using rig = await Rig.start([{ guest: { accept }, network: { largeFrames: true } }]);
+  const { one } = rig;
+  const taken: number[][] = [];
+  one.port.tap(({ header: { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset } }) =>
+    taken.push([flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset])
+  );
+  const frame = tcp({ destinationMac: MACS[1], payload: 100 });
+  assertEquals(frame.length, 154);
+  assert(one.guest.send(frame, header));
+  rig.settle();
+  assertEquals([one.guest.counters.transmitted, one.guest.session.faults], [1, {}]);
+  return { flags: taken[0] ?? null, dropped: one.counters("fromGuest").dropped_bad_header };
+}
+
+const ALL = ["CSUM", "HOST_TSO4", "HOST_TSO6", "HOST_ECN", "HOST_USO"];
+const LARGE = { ...PARTIAL, hdrLen: 54, gsoType: 1, gsoSize: 50 };
+
+Deno.test("FromGuest passes on what the driver may ask for", async () => {
+  for (
+    const [header, expected] of [
+      [{}, [0, 0, 0, 0, 0, 0]],
+      [PARTIAL, [1, 0, 0, 0, 34, 16]],
+      [{ ...PARTIAL, csumStart: 136, csumOffset: 16 }, [1, 0, 0, 0, 136, 16]],
+      [LARGE, [1, 1, 54, 50, 34, 16]],
+      [{ ...LARGE, gsoType: 0x81 }, [1, 0x81, 54, 50, 34, 16]],
+      [{ ...LARGE, gsoType: 4 }, [1, 4, 54, 50, 34, 16]],
+      [{ ...LARGE, gsoType: 0x84 }, [1, 0x84, 54, 50, 34, 16]],
+      [{ ...LARGE, gsoType: 5 }, [1, 5, 54, 50, 34, 16]],
+    ] as const
+  ) {
+    assertEquals(await under(header, ALL), { flags: [...expected], dropped: 0 }, JSON.stringify(header));
+  }
+});
+
+Deno.test("FromGuest takes off what has no meaning", async () => {
+  for (
+    const [header, expected] of [
+      // Flags that are the device's, and fields of a checksum or a segmentation that nobody asks for.
+      [{ flags: 0xfe, csumStart: 9999, csumOffset: 9999 }, [0, 0, 0, 0, 0, 0]],
+      [{ gsoType: 0, gsoSize: 1448, hdrLen: 66 }, [0, 0, 0, 0, 0, 0]],
+      [{ gsoType: 0x80 }, [0, 0, 0, 0, 0, 0]],
+      [{ ...LARGE, flags: 0xff, hdrLen: 155 }, [1, 1, 0, 50, 34, 16]],
+      [{ ...LARGE, hdrLen: 154 }, [1, 1, 154, 50, 34, 16]],
+    ] as const
+  ) {
+    assertEquals(await under(header, ALL), { flags: [...expected], dropped: 0 }, JSON.stringify(header));
+  }
+});
+
+Deno.test("FromGuest drops frames whose header contradicts the frame, and counts them", async () => {
+  for (
+    const header of [
+      { flags: 1, csumStart: 137, csumOffset: 16 },
+      { flags: 1, csumStart: 65_535, csumOffset: 65_535 },
+      { flags: 1, csumStart: 0, csumOffset: 153 },
+      { ...LARGE, gsoSize: 0 },
+      { ...LARGE, flags: 0 },
+      { ...LARGE, gsoType: 2 },
+      { ...LARGE, gsoType: 3 },
+      { ...LARGE, gsoType: 6 },
+      { ...LARGE, gsoType: 0x7f },
+      { ...LARGE, gsoType: 0x85 },
+    ]
+  ) {
+    assertEquals(await under(header, ALL), { flags: null, dropped: 1 }, JSON.stringify(header));
+  }
+});
+
+Deno.test("FromGuest drops frames that ask for what was not negotiated", async () => {
+  for (
+    const [header, accept] of [
+      [PARTIAL, []],
+      [LARGE, ["CSUM"]],
+      [LARGE, ["CSUM", "HOST_TSO6"]],
+      [{ ...LARGE, gsoType: 4 }, ["CSUM", "HOST_TSO4"]],
+      [{ ...LARGE, gsoType: 0x81 }, ["CSUM", "HOST_TSO4"]],
+      [{ ...LARGE, gsoType: 0x84 }, ["CSUM", "HOST_TSO6"]],
+      [{ ...LARGE, gsoType: 5 }, ["CSUM", "HOST_TSO4", "HOST_TSO6"]],
+    ] as const
+  ) {
+    assertEquals(
+      await under(header, [...accept]),
+      { flags: null, dropped: 1 },
+      `${JSON.stringify(header)} ${accept}`,
+    );
+  }
+});
+
+Deno.test("FromGuest reads the header of 10 bytes of a legacy driver, and of 20 with hash reports", async () => {
+  for (
+    const [device, guest] of [
+      [{}, { legacy: true, mergeable: false }],
+      [{}, { legacy: true, mergeable: true }],
+      [{ hashReport: true }, {}],
+    ]
+  ) {
+    await using rig = await Rig.start([{ device, guest }]);
+    const frame = numbered(5, 77, MACS[1]);
+    rig.one.guest.send(frame);
+    rig.settle();
+    assertEquals(rig.one.sent, [frame]);
+  }
+});
+
+for (const ring of ["split", "packed"]) {
+  Deno.test(`FromGuest sends what came before a broken chain, and then needs a reset (${ring})`, async () => {
+    await using rig = await Rig.start([{ guest: { ring, queueSize: 64, accept: [] } }]);
+    const { one } = rig;
+    for (let number = 1; number <= 5; number++) one.guest.enqueue(numbered(number, 60, MACS[1]));
+    const list = new BufferList(4);
+    list.addReadable(one.guest.memory.regions[0].guestAddress, 11);
+    one.guest.rings[1]!.add(list, 60);
+    one.guest.flush();
+    rig.settle();
+    assertEquals(one.sent.map(numberOf), range(1, 5));
+    assertEquals([one.faults("buffer-too-small"), one.guest.counters.needsReset, rig.inUse], [1, 1, 0]);
+    assertEquals(
+      one.guest.session.lastFault?.message.includes("11 readable bytes has no room for the 12-byte"),
+      true,
+    );
+  });
+
+  Deno.test(`FromGuest needs readable bytes in a transmit chain (${ring})`, async () => {
+    await using rig = await Rig.start([{ guest: { ring, queueSize: 64 } }]);
+    const list = new BufferList(4);
+    list.addWritable(rig.one.guest.memory.regions[0].guestAddress, 100);
+    rig.one.guest.rings[1]!.add(list, 3);
+    rig.one.guest.flush();
+    rig.settle();
+    assertEquals(rig.one.faults("buffers-wrong-direction"), 1);
+  });
+}
