@@ -12,6 +12,8 @@ import { segment } from "../offloads/segment.ts";
 import loopback from "../transports/loopback.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import pcap from "../transports/pcap/pcap.ts";
+import { tap } from "../transports/tap/mod.ts";
+import { vhostUser } from "../transports/vhost_user/mod.ts";
 import { builtIns, PluginRegistry } from "./registry.ts";
 
 /** Every built-in plugin, in the order in which they are listed. */
@@ -19,8 +21,10 @@ export const BUILT_IN_PLUGINS: readonly Plugin[] = [
   net,
   entropy,
   loopbackDriver,
+  vhostUser,
   loopback,
   pcap,
+  tap,
   rscV4,
   rscV6,
   checksum,

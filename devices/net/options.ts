@@ -55,7 +55,7 @@ export const netOptions: OptionsSchema<NetOptions> = z.strictObject({
       'Rule book of the device and of its RSC stages: "strict" is right, "qemu" repeats the reference.',
     ),
   queuePairs: z.int().min(1).max(256).default(1).describe("Pairs of receive and transmit queues."),
-  queueSize: z.int().min(2).max(32_768).default(1024)
+  queueSize: z.int().min(1).max(32_768).default(1024)
     .refine((size) => (size & (size - 1)) === 0, { error: "Write a power of two" })
     .describe("Most entries of each receive and transmit queue; a power of two."),
   mtu: z.int().min(68).max(65_535).optional().describe("MTU to advise to the guest, in bytes (feature MTU)."),

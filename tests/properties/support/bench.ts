@@ -81,6 +81,7 @@ export class Bench {
   #epoch!: Epoch;
   #starved = false;
   #mayBeUnmergeable = false;
+  /** The link is the device's, and outlives a driver. */
   #linkUp = true;
   #frames = 0;
   #packets = 0;
@@ -215,10 +216,11 @@ export class Bench {
 
   #setLink(up: boolean): void {
     this.#device.setLink(up, this.#nowNs);
-    // The link is the device's, and outlives a driver.
-    this.#linkUp = up;
     this.#epoch.state.linkUp = up;
+    // What was held leaves before the link is down, and so must have come when this has settled.
+    if (up) this.#linkUp = true;
     this.#settle();
+    this.#linkUp = up;
   }
 
   #offloads(mask: readonly number[]): void {
@@ -325,6 +327,9 @@ export class Bench {
     const atNs = this.#nowNs;
     this.#witness?.packet(atNs, packet);
     this.#packets++;
+    if (!this.#linkUp && !this.#starved) {
+      this.#violations.push("a packet was delivered while the link is down");
+    }
     this.#epoch.outputs.push({
       atNs,
       bytes,

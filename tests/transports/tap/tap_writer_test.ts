@@ -1,0 +1,101 @@
+import { assert, assertEquals } from "@std/assert";
+import { FrameBatch } from "../../../core/frame_batch.ts";
+import { MAX_FRAME_BYTES } from "../../../core/frame_pool.ts";
+import { NO_FACTS, pattern, Rig } from "./support/rig.ts";
+
+Deno.test("send() writes frames with their facts, and none that the kernel must not see", () => {
+  using rig = new Rig();
+  const large = { flags: 1, gsoType: 1, hdrLen: 54, gsoSize: 1448, csumStart: 34, csumOffset: 16 };
+  const count = rig.send(
+    rig.frame(pattern(60)),
+    rig.frame(pattern(4000, 2), large),
+    // Valid, and coalesced of 7: the two last fields are no places.
+    rig.frame(pattern(100, 3), { flags: 6, csumStart: 7, csumOffset: 1 }),
+    rig.frame(pattern(80, 4), { hdrLen: 81 }),
+  );
+  assertEquals(count, 4);
+  assertEquals(rig.taken(), { facts: NO_FACTS, bytes: pattern(60) });
+  assertEquals(rig.taken(), { facts: large, bytes: pattern(4000, 2) });
+  assertEquals(rig.taken(), { facts: NO_FACTS, bytes: pattern(100, 3) });
+  assertEquals(rig.taken(), { facts: NO_FACTS, bytes: pattern(80, 4) });
+  assertEquals(rig.taken(), null);
+  assertEquals([rig.counters.written, rig.counters.writtenBytes], [4, 60 + 4000 + 100 + 80]);
+});
+
+Deno.test("send() writes all pieces of a frame at once, however many", () => {
+  using rig = new Rig();
+  for (const count of [2, 128, 129, 300, 1500]) {
+    const whole = rig.frame(pattern(40));
+    for (let i = 1; i < count; i++) whole.append(rig.frame(pattern(40, i * 40 + 1)));
+    whole.header.hdrLen = 40;
+    assertEquals(rig.send(whole), 1);
+    const { facts, bytes } = rig.taken()!;
+    assertEquals(bytes, pattern(40 * count), `${count} pieces`);
+    assertEquals(facts.hdrLen, 40);
+    assertEquals(rig.taken(), null);
+  }
+});
+
+Deno.test("send() without headers drops what the kernel would have to finish", () => {
+  using rig = new Rig({ headerBytes: 0 });
+  const count = rig.send(
+    rig.frame(pattern(60), { flags: 1, csumStart: 34, csumOffset: 16 }),
+    rig.frame(pattern(61, 2), { gsoType: 1, gsoSize: 10 }),
+    rig.frame(pattern(62, 3), { flags: 2 }),
+  );
+  assertEquals(count, 3);
+  assertEquals(rig.taken(), { facts: NO_FACTS, bytes: pattern(62, 3) });
+  assertEquals(rig.taken(), null);
+  assertEquals([rig.counters.unfinished, rig.counters.written], [2, 1]);
+});
+
+Deno.test("send() leaves frames with the caller while there is no room, and loses none", () => {
+  using rig = new Rig({ sendBufferBytes: 8192 });
+  const batch = new FrameBatch();
+  for (let i = 0; i < 40; i++) batch.push(rig.frame(pattern(1000, i)));
+  let got = 0;
+  let refused = 0;
+  while (batch.length > 0) {
+    const taken = rig.transport.send(batch, 0, 0);
+    assertEquals(rig.pool.inUse, batch.length - taken, "frames not taken were released");
+    batch.dropFirst(taken);
+    if (batch.length > 0) refused++;
+    for (let frame = rig.taken(); frame !== null; frame = rig.taken()) {
+      assertEquals(frame.bytes, pattern(1000, got++));
+    }
+  }
+  assertEquals(got, 40);
+  assert(refused > 0, "there was always room");
+  assertEquals(rig.counters.again, refused);
+});
+
+Deno.test("send() takes 64 frames at once at most", () => {
+  using rig = new Rig({ sendBufferBytes: 1_000_000 });
+  const batch = new FrameBatch();
+  let got = 0;
+  for (let i = 0; i < 70; i++) batch.push(rig.frame(pattern(20, i)));
+  for (let rounds = 0; batch.length > 0 && rounds < 100; rounds++) {
+    const taken = rig.transport.send(batch, 0, 0);
+    assert(taken <= 64);
+    batch.dropFirst(taken);
+    while (rig.taken() !== null) got++;
+  }
+  assertEquals(got, 70);
+});
+
+Deno.test("send() drops a frame that the kernel refuses, counted by the error's name, and goes on", () => {
+  using rig = new Rig();
+  rig.kernel[Symbol.dispose]();
+  assertEquals(rig.send(rig.frame(pattern(60)), rig.frame(pattern(60))), 2);
+  assertEquals(rig.counters.written, 0);
+  const errors = Object.entries(rig.counters).filter(([name]) => name.startsWith("write_"));
+  assertEquals(errors.reduce((sum, [, count]) => sum + count, 0), 2, JSON.stringify(errors));
+});
+
+Deno.test("send() drops and counts what is longer than a frame can be", () => {
+  using rig = new Rig();
+  const frame = rig.frame(new Uint8Array(60_000));
+  frame.append(rig.frame(new Uint8Array(MAX_FRAME_BYTES - 60_000 + 1)));
+  assertEquals(rig.send(frame), 1);
+  assertEquals([rig.counters.tooLong, rig.taken()], [1, null]);
+});

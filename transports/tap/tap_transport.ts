@@ -1,0 +1,171 @@
+/**
+ * A TAP interface as a network.
+ *
+ * Theory of operation. Each queue of the interface is a descriptor, watched by the reactor and read and written without
+ * waiting. Reading ends when the kernel has no more (its next frame wakes the reactor), when the limit is reached, or when the
+ * pool is empty. Writing ends when the kernel has no room (EAGAIN): that frame and all behind it stay the device's, which
+ * offers them again when there is. Anything else that the kernel says to a frame drops it, counted by the error's name; an
+ * interface that is down (EIO) is like a cable that is unplugged.
+ *
+ * What the kernel may hand over unfinished follows the guest (`guestAccepts`): without a guest that takes large frames it
+ * segments and checksums itself. Frames that it has queued before are as they are; the device judges each.
+ *
+ * If the interface is deleted, the transport is `finished`, and `close` rejects with the reason.
+ *
+ * Invariants: watches end before descriptors are closed; the pool gets back what the reader has set aside.
+ *
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import type { FrameBatch } from "../../core/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import type { NetworkAbilities } from "../../core/stage.ts";
+import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import type { FileDescriptor } from "../host/file_descriptor.ts";
+import { errno, libc, type LibcSymbols } from "../host/libc.ts";
+import { countError, type TapCounters } from "./counters.ts";
+import type { OpenTap } from "./open_tap.ts";
+import { TapReader } from "./tap_reader.ts";
+import { TapWriter } from "./tap_writer.ts";
+import * as tun from "./tun_abi.ts";
+
+/** Frames written in one call of `send`. */
+const BURST = 64;
+
+/** What a transport is made of. */
+export interface TapSettings {
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** What to count in. */
+  readonly counters: TapCounters;
+  /** May unfinished frames be exchanged? */
+  readonly offloads: boolean;
+  /** Has the reactor woken when something happens to a descriptor. */
+  watch(number: number): Disposable;
+}
+
+/** A TAP that carries frames. */
+export class TapTransport implements FrameTransport {
+  /** As long as a frame can be. */
+  readonly maxFrameBytes: number = MAX_FRAME_BYTES;
+  /** All that the kernel finishes itself. */
+  readonly abilities: NetworkAbilities;
+  /** One for each queue of the interface. */
+  readonly queuePairs: number;
+  /** The interface's name. */
+  readonly interfaceName: string;
+  readonly #queues: readonly FileDescriptor[];
+  readonly #watches: Disposable[] = [];
+  readonly #reader: TapReader;
+  readonly #writer: TapWriter;
+  readonly #counters: TapCounters;
+  readonly #offloads: boolean;
+  readonly #largeUdp: boolean;
+  readonly #c: LibcSymbols = libc();
+  #moreAtNs = Infinity;
+  #gone = false;
+  #open = true;
+
+  /** Owns the queues of `tap` from now on, also if it throws: HostError if they cannot be watched. */
+  constructor(tap: OpenTap, settings: TapSettings) {
+    const { pool, counters } = settings;
+    this.#queues = tap.queues;
+    this.#counters = counters;
+    this.#offloads = settings.offloads && tap.headerBytes > 0;
+    this.#largeUdp = this.#offloads && tap.largeUdp;
+    this.abilities = {
+      partialChecksum: this.#offloads,
+      largeTcp: this.#offloads,
+      largeUdp: this.#largeUdp,
+    };
+    this.queuePairs = tap.queues.length;
+    this.interfaceName = tap.name;
+    this.#reader = new TapReader(pool, tap.headerBytes, tap.mtu, counters);
+    this.#writer = new TapWriter(pool, tap.headerBytes, counters);
+    try {
+      for (const { number } of tap.queues) this.#watches.push(settings.watch(number));
+    } catch (cause) {
+      this[Symbol.dispose]();
+      throw cause;
+    }
+  }
+
+  /** Has the interface been deleted? */
+  get finished(): boolean {
+    return this.#gone;
+  }
+
+  /** Reads frames that have arrived. */
+  receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
+    if (this.#gone || !this.#open) return 0;
+    const count = this.#reader.read(this.#queues[queue].number, out, limit);
+    if (this.#reader.end === "gone") this.#gone = true;
+    // Whoever gets nothing does not come back by himself, and the kernel has told of these frames already.
+    this.#moreAtNs = count === 0 && this.#reader.end === "more" ? nowNs : Infinity;
+    return count;
+  }
+
+  /** Writes frames, up to 64, until there is no room. */
+  send(batch: FrameBatch, queue: number, _nowNs: number): number {
+    if (!this.#open) return 0;
+    const number = this.#queues[queue].number;
+    const count = Math.min(batch.length, BURST);
+    for (let i = 0; i < count; i++) {
+      const frame = batch.at(i);
+      const end = this.#gone ? "gone" : this.#writer.write(number, frame);
+      if (end === "again") return i;
+      if (end === "gone") {
+        this.#gone = true;
+        this.#counters.noInterface++;
+      }
+      frame.release();
+    }
+    return count;
+  }
+
+  /** At once, if frames were left in the kernel's queue; else the kernel tells. */
+  deadlineNs(): number {
+    return this.#moreAtNs;
+  }
+
+  /** Has the kernel finish what the guest does not take unfinished. */
+  guestAccepts(accepts: GuestAccepts): void {
+    if (!this.#offloads || this.#gone || !this.#open) return;
+    const wanted = BigInt(offloadFlags(accepts, this.#largeUdp));
+    for (const { number } of this.#queues) {
+      if (this.#c.ioctlValue(number, tun.TUNSETOFFLOAD, wanted) === 0) continue;
+      // The device drops what the guest does not take, so that nothing wrong reaches it.
+      countError(this.#counters, "offload", errno());
+    }
+  }
+
+  /** Rejects with HostError if the interface was deleted. */
+  close(): Promise<void> {
+    if (!this.#gone) return Promise.resolve();
+    return Promise.reject(
+      new HostError(
+        `Cannot go on with interface ${this.interfaceName}: it was deleted; make it again and restart`,
+      ),
+    );
+  }
+
+  /** Lets the interface go; it disappears unless it is persistent. */
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (const watch of this.#watches) watch[Symbol.dispose]();
+    for (const queue of this.#queues) queue[Symbol.dispose]();
+    this.#reader[Symbol.dispose]();
+  }
+}
+
+/** The kernel takes large frames only together with partial checksums, ECN only with TCP, and both kinds of UDP at once. */
+function offloadFlags({ checksum, tso4, tso6, ecn, uso }: GuestAccepts, largeUdp: boolean): number {
+  if (!checksum) return 0;
+  let flags = tun.TUN_F_CSUM;
+  if (tso4) flags |= tun.TUN_F_TSO4;
+  if (tso6) flags |= tun.TUN_F_TSO6;
+  if (ecn && (tso4 || tso6)) flags |= tun.TUN_F_TSO_ECN;
+  if (uso && largeUdp) flags |= tun.TUN_F_USO4 | tun.TUN_F_USO6;
+  return flags;
+}

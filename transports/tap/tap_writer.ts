@@ -1,0 +1,117 @@
+/**
+ * Writes frames to the queues of a TAP, all pieces of each in one call.
+ * @module
+ */
+import type { Frame } from "../../core/frame.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import {
+  NET_HEADER_BYTES,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+  writeNetHeader,
+} from "../../wire/virtio_net_header.ts";
+import { EAGAIN, EBADFD, EINTR } from "../host/errno.ts";
+import { FrameAddresses } from "../host/frame_address.ts";
+import { IoVector } from "../host/io_vector.ts";
+import { addressOf, errno, libc, type LibcSymbols } from "../host/libc.ts";
+import { countError, type TapCounters } from "./counters.ts";
+
+/** A frame in more pieces is gathered into one first: the kernel takes 1024 at most, and walks them one by one. */
+const MOST_PIECES = 128;
+/** Signals that may come in between before a write is given up for now. */
+const MOST_INTERRUPTIONS = 16;
+const HDR_LEN = 2;
+const CSUM_START = 6;
+
+/** What became of a frame. */
+export type WriteEnd =
+  /** It was written, or dropped and counted. */
+  | "done"
+  /** There is no room yet. */
+  | "again"
+  /** The interface has been deleted. */
+  | "gone";
+
+/** Writes frames. They stay the caller's. */
+export class TapWriter {
+  readonly #pool: FramePool;
+  readonly #headerBytes: number;
+  readonly #counters: TapCounters;
+  readonly #c: LibcSymbols = libc();
+  readonly #addresses = new FrameAddresses();
+  readonly #vector = new IoVector(1 + MOST_PIECES);
+  readonly #header = new Uint8Array(NET_HEADER_BYTES);
+  /** Where in the list the pieces begin: behind the header, if there is one. */
+  readonly #pieceAt: number;
+
+  /** @param pool for gathering; @param headerBytes of the virtio-net header, or 0 */
+  constructor(pool: FramePool, headerBytes: number, counters: TapCounters) {
+    this.#pool = pool;
+    this.#headerBytes = headerBytes;
+    this.#counters = counters;
+    this.#pieceAt = headerBytes > 0 ? 1 : 0;
+    if (headerBytes > 0) this.#vector.set(0, Number(addressOf(this.#header)), headerBytes);
+  }
+
+  /** Writes a frame to descriptor `number`. */
+  write(number: number, frame: Frame): WriteEnd {
+    const { header } = frame;
+    const isFinished = (header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 &&
+      header.gsoType === VIRTIO_NET_HDR_GSO_NONE;
+    if (this.#headerBytes > 0) this.#fillHeader(frame);
+    else if (!isFinished) {
+      this.#counters.unfinished++;
+      return "done";
+    }
+    if (frame.total > MAX_FRAME_BYTES) {
+      this.#counters.tooLong++;
+      return "done";
+    }
+    let places = this.#pieceAt;
+    for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
+      if (places > MOST_PIECES) return this.#writeGathered(number, frame);
+      this.#vector.set(places++, this.#addresses.of(piece.bytes) + piece.start, piece.length);
+    }
+    return this.#call(number, places, frame.total);
+  }
+
+  #writeGathered(number: number, frame: Frame): WriteEnd {
+    const whole = this.#pool.take(frame.total);
+    if (whole === null) {
+      this.#counters.again++;
+      return "again";
+    }
+    frame.copyTo(whole.bytes, whole.start);
+    whole.header.copyFrom(frame.header);
+    const end = this.write(number, whole);
+    whole.release();
+    return end;
+  }
+
+  #call(number: number, places: number, totalBytes: number): WriteEnd {
+    for (let tries = 0; tries < MOST_INTERRUPTIONS; tries++) {
+      if (this.#c.writev(number, this.#vector.address, places) >= 0) {
+        this.#counters.written++;
+        this.#counters.writtenBytes += totalBytes;
+        return "done";
+      }
+      const error = errno();
+      if (error === EINTR) continue;
+      if (error === EAGAIN) break;
+      countError(this.#counters, "write", error);
+      return error === EBADFD ? "gone" : "done";
+    }
+    this.#counters.again++;
+    return "again";
+  }
+
+  /** What the kernel must know: a checksum to complete, and how to segment. It does not believe that one is valid. */
+  #fillHeader(frame: Frame): void {
+    const bytes = this.#header;
+    writeNetHeader(bytes, 0, frame.header, 0, this.#headerBytes);
+    bytes[0] &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    if (bytes[0] === 0) bytes.fill(0, CSUM_START, CSUM_START + 4);
+    // Only a hint, but the kernel refuses one that cannot be.
+    if (frame.header.hdrLen > frame.total) bytes.fill(0, HDR_LEN, HDR_LEN + 2);
+  }
+}
