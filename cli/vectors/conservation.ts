@@ -12,7 +12,7 @@
  */
 import { NetHeader } from "../../core/frame.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
-import { divide, type Flow, guessEnd } from "./division.ts";
+import { divide, type Flow, guessEnd, type Placed, type PlacedOutput } from "./division.ts";
 import { orderViolations } from "./flow_order.ts";
 import { fromHex, type Vector, type VectorPacket } from "./format.ts";
 import { checkMergedPacket, type Part } from "./merged_packet.ts";
@@ -140,38 +140,74 @@ function hashOf(bytes: Uint8Array): string {
   return `frame of ${bytes.length} bytes, hash ${hash}`;
 }
 
+/**
+ * Finds out where each input of a flow went. The first division that the data allow is mostly the right one; if it is not,
+ * one is looked for in which every packet is right, and only if there is none the packets are wrong.
+ */
 function match(flow: Flow, options: ConservationOptions, places: number[], violations: string[]): void {
+  const first = assign(flow, divide(flow, options, null), options, places);
+  if (first.length === 0) return;
+  const judge = (output: PlacedOutput, parts: readonly Placed[]) =>
+    violationsIn(output, parts, options).length === 0;
+  const ends = divide(flow, options, judge);
+  violations.push(...(ends === null ? first : assign(flow, ends, options, places)));
+}
+
+/** Puts every input in its place, and returns what is wrong then. @param ends what `divide` has found */
+function assign(
+  flow: Flow,
+  ends: readonly number[] | null,
+  options: ConservationOptions,
+  places: number[],
+): string[] {
+  const violations: string[] = [];
   const { inputs, outputs } = flow;
-  const ends = divide(flow, options);
   let at = 0;
-  for (const [which, { index, output, view }] of outputs.entries()) {
-    const say = (text: string) => violations.push(`packet ${index + 1}: ${text}`);
+  for (const [which, output] of outputs.entries()) {
     if (at === inputs.length) {
-      say("is none of the frames that went in, or out of order");
+      violations.push(`packet ${output.index + 1}: is none of the frames that went in, or out of order`);
       continue;
     }
-    const first = inputs[at];
-    const end = ends?.[which] ?? guessEnd(flow, at, output, view);
-    for (let i = at; i < end; i++) {
-      places[inputs[i].index] = index;
-      const age = output.atNs - inputs[i].input.atNs;
-      if (age > options.intervalNs) say(`was held ${age} ns, longer than ${options.intervalNs} ns`);
-      if (age < 0) say(`was delivered ${-age} ns before it came`);
-    }
-    const parts = inputs.slice(at, end) as unknown as Part[];
+    const end = ends?.[which] ?? guessEnd(flow, at, output);
+    const parts = inputs.slice(at, end);
+    for (const { index } of parts) places[index] = output.index;
+    violations.push(...violationsIn(output, parts, options));
     at = end;
-    if (options.flushOnPush === true && view !== null) checkPush(output, parts, options, say);
-    if (parts.length === 1) {
-      checkNetHeaderKept(output, first.input, say);
-      if (sameBytes(output.bytes, first.input.bytes)) continue;
-      if (view === null || !isTrimmed(output.bytes, first.input.bytes)) say("was changed on its way");
-      if (view === null) continue;
-    }
-    checkMergedPacket(output, view!, parts, options, say);
   }
   if (at < inputs.length && options.endsInReset !== true) {
     violations.push(`${inputs.length - at} frames lost of flow ${flow.key}`);
   }
+  return violations;
+}
+
+/** What is wrong with an output if it is made of these inputs. */
+function violationsIn(
+  { index, output, view }: PlacedOutput,
+  inputs: readonly Placed[],
+  options: ConservationOptions,
+): string[] {
+  const violations: string[] = [];
+  const say = (text: string) => violations.push(`packet ${index + 1}: ${text}`);
+  for (const { input } of inputs) {
+    const age = output.atNs - input.atNs;
+    if (age > options.intervalNs) say(`was held ${age} ns, longer than ${options.intervalNs} ns`);
+    if (age < 0) say(`was delivered ${-age} ns before it came`);
+  }
+  const [{ input: first }] = inputs;
+  if (view === null) {
+    checkNetHeaderKept(output, first, say);
+    if (!sameBytes(output.bytes, first.bytes)) say("was changed on its way");
+    return violations;
+  }
+  const parts = inputs as readonly Part[];
+  if (options.flushOnPush === true) checkPush(output, parts, options, say);
+  if (parts.length === 1) {
+    checkNetHeaderKept(output, first, say);
+    if (sameBytes(output.bytes, first.bytes)) return violations;
+    if (!isTrimmed(output.bytes, first.bytes)) say("was changed on its way");
+  }
+  checkMergedPacket(output, view, parts, options, say);
+  return violations;
 }
 
 /** A segment with PSH must be the last of its packet, and not wait. */

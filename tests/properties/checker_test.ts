@@ -7,13 +7,17 @@ import {
   conserve,
   type ConservedInput,
   type ConservedOutput,
+  strictViolations,
 } from "../../cli/vectors/conservation.ts";
+import { parseVector } from "../../cli/vectors/format.ts";
+import { runVector } from "../../cli/vectors/run_vector.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { Bench, type Witness } from "./support/bench.ts";
 import { Epoch, snapshot } from "./support/epoch.ts";
 import { GuestState } from "./support/guest_state.ts";
 import { Packet } from "./support/packet.ts";
 import { PLAIN_MACHINE, type Step } from "./support/scenario.ts";
+import { recordOf, scenarioIn } from "./support/search.ts";
 import { headerOf } from "./support/shapes.ts";
 
 const OPTIONS: ConservationOptions = { intervalNs: 300_000, rscInfo: true };
@@ -373,6 +377,22 @@ Deno.test("conserve() names ECN that the guest does not take", () => {
   assertEquals(conserve(inputs, outputs, OPTIONS).violations, []);
   const { violations } = conserve(refused, outputs, OPTIONS);
   assertMatch(violations.join(), /segments with ECN were merged/);
+});
+
+Deno.test("recordOf() writes a vector file that can be run, as a vector and as the scenario it is", async () => {
+  const scenario = { machine: PLAIN_MACHINE, streams: [STEPS, STEPS.slice(0, 3)] };
+  const text = await recordOf({ seed: 7, scenario, violations: ["one thing"] });
+  assertEquals(scenarioIn(text), scenario);
+  const vector = parseVector(text, "fuzz-7.jsonl");
+  assertEquals([vector.head.name, vector.head.observed], ["fuzz-7", ["one thing"]]);
+  assertEquals(vector.events.length, GOOD.inputs.length + 3);
+  assertEquals(
+    vector.packets.slice(0, GOOD.outputs.length).map(({ t_ns }) => t_ns),
+    GOOD.outputs.map(({ atNs }) => atNs),
+  );
+  const run = await runVector(vector, { rules: "strict" });
+  assertEquals(strictViolations(vector, run), []);
+  assert(run.packets.length > 0);
 });
 
 Deno.test("Epoch names counters that do not add up", async () => {

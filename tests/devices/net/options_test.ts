@@ -63,7 +63,7 @@ Deno.test("speed or duplex alone is enough to offer SPEED_DUPLEX", async () => {
 });
 
 Deno.test("the options of net take what is at the edge", async () => {
-  for (const written of [{ queuePairs: 1 }, { queuePairs: 256 }, { queueSize: 2 }, { queueSize: 32_768 }]) {
+  for (const written of [{ queuePairs: 1 }, { queuePairs: 256 }, { queueSize: 1 }, { queueSize: 32_768 }]) {
     assertEquals(await problems(written), []);
   }
   for (const written of [{ mtu: 68 }, { mtu: 65_535 }, { speedMbps: 0 }, { speedMbps: 0x7fff_ffff }]) {
@@ -92,7 +92,7 @@ Deno.test("the options of net refuse values out of range, by name", async () => 
     ["queuePairs", 0],
     ["queuePairs", 257],
     ["queuePairs", 1.5],
-    ["queueSize", 1],
+    ["queueSize", 0],
     ["queueSize", 1000],
     ["queueSize", 65_536],
     ["mtu", 67],

@@ -88,12 +88,14 @@ export async function recordOf({ seed, scenario, violations }: Failure): Promise
   await violationsOf(scenario, undefined, recorder);
   const machine = possible(scenario.machine);
   const accepted: "all" | readonly string[] = ACCEPTED[machine.accepted];
+  const names = accepted === "all" ? ACCEPTED.rscWithEcn : accepted;
   const vector: Vector = {
     head: {
       name: `fuzz-${seed}`,
       what: "A scenario that breaks a rule under strict rules, found by the fuzzer and shrunk",
       config: {
-        features: [...(accepted === "all" ? ACCEPTED.rscWithEcn : accepted), "VERSION_1"],
+        // The machine that runs vectors has one queue pair.
+        features: [...names.filter((name) => name !== "MQ"), "VERSION_1"],
         mrg_rxbuf: machine.mergeable,
         rsc_interval_ns: Math.round(machine.intervalUs * 1000),
         rx_bufs: Math.max(machine.queueSize, 256),

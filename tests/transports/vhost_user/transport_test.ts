@@ -1,0 +1,308 @@
+/**
+ * The transport over real sockets, with real shared memory and events, both ends in one process.
+ * @module
+ */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { HostError } from "../../../core/errors.ts";
+import { Reactor } from "../../../core/reactor.ts";
+import { SystemClock } from "../../../core/clock.ts";
+import { EpollWaiter } from "../../../transports/host/epoll_waiter.ts";
+import { FileDescriptor } from "../../../transports/host/file_descriptor.ts";
+import { MemoryMapping } from "../../../transports/host/memory_mapping.ts";
+import { UnixListener } from "../../../transports/host/unix_listener.ts";
+import { UnixStream } from "../../../transports/host/unix_stream.ts";
+import { Request } from "../../../transports/vhost_user/messages.ts";
+import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
+import { type VhostUserCounters, VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
+import { hostTest, linux } from "../../host/support/require.ts";
+import { frame, type NetRig, newNetRig, numbersOf } from "./support/fake_network.ts";
+import type { GuestLayout } from "./support/guest.ts";
+import { message } from "./support/payload.ts";
+import { SocketFrontEnd } from "./support/socket_front_end.ts";
+
+/** A transport that is served, in a folder of its own, turned by hand. */
+class Served implements AsyncDisposable {
+  readonly rig: NetRig = newNetRig();
+  readonly folder = Deno.makeTempDirSync({ prefix: "vhost-user-" });
+  readonly path = `${this.folder}/net0.sock`;
+  readonly waiter = new EpollWaiter();
+  transport!: VhostUserTransport;
+  nowNs = 0;
+  readonly #stop = new AbortController();
+  #serving: Promise<void> = Promise.resolve();
+
+  static async start(written: Record<string, unknown> = {}): Promise<Served> {
+    const served = new Served();
+    const socket = "fd" in written ? {} : { socket: served.path };
+    const result = await vhostUserOptions["~standard"].validate({ ...socket, ...written });
+    assert(!result.issues, JSON.stringify(result.issues));
+    served.transport = new VhostUserTransport({
+      resolvePath: (path) => path,
+      watch: (descriptor) => served.waiter.watch(descriptor),
+      wake: () => served.waiter.wake(),
+      publish: (counters) => counters,
+    }, result.value);
+    served.#serving = served.transport.serve(served.rig.device, served.#stop.signal);
+    served.rig.device.wake = () => served.waiter.wake();
+    await Promise.race([served.#serving, Promise.resolve()]);
+    return served;
+  }
+
+  get counters(): VhostUserCounters {
+    return this.transport.counters;
+  }
+
+  /** Rounds until nothing moves. */
+  turn(): void {
+    for (let rounds = 0; this.transport.poll(this.nowNs); rounds++) {
+      if (rounds > 10_000) throw new Error("the transport does not come to rest");
+    }
+  }
+
+  connect(layout: GuestLayout = {}): SocketFrontEnd {
+    return new SocketFrontEnd(UnixStream.connect(this.path), layout, () => this.turn());
+  }
+
+  assertWorks(front: SocketFrontEnd): void {
+    this.rig.network.inbox.push(frame(7));
+    this.turn();
+    assertEquals(numbersOf(front.guest.received(0)), [7]);
+    front.guest.post(0, 1);
+    front.guest.send(1, frame(9));
+    this.turn();
+    assertEquals(numbersOf(this.rig.network.sent.splice(0)), [9]);
+    assertEquals(front.guest.returned(1), 1);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#serving;
+    this.waiter[Symbol.dispose]();
+    await Deno.remove(this.folder, { recursive: true });
+    assertEquals(this.rig.pool.inUse, 0);
+  }
+}
+
+function openFiles(): number {
+  return [...Deno.readDirSync("/proc/self/fd")].length;
+}
+
+for (const packed of [false, true]) {
+  for (const eventIndex of [false, true]) {
+    const name = `${packed ? "packed" : "split"} rings, ${eventIndex ? "event index" : "flags"}`;
+    hostTest(`VhostUserTransport serves a front-end over a real socket: ${name}`, [linux], async () => {
+      await using served = await Served.start();
+      using front = served.connect({ packed, eventIndex });
+      front.start();
+      for (let i = 0; i < 40; i++) served.assertWorks(front);
+      assert(front.calls[0].drain() && front.calls[1].drain(), "both rings were interrupted");
+      assertEquals(served.counters.refused, 0);
+      assertEquals([served.counters.connections, served.transport.connected], [1, true]);
+      const bases = [front.front.base(0), front.front.base(1)];
+      assertEquals(bases, packed ? [0x8008_8008, 0x8008_8008] : [40, 40]);
+    });
+  }
+}
+
+hostTest(
+  "VhostUserTransport serves 200 front-ends, one after the other, and leaves nothing behind",
+  [linux],
+  async () => {
+    await using served = await Served.start();
+    const cycle = () => {
+      using front = served.connect();
+      front.start();
+      served.assertWorks(front);
+      front.stream[Symbol.dispose]();
+      served.turn();
+      assertEquals(served.transport.connected, false);
+    };
+    for (let i = 0; i < 20; i++) cycle();
+    const before = { files: openFiles(), mappings: MemoryMapping.live, descriptors: FileDescriptor.live };
+    const heap = Deno.memoryUsage().heapUsed;
+    for (let i = 0; i < 180; i++) cycle();
+    const after = { files: openFiles(), mappings: MemoryMapping.live, descriptors: FileDescriptor.live };
+    assertEquals(after, before);
+    // A megabyte of shared memory, rings and a device were in use each time: kept, they would show.
+    const grown = Deno.memoryUsage().heapUsed - heap;
+    assert(grown < 16 * 2 ** 20, `the heap has grown by ${grown} bytes`);
+    assertEquals([served.counters.connections, served.counters.disconnections], [200, 200]);
+    assertEquals(served.counters.refused, 0);
+    assertEquals(served.rig.counters[""].resets, 200);
+  },
+);
+
+hostTest("VhostUserTransport replaces the memory table 50 times under running rings", [linux], async () => {
+  await using served = await Served.start();
+  using front = served.connect();
+  front.start();
+  const before = { files: openFiles(), mappings: MemoryMapping.live, descriptors: FileDescriptor.live };
+  for (let i = 0; i < 50; i++) {
+    if (i % 2 === 0) front.front.setMemoryTable();
+    else {
+      front.front.removeMemory();
+      front.front.addMemory();
+    }
+    served.assertWorks(front);
+  }
+  const after = { files: openFiles(), mappings: MemoryMapping.live, descriptors: FileDescriptor.live };
+  assertEquals(after, before);
+  assertEquals(served.rig.counters[""].activations, 1);
+});
+
+hostTest("a second front-end waits until the first one has gone", [linux], async () => {
+  await using served = await Served.start();
+  using first = served.connect();
+  first.start();
+  using second = served.connect();
+  const question = message(Request.GET_QUEUE_NUM);
+  second.stream.send(question, 0, question.length);
+  served.turn();
+  const answer = new Uint8Array(20);
+  assertEquals(second.stream.receive(answer, 0, 20, []), 0);
+  served.assertWorks(first);
+  first.stream[Symbol.dispose]();
+  served.turn();
+  assertEquals(second.stream.receive(answer, 0, 20, []), 20);
+  second.start();
+  served.assertWorks(second);
+});
+
+hostTest("a front-end that talks nonsense is cut off, and the next one is served", [linux], async () => {
+  await using served = await Served.start();
+  using rude = served.connect();
+  rude.stream.send(new Uint8Array(100).fill(0xff), 0, 100);
+  served.turn();
+  assertEquals(served.counters.disconnections, 1);
+  using front = served.connect();
+  front.start();
+  served.assertWorks(front);
+});
+
+hostTest(
+  "memory that is shorter than it is said to be is refused, and the program lives",
+  [linux],
+  async () => {
+    await using served = await Served.start();
+    using front = served.connect();
+    front.front.setProtocolFeatures(front.front.protocolFeatures());
+    const { region, table } = await import("./support/payload.ts");
+    for (const place of [{ size: 2 ** 40 }, { mapOffset: 4096 }, { size: 2 ** 52, mapOffset: 2 ** 51 }]) {
+      assertEquals(
+        front.front.succeeds(Request.SET_MEM_TABLE, table(region(place)), [front.memory()]),
+        false,
+      );
+    }
+    assertEquals(served.counters["fault_host-cannot"], 3);
+  },
+);
+
+hostTest("VhostUserTransport as a client goes to a front-end that comes late, and again when it has gone", [
+  linux,
+], async () => {
+  await using served = await Served.start({ mode: "client", reconnectMs: 10 });
+  served.turn();
+  assertEquals([served.transport.connected, served.transport.deadlineNs()], [false, 10e6]);
+  using listener = UnixListener.listen(served.path);
+  for (let round = 1; round <= 3; round++) {
+    served.nowNs = served.transport.deadlineNs();
+    served.turn();
+    const stream = listener.accept();
+    assert(stream !== null, "it has not connected");
+    using front = new SocketFrontEnd(stream, {}, () => served.turn());
+    front.start();
+    served.assertWorks(front);
+    stream[Symbol.dispose]();
+    served.turn();
+    assertEquals(served.counters.disconnections, round);
+  }
+});
+
+hostTest("VhostUserTransport takes a connected socket that was passed on, once", [linux], async () => {
+  const [ours, theirs] = UnixStream.pair();
+  await using served = await Served.start({ mode: "client", fd: ours.fd.release() });
+  served.turn();
+  using front = new SocketFrontEnd(theirs, {}, () => served.turn());
+  front.start();
+  served.assertWorks(front);
+  theirs[Symbol.dispose]();
+  served.turn();
+  assertEquals([served.transport.connected, served.transport.deadlineNs()], [false, Infinity]);
+});
+
+hostTest(
+  "the socket gets the permissions that were asked for, and goes with the transport",
+  [linux],
+  async () => {
+    let path = "";
+    {
+      await using served = await Served.start({ socketMode: "600" });
+      path = served.path;
+      assertEquals((Deno.statSync(path).mode ?? 0) & 0o777, 0o600);
+    }
+    await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
+  },
+);
+
+hostTest("a path at which somebody listens is refused", [linux], async () => {
+  await using served = await Served.start();
+  const second = new VhostUserTransport({
+    resolvePath: () => served.path,
+    watch: (descriptor) => served.waiter.watch(descriptor),
+    wake: () => {},
+    publish: (counters) => counters,
+  }, {
+    socket: served.path,
+    fd: null,
+    mode: "server",
+    profile: "auto",
+    socketMode: null,
+    socketUser: null,
+    socketGroup: null,
+    reconnectMs: 200,
+  });
+  await assertRejects(() => second.serve(served.rig.device, new AbortController().signal), HostError);
+  using front = served.connect();
+  front.start();
+  served.assertWorks(front);
+});
+
+hostTest("kicks, messages and connections wake a reactor that sleeps", [linux], async () => {
+  await using served = await Served.start();
+  const { transport, waiter } = served;
+  const reactor = new Reactor(new SystemClock());
+  reactor.waiter = waiter;
+  reactor.add(transport);
+  const stop = new AbortController();
+  const running = reactor.run(stop.signal);
+  const until = async (what: string, is: () => boolean) => {
+    for (let i = 0; !is(); i++) {
+      assert(i < 400, `${what} has not happened within two seconds`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  };
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  // Messages are carried out by the reactor alone: nothing here turns the transport.
+  const stream = UnixStream.connect(served.path);
+  using front = new SocketFrontEnd(stream, { eventIndex: true }, () => {});
+  await until("the connection", () => transport.connected);
+  const { front: says } = front;
+  says.setFeatures(0x1_7000_0000n & ~(1n << 30n));
+  says.setMemoryTable();
+  for (const ring of [0, 1]) says.describe(ring);
+  await until(
+    "the ring's start",
+    () => served.counters.messages >= 12 && transport.backend?.features !== null,
+  );
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  for (let i = 0; i < 5; i++) {
+    assertEquals(front.guest.send(1, frame(i)), true, "the device sleeps and wants a kick");
+    front.kicks[1].signal();
+    await until(`frame ${i}`, () => served.rig.network.sent.length === i + 1);
+    assertEquals(front.guest.returned(1), 1);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assertEquals(numbersOf(served.rig.network.sent), [0, 1, 2, 3, 4]);
+  stop.abort();
+  await running;
+});

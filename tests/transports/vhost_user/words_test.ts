@@ -1,0 +1,161 @@
+/**
+ * What people read and write: options, traces, help for the other end.
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import {
+  capabilities,
+  type FrontEndFacts,
+  libvirtXml,
+  qemuArguments,
+  qemuCommandLine,
+} from "../../../transports/vhost_user/front_end_help.ts";
+import { Request } from "../../../transports/vhost_user/messages.ts";
+import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
+import { jsonTrace, textTrace } from "../../../transports/vhost_user/protocol_trace.ts";
+import { Bench } from "./support/bench.ts";
+import { usualFeatures } from "./support/front_end.ts";
+
+async function options(written: unknown): Promise<unknown> {
+  const result = await vhostUserOptions["~standard"].validate(written);
+  return result.issues?.map(({ path = [], message }) =>
+    `${path.map((key) => typeof key === "object" ? key.key : key).join(".")}: ${message}`
+  ) ?? ("value" in result ? result.value : null);
+}
+
+Deno.test("options are complete after validation", async () => {
+  assertEquals(await options({ socket: "net0.sock" }), {
+    socket: "net0.sock",
+    fd: null,
+    mode: "server",
+    profile: "auto",
+    socketMode: null,
+    socketUser: null,
+    socketGroup: null,
+    reconnectMs: 200,
+  });
+  const full = { socket: "/run/a.sock", profile: "qemu", socketMode: "0660", socketOwner: "64055:108" };
+  const read = await options(full) as Record<string, unknown>;
+  assertEquals([read.socketMode, read.socketUser, read.socketGroup], [0o660, 64055, 108]);
+  const user = await options({ ...full, socketOwner: "7" }) as Record<string, unknown>;
+  assertEquals([user.socketUser, user.socketGroup], [7, null]);
+});
+
+Deno.test("options that contradict each other are refused with a remedy", async () => {
+  assertEquals(await options({}), [': Write either "socket" or "fd"']);
+  assertEquals(await options({ socket: "a", fd: 3 }), [': Write either "socket" or "fd"']);
+  assertEquals(await options({ socket: "a", mode: "client", socketMode: "660" }), [
+    "socketMode: Leave it out: only a server with a path makes a socket",
+  ]);
+  assertEquals(await options({ fd: 3, socketOwner: "1:1" }), [
+    "socketOwner: Leave it out: only a server with a path makes a socket",
+  ]);
+  assertEquals(await options({ socket: "a", socketMode: "999" }), [
+    'socketMode: Write three octal digits, such as "660"',
+  ]);
+  for (
+    const bad of [{ fd: 2 }, { socket: "" }, { socket: "a", profile: "bochs" }, {
+      socket: "a",
+      reconnectMs: 0,
+    }]
+  ) {
+    assert(Array.isArray(await options(bad)), JSON.stringify(bad));
+  }
+});
+
+Deno.test("a trace tells the dialogue in words", () => {
+  const lines: string[] = [];
+  using bench = new Bench({ trace: textTrace((line) => lines.push(line)) });
+  bench.front.setProtocolFeatures(bench.front.protocolFeatures() & 0x9n);
+  bench.front.setFeatures(1n << 32n | 1n << 30n | 1n << 26n | 1n << 15n);
+  bench.front.setMemoryTable();
+  bench.front.setNum(0);
+  bench.front.setKick(0);
+  bench.front.say(77);
+  assertEquals(
+    lines,
+    [
+      "> GET_PROTOCOL_FEATURES",
+      "< GET_PROTOCOL_FEATURES 3fa2090000000000",
+      "> SET_PROTOCOL_FEATURES value=0x9 names=[MQ,REPLY_ACK]",
+      "> SET_FEATURES value=0x144008000 names=[MRG_RXBUF,LOG_ALL,PROTOCOL_FEATURES,VERSION_1]",
+      "> SET_MEM_TABLE regions=[{guestAddress=0x100000 size=0x80000 userAddress=0x7f0000100000 mapOffset=0}] " +
+      "fds=1",
+      "> SET_VRING_NUM index=0 num=16",
+      "> SET_VRING_KICK index=0 hasDescriptor=true fds=1",
+      "! message 77 refused: message-unknown: Request 77 (message 77) is not one that this device serves",
+    ],
+  );
+});
+
+Deno.test("a trace tells the dialogue in lines of JSON, of every message there is", () => {
+  const lines: string[] = [];
+  using bench = new Bench({ profile: "crosvm", trace: jsonTrace((line) => lines.push(line)) });
+  bench.start({ features: usualFeatures(bench.front.features()) });
+  bench.front.config(0, 6);
+  bench.front.base(0);
+  const events = lines.map((line) => JSON.parse(line));
+  const named = (name: string) => events.find((event) => event.event === "request" && event.name === name);
+  assertEquals(named("SET_VRING_ADDR"), {
+    event: "request",
+    id: Request.SET_VRING_ADDR,
+    name: "SET_VRING_ADDR",
+    needReply: false,
+    fds: 0,
+    descriptors: 0x7f0000100000,
+    index: 0,
+    flags: 0,
+    used: 0x7f0000100800,
+    available: 0x7f0000100400,
+    log: null,
+  });
+  assertEquals(named("GET_CONFIG").bytes, "000000000000");
+  const base = events.find((event) => event.event === "reply" && event.name === "GET_VRING_BASE");
+  assertEquals(base, { event: "reply", id: 11, name: "GET_VRING_BASE", payload: "0000000000000000" });
+});
+
+const FACTS: FrontEndFacts = {
+  socket: "/run/my vm/net,0.sock",
+  mode: "server",
+  mac: "52:54:00:00:00:01",
+  queuePairs: 2,
+  queueSize: 512,
+  packedRing: true,
+  coalescing: true,
+  mtu: 9000,
+  memoryMiB: 512,
+};
+
+Deno.test("qemuCommandLine() writes what QEMU needs to meet this device, quoted", () => {
+  assertEquals(
+    qemuCommandLine(FACTS),
+    "-object memory-backend-memfd,id=mem0,size=512M,share=on -machine memory-backend=mem0 " +
+      "-chardev 'socket,id=char0,path=/run/my vm/net,,0.sock,reconnect=1' " +
+      "-netdev vhost-user,id=net0,chardev=char0,queues=2 " +
+      "-device virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,rx_queue_size=512,mq=on,vectors=6,packed=on," +
+      "guest_rsc_ext=on,host_mtu=9000",
+  );
+  const plain = qemuArguments({
+    ...FACTS,
+    mode: "client",
+    queuePairs: 1,
+    queueSize: 32768,
+    packedRing: false,
+    coalescing: false,
+    mtu: null,
+  });
+  assertEquals(plain[5], "socket,id=char0,path=/run/my vm/net,,0.sock,server=on,wait=off");
+  assertEquals(plain.at(-1), "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,rx_queue_size=1024");
+});
+
+Deno.test("libvirtXml() writes what libvirt needs, escaped", () => {
+  const xml = libvirtXml({ ...FACTS, socket: "/run/a&b's<.sock" });
+  assert(xml.includes("<source type='unix' path='/run/a&amp;b&apos;s&lt;.sock' mode='client'>"), xml);
+  assert(xml.includes("<driver queues='2' rx_queue_size='512' packed='on'/>"), xml);
+  assert(xml.includes("<access mode='shared'/>"), xml);
+  assert(libvirtXml({ ...FACTS, mode: "client" }).includes("mode='server'/>"));
+});
+
+Deno.test("capabilities() is one line of JSON", () => {
+  assertEquals(capabilities(["rsc-v4"]), '{"type":"net","features":["rsc-v4"]}');
+});

@@ -1,0 +1,275 @@
+/**
+ * The back-end: what each message of a front-end does. No socket and no system call: effects go through a `Host`.
+ *
+ * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded,
+ * carried out completely, and only then answered, so that what it asks for is in force when the front-end goes on. Four
+ * kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
+ * (need_reply, once REPLY_ACK was agreed on); nothing.
+ *
+ * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if an answer is
+ *   wanted. Only what leaves front-end and back-end without a common language is *fatal*: a broken header, and a request
+ *   that waits for a value which cannot be given.
+ * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and set up
+ *   anew without a reset in between. What a ring or the device needs to run is looked at after each message
+ *   (`device_link.ts`).
+ * - The descriptors of a message have one owner: whoever takes one out of the bag; the rest are closed.
+ *
+ * One object serves one connection; it is disposed of when that ends, and everything is forgotten.
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import type { FaultLog } from "../../core/fault_log.ts";
+import type { FeatureSet } from "../../core/features.ts";
+import type { Pollable } from "../../core/transport.ts";
+import { failure, faultOf, success } from "./answers.ts";
+import { BackChannel } from "./back_channel.ts";
+import * as codec from "./codec.ts";
+import { DeviceLink } from "./device_link.ts";
+import { DeviceMessages } from "./device_messages.ts";
+import { DirtyLogging } from "./dirty_logging.ts";
+import { type Descriptor, DescriptorBag, type Host } from "./host.ts";
+import { MemoryTable } from "./memory_table.ts";
+import {
+  MAX_MEMORY_SLOTS,
+  type Message,
+  type Payload,
+  ProtocolFeature,
+  Request,
+  requestName,
+} from "./messages.ts";
+import { Negotiation } from "./negotiation.ts";
+import { offerFor, type ProfileName } from "./profiles.ts";
+import { ProtocolError } from "./protocol_error.ts";
+import type { ProtocolTrace } from "./protocol_trace.ts";
+import { RingMessages } from "./ring_messages.ts";
+
+/** What a back-end is made of besides its device. */
+export interface BackendParts {
+  /** The host. */
+  readonly host: Host;
+  /** Who is expected at the other end. */
+  readonly profile: ProfileName;
+  /** Where faults of the guest are counted. */
+  readonly faults: FaultLog;
+  /** Told of messages that are refused, by the name of the rule. */
+  refused(fault: string, message: string): void;
+  /** Listens to the dialogue; null for nobody. */
+  readonly trace: ProtocolTrace | null;
+}
+
+/** Serves one front-end's messages. */
+export class Backend implements Pollable, Disposable {
+  readonly #device: Device;
+  readonly #parts: BackendParts;
+  readonly #table: MemoryTable;
+  readonly #link: DeviceLink;
+  readonly #negotiation: Negotiation;
+  readonly #ringMessages: RingMessages;
+  readonly #deviceMessages: DeviceMessages;
+  readonly #logging: DirtyLogging;
+  readonly #channel: BackChannel;
+  #nowNs = 0;
+
+  /** Serves a device that is reset. */
+  constructor(device: Device, parts: BackendParts) {
+    const { host, profile, faults, trace } = parts;
+    this.#device = device;
+    this.#parts = parts;
+    this.#table = new MemoryTable(host);
+    this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
+    this.#link = new DeviceLink(device, this.#table, faults, {
+      configChanged: () => this.#channel.configChanged(),
+      interruptWithoutEvent: (ring) => this.#channel.interrupt(ring),
+      errorWithoutEvent: (ring) => this.#channel.error(ring),
+    });
+    this.#ringMessages = new RingMessages(host, this.#link);
+    this.#deviceMessages = new DeviceMessages(device, host);
+    this.#logging = new DirtyLogging(host, this.#link);
+    this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#link, this.#logging);
+  }
+
+  /** The device status field as the front-end sees it. */
+  get status(): number {
+    return this.#negotiation.status;
+  }
+
+  /** What was agreed on; null before. */
+  get features(): FeatureSet | null {
+    return this.#link.features;
+  }
+
+  /** Pages that were written during a migration and could not be logged. */
+  get unloggedPages(): number {
+    return this.#logging.unloggedPages;
+  }
+
+  /**
+   * Carries out a message and returns the answer, if there is one. Fatal ProtocolError if the connection must be closed;
+   * errors of our own pass through.
+   * @param payload exactly the bytes that the header announces
+   * @param descriptors what came along; owned from now on
+   */
+  receive(
+    header: codec.Header,
+    payload: Uint8Array,
+    descriptors: readonly Descriptor[],
+  ): Uint8Array<ArrayBuffer> | null {
+    const bag = new DescriptorBag(descriptors);
+    let answer: Uint8Array<ArrayBuffer> | null;
+    try {
+      const message = codec.decodeMessage(header, payload, bag.count);
+      this.#parts.trace?.note({ event: "request", message });
+      this.#negotiation.check(message.id);
+      answer = this.#serve(message, bag) ?? success(header, this.#negotiation.protocol);
+    } catch (error) {
+      answer = this.#refuse(header, error);
+    } finally {
+      bag.close();
+    }
+    if (answer !== null) {
+      const name = requestName(header.id);
+      this.#parts.trace?.note({ event: "reply", id: header.id, name, bytes: answer });
+    }
+    return answer;
+  }
+
+  /** One round. True if anything moved. */
+  poll(nowNs: number): boolean {
+    this.#nowNs = nowNs;
+    const read = this.#deviceMessages.poll();
+    const did = this.#link.poll(nowNs);
+    this.#logging.poll();
+    this.#channel.poll();
+    return read || did;
+  }
+
+  /** When the device wants to be polled, in ns. */
+  deadlineNs(): number {
+    return this.#link.deadlineNs();
+  }
+
+  /** The front-end is gone: the device is reset, everything is unmapped and closed. */
+  [Symbol.dispose](): void {
+    this.#logging[Symbol.dispose]();
+    this.#link[Symbol.dispose]();
+    this.#deviceMessages[Symbol.dispose]();
+    this.#channel[Symbol.dispose]();
+    this.#table[Symbol.dispose]();
+  }
+
+  /** The answer that carries a value; null for messages that have none by themselves. */
+  #serve(message: Message, bag: DescriptorBag): Uint8Array<ArrayBuffer> | null {
+    const { id, payload } = message;
+    switch (payload.kind) {
+      case "none":
+        return this.#serveBare(id, bag);
+      case "bits":
+        return this.#serveBits(id, payload.bits);
+      case "regions":
+        this.#table.replace(payload.regions, bag);
+        this.#link.memoryChanged();
+        return null;
+      case "region":
+        if (id === Request.ADD_MEM_REG) this.#table.add(payload.region, bag);
+        else this.#table.remove(payload.region);
+        this.#link.memoryChanged();
+        return null;
+      case "log":
+        this.#logging.setBase(payload.sizeBytes, payload.offsetBytes, bag);
+        // With shared memory the front-end waits for an answer, whether it asks for it or not.
+        return this.#negotiation.protocol.has(ProtocolFeature.LOG_SHMFD)
+          ? codec.encodeNumberReply(id, 0)
+          : null;
+      case "config":
+        return this.#serveConfig(id, payload);
+      case "transfer":
+        return codec.encodeNumberReply(
+          id,
+          this.#deviceMessages.transfer(payload, this.#link.isSuspended, bag),
+        );
+      case "ring":
+      case "ringAddress":
+      case "ringEvent": {
+        const base = this.#ringMessages.serve(message, bag);
+        return base === null || payload.kind !== "ring"
+          ? null
+          : codec.encodeRingReply(id, payload.index, base);
+      }
+    }
+  }
+
+  #serveBare(id: number, bag: DescriptorBag): Uint8Array<ArrayBuffer> | null {
+    switch (id) {
+      case Request.GET_FEATURES:
+        return codec.encodeBitsReply(id, this.#negotiation.offer.features);
+      case Request.GET_PROTOCOL_FEATURES:
+        return codec.encodeBitsReply(id, this.#negotiation.offer.protocol);
+      case Request.GET_QUEUE_NUM:
+        // All of them, the control queue too: some front-ends make exactly so many, the others only want enough.
+        return codec.encodeNumberReply(id, this.#device.queueSizes.length);
+      case Request.GET_MAX_MEM_SLOTS:
+        return codec.encodeNumberReply(id, MAX_MEMORY_SLOTS);
+      case Request.GET_STATUS:
+        return codec.encodeNumberReply(id, this.status);
+      case Request.RESET_DEVICE:
+        this.#negotiation.reset();
+        return null;
+      case Request.SET_LOG_FD:
+        this.#logging.setEvent(bag);
+        return null;
+      case Request.SET_BACKEND_REQ_FD:
+        this.#channel.use(this.#parts.host.channel(bag.take()));
+        return null;
+      case Request.CHECK_DEVICE_STATE:
+        this.#deviceMessages.checkTransfer();
+        return codec.encodeNumberReply(id, 0);
+      default:
+        // SET_OWNER and RESET_OWNER: the connection itself says who owns the device, and for how long.
+        return null;
+    }
+  }
+
+  #serveBits(id: number, bits: FeatureSet): null {
+    switch (id) {
+      case Request.SET_FEATURES:
+        this.#negotiation.acceptFeatures(bits);
+        break;
+      case Request.SET_PROTOCOL_FEATURES:
+        this.#negotiation.acceptProtocol(bits);
+        break;
+      case Request.SET_STATUS:
+        this.#negotiation.setStatus(bits.word(0) & 0xff);
+        break;
+      case Request.NET_SET_MTU:
+        this.#deviceMessages.checkMtu(bits);
+        break;
+      default:
+        this.#deviceMessages.announce(bits, this.#nowNs);
+    }
+    return null;
+  }
+
+  #serveConfig(id: number, payload: Extract<Payload, { kind: "config" }>): Uint8Array<ArrayBuffer> | null {
+    if (id === Request.GET_CONFIG) {
+      return codec.encodeConfigReply(payload.offset, this.#deviceMessages.readConfig(payload));
+    }
+    this.#deviceMessages.writeConfig(payload);
+    return null;
+  }
+
+  /** Counts what is wrong and returns the answer that says so, if there is one. Throws on what nobody can answer. */
+  #refuse(header: codec.Header, error: unknown): Uint8Array<ArrayBuffer> | null {
+    const fault = faultOf(error);
+    if (fault === null) throw error;
+    const { message } = error as Error;
+    this.#parts.refused(fault, message);
+    this.#parts.trace?.note({
+      event: "refused",
+      id: header.id,
+      name: requestName(header.id),
+      reason: message,
+    });
+    if (error instanceof ProtocolError && error.fatal) throw error;
+    return failure(header, this.#negotiation.protocol, message);
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Bytes to messages and back. Pure functions: no socket, no state.
+ *
+ * Every length is checked before it is used, every message has exactly the payload and the descriptors that its number
+ * asks for, and an address of 2^53 or more is refused, so that addresses are plain numbers everywhere else. Numbers are
+ * in the host's byte order, which is little-endian wherever this runs (core/memory_region.ts insists).
+ * @module
+ */
+import { FeatureSet } from "../../core/features.ts";
+import {
+  FLAG_NEED_REPLY,
+  FLAG_REPLY,
+  HEADER_BYTES,
+  MAX_PAYLOAD_BYTES,
+  MAX_TABLE_REGIONS,
+  type Message,
+  type Payload,
+  PROTOCOL_VERSION,
+  Request,
+  requestName,
+} from "./messages.ts";
+import { checkDescriptors, CONFIG_HEADER_BYTES, decodePayload } from "./payloads.ts";
+import { ProtocolError } from "./protocol_error.ts";
+
+/** A message header. */
+export interface Header {
+  /** Number of the request. */
+  readonly id: number;
+  /** Flags as they came, the version among them. */
+  readonly flags: number;
+  /** Bytes of payload that follow. */
+  readonly sizeBytes: number;
+}
+
+/** What each request carries, and how many descriptors it may bring. */
+const SHAPES: ReadonlyMap<number, readonly [kind: Payload["kind"], least: number, most: number]> = new Map([
+  [Request.GET_FEATURES, ["none", 0, 0]],
+  [Request.SET_FEATURES, ["bits", 0, 0]],
+  [Request.SET_OWNER, ["none", 0, 0]],
+  [Request.RESET_OWNER, ["none", 0, 0]],
+  [Request.SET_MEM_TABLE, ["regions", 0, MAX_TABLE_REGIONS]],
+  [Request.SET_LOG_BASE, ["log", 0, 1]],
+  [Request.SET_LOG_FD, ["none", 0, 1]],
+  [Request.SET_VRING_NUM, ["ring", 0, 0]],
+  [Request.SET_VRING_ADDR, ["ringAddress", 0, 0]],
+  [Request.SET_VRING_BASE, ["ring", 0, 0]],
+  [Request.GET_VRING_BASE, ["ring", 0, 0]],
+  [Request.SET_VRING_KICK, ["ringEvent", 0, 1]],
+  [Request.SET_VRING_CALL, ["ringEvent", 0, 1]],
+  [Request.SET_VRING_ERR, ["ringEvent", 0, 1]],
+  [Request.GET_PROTOCOL_FEATURES, ["none", 0, 0]],
+  [Request.SET_PROTOCOL_FEATURES, ["bits", 0, 0]],
+  [Request.GET_QUEUE_NUM, ["none", 0, 0]],
+  [Request.SET_VRING_ENABLE, ["ring", 0, 0]],
+  [Request.SEND_RARP, ["bits", 0, 0]],
+  [Request.NET_SET_MTU, ["bits", 0, 0]],
+  [Request.SET_BACKEND_REQ_FD, ["none", 1, 1]],
+  [Request.GET_CONFIG, ["config", 0, 0]],
+  [Request.SET_CONFIG, ["config", 0, 0]],
+  [Request.RESET_DEVICE, ["none", 0, 0]],
+  [Request.VRING_KICK, ["ring", 0, 0]],
+  [Request.GET_MAX_MEM_SLOTS, ["none", 0, 0]],
+  [Request.ADD_MEM_REG, ["region", 1, 1]],
+  // Some front-ends send a descriptor along; it is closed unused.
+  [Request.REM_MEM_REG, ["region", 0, 1]],
+  [Request.SET_STATUS, ["bits", 0, 0]],
+  [Request.GET_STATUS, ["none", 0, 0]],
+  [Request.SET_DEVICE_STATE_FD, ["transfer", 1, 1]],
+  [Request.CHECK_DEVICE_STATE, ["none", 0, 0]],
+]);
+
+/**
+ * Decodes a header. Fatal ProtocolError `header-invalid` or `payload-too-long`: what follows cannot be told apart.
+ * @param bytes at least twelve
+ */
+export function decodeHeader(bytes: Uint8Array): Header {
+  const view = viewOf(bytes);
+  const id = view.getUint32(0, true);
+  const flags = view.getUint32(4, true);
+  const sizeBytes = view.getUint32(8, true);
+  if ((flags & 3) !== PROTOCOL_VERSION) {
+    throw new ProtocolError(
+      "header-invalid",
+      `Version in the flags 0x${flags.toString(16)} of ${requestName(id)} is ${
+        flags & 3
+      }; it must be ${PROTOCOL_VERSION}`,
+      true,
+    );
+  }
+  if (sizeBytes > MAX_PAYLOAD_BYTES) {
+    throw new ProtocolError(
+      "payload-too-long",
+      `Payload of ${requestName(id)} is ${sizeBytes} bytes long; at most ${MAX_PAYLOAD_BYTES} are accepted`,
+      true,
+    );
+  }
+  return { id, flags, sizeBytes };
+}
+
+/**
+ * Decodes a request of a front-end: ProtocolError, never fatal, for an unknown one and for a payload or a number of
+ * descriptors that do not belong to it.
+ * @param payload exactly the bytes that the header announces; a copy is made of what is kept
+ * @param descriptors how many came along
+ */
+export function decodeMessage(header: Header, payload: Uint8Array, descriptors: number): Message {
+  const { id } = header;
+  const name = requestName(id);
+  const shape = SHAPES.get(id);
+  if (shape === undefined) {
+    throw new ProtocolError("message-unknown", `Request ${id} (${name}) is not one that this device serves`);
+  }
+  const [kind, least, most] = shape;
+  if (descriptors < least || descriptors > most) {
+    const wanted = least === most ? String(least) : `${least} to ${most}`;
+    throw new ProtocolError(
+      "descriptors-invalid",
+      `${name} came with ${descriptors} descriptors; it must have ${wanted}`,
+    );
+  }
+  const decoded = decodePayload(kind, name, payload);
+  checkDescriptors(name, decoded, descriptors);
+  return { id, name, needReply: (header.flags & FLAG_NEED_REPLY) !== 0, payload: decoded, descriptors };
+}
+
+/** A reply with 64 bits: a value, or 0 for success. Flags are exactly version and reply: front-ends insist. */
+export function encodeBitsReply(id: number, bits: FeatureSet): Uint8Array<ArrayBuffer> {
+  return encode(id, FLAG_REPLY, encodeBits(bits));
+}
+
+/** A reply with a small number, 0 to 2^32 - 1. */
+export function encodeNumberReply(id: number, value: number): Uint8Array<ArrayBuffer> {
+  return encodeBitsReply(id, FeatureSet.fromWords(value));
+}
+
+/** A reply with a ring and a number. */
+export function encodeRingReply(id: number, index: number, num: number): Uint8Array<ArrayBuffer> {
+  return encode(id, FLAG_REPLY, encodeRing(index, num));
+}
+
+/** A reply with bytes of configuration space; without any, it says that they could not be read. */
+export function encodeConfigReply(offset: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const payload = new Uint8Array(CONFIG_HEADER_BYTES + bytes.length);
+  const view = viewOf(payload);
+  view.setUint32(0, offset, true);
+  view.setUint32(4, bytes.length, true);
+  payload.set(bytes, CONFIG_HEADER_BYTES);
+  return encode(Request.GET_CONFIG, FLAG_REPLY, payload);
+}
+
+/** A request of the back-end about a ring (VRING_CALL, VRING_ERR), or without payload (CONFIG_CHANGE_MSG). */
+export function encodeBackendRequest(
+  id: number,
+  ring: number | null,
+  needReply: boolean,
+): Uint8Array<ArrayBuffer> {
+  const payload = ring === null ? new Uint8Array(0) : encodeRing(ring, 0);
+  return encode(id, needReply ? FLAG_NEED_REPLY : 0, payload);
+}
+
+/** Any message of these parts; for front-ends and tests. `flags` without the version. */
+export function encode(id: number, flags: number, payload: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(HEADER_BYTES + payload.length);
+  const view = viewOf(bytes);
+  view.setUint32(0, id, true);
+  view.setUint32(4, flags | PROTOCOL_VERSION, true);
+  view.setUint32(8, payload.length, true);
+  bytes.set(payload, HEADER_BYTES);
+  return bytes;
+}
+
+function encodeBits(bits: FeatureSet): Uint8Array {
+  const payload = new Uint8Array(8);
+  const view = viewOf(payload);
+  view.setUint32(0, bits.word(0), true);
+  view.setUint32(4, bits.word(1), true);
+  return payload;
+}
+
+function encodeRing(index: number, num: number): Uint8Array {
+  const payload = new Uint8Array(8);
+  const view = viewOf(payload);
+  view.setUint32(0, index, true);
+  view.setUint32(4, num, true);
+  return payload;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,114 @@
+/**
+ * One connection: messages in, answers out, and the back-end that serves them.
+ *
+ * An answer that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
+ * read its answers cannot make this program keep more than one.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import type { Pollable } from "../../core/transport.ts";
+import type { Backend } from "./backend.ts";
+import type { Descriptor } from "./host.ts";
+import { MessageReader, type MessageSource } from "./message_reader.ts";
+import { ProtocolError } from "./protocol_error.ts";
+
+/** Messages carried out in one round. */
+const BURST = 32;
+
+/** A socket that messages come from and answers go to. */
+export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
+  /** Sends up to `lengthBytes`; returns how many went out, 0 for none now, -1 if the other side is gone. */
+  send(source: Uint8Array<ArrayBuffer>, from: number, lengthBytes: number): number;
+}
+
+/** What a connection counts. */
+export interface ConnectionCounters {
+  /** Messages carried out or refused. */
+  messages: number;
+}
+
+/** Serves one front-end until it goes. */
+export class Connection<D extends Descriptor> implements Pollable, Disposable {
+  readonly #socket: MessageSocket<D>;
+  readonly #reader: MessageReader<D>;
+  readonly #backend: Backend;
+  readonly #counters: ConnectionCounters;
+  #unsent: Uint8Array<ArrayBuffer> | null = null;
+  #endedBecause: string | null = null;
+
+  /** Owns socket and back-end. */
+  constructor(socket: MessageSocket<D>, backend: Backend, counters: ConnectionCounters) {
+    this.#socket = socket;
+    this.#reader = new MessageReader(socket);
+    this.#backend = backend;
+    this.#counters = counters;
+  }
+
+  /** Why it is over; null while it is not. It is to be disposed of then. */
+  get endedBecause(): string | null {
+    return this.#endedBecause;
+  }
+
+  /** The back-end. */
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  /** Carries out what has come, then turns the device. True if anything moved. */
+  poll(nowNs: number): boolean {
+    if (this.#endedBecause !== null) return false;
+    const messages = this.#serve();
+    if (this.#endedBecause !== null) return true;
+    return this.#backend.poll(nowNs) || messages;
+  }
+
+  /** When the device wants to be polled, in ns. */
+  deadlineNs(): number {
+    return this.#backend.deadlineNs();
+  }
+
+  /** Forgets everything about the front-end. */
+  [Symbol.dispose](): void {
+    this.#backend[Symbol.dispose]();
+    this.#reader[Symbol.dispose]();
+    this.#socket[Symbol.dispose]();
+  }
+
+  #serve(): boolean {
+    try {
+      let count = 0;
+      while (count < BURST && this.#flush()) {
+        const message = this.#reader.read();
+        if (message === null) break;
+        if (message === "end") {
+          this.#endedBecause = "the front-end has closed it";
+          break;
+        }
+        count++;
+        this.#counters.messages++;
+        this.#unsent = this.#backend.receive(message.header, message.payload, message.descriptors);
+      }
+      this.#flush();
+      return count > 0;
+    } catch (error) {
+      const ours = !(error instanceof HostError || error instanceof ProtocolError && error.fatal);
+      if (ours) throw error;
+      this.#endedBecause = (error as Error).message;
+      return true;
+    }
+  }
+
+  /** Sends the answer that waits. True if none is left. */
+  #flush(): boolean {
+    const unsent = this.#unsent;
+    if (unsent === null) return true;
+    const sent = this.#socket.send(unsent, 0, unsent.length);
+    if (sent < 0) {
+      this.#endedBecause = "the front-end has closed it";
+      this.#unsent = null;
+      return false;
+    }
+    this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
+    return this.#unsent === null;
+  }
+}

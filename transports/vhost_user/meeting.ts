@@ -1,0 +1,146 @@
+/**
+ * How front-end and back-end meet: as a server that accepts, as a client that connects, or by a socket that was passed on.
+ * @module
+ */
+import type { HostError } from "../../core/errors.ts";
+import { SystemCallError } from "../host/errno.ts";
+import { FileDescriptor } from "../host/file_descriptor.ts";
+import { UnixListener } from "../host/unix_listener.ts";
+import { UnixStream } from "../host/unix_stream.ts";
+import type { VhostUserOptions } from "./options.ts";
+
+/** A place to get connections from. */
+export interface Meeting extends Disposable {
+  /** The next connection; null if there is none now. HostError if there will never be one. */
+  next(nowNs: number): UnixStream | null;
+  /** When to ask again although nothing wakes, in ns; Infinity if never. */
+  deadlineNs(): number;
+}
+
+/** What goes wrong when too many files are open: it may pass. */
+const PASSING = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
+/** What a front-end that is not there yet looks like. */
+const NOT_YET = new Set(["ECONNREFUSED", "ENOENT", "EAGAIN"]);
+
+/**
+ * Prepares to meet the front-end as the options say. HostError if the socket cannot be made.
+ * @param options complete; `path` stands for `options.socket`
+ * @param path the absolute path of the socket
+ * @param watch has the reactor woken by a descriptor
+ */
+export function meet(
+  options: VhostUserOptions,
+  path: string,
+  watch: (descriptor: number) => Disposable,
+): Meeting {
+  const retryNs = options.reconnectMs * 1e6;
+  if (options.mode === "client") {
+    return options.fd === null
+      ? new Client(path, retryNs)
+      : new Passed(new UnixStream(new FileDescriptor(options.fd)));
+  }
+  const listener = options.fd === null
+    ? UnixListener.listen(path, {
+      mode: options.socketMode ?? undefined,
+      owner: options.socketUser ?? undefined,
+      group: options.socketGroup ?? undefined,
+    })
+    : UnixListener.fromDescriptor(options.fd);
+  return new Server(listener, watch, retryNs);
+}
+
+/** Accepts one connection after the other; a second one waits in the socket's queue until the first has ended. */
+class Server implements Meeting {
+  readonly #listener: UnixListener;
+  readonly #watch: Disposable;
+  readonly #retryNs: number;
+  #retryAtNs = Infinity;
+
+  constructor(listener: UnixListener, watch: (descriptor: number) => Disposable, retryNs: number) {
+    this.#listener = listener;
+    this.#retryNs = retryNs;
+    try {
+      this.#watch = watch(listener.fd.number);
+    } catch (error) {
+      listener[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  next(nowNs: number): UnixStream | null {
+    try {
+      const stream = this.#listener.accept();
+      this.#retryAtNs = Infinity;
+      return stream;
+    } catch (error) {
+      if (!isOneOf(PASSING, error)) throw error;
+      this.#retryAtNs = nowNs + this.#retryNs;
+      return null;
+    }
+  }
+
+  deadlineNs(): number {
+    return this.#retryAtNs;
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+    this.#listener[Symbol.dispose]();
+  }
+}
+
+/** Connects, again and again, however long the front-end stays away. */
+class Client implements Meeting {
+  readonly #path: string;
+  readonly #retryNs: number;
+  #nextAtNs = -Infinity;
+
+  constructor(path: string, retryNs: number) {
+    this.#path = path;
+    this.#retryNs = retryNs;
+  }
+
+  next(nowNs: number): UnixStream | null {
+    if (nowNs < this.#nextAtNs) return null;
+    this.#nextAtNs = nowNs + this.#retryNs;
+    try {
+      return UnixStream.connect(this.#path);
+    } catch (error) {
+      if (isOneOf(NOT_YET, error) || isOneOf(PASSING, error)) return null;
+      throw error;
+    }
+  }
+
+  deadlineNs(): number {
+    return this.#nextAtNs;
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** One connection, made by whoever started this program; there is no second one. */
+class Passed implements Meeting {
+  #stream: UnixStream | null;
+
+  constructor(stream: UnixStream) {
+    this.#stream = stream;
+  }
+
+  next(): UnixStream | null {
+    const stream = this.#stream;
+    this.#stream = null;
+    return stream;
+  }
+
+  deadlineNs(): number {
+    return Infinity;
+  }
+
+  [Symbol.dispose](): void {
+    this.#stream?.[Symbol.dispose]();
+  }
+}
+
+function isOneOf(codes: ReadonlySet<string>, error: unknown): error is HostError {
+  return error instanceof SystemCallError && codes.has(error.code);
+}

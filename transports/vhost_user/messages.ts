@@ -1,0 +1,205 @@
+/**
+ * The messages of the vhost-user protocol that a network back-end can meet: numbers, names, shapes.
+ * The names are those of the specification (QEMU, docs/interop/vhost-user).
+ * @module
+ */
+import type { FeatureSet } from "../../core/features.ts";
+
+/** The virtio feature bit that stands for protocol features; no device offers it to a driver. */
+export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
+/** The virtio feature bit by which a front-end has writes to guest memory logged. */
+export const VHOST_F_LOG_ALL = 26;
+/** Flag of a ring address: writes to the used ring are to be logged. */
+export const VHOST_VRING_F_LOG = 1;
+/** Bytes of guest memory behind one bit of the dirty log. */
+export const VHOST_LOG_PAGE_BYTES = 4096;
+
+/** Version in the two lowest bits of the header flags. */
+export const PROTOCOL_VERSION = 1;
+/** Header flag: this is a reply. */
+export const FLAG_REPLY = 4;
+/** Header flag: an answer is wanted even if the message has none by itself. */
+export const FLAG_NEED_REPLY = 8;
+/** In the payload of VRING_KICK, CALL and ERR, and in replies of SET_DEVICE_STATE_FD: no descriptor comes along. */
+export const FLAG_NO_DESCRIPTOR = 0x100;
+
+/** Bytes of a message header. */
+export const HEADER_BYTES = 12;
+/** Longest payload that is accepted, whatever the message: the longest one with a meaning has 268 bytes. */
+export const MAX_PAYLOAD_BYTES = 4096;
+/** Most descriptors that come with one message. */
+export const MAX_DESCRIPTORS = 8;
+/** Most regions in one memory table: each needs a descriptor. */
+export const MAX_TABLE_REGIONS = 8;
+/** Most memory regions added one by one; told to front-ends, which must never see it shrink. */
+export const MAX_MEMORY_SLOTS = 509;
+/** Most bytes of configuration space. */
+export const MAX_CONFIG_BYTES = 256;
+
+/** Protocol feature bits (VHOST_USER_PROTOCOL_F_*). */
+export const ProtocolFeature = {
+  MQ: 0,
+  LOG_SHMFD: 1,
+  RARP: 2,
+  REPLY_ACK: 3,
+  MTU: 4,
+  BACKEND_REQ: 5,
+  CROSS_ENDIAN: 6,
+  CRYPTO_SESSION: 7,
+  PAGEFAULT: 8,
+  CONFIG: 9,
+  BACKEND_SEND_FD: 10,
+  HOST_NOTIFIER: 11,
+  INFLIGHT_SHMFD: 12,
+  RESET_DEVICE: 13,
+  INBAND_NOTIFICATIONS: 14,
+  CONFIGURE_MEM_SLOTS: 15,
+  STATUS: 16,
+  XEN_MMAP: 17,
+  SHARED_OBJECT: 18,
+  DEVICE_STATE: 19,
+  GET_VRING_BASE_INFLIGHT: 20,
+} as const;
+
+/** Requests of a front-end, by number. */
+export const Request = {
+  GET_FEATURES: 1,
+  SET_FEATURES: 2,
+  SET_OWNER: 3,
+  RESET_OWNER: 4,
+  SET_MEM_TABLE: 5,
+  SET_LOG_BASE: 6,
+  SET_LOG_FD: 7,
+  SET_VRING_NUM: 8,
+  SET_VRING_ADDR: 9,
+  SET_VRING_BASE: 10,
+  GET_VRING_BASE: 11,
+  SET_VRING_KICK: 12,
+  SET_VRING_CALL: 13,
+  SET_VRING_ERR: 14,
+  GET_PROTOCOL_FEATURES: 15,
+  SET_PROTOCOL_FEATURES: 16,
+  GET_QUEUE_NUM: 17,
+  SET_VRING_ENABLE: 18,
+  SEND_RARP: 19,
+  NET_SET_MTU: 20,
+  SET_BACKEND_REQ_FD: 21,
+  GET_CONFIG: 24,
+  SET_CONFIG: 25,
+  RESET_DEVICE: 34,
+  VRING_KICK: 35,
+  GET_MAX_MEM_SLOTS: 36,
+  ADD_MEM_REG: 37,
+  REM_MEM_REG: 38,
+  SET_STATUS: 39,
+  GET_STATUS: 40,
+  SET_DEVICE_STATE_FD: 42,
+  CHECK_DEVICE_STATE: 43,
+} as const;
+
+/** Requests that are known by name but belong to features that are never offered. */
+const OTHER_NAMES: ReadonlyMap<number, string> = new Map([
+  [22, "IOTLB_MSG"],
+  [23, "SET_VRING_ENDIAN"],
+  [26, "CREATE_CRYPTO_SESSION"],
+  [27, "CLOSE_CRYPTO_SESSION"],
+  [28, "POSTCOPY_ADVISE"],
+  [29, "POSTCOPY_LISTEN"],
+  [30, "POSTCOPY_END"],
+  [31, "GET_INFLIGHT_FD"],
+  [32, "SET_INFLIGHT_FD"],
+  [33, "GPU_SET_SOCKET"],
+  [41, "GET_SHARED_OBJECT"],
+  [44, "GET_SHMEM_CONFIG"],
+]);
+
+/** Requests of a back-end, by number. */
+export const BackendRequest = {
+  CONFIG_CHANGE_MSG: 2,
+  VRING_CALL: 4,
+  VRING_ERR: 5,
+} as const;
+
+const REQUEST_NAMES: ReadonlyMap<number, string> = new Map([
+  ...Object.entries(Request).map(([name, id]): [number, string] => [id, name]),
+  ...OTHER_NAMES,
+]);
+const BACKEND_REQUEST_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(BackendRequest).map(([name, id]) => [id, name]),
+);
+const PROTOCOL_FEATURE_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(ProtocolFeature).map(([name, bit]) => [bit, name]),
+);
+
+/** The name of a front-end's request, such as `SET_VRING_NUM`; `message 77` for one that has none. */
+export function requestName(id: number): string {
+  return REQUEST_NAMES.get(id) ?? `message ${id}`;
+}
+
+/** The name of a back-end's request. */
+export function backendRequestName(id: number): string {
+  return BACKEND_REQUEST_NAMES.get(id) ?? `back-end message ${id}`;
+}
+
+/** The name of a protocol feature bit, such as `REPLY_ACK`; `bit 63` for one that has none. */
+export function protocolFeatureName(bit: number): string {
+  return PROTOCOL_FEATURE_NAMES.get(bit) ?? `bit ${bit}`;
+}
+
+/** A region of guest memory as a front-end describes it. All numbers are bytes, below 2^53. */
+export interface RegionDescription {
+  /** Guest physical address. */
+  readonly guestAddress: number;
+  /** Size. */
+  readonly size: number;
+  /** Address in the front-end's own process: rings are given by these. */
+  readonly userAddress: number;
+  /** Where the region starts in the memory behind the descriptor. */
+  readonly mapOffset: number;
+}
+
+/** The payload of a message. Addresses are plain numbers. */
+export type Payload =
+  | { readonly kind: "none" }
+  /** 64 bits that are no address: features, status, MTU, MAC. */
+  | { readonly kind: "bits"; readonly bits: FeatureSet }
+  /** A ring and a number: size, base, on or off. */
+  | { readonly kind: "ring"; readonly index: number; readonly num: number }
+  /** Where a ring lies, by user addresses; `log` is null unless the flag asks for logging. */
+  | {
+    readonly kind: "ringAddress";
+    readonly index: number;
+    readonly flags: number;
+    readonly descriptors: number;
+    readonly used: number;
+    readonly available: number;
+    readonly log: number | null;
+  }
+  /** A ring whose event descriptor comes along, or does not. */
+  | { readonly kind: "ringEvent"; readonly index: number; readonly hasDescriptor: boolean }
+  | { readonly kind: "regions"; readonly regions: readonly RegionDescription[] }
+  | { readonly kind: "region"; readonly region: RegionDescription }
+  | { readonly kind: "log"; readonly sizeBytes: number; readonly offsetBytes: number }
+  | {
+    readonly kind: "config";
+    readonly offset: number;
+    readonly size: number;
+    readonly flags: number;
+    readonly bytes: Uint8Array;
+  }
+  /** `direction`: 0 save, 1 load. `phase`: 0, everything is stopped. */
+  | { readonly kind: "transfer"; readonly direction: number; readonly phase: number };
+
+/** A decoded request of a front-end. */
+export interface Message {
+  /** Its number. */
+  readonly id: number;
+  /** Its name. */
+  readonly name: string;
+  /** An answer is wanted. */
+  readonly needReply: boolean;
+  /** What it says. */
+  readonly payload: Payload;
+  /** How many descriptors came with it. */
+  readonly descriptors: number;
+}

@@ -1,0 +1,32 @@
+/**
+ * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm and their like.
+ * @module
+ */
+import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
+import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
+import { VhostUserTransport } from "./transport.ts";
+
+export { Backend, type BackendParts } from "./backend.ts";
+export {
+  capabilities,
+  type FrontEndFacts,
+  libvirtXml,
+  qemuArguments,
+  qemuCommandLine,
+} from "./front_end_help.ts";
+export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
+export { type Offer, offerFor, type ProfileName, PROFILES } from "./profiles.ts";
+export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
+export type { VhostUserOptions } from "./options.ts";
+export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
+
+/** The plugin of the transport. */
+export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
+  name: "vhost-user",
+  summary: "The guest of a hypervisor, by the vhost-user protocol over a Unix socket (Linux).",
+  options: vhostUserOptions,
+  create: (context: TransportContext, options: VhostUserOptions): VhostUserTransport =>
+    new VhostUserTransport(context, options),
+});
+
+export default vhostUser;

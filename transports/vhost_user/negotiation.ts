@@ -1,0 +1,148 @@
+/**
+ * What front-end and back-end agree on: virtio features, protocol features, device status.
+ *
+ * SET_STATUS is a note rather than a command: front-ends write bits in an order of their own, and rings start by kick.
+ * Writing 0 does reset the device, as RESET_DEVICE does. Memory survives both: front-ends tell it only when it changes.
+ * @module
+ */
+import { type Device, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
+import { judgeFeatures } from "../../core/feature_rules.ts";
+import { FeatureSet } from "../../core/features.ts";
+import type { DeviceLink } from "./device_link.ts";
+import type { DirtyLogging } from "./dirty_logging.ts";
+import {
+  ProtocolFeature,
+  protocolFeatureName,
+  Request,
+  requestName,
+  VHOST_F_LOG_ALL,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+} from "./messages.ts";
+import { deviceFeatures, featuresToJudge, type Offer } from "./profiles.ts";
+import { ProtocolError } from "./protocol_error.ts";
+
+/** Requests that come with a protocol feature, and which. */
+const NEEDED: ReadonlyMap<number, number> = new Map([
+  [Request.GET_QUEUE_NUM, ProtocolFeature.MQ],
+  [Request.SEND_RARP, ProtocolFeature.RARP],
+  [Request.NET_SET_MTU, ProtocolFeature.MTU],
+  [Request.SET_BACKEND_REQ_FD, ProtocolFeature.BACKEND_REQ],
+  [Request.GET_CONFIG, ProtocolFeature.CONFIG],
+  [Request.SET_CONFIG, ProtocolFeature.CONFIG],
+  [Request.RESET_DEVICE, ProtocolFeature.RESET_DEVICE],
+  [Request.VRING_KICK, ProtocolFeature.INBAND_NOTIFICATIONS],
+  [Request.GET_MAX_MEM_SLOTS, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  [Request.ADD_MEM_REG, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  [Request.REM_MEM_REG, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  [Request.SET_STATUS, ProtocolFeature.STATUS],
+  [Request.GET_STATUS, ProtocolFeature.STATUS],
+  [Request.SET_DEVICE_STATE_FD, ProtocolFeature.DEVICE_STATE],
+  [Request.CHECK_DEVICE_STATE, ProtocolFeature.DEVICE_STATE],
+]);
+
+/** The state of one connection's agreement. */
+export class Negotiation {
+  /** What is offered. */
+  readonly offer: Offer;
+  readonly #device: Device;
+  readonly #link: DeviceLink;
+  readonly #logging: DirtyLogging;
+  #protocol = FeatureSet.none;
+  #status = 0;
+
+  /** Nothing is agreed on yet. @param link what works by the features; @param logging what one of them switches */
+  constructor(device: Device, offer: Offer, link: DeviceLink, logging: DirtyLogging) {
+    this.offer = offer;
+    this.#device = device;
+    this.#link = link;
+    this.#logging = logging;
+  }
+
+  /** The protocol features that were agreed on. */
+  get protocol(): FeatureSet {
+    return this.#protocol;
+  }
+
+  /** The device status field as the front-end sees it. */
+  get status(): number {
+    return this.#link.needsReset ? this.#status | STATUS_NEEDS_RESET : this.#status;
+  }
+
+  /** Is this request among those that were offered? ProtocolError `not-negotiated` if not. */
+  check(id: number): void {
+    const needed = NEEDED.get(id);
+    if (needed === undefined || this.offer.protocol.has(needed)) return;
+    throw new ProtocolError(
+      "not-negotiated",
+      `${requestName(id)} needs protocol feature ${protocolFeatureName(needed)}, which was not offered`,
+    );
+  }
+
+  /**
+   * The driver accepts these features. GuestError if it must not; the device then does not work at all, for the driver,
+   * which nobody may tell, goes by what it has accepted.
+   */
+  acceptFeatures(accepted: FeatureSet): void {
+    const features = deviceFeatures(accepted);
+    // What is in force already was judged before: logging is switched by the same message, in the midst of work.
+    if (this.#link.features?.equals(features) !== true) {
+      try {
+        this.#judge(accepted);
+      } catch (error) {
+        this.#link.setFeatures(null);
+        throw error;
+      }
+    }
+    this.#link.setFeatures(features);
+    if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES)) this.#link.enableAll();
+    this.#logging.switch(accepted.has(VHOST_F_LOG_ALL));
+  }
+
+  /** The front-end accepts these protocol features. ProtocolError for what was not offered or does not go together. */
+  acceptProtocol(accepted: FeatureSet): void {
+    const unknown = accepted.minus(this.offer.protocol);
+    if (!unknown.isEmpty) {
+      throw new ProtocolError(
+        "not-negotiated",
+        `Protocol features ${unknown} must be offered before they are set`,
+      );
+    }
+    const { INBAND_NOTIFICATIONS, BACKEND_REQ, REPLY_ACK } = ProtocolFeature;
+    if (accepted.has(INBAND_NOTIFICATIONS) && !accepted.hasAll([BACKEND_REQ, REPLY_ACK])) {
+      throw new ProtocolError(
+        "not-negotiated",
+        "INBAND_NOTIFICATIONS must come with BACKEND_REQ and REPLY_ACK",
+        true,
+      );
+    }
+    this.#protocol = accepted;
+  }
+
+  /** The driver writes the status field; 0 resets. FEATURES_OK only sticks if features are in force. */
+  setStatus(status: number): void {
+    if (status === 0) {
+      this.reset();
+      return;
+    }
+    const ours = this.#link.features === null ? STATUS_NEEDS_RESET | STATUS_FEATURES_OK : STATUS_NEEDS_RESET;
+    this.#status = status & ~ours;
+  }
+
+  /** The driver resets the device. */
+  reset(): void {
+    this.#status = 0;
+    this.#link.reset();
+  }
+
+  #judge(accepted: FeatureSet): void {
+    const unknown = accepted.minus(this.offer.features);
+    if (!unknown.isEmpty) {
+      throw new GuestError(
+        "features-unknown",
+        `Features ${unknown} were accepted, but must be offered first`,
+      );
+    }
+    judgeFeatures(this.#device, featuresToJudge(this.#device, deviceFeatures(accepted)));
+  }
+}

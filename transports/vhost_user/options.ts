@@ -1,0 +1,77 @@
+/**
+ * The options of the vhost-user transport.
+ * @module
+ */
+import { z } from "zod";
+import type { OptionsSchema } from "../../core/plugin.ts";
+import { type ProfileName, PROFILES } from "./profiles.ts";
+
+/** How to meet the front-end, complete. */
+export interface VhostUserOptions {
+  /** Path of the socket, as written; null if a descriptor is given. */
+  readonly socket: string | null;
+  /** Descriptor of a socket that this program was started with; null if a path is given. */
+  readonly fd: number | null;
+  /** `server` waits for the front-end, `client` goes to it. */
+  readonly mode: "server" | "client";
+  /** Who is expected at the other end. */
+  readonly profile: ProfileName;
+  /** Permissions of the socket's file; null for the usual ones. */
+  readonly socketMode: number | null;
+  /** User who is to own it, by number; null for the one who runs this program. */
+  readonly socketUser: number | null;
+  /** Group that is to own it, by number; null for the usual one. */
+  readonly socketGroup: number | null;
+  /** Milliseconds between two attempts to reach the front-end. */
+  readonly reconnectMs: number;
+}
+
+/** What is written in the configuration, turned into {@linkcode VhostUserOptions}. */
+export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject({
+  socket: z.string().min(1).optional().describe(
+    "Path of the Unix socket, relative to the configuration file.",
+  ),
+  fd: z.int().min(3).max(1_048_575).optional().describe(
+    "Descriptor of a socket that this program was started with: bound for a server, connected for a client.",
+  ),
+  mode: z.enum(["server", "client"]).default("server").describe(
+    '"server" makes the socket and waits for the front-end, "client" goes to the front-end\'s.',
+  ),
+  profile: z.enum(PROFILES).default("auto").describe(
+    'Which front-end is expected: decides what is offered. "auto" suits all of them.',
+  ),
+  socketMode: z.string().regex(/^0?[0-7]{3}$/, { error: 'Write three octal digits, such as "660"' })
+    .optional()
+    .describe('Permissions of the socket, such as "660"; for a server.'),
+  socketOwner: z.string().regex(/^\d{1,9}(:\d{1,9})?$/, {
+    error: 'Write numbers of user and group, such as "64055:64055", or of the user alone',
+  }).optional().describe('Owner of the socket by number, such as "64055:108"; for a server.'),
+  reconnectMs: z.int().min(1).max(60_000).default(200).describe(
+    "Milliseconds between two attempts to reach the front-end; for a client. There is no limit to their number.",
+  ),
+}).superRefine((written, context) => {
+  if ((written.socket === undefined) === (written.fd === undefined)) {
+    context.addIssue({ code: "custom", message: 'Write either "socket" or "fd"' });
+  }
+  for (const key of ["socketMode", "socketOwner"] as const) {
+    if (written[key] !== undefined && (written.mode === "client" || written.fd !== undefined)) {
+      context.addIssue({
+        code: "custom",
+        path: [key],
+        message: "Leave it out: only a server with a path makes a socket",
+      });
+    }
+  }
+}).transform((written): VhostUserOptions => {
+  const [user, group] = written.socketOwner?.split(":").map(Number) ?? [];
+  return {
+    socket: written.socket ?? null,
+    fd: written.fd ?? null,
+    mode: written.mode,
+    profile: written.profile,
+    socketMode: written.socketMode === undefined ? null : parseInt(written.socketMode, 8),
+    socketUser: user ?? null,
+    socketGroup: group ?? null,
+    reconnectMs: written.reconnectMs,
+  };
+});

@@ -1,0 +1,99 @@
+/**
+ * The dialogue of front-end and back-end, message by message, for people and for programs.
+ * @module
+ */
+import { featureName } from "../../wire/net_features.ts";
+import type { FeatureSet } from "../../core/features.ts";
+import { type Message, type Payload, protocolFeatureName, Request } from "./messages.ts";
+
+/** One thing that was said or that happened. */
+export type TraceEvent =
+  | { readonly event: "connected" | "disconnected"; readonly reason?: string }
+  /** A request of the front-end. */
+  | { readonly event: "request"; readonly message: Message }
+  /** A request that was refused: broken, unknown, or impossible. */
+  | { readonly event: "refused"; readonly id: number; readonly name: string; readonly reason: string }
+  /** An answer to it: bytes as sent, header included. */
+  | { readonly event: "reply"; readonly id: number; readonly name: string; readonly bytes: Uint8Array }
+  /** A request of the back-end. */
+  | { readonly event: "back-end request"; readonly name: string; readonly ring: number | null };
+
+/** Listens to a dialogue. */
+export interface ProtocolTrace {
+  /** Something was said. Must not throw. */
+  note(event: TraceEvent): void;
+}
+
+/** Writes a dialogue as readable lines. @param write takes a line, without its end */
+export function textTrace(write: (line: string) => void): ProtocolTrace {
+  return { note: (event) => write(textOf(event)) };
+}
+
+/** Writes a dialogue as one JSON object a line. @param write takes a line, without its end */
+export function jsonTrace(write: (line: string) => void): ProtocolTrace {
+  return { note: (event) => write(JSON.stringify(jsonOf(event))) };
+}
+
+/** The event as a readable line; `>` is to the back-end, `<` from it. */
+export function textOf(event: TraceEvent): string {
+  switch (event.event) {
+    case "request": {
+      const { name, needReply, payload, descriptors, id } = event.message;
+      const facts = Object.entries(payloadFacts(id, payload)).map(([key, value]) => `${key}=${shown(value)}`);
+      if (descriptors > 0) facts.push(`fds=${descriptors}`);
+      if (needReply) facts.push("need_reply");
+      return [`> ${name}`, ...facts].join(" ");
+    }
+    case "refused":
+      return `! ${event.name} refused: ${event.reason}`;
+    case "reply":
+      return `< ${event.name} ${hexOf(event.bytes.subarray(12))}`;
+    case "back-end request":
+      return event.ring === null ? `< ${event.name}` : `< ${event.name} index=${event.ring}`;
+    default:
+      return event.reason === undefined ? `- ${event.event}` : `- ${event.event}: ${event.reason}`;
+  }
+}
+
+/** The event as plain JSON. */
+export function jsonOf(event: TraceEvent): Record<string, unknown> {
+  switch (event.event) {
+    case "request": {
+      const { id, name, needReply, descriptors, payload } = event.message;
+      return { event: "request", id, name, needReply, fds: descriptors, ...payloadFacts(id, payload) };
+    }
+    case "reply":
+      return { event: "reply", id: event.id, name: event.name, payload: hexOf(event.bytes.subarray(12)) };
+    default:
+      return { ...event };
+  }
+}
+
+function payloadFacts(id: number, payload: Payload): Record<string, unknown> {
+  const { kind, ...facts } = payload;
+  if (payload.kind === "bits") return { value: payload.bits.toString(), ...bitNames(id, payload.bits) };
+  if (payload.kind === "config") return { ...facts, bytes: hexOf(payload.bytes) };
+  return kind === "none" ? {} : facts;
+}
+
+function bitNames(id: number, bits: FeatureSet): Record<string, unknown> {
+  if (id === Request.SET_FEATURES) return { names: Array.from(bits, nameOfFeature) };
+  if (id === Request.SET_PROTOCOL_FEATURES) return { names: Array.from(bits, protocolFeatureName) };
+  return {};
+}
+
+function nameOfFeature(bit: number): string {
+  if (bit === 26) return "LOG_ALL";
+  return bit === 30 ? "PROTOCOL_FEATURES" : featureName(bit);
+}
+
+function shown(value: unknown): string {
+  if (typeof value === "number" && value > 0xffff) return `0x${value.toString(16)}`;
+  if (Array.isArray(value)) return `[${value.map(shown).join(",")}]`;
+  if (typeof value !== "object" || value === null) return String(value);
+  return `{${Object.entries(value).map(([key, inner]) => `${key}=${shown(inner)}`).join(" ")}}`;
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

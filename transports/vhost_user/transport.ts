@@ -1,0 +1,186 @@
+/**
+ * The vhost-user transport: brings the guest of a hypervisor, or whatever else speaks the protocol.
+ *
+ * Theory of operation. `serve` makes the socket; everything else happens in `poll`, round by round, in one thread: look
+ * for a front-end if there is none, carry out its messages, turn the device. There is one front-end at a time. When it goes,
+ * everything about it is forgotten: its memory is unmapped, its descriptors are closed, the device is reset; and the next
+ * one is served, without limit, in either role.
+ *
+ * Between rounds the reactor sleeps; it is woken by the socket, by a listening socket, and by kicks, all of which are
+ * watched edge-triggered, so that a kick need not be read. What cannot wake anybody has a deadline: an attempt to reach
+ * the front-end, and rings whose driver does not kick.
+ *
+ * Faults of the guest, and messages against the protocol, are counted by name, as `fault_…`; they never end the program.
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import type { GuestError } from "../../core/errors.ts";
+import { FaultLog } from "../../core/fault_log.ts";
+import type { TransportContext } from "../../core/plugin.ts";
+import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import type { FileDescriptor } from "../host/file_descriptor.ts";
+import type { UnixStream } from "../host/unix_stream.ts";
+import { Backend } from "./backend.ts";
+import { Connection } from "./connection.ts";
+import { meet, type Meeting } from "./meeting.ts";
+import type { VhostUserOptions } from "./options.ts";
+import type { ProtocolTrace } from "./protocol_trace.ts";
+import { SystemHost } from "./system_host.ts";
+
+/** What the transport counts. Faults join under names of their own, such as `fault_descriptor-loop`. */
+export interface VhostUserCounters extends Record<string, number> {
+  /** Front-ends that came. */
+  connections: number;
+  /** Front-ends that went. */
+  disconnections: number;
+  /** Messages carried out or refused. */
+  messages: number;
+  /** Messages refused. */
+  refused: number;
+  /** Pages written during a migration behind the end of the log. */
+  unlogged_pages: number;
+}
+
+/** Counts faults of guests where everybody can see them. */
+class PublishedFaults extends FaultLog {
+  readonly #counters: VhostUserCounters;
+
+  constructor(counters: VhostUserCounters) {
+    super();
+    this.#counters = counters;
+  }
+
+  override note(error: unknown): GuestError {
+    const noted = super.note(error);
+    countFault(this.#counters, noted.fault);
+    return noted;
+  }
+}
+
+/** A vhost-user back-end as a driver transport. */
+export class VhostUserTransport implements DriverTransport, Pollable {
+  /** Listens to the dialogue, if anybody does; may be set before `serve`, and counts from the next connection on. */
+  trace: ProtocolTrace | null = null;
+  /** What it has counted; live. */
+  readonly counters: VhostUserCounters;
+  readonly #context: Pick<TransportContext, "resolvePath" | "watch" | "wake">;
+  readonly #options: VhostUserOptions;
+  readonly #faults: PublishedFaults;
+  #device: Device | null = null;
+  #meeting: Meeting | null = null;
+  #connection: Connection<FileDescriptor> | null = null;
+  #socketWatch: Disposable | null = null;
+
+  /** Opens nothing before `serve`. */
+  constructor(
+    context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "publish">,
+    options: VhostUserOptions,
+  ) {
+    this.#context = context;
+    this.#options = options;
+    this.counters = context.publish({
+      connections: 0,
+      disconnections: 0,
+      messages: 0,
+      refused: 0,
+      unlogged_pages: 0,
+    });
+    this.#faults = new PublishedFaults(this.counters);
+  }
+
+  /** Is there a front-end? */
+  get connected(): boolean {
+    return this.#connection !== null;
+  }
+
+  /** The back-end of the present connection, for inspection; null without one. */
+  get backend(): Backend | null {
+    return this.#connection?.backend ?? null;
+  }
+
+  /** Serves front-ends until `signal` aborts. Rejects with HostError if the socket cannot be made. */
+  // deno-lint-ignore require-await -- a refusal must reject, not throw
+  async serve(device: Device, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const { socket } = this.#options;
+    const path = socket === null ? "" : this.#context.resolvePath(socket);
+    this.#meeting = meet(this.#options, path, (descriptor) => this.#context.watch(descriptor));
+    this.#device = device;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => {
+      this[Symbol.dispose]();
+      resolve();
+    }, { once: true });
+    this.#context.wake();
+    return promise;
+  }
+
+  /** One round: the socket, then the device. True if anything moved. */
+  poll(nowNs: number): boolean {
+    if (this.#device === null) return false;
+    const connection = this.#connection ?? this.#accept(this.#device, nowNs);
+    if (connection === null) return false;
+    const did = connection.poll(nowNs);
+    if (connection.endedBecause === null) return did;
+    this.#end(connection.endedBecause);
+    return true;
+  }
+
+  /** When to be polled although nothing wakes, in ns. */
+  deadlineNs(): number {
+    return this.#connection?.deadlineNs() ?? this.#meeting?.deadlineNs() ?? Infinity;
+  }
+
+  /** Lets the front-end go, and closes the socket. */
+  [Symbol.dispose](): void {
+    this.#end("the back-end stops");
+    this.#meeting?.[Symbol.dispose]();
+    this.#meeting = null;
+    this.#device = null;
+  }
+
+  #accept(device: Device, nowNs: number): Connection<FileDescriptor> | null {
+    const stream = this.#meeting?.next(nowNs) ?? null;
+    return stream === null ? null : this.#begin(device, stream);
+  }
+
+  #begin(device: Device, stream: UnixStream): Connection<FileDescriptor> {
+    using stack = new DisposableStack();
+    stack.use(stream);
+    this.#socketWatch = stack.use(this.#context.watch(stream.fd.number));
+    const { counters, trace } = this;
+    const backend = new Backend(device, {
+      host: new SystemHost((descriptor) => this.#context.watch(descriptor)),
+      profile: this.#options.profile,
+      faults: this.#faults,
+      refused: (fault) => {
+        counters.refused++;
+        countFault(counters, fault);
+      },
+      trace,
+    });
+    stack.move();
+    counters.connections++;
+    trace?.note({ event: "connected" });
+    this.#connection = new Connection(stream, backend, counters);
+    return this.#connection;
+  }
+
+  #end(reason: string): void {
+    const connection = this.#connection;
+    if (connection === null) return;
+    this.#connection = null;
+    this.counters.disconnections++;
+    this.counters.unlogged_pages += connection.backend.unloggedPages;
+    // The watch first: a number that was closed may be somebody else's at once.
+    this.#socketWatch?.[Symbol.dispose]();
+    this.#socketWatch = null;
+    connection[Symbol.dispose]();
+    this.trace?.note({ event: "disconnected", reason });
+  }
+}
+
+function countFault(counters: VhostUserCounters, fault: string): void {
+  const key = `fault_${fault}`;
+  counters[key] = (counters[key] ?? 0) + 1;
+}

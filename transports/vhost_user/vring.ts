@@ -1,0 +1,166 @@
+/**
+ * One ring as the front-end describes it, and the queue that is made of it.
+ *
+ * Theory of operation. A ring is *stopped* until it has been described completely (size, addresses, and a kick
+ * descriptor or the word that there is none) and something starts it; then it has a `queue`. Started or not, it is
+ * *enabled* or not: the device gets the queue of a ring that is both.
+ *
+ *     stopped --start--> running --stop (GET_VRING_BASE)--> stopped: wants a new SET_VRING_KICK
+ *        ^                  |
+ *        |                  +--fault--> broken: until the front-end describes it anew
+ *        +--- start fails --> failed: tried again with every change
+ *
+ * What starts a ring: it ran before its description changed; there is no kick descriptor; or it has been kicked; or it is enabled, because a kick that an
+ * earlier back-end has consumed does not come again, and such a ring would sleep for ever.
+ * @module
+ */
+import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
+import { buildQueue } from "../../core/queue_setup.ts";
+import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import type { EventHandle } from "./host.ts";
+import type { MemoryTable } from "./memory_table.ts";
+
+/** Where a ring lies, by user addresses. */
+export interface RingAddresses {
+  /** Descriptor table or ring. */
+  readonly descriptors: number;
+  /** Available ring, or driver event suppression. */
+  readonly available: number;
+  /** Used ring, or device event suppression. */
+  readonly used: number;
+  /** The guest address by which writes to the used part are logged; null if they are not. */
+  readonly log: number | null;
+}
+
+/** Why a ring has no queue, or that it has one. */
+export type RingState = "stopped" | "running" | "failed" | "broken";
+
+/** One ring. */
+export class Vring implements Disposable {
+  /** Its index. */
+  readonly index: number;
+  /** Entries; 0 until it is told. */
+  size = 0;
+  /** Where it lies; null until it is told. */
+  addresses: RingAddresses | null = null;
+  /** Where to go on, as the front-end gave it, or where it stood when it was stopped; null for the start. */
+  base: number | null = null;
+  /** May the device use it? */
+  enabled = false;
+  /** Has the front-end said how it kicks? */
+  kickGiven = false;
+  /** Does the front-end kick by messages? Then it need not be looked at without being asked, though there is no `kick`. */
+  kickedByMessage = false;
+  /** Has it run, or been kicked, since then? It needs no further kick to run again. */
+  wasKicked = false;
+  /** How it kicks; null if the ring must be looked at without being asked. */
+  kick: EventHandle | null = null;
+  /** How it wants to be told of used buffers; null if it looks by itself. */
+  call: EventHandle | null = null;
+  /** How it wants to be told that the ring is broken. */
+  error: EventHandle | null = null;
+  /** It is to be told of used buffers, and has not been. */
+  interruptDue = false;
+  /** Kicks have been asked for while the device does not have the queue. */
+  kicksOn = false;
+  /** How it stands. */
+  state: RingState = "stopped";
+  #queue: SplitVirtqueue | PackedVirtqueue | null = null;
+
+  /** A ring that is stopped and not described. @param index its index */
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** What the device works on; null unless the ring is running. */
+  get queue(): SplitVirtqueue | PackedVirtqueue | null {
+    return this.#queue;
+  }
+
+  /** Is all said that must be said before it can run? */
+  get isDescribed(): boolean {
+    return this.size > 0 && this.addresses !== null && this.kickGiven;
+  }
+
+  /** Is it to start now? Consumes a kick, which then counts however often the start is tried. */
+  takeCall(): boolean {
+    if (this.enabled || this.wasKicked || this.kick === null) return true;
+    this.wasKicked = this.kick.take();
+    return this.wasKicked;
+  }
+
+  /**
+   * Makes the queue. GuestError if the front-end's description cannot be right; the ring has failed then.
+   * @param table the front-end's memory
+   * @param features what was agreed on: layout, event index, indirect descriptors
+   */
+  start(table: MemoryTable, features: FeatureSet): void {
+    const { descriptors, available, used } = this.addresses!;
+    this.state = "failed";
+    const addresses = {
+      size: this.size,
+      descriptors: table.guestAddressOf(descriptors),
+      driver: table.guestAddressOf(available),
+      device: table.guestAddressOf(used),
+    };
+    const packed = features.has(VIRTIO_F_RING_PACKED);
+    const base = this.base === null ? undefined : packed ? packedBase(this.base) : splitBase(this.base);
+    this.#queue = buildQueue(table.memory, { addresses, base }, features);
+    this.state = "running";
+    this.wasKicked = true;
+    this.kicksOn = false;
+  }
+
+  /** Lets go of the queue and remembers where it stood. @param state how the ring stands from now on */
+  halt(state: Exclude<RingState, "running">): void {
+    if (this.#queue !== null) this.base = this.#queue.base;
+    this.#queue = null;
+    this.state = state;
+  }
+
+  /** Forgets what the driver has told; how to reach it, and the ring's memory, may be needed again. */
+  forget(): void {
+    this.halt("stopped");
+    this.size = 0;
+    this.addresses = null;
+    this.base = null;
+    this.enabled = false;
+    this.interruptDue = false;
+    this.forgetKick();
+  }
+
+  /** The next start wants a new SET_VRING_KICK. */
+  forgetKick(): void {
+    this.kick?.[Symbol.dispose]();
+    this.kick = null;
+    this.kickGiven = false;
+    this.wasKicked = false;
+    this.kickedByMessage = false;
+  }
+
+  /** Closes every event. */
+  [Symbol.dispose](): void {
+    this.forget();
+    this.call?.[Symbol.dispose]();
+    this.error?.[Symbol.dispose]();
+    this.call = null;
+    this.error = null;
+  }
+}
+
+/**
+ * The position of a split ring from a SET_VRING_BASE; undefined for that of the used index. Some front-ends say 0 also when
+ * they meet a back-end anew with a ring that has been used, and a ring that has not has the used index 0.
+ */
+export function splitBase(num: number): number | undefined {
+  return num === 0 ? undefined : num;
+}
+
+/**
+ * The position of a packed ring from a SET_VRING_BASE. Some front-ends give only the available half; nothing can be in
+ * flight then, and the used half is the same.
+ */
+export function packedBase(num: number): number {
+  return num > 0xffff ? num : num * 0x10000 + num;
+}
