@@ -1,0 +1,200 @@
+/**
+ * DPDK's `dpdk-testpmd` with a virtio-user port: a front-end with a poll-mode driver, led by its command line.
+ */
+
+const PROMPT = "testpmd> ";
+/** The address of its port. */
+export const GUEST_MAC = "52:54:00:12:34:56";
+const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";
+/** Enough for 128 MiB of packets and what the environment itself takes. */
+const PAGES_NEEDED = 96;
+/** Time that one command may take. */
+const PATIENCE_MS = 8000;
+
+/** How the port is made, and how it meets the back-end. */
+export interface TestpmdOptions {
+  /** Path of the socket. */
+  readonly socket: string;
+  /** Does testpmd make the socket? */
+  readonly server: boolean;
+  readonly pairs: number;
+  readonly packed: boolean;
+  readonly mergeable: boolean;
+  /** Memory from huge pages, of which 128 MiB must be free, or ordinary memory. */
+  readonly hugePages: boolean;
+  /** The longest frame that it is to take and to make. */
+  readonly maxFrameBytes: number;
+  /** Bytes of each of its buffers, if frames are to lie in several; by default a frame fits into one. */
+  readonly bufferBytes?: number;
+  /** Further parameters of the port, such as `in_order=0`. */
+  readonly portParameters?: string;
+}
+
+/** Numbers of frames as testpmd counts them since its last start. */
+export interface PortStats {
+  readonly received: number;
+  readonly missed: number;
+  readonly sent: number;
+  readonly receivedPerQueue: readonly number[];
+}
+
+/** Huge pages, and the right to set some aside. */
+export function hugePages(): string | null {
+  try {
+    Deno.openSync(HUGE_PAGES, { write: true }).close();
+    return null;
+  } catch {
+    return `${HUGE_PAGES} cannot be written: run as root, on a kernel with huge pages`;
+  }
+}
+
+/** Sets huge pages aside, as long as the result is not disposed of. */
+export function reserveHugePages(): Disposable {
+  const before = Number(Deno.readTextFileSync(HUGE_PAGES));
+  const free = Number(/HugePages_Free:\s*(\d+)/.exec(Deno.readTextFileSync("/proc/meminfo"))?.[1]);
+  Deno.writeTextFileSync(HUGE_PAGES, `${before + Math.max(0, PAGES_NEEDED - free)}`);
+  return { [Symbol.dispose]: () => Deno.writeTextFileSync(HUGE_PAGES, `${before}`) };
+}
+
+/** A running testpmd. */
+export class Testpmd implements AsyncDisposable {
+  readonly #process: Deno.ChildProcess;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly #reading: Promise<void>;
+  readonly #complaints: Promise<string>;
+  readonly #runtimeFolder: string;
+  #output = "";
+  #ended = false;
+  #changed: () => void = () => {};
+
+  private constructor(process: Deno.ChildProcess, runtimeFolder: string) {
+    this.#process = process;
+    this.#runtimeFolder = runtimeFolder;
+    this.#writer = process.stdin.getWriter();
+    this.#reading = this.#read();
+    this.#complaints = new Response(process.stderr).text();
+  }
+
+  /** Starts it. Its port is there when `ready` is fulfilled; a server waits for the back-end before. */
+  static start(options: TestpmdOptions): Testpmd {
+    const { socket, server, pairs, packed, mergeable, hugePages, maxFrameBytes } = options;
+    const port = [
+      `net_virtio_user0,path=${socket},mac=${GUEST_MAC},queues=${pairs},queue_size=256`,
+      `packed_vq=${Number(packed)},mrg_rxbuf=${Number(mergeable)}`,
+      ...(server ? ["server=1"] : []),
+      ...(options.portParameters === undefined ? [] : [options.portParameters]),
+    ].join(",");
+    const runtimeFolder = Deno.makeTempDirSync({ prefix: "testpmd-" });
+    const memory = hugePages ? ["--in-memory", "--single-file-segments"] : ["--no-huge", "--no-shconf"];
+    // One thread answers commands, one forwards; where they run is the scheduler's business.
+    const args = ["--lcores", "0@(0,1),1@(0,1)", "-m", "128", "--no-pci", "--no-telemetry", ...memory]
+      .concat(
+        "--vdev",
+        port,
+        "--",
+        "-i",
+        "--no-mlockall",
+        "--total-num-mbufs=4096",
+        ...(options.bufferBytes === undefined ? [] : ["--enable-scatter"]),
+      )
+      .concat(`--rxq=${pairs}`, `--txq=${pairs}`, "--rxd=256", "--txd=256")
+      .concat(
+        `--mbuf-size=${options.bufferBytes ?? maxFrameBytes + 512}`,
+        `--max-pkt-len=${Math.max(1518, maxFrameBytes + 4)}`,
+      );
+    // Unbuffered: the prompt goes past the buffer, and must not overtake what it follows.
+    const command = new Deno.Command("stdbuf", {
+      args: ["-o0", "dpdk-testpmd", ...args],
+      env: { XDG_RUNTIME_DIR: runtimeFolder, RUNTIME_DIRECTORY: runtimeFolder },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    });
+    return new Testpmd(command.spawn(), runtimeFolder);
+  }
+
+  /** Waits until it takes commands. */
+  async ready(): Promise<void> {
+    await this.#prompt("start");
+  }
+
+  /** Starts forwarding in this mode, with counters at 0. */
+  async forward(mode: "txonly" | "rxonly" | "macswap", ...settings: string[]): Promise<void> {
+    for (const line of [`set fwd ${mode}`, ...settings, "clear port stats all", "start"]) {
+      await this.command(line);
+    }
+  }
+
+  /** Stops forwarding and returns how many frames it had to drop because the port did not take them. */
+  async stopForwarding(): Promise<number> {
+    const report = await this.command("stop");
+    return Number(/TX-dropped:\s*(\d+)/.exec(report)?.[1]);
+  }
+
+  /** Carries a command out and returns what it prints. */
+  async command(line: string): Promise<string> {
+    this.#output = "";
+    await this.#writer.write(new TextEncoder().encode(`${line}\n`));
+    return await this.#prompt(line);
+  }
+
+  /** Ends it at once, without a word to the back-end. */
+  kill(): void {
+    this.#process.kill("SIGKILL");
+  }
+
+  /** What the port has counted since the counters were cleared. */
+  async stats(pairs = 1): Promise<PortStats> {
+    const text = await this.command("show port stats 0");
+    const number = (name: string) => Number(new RegExp(`${name}:\\s*(\\d+)`).exec(text)?.[1]);
+    const more = await this.command("show port xstats 0");
+    const perQueue = Array.from(
+      { length: pairs },
+      (_, queue) => Number(new RegExp(`rx_q${queue}_good_packets:\\s*(\\d+)`).exec(more)?.[1]),
+    );
+    return {
+      received: number("RX-packets"),
+      missed: number("RX-missed"),
+      sent: number("TX-packets"),
+      receivedPerQueue: perQueue,
+    };
+  }
+
+  /** Lets it end, by force if need be. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#writer.write(new TextEncoder().encode("quit\n")).catch(() => {});
+    await this.#writer.close().catch(() => {});
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), PATIENCE_MS);
+    await Promise.all([this.#process.status, this.#reading, this.#complaints]);
+    clearTimeout(timer);
+    Deno.removeSync(this.#runtimeFolder, { recursive: true });
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const bytes of this.#process.stdout) {
+      this.#output += decoder.decode(bytes, { stream: true });
+      this.#changed();
+    }
+    this.#ended = true;
+    this.#changed();
+  }
+
+  async #prompt(what: string): Promise<string> {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      this.#changed();
+    }, PATIENCE_MS);
+    try {
+      while (!this.#output.includes(PROMPT) && !late && !this.#ended) {
+        await new Promise<void>((resolve) => this.#changed = resolve);
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+    if (this.#ended) throw new Error(`testpmd has ended at "${what}": ${await this.#complaints}`);
+    if (late) throw new Error(`testpmd has not answered "${what}": ${this.#output}`);
+    return this.#output;
+  }
+}
