@@ -223,9 +223,9 @@ export function after(ms: number): Promise<void> {
 
 /** Waits until something is so, for two seconds at most. */
 export async function until(what: string, isSo: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 400; tries++) {
+  for (let tries = 0; tries < 2000; tries++) {
     if (isSo()) return;
     await after(5);
   }
-  throw new Error(`It did not come to this within two seconds: ${what}`);
+  throw new Error(`It did not come to this within ten seconds: ${what}`);
 }
