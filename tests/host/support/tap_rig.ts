@@ -221,7 +221,7 @@ export function after(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** Waits until something is so, for two seconds at most. */
+/** Waits until something is so, for ten seconds at most. */
 export async function until(what: string, isSo: () => boolean): Promise<void> {
   for (let tries = 0; tries < 2000; tries++) {
     if (isSo()) return;
