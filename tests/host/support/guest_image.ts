@@ -7,7 +7,9 @@ import type { Need } from "./require.ts";
 /** Where a kernel with its modules may be: unpacked by `.ci/install`, or that of the host. */
 const ROOTS = ["/var/cache/deno-virtio/kernel", "/"];
 
-/** What the network driver consists of, in the order in which it must be loaded. */
+const DRIVER = "drivers/net/virtio_net";
+
+/** What the drivers for network and entropy consist of, in the order in which they must be loaded. */
 const MODULES = [
   "drivers/virtio/virtio_ring",
   "drivers/virtio/virtio",
@@ -16,7 +18,8 @@ const MODULES = [
   "drivers/virtio/virtio_pci",
   "net/core/failover",
   "drivers/net/net_failover",
-  "drivers/net/virtio_net",
+  DRIVER,
+  "drivers/char/hw_random/virtio-rng",
 ];
 
 /** How a module may be packed, and what unpacks it to its output. */
@@ -48,8 +51,11 @@ export class GuestImage implements Disposable {
   /** An empty place for sockets and logs. */
   readonly folder: string = Deno.makeTempDirSync({ prefix: "deno-virtio-guest-" });
 
-  /** Builds it. Throws Error that says which part is missing. */
-  constructor() {
+  /**
+   * Builds it. Throws Error that says which part is missing.
+   * @param tools programs of this system that the guest is to have, with the libraries that they need
+   */
+  constructor(tools: readonly string[] = []) {
     try {
       const kernel = findKernel();
       if (kernel === null) throw new Error(`No kernel with virtio modules in ${ROOTS.join(", ")}`);
@@ -63,6 +69,7 @@ export class GuestImage implements Disposable {
       const names = MODULES.map((path) =>
         unpackModule(`${kernel.modules}/kernel/${path}`, `${root}/modules`)
       );
+      copyTools(tools.map(which), root);
       Deno.writeTextFileSync(`${root}/modules/order`, names.map((name) => `${name}\n`).join(""));
       Deno.writeFileSync(
         this.initrd,
@@ -85,7 +92,7 @@ function findKernel(): Kernel | null {
     const path = root === "/" ? "" : root;
     for (const version of entries(`${path}/lib/modules`).sort().reverse()) {
       const kernel = { file: `${path}/boot/vmlinuz-${version}`, modules: `${path}/lib/modules/${version}` };
-      const driver = `${kernel.modules}/kernel/${MODULES.at(-1)}`;
+      const driver = `${kernel.modules}/kernel/${DRIVER}`;
       if (exists(kernel.file) && PACKINGS.some(([suffix]) => exists(driver + suffix))) return kernel;
     }
   }
@@ -100,6 +107,21 @@ function unpackModule(path: string, folder: string): string {
   const name = path.slice(path.lastIndexOf("/") + 1);
   Deno.writeFileSync(`${folder}/${name}.ko`, output(program, ...args, path + suffix));
   return name;
+}
+
+/** Copies programs into `bin`, and each library to where its program looks for it. */
+function copyTools(paths: readonly string[], root: string): void {
+  const files = new Map(paths.map((path) => [path, `/bin/${path.slice(path.lastIndexOf("/") + 1)}`]));
+  if (paths.length > 0) {
+    for (const [library] of new TextDecoder().decode(output("ldd", ...paths)).matchAll(/\/\S+(?= \(0x)/g)) {
+      files.set(library, library);
+    }
+  }
+  for (const [from, to] of files) {
+    Deno.mkdirSync(`${root}${to.slice(0, to.lastIndexOf("/"))}`, { recursive: true });
+    Deno.copyFileSync(from, `${root}${to}`);
+    Deno.chmodSync(`${root}${to}`, 0o755);
+  }
 }
 
 function which(program: string): string {
