@@ -7,9 +7,9 @@
  *
  * @module
  */
+import { newFramePool } from "../config/frame_memory.ts";
 import { FeatureSet } from "../core/features.ts";
 import { FrameBatch } from "../core/frame_batch.ts";
-import { FramePool } from "../core/frame_pool.ts";
 import type { RuleBook, Stage } from "../core/stage.ts";
 import type { OffloadPlugin } from "../core/plugin.ts";
 import { rscV4 } from "../offloads/rsc_v4.ts";
@@ -18,7 +18,7 @@ import type { RscOptions } from "../offloads/rsc_chain/options.ts";
 import { tcpFrame } from "./tcp_frame.ts";
 
 /** Segments an iteration. */
-export const SEGMENTS = 256;
+export const SEGMENTS = 64;
 const PAYLOAD_BYTES = 1448;
 /** Segments a flow between two purges: 64 as with the reference, 8 to keep what is held in the caches. */
 const PURGES = [64, 8];
@@ -33,7 +33,7 @@ const OPTIONS: RscOptions = {
 
 /** Makes segments and runs them through one stage. */
 class Coalescing {
-  readonly #pool = new FramePool({ maxBytes: 1024 * 1024 * 1024 });
+  readonly #pool = newFramePool(1024 * 1024 * 1024);
   readonly #input = new FrameBatch(SEGMENTS);
   readonly #output = new FrameBatch(SEGMENTS);
   readonly #stage: Stage;

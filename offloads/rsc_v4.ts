@@ -4,7 +4,7 @@
  */
 import type { Frame } from "../core/frame.ts";
 import type { OffloadPlugin } from "../core/plugin.ts";
-import { isSumRight } from "../wire/checksum.ts";
+import { addToSum, isSumRight, sumOf16 } from "../wire/checksum.ts";
 import {
   IPV4_DF,
   IPV4_FRAGMENT,
@@ -111,6 +111,12 @@ export const ipv4Family: RscFamily = {
 
   pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
     return ipv4PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
+  },
+
+  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number {
+    // The addresses stand right before the segment: one sum takes both.
+    const rest = sumOf16(PROTOCOL_TCP) + sumOf16(tcpBytes);
+    return addToSum(view, ipAt + IPV4_SOURCE, 8 + tcpBytes, rest);
   },
 
   finish(view: DataView, unit: Unit, renew: boolean): void {

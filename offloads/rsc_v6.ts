@@ -14,6 +14,7 @@ import {
   ipv6PseudoSum,
   isExtensionHeader,
 } from "../wire/ipv6.ts";
+import { addToSum, sumOf16 } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_GUEST_TSO6 } from "../wire/net_features.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV6 } from "../wire/virtio_net_header.ts";
@@ -104,6 +105,12 @@ export const ipv6Family: RscFamily = {
 
   pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
     return ipv6PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
+  },
+
+  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number {
+    // The addresses stand right before the segment: one sum takes both.
+    const rest = sumOf16(PROTOCOL_TCP) + sumOf16(tcpBytes);
+    return addToSum(view, ipAt + IPV6_SOURCE, 32 + tcpBytes, rest);
   },
 
   finish(view: DataView, unit: Unit, renew: boolean): void {

@@ -7,13 +7,27 @@
  *
  * @module
  */
+import { kernelOf } from "./checksum_kernel.ts";
+
+/** Fewer bytes are summed up sooner than a kernel is called. */
+const LEAST_FOR_VECTORS = 64;
 
 /**
  * Adds the bytes `at` to `at + lengthBytes - 1`, which start at an even position of the checksummed whole, to `sum`.
- * `lengthBytes` is at most 65535. Adds 32 bits at a time and counts the carries, each of which is worth 1: 2^32 and 1 are
- * the same modulo 65535. (Measured: a third faster than adding 16-bit halves, or 32-bit words as doubles.)
+ * `lengthBytes` is at most 131071. Longer pieces of memory that `accelerateChecksums` knows are added up by vectors, the rest 32
+ * bits at a time; carries are counted, each of which is worth 1: 2^32 and 1 are the same modulo 65535. (Measured: a third
+ * faster than adding 16-bit halves, or 32-bit words as doubles.)
  */
 export function addToSum(view: DataView, at: number, lengthBytes: number, sum: number): number {
+  if (lengthBytes >= LEAST_FOR_VECTORS) {
+    const kernel = kernelOf(view.buffer);
+    if (kernel !== null) return kernel(view.byteOffset + at, lengthBytes) + fold(sum);
+  }
+  return addPlainly(view, at, lengthBytes, sum);
+}
+
+/** As `addToSum`, without vectors. */
+function addPlainly(view: DataView, at: number, lengthBytes: number, sum: number): number {
   let total = 0;
   let carries = 0;
   let offset = at;

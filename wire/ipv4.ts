@@ -31,13 +31,21 @@ export const IPV4_MF_OR_OFFSET = 0x3fff;
 
 /** The sum of a header of `headerBytes`, its checksum included. */
 export function ipv4HeaderSum(view: DataView, at: number, headerBytes: number): number {
-  return addToSum(view, at, headerBytes, 0);
+  return headerBytes === IPV4_HEADER_BYTES ? plainHeaderSum(view, at) : addToSum(view, at, headerBytes, 0);
+}
+
+/** The sum of a header without options: ten numbers, for which a loop is a detour. */
+function plainHeaderSum(view: DataView, at: number): number {
+  return view.getUint16(at, true) + view.getUint16(at + 2, true) + view.getUint16(at + 4, true) +
+    view.getUint16(at + 6, true) + view.getUint16(at + 8, true) + view.getUint16(at + 10, true) +
+    view.getUint16(at + 12, true) + view.getUint16(at + 14, true) + view.getUint16(at + 16, true) +
+    view.getUint16(at + 18, true);
 }
 
 /** Computes and stores the checksum of a header without options. */
 export function storeIpv4Checksum(view: DataView, at: number): void {
   view.setUint16(at + IPV4_CHECKSUM, 0);
-  storeChecksum(view, at + IPV4_CHECKSUM, addToSum(view, at, IPV4_HEADER_BYTES, 0));
+  storeChecksum(view, at + IPV4_CHECKSUM, plainHeaderSum(view, at));
 }
 
 /** The sum of the pseudo header of a transport segment of `segmentBytes` (RFC 9293, section 3.1). */

@@ -59,6 +59,8 @@ export interface RscFamily {
   locateQemu(frame: Frame, segment: Segment): QemuLocated;
   /** The sum of the pseudo header for a TCP segment of `tcpBytes`, from the addresses at `ipAt`. */
   pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number;
+  /** The sum over pseudo header and segment of a TCP segment of `tcpBytes` in one piece, behind an IP header without options. */
+  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number;
   /** Writes the IP length of a unit, and under strict rules (`renew`) hop limit and header checksum as well. */
   finish(view: DataView, unit: Unit, renew: boolean): void;
 }

@@ -1,7 +1,7 @@
 /**
  * The units of one chain: found by flow in constant time, listed in the order in which they were opened.
  *
- * Theory of operation. `buckets` is an open-addressed hash table of unit numbers (linear probing, at most half full,
+ * Theory of operation. `buckets` is an open-addressed hash table of units (linear probing, at most half full,
  * deletion by moving later entries up, so there are no tombstones). The hash is a sum of 16-bit halves of the key, each
  * times a secret of its own (multiply-shift hashing: any two keys collide in the upper bits by chance only, whatever they
  * are), and then mixed into the lower bits: whoever sends the traffic cannot choose colliding flows. A list through
@@ -30,11 +30,11 @@ export class FlowTable {
   readonly #secrets: Int32Array;
   readonly #pairFirst: (Unit | null)[] = new Array<Unit | null>(PAIR_SLOTS).fill(null);
   readonly #pairLast: (Unit | null)[] = new Array<Unit | null>(PAIR_SLOTS).fill(null);
-  #units: Unit[] = [];
   #free: Unit[] = [];
   #freeCount = 0;
+  #made = 0;
   #keys: Int32Array;
-  #buckets: Int32Array;
+  #buckets: (Unit | null)[];
   #mask: number;
   #count = 0;
   /** The unit opened first of those held. */
@@ -49,7 +49,7 @@ export class FlowTable {
     this.mostFlows = mostFlows;
     this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords));
     this.#keys = new Int32Array(0);
-    this.#buckets = new Int32Array(16);
+    this.#buckets = new Array<Unit | null>(16).fill(null);
     this.#mask = 15;
   }
 
@@ -73,10 +73,9 @@ export class FlowTable {
     const buckets = this.#buckets;
     const mask = this.#mask;
     for (let at = hash & mask;; at = at + 1 & mask) {
-      const entry = buckets[at];
-      if (entry === 0) return null;
-      const unit = this.#units[entry - 1];
-      if (unit.hash === hash && this.#sameKey(unit.index, segment.key)) return unit;
+      const unit = buckets[at];
+      if (unit === null) return null;
+      if (unit.hash === hash && this.#hasKey(unit, segment.key)) return unit;
     }
   }
 
@@ -84,12 +83,16 @@ export class FlowTable {
   open(segment: Segment, hash: number): Unit {
     if (this.#freeCount === 0) this.#grow();
     const unit = this.#free[--this.#freeCount];
+    const { key } = segment;
     unit.hash = hash;
+    unit.key0 = key[0];
+    unit.key1 = key[1];
+    unit.key2 = key[2];
     const row = unit.index * this.#keyWords;
-    for (let i = 0; i < this.#keyWords; i++) this.#keys[row + i] = segment.key[i];
+    for (let i = 0; i < this.#keyWords; i++) this.#keys[row + i] = key[i];
     let at = hash & this.#mask;
-    while (this.#buckets[at] !== 0) at = at + 1 & this.#mask;
-    this.#buckets[at] = unit.index + 1;
+    while (this.#buckets[at] !== null) at = at + 1 & this.#mask;
+    this.#buckets[at] = unit;
     unit.previous = this.newest;
     unit.following = null;
     if (this.newest === null) this.oldest = unit;
@@ -130,10 +133,12 @@ export class FlowTable {
     return true;
   }
 
-  #sameKey(index: number, key: Int32Array): boolean {
+  #hasKey(unit: Unit, key: Int32Array): boolean {
+    if (unit.key0 !== key[0] || unit.key1 !== key[1] || unit.key2 !== key[2]) return false;
+    const words = this.#keyWords;
     const keys = this.#keys;
-    const row = index * this.#keyWords;
-    for (let i = this.#keyWords - 1; i >= 0; i--) if (keys[row + i] !== key[i]) return false;
+    const row = unit.index * words;
+    for (let i = 3; i < words; i++) if (keys[row + i] !== key[i]) return false;
     return true;
   }
 
@@ -173,35 +178,34 @@ export class FlowTable {
     const buckets = this.#buckets;
     const mask = this.#mask;
     let hole = unit.hash & mask;
-    while (buckets[hole] !== unit.index + 1) hole = hole + 1 & mask;
-    for (let at = hole + 1 & mask; buckets[at] !== 0; at = at + 1 & mask) {
-      const home = this.#units[buckets[at] - 1].hash & mask;
+    while (buckets[hole] !== unit) hole = hole + 1 & mask;
+    for (let at = hole + 1 & mask; buckets[at] !== null; at = at + 1 & mask) {
+      const home = buckets[at]!.hash & mask;
       // An entry may move into the hole unless its home lies between the hole and itself.
       if ((at - home & mask) >= (at - hole & mask)) {
         buckets[hole] = buckets[at];
         hole = at;
       }
     }
-    buckets[hole] = 0;
+    buckets[hole] = null;
   }
 
   #grow(): void {
-    const from = this.#units.length;
+    const from = this.#made;
     const to = Math.min(this.mostFlows, Math.max(64, from * 2));
     for (let i = to - 1; i >= from; i--) this.#free[this.#freeCount++] = new Unit(i);
-    const fresh = this.#free.slice(0, this.#freeCount).reverse();
-    this.#units = this.#units.concat(fresh);
+    this.#made = to;
     const keys = new Int32Array(to * this.#keyWords);
     keys.set(this.#keys);
     this.#keys = keys;
     let buckets = 16;
     while (buckets < to * 2) buckets *= 2;
-    this.#buckets = new Int32Array(buckets);
+    this.#buckets = new Array<Unit | null>(buckets).fill(null);
     this.#mask = buckets - 1;
     for (let unit = this.oldest; unit !== null; unit = unit.following) {
       let at = unit.hash & this.#mask;
-      while (this.#buckets[at] !== 0) at = at + 1 & this.#mask;
-      this.#buckets[at] = unit.index + 1;
+      while (this.#buckets[at] !== null) at = at + 1 & this.#mask;
+      this.#buckets[at] = unit;
     }
   }
 }

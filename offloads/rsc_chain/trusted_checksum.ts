@@ -3,7 +3,7 @@
  * @module
  */
 import type { Frame } from "../../core/frame.ts";
-import { addToSum, isSumRight } from "../../wire/checksum.ts";
+import { isSumRight } from "../../wire/checksum.ts";
 import { TCP_CHECKSUM } from "../../wire/tcp.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 import type { RscFamily } from "./family.ts";
@@ -25,6 +25,5 @@ export function checksumVerdict(
   }
   if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return "right";
   const tcpBytes = segment.tcpHeaderBytes + segment.payloadBytes;
-  const pseudo = family.pseudoSum(frame.view, segment.ipAt, tcpBytes);
-  return isSumRight(addToSum(frame.view, segment.tcpAt, tcpBytes, pseudo)) ? "right" : "bad_tcp_checksum";
+  return isSumRight(family.segmentSum(frame.view, segment.ipAt, tcpBytes)) ? "right" : "bad_tcp_checksum";
 }

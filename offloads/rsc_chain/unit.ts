@@ -25,6 +25,12 @@ export class Unit {
   followingOfPair: Unit | null = null;
   /** Hash of the flow's key. */
   hash = 0;
+  /** The first words of the key, which are all of it for IPv4; the table keeps whole keys. */
+  key0 = 0;
+  /** Second word. */
+  key1 = 0;
+  /** Third word. */
+  key2 = 0;
   /** How many units had been opened since the chain was last empty, when this one was. */
   order = 0;
 

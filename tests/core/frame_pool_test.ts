@@ -167,3 +167,16 @@ Deno.test("FramePool reserves nothing before it is needed, and no more for equal
     assertEquals([pool.made, pool.inUse], [512, 0]);
   }
 });
+
+Deno.test("frames lie in the given buffer as long as there is room, and elsewhere then", () => {
+  const buffer = new ArrayBuffer(3 * 1024 * 1024);
+  const pool = new FramePool({ maxBytes: 16 * 1024 * 1024, buffer });
+  const frames = Array.from({ length: 3000 }, () => pool.take(1500)!);
+  const inside = frames.filter((frame) => frame.bytes.buffer === buffer);
+  assert(inside.length >= 1000 && inside.length < frames.length, `${inside.length} frames are in the buffer`);
+  const starts = new Set(inside.map(({ slot }) => slot));
+  assertEquals(starts.size, inside.length, "two frames share a place");
+  for (const { slot, capacity } of inside) assert(slot + capacity <= buffer.byteLength);
+  for (const frame of frames) frame.release();
+  assertEquals(pool.inUse, 0);
+});

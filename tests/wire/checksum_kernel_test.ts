@@ -1,0 +1,71 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { assemble } from "../../tools/build_wasm.ts";
+import { internetSum } from "../../testing/mod.ts";
+import { addToSum, fold, swap16 } from "../../wire/checksum.ts";
+import { accelerateChecksums, kernelOf } from "../../wire/checksum_kernel.ts";
+import { CHECKSUM_KERNEL } from "../../wire/checksum_kernel_wasm.ts";
+
+/** Three pages of memory over which checksums are quick, full of ones. */
+function quickMemory(): { bytes: Uint8Array; view: DataView } {
+  const memory = new WebAssembly.Memory({ initial: 3, maximum: 3 });
+  accelerateChecksums(memory);
+  const bytes = new Uint8Array(memory.buffer);
+  bytes.fill(0xff);
+  return { bytes, view: new DataView(memory.buffer) };
+}
+
+/** A sum in network order; zero has two forms in one's complement, which are the same sum. */
+function sumOf(view: DataView, at: number, length: number, sum = 0): number {
+  return swap16(fold(addToSum(view, at, length, sum))) % 0xffff;
+}
+
+Deno.test("checksums over accelerated memory are those of the plainest implementation, at every length and place", () => {
+  const { bytes, view } = quickMemory();
+  assert(kernelOf(view.buffer) !== null);
+  crypto.getRandomValues(bytes.subarray(0, 4096));
+  for (let length = 0; length <= 400; length++) {
+    for (const at of [0, 1, 7, 34, 63]) {
+      assertEquals(
+        sumOf(view, at, length),
+        internetSum(bytes, at, at + length) % 0xffff,
+        `${length} at ${at}`,
+      );
+    }
+  }
+  fc.assert(
+    fc.property(fc.nat(60_000), fc.nat(65_535), fc.nat(0xffff), (at, length, start) => {
+      const sum = sumOf(view, at, length, swap16(start));
+      assertEquals(sum, internetSum(bytes, at, at + length, start) % 0xffff);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+Deno.test("checksums over accelerated memory carry what full words carry, at the longest as well", () => {
+  const { bytes, view } = quickMemory();
+  for (const length of [64, 65_535, 69_632, 131_071]) {
+    assertEquals(sumOf(view, 3, length), internetSum(bytes, 3, 3 + length) % 0xffff, `length ${length}`);
+  }
+  bytes.fill(0);
+  for (const length of [64, 1460, 131_071]) assertEquals(addToSum(view, 3, length, 0), 0);
+});
+
+Deno.test("a view that does not begin at its buffer's start is summed up from its own start", () => {
+  const { bytes } = quickMemory();
+  crypto.getRandomValues(bytes.subarray(0, 2000));
+  const view = new DataView(bytes.buffer, 101, 1500);
+  assertEquals(sumOf(view, 10, 1200), internetSum(bytes, 111, 1311) % 0xffff);
+});
+
+Deno.test("ordinary memory has no kernel, also right after accelerated memory was summed up", () => {
+  const { view } = quickMemory();
+  assert(kernelOf(view.buffer) !== null);
+  const plain = new Uint8Array(200).fill(0xff);
+  assertEquals(kernelOf(plain.buffer), null);
+  assertEquals(sumOf(new DataView(plain.buffer), 0, 199), internetSum(plain, 0, 199) % 0xffff);
+});
+
+Deno.test("the bytes of the kernel that are kept are those that its source is assembled to", async () => {
+  assertEquals((await assemble()).toBase64(), CHECKSUM_KERNEL, "run: deno task wasm");
+});
