@@ -14,6 +14,19 @@ export interface MemoryRegion {
   readonly buffer: ArrayBuffer;
   /** Where in `buffer` it starts. Equal to `guestAddress` modulo 16, so that aligned rings are aligned here too. */
   readonly bufferOffset: number;
+  /** What copies longer pieces quicker than the language does; left out: nothing. */
+  readonly copier?: RegionCopier;
+}
+
+/**
+ * Copies between one region and frames. The language needs a view for every copy, which costs more than a short copy
+ * itself and is garbage afterwards; a host can do without. Both ranges have been checked; throws if the region is gone.
+ */
+export interface RegionCopier {
+  /** Copies `length` bytes from `offset` of the region to `target[at]` on. */
+  copyOut(offset: number, target: Uint8Array, at: number, length: number): void;
+  /** Copies `length` bytes from `source[from]` on to `offset` of the region. */
+  copyIn(offset: number, source: Uint8Array, from: number, length: number): void;
 }
 
 /** Remembers which pages of the guest's memory this process has written, for a migration. */
@@ -46,6 +59,7 @@ export class MappedRegion implements MemoryRegion {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Exactly the region, fast at any offset. */
   readonly view: DataView<ArrayBuffer>;
+  readonly #copier: RegionCopier | null;
   /** Told of every write through `copyIn`; null if nobody asks. Set by `GuestMemory`. */
   dirtyLog: DirtyLog | null = null;
 
@@ -72,12 +86,14 @@ export class MappedRegion implements MemoryRegion {
     this.bufferOffset = bufferOffset;
     this.bytes = new Uint8Array(buffer, bufferOffset, size);
     this.view = new DataView(buffer, bufferOffset, size);
+    this.#copier = region.copier ?? null;
   }
 
   /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */
   copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
     if (length > SHORT_COPY) {
-      target.set(new Uint8Array(this.buffer, this.bufferOffset + offset, length), at);
+      if (this.#copier !== null) this.#copier.copyOut(offset, target, at, length);
+      else target.set(new Uint8Array(this.buffer, this.bufferOffset + offset, length), at);
       return;
     }
     const view = this.view;
@@ -87,7 +103,8 @@ export class MappedRegion implements MemoryRegion {
   /** Copies `length` bytes from `source[from]` on to `offset` of the region. The caller has checked both ranges. */
   copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
     if (length > SHORT_COPY) {
-      this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
+      if (this.#copier !== null) this.#copier.copyIn(offset, source, from, length);
+      else this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
     } else {
       const view = this.view;
       for (let i = 0; i < length; i++) view.setUint8(offset + i, source[from + i]);

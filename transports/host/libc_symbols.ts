@@ -25,6 +25,7 @@ export const LIBC_SYMBOLS = {
   lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" },
   // Memory.
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "pointer" },
+  memcpy: { parameters: ["u64", "u64", "u64"], result: "void" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
