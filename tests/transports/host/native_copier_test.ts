@@ -16,7 +16,7 @@ class Rig implements Disposable {
     { offsetBytes: 0, lengthBytes: BYTES },
     "copies",
   );
-  readonly copier = new NativeCopier(this.mapping.address);
+  readonly copier = new NativeCopier(this.mapping.address, BYTES);
   readonly region = new MappedRegion({
     guestAddress: 0,
     size: BYTES,
@@ -76,4 +76,22 @@ hostTest("NativeCopier throws once it has been disposed of, and touches nothing"
   assertThrows(() => rig.region.copyIn(0, bytes, 0, 100), TypeError, "unmapped");
   assertThrows(() => rig.region.copyOut(0, bytes, 0, 100), TypeError, "unmapped");
   assertEquals(bytes, new Uint8Array(100).fill(5));
+});
+
+hostTest("NativeCopier reaches what lies beyond the first two gibibytes of a mapping", [linux], () => {
+  const lengthBytes = 2 ** 31 + 2 ** 20;
+  using file = newMemoryFile("large", lengthBytes);
+  using mapping = MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes }, "large");
+  using copier = new NativeCopier(mapping.address, lengthBytes);
+  const view = new DataView(mapping.buffer);
+  const bytes = crypto.getRandomValues(new Uint8Array(100));
+  for (const offset of [2 ** 30 - 50, 2 ** 31 - 50, 2 ** 31 + 5]) {
+    copier.copyIn(offset, bytes, 0, 100);
+    for (const at of [0, 49, 50, 99]) {
+      assertEquals(view.getUint8(offset + at), bytes[at], `byte ${offset + at}`);
+    }
+    const back = new Uint8Array(100);
+    copier.copyOut(offset, back, 0, 100);
+    assertEquals(back, bytes);
+  }
 });
