@@ -24,6 +24,7 @@ export { GuestError, type GuestFault, HostError, PluginError } from "./core/erro
 export {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
@@ -58,6 +59,7 @@ export {
   type OffloadPlugin,
   type Plugin,
   type PluginBase,
+  type QueueContext,
   type TransportContext,
 } from "./core/plugin.ts";
 export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/options_schema.ts";
@@ -81,6 +83,17 @@ export {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "./core/device.ts";
+export type {
+  DeviceRole,
+  DeviceThreads,
+  LogLoan,
+  RecalledRings,
+  RegionLoan,
+  RingBorrower,
+  RingLoan,
+  RingNews,
+  RingsLoan,
+} from "./core/threads.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
 export { DescriptorChain } from "./core/descriptor_chain.ts";
 export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } from "./core/memory.ts";
@@ -88,7 +101,7 @@ export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { type FrameSink, type NamedStage, Pipeline } from "./core/pipeline.ts";
 export { Reactor } from "./core/reactor.ts";
 export type { Waiter } from "./core/waiter.ts";
-export type { DirtyLog } from "./core/memory_region.ts";
+export type { DirtyLog, RegionCopier } from "./core/memory_region.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export { ConfigError, type ConfigIssue } from "./config/errors.ts";

@@ -8,6 +8,7 @@ import { loadConfig } from "../config/load.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
+import { refuseContradictions } from "./check/contradictions.ts";
 import { describeConfig } from "./check/description.ts";
 import { dryBuild } from "./check/dry_build.ts";
 import { permissionsOf } from "./check/permissions.ts";
@@ -22,12 +23,13 @@ export const CHECK: CommandUsage = {
   summary: "Check a configuration and show what it would be; starts nothing.",
   about: [
     "Reads a configuration, loads the modules that it names, and builds everything without starting it. Then shows the " +
-    "devices, their transports, their stages in order with all options, the features they offer, and the permissions " +
-    "that Deno needs to run it. Captures are opened to be read; nothing is written, no interface and no socket is " +
-    "touched.",
+    "devices, their transports, their stages in order with all options, the features they offer, what is left of these " +
+    "with each front-end (QEMU, DPDK's virtio-user, cloud-hypervisor, crosvm), what works otherwise than one may think, " +
+    "and the permissions that Deno needs to run it. Captures are opened to be read; nothing is written, no interface " +
+    "and no socket is touched.",
   ],
   options: [],
-  examples: ["check examples/replay_capture.jsonc"],
+  examples: ["check examples/replay_capture.jsonc", "check examples/real_guest.jsonc"],
 };
 
 /** Checks a configuration. Rejects with ConfigError if it is wrong. */
@@ -36,6 +38,7 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
   if (parsed === null) return EXIT_OK;
   const [path] = parsed.operands;
   const config = await loadConfig(path, newRegistry());
+  refuseContradictions(config);
   const { machine, closed } = dryBuild(config);
   await using _ = machine;
   const written = parseJsonc(await Deno.readTextFile(new URL(config.baseUrl)));

@@ -9,7 +9,11 @@ import type { Machine } from "../config/machine.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
+import { refuseContradictions } from "./check/contradictions.ts";
+import { attachment } from "./run/attach.ts";
+import { capabilitiesOf, withSocket } from "./run/convention.ts";
 import { CounterView } from "./run/counter_view.ts";
+import { traceProtocol } from "./run/protocol_log.ts";
 import { type RunEnd, RunReporter } from "./run/reporter.ts";
 import { onSignals } from "./run/signals.ts";
 
@@ -24,23 +28,67 @@ export const RUN: CommandUsage = {
     "Runs the devices of a configuration until every network is at its end, as a capture is, or until the process is " +
     "told to stop. SIGINT (Ctrl-C) and SIGTERM stop it cleanly: what is held is delivered and files are completed. " +
     "SIGUSR1 prints all counters as a line of JSON.",
-    'With --json the output is JSON lines, each with an "event": started, counters, stopped.',
+    "For devices with a vhost-user driver it prints the command line with which QEMU attaches to them. As management " +
+    "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",
+    'With --json the output is JSON lines, each with an "event": started (with what QEMU and libvirt need, under ' +
+    '"attach"), counters, stopped.',
   ],
   options: [
     { name: "stats-interval-s", value: "N", help: "Print what the devices did every N seconds." },
+    { name: "libvirt", help: "Print XML for libvirt instead of the command line of QEMU." },
+    {
+      name: "socket-path",
+      value: "PATH",
+      help: "Socket of the only vhost-user device, instead of the configured one.",
+    },
+    {
+      name: "fd",
+      value: "N",
+      help:
+        "Number of an open socket for it, passed by the program that starts this one: listening or connected.",
+    },
+    {
+      name: "print-capabilities",
+      help: "Print the type of the vhost-user devices as JSON, and do nothing else; CONFIG may be left out.",
+    },
+    {
+      name: "trace-protocol",
+      value: "FILE",
+      help:
+        "Write down what front-ends and devices say to each other: JSON lines if FILE ends in .jsonl, else text; " +
+        "to standard error if it is -. A file needs --allow-write.",
+    },
   ],
-  examples: ["run examples/replay_capture.jsonc", "examples/loopback_echo.jsonc --stats-interval-s 1"],
+  examples: [
+    "run examples/replay_capture.jsonc",
+    "examples/loopback_echo.jsonc --stats-interval-s 1",
+    "run examples/real_guest.jsonc --trace-protocol -",
+  ],
 };
 
 const LONGEST_INTERVAL_S = 86_400;
 
 /** Runs a configuration to its end. Rejects with what made it fail. */
 export async function runRun(args: readonly string[], io: Io): Promise<number> {
-  const parsed = parseCommand(RUN, args, io);
+  // Who asks for that alone, as management programs do, has no configuration.
+  const asks = args.includes("--print-capabilities");
+  const parsed = parseCommand(asks ? { ...RUN, least: 0 } : RUN, args, io);
   if (parsed === null) return EXIT_OK;
+  if (asks) {
+    io.out(`${await capabilitiesOf(parsed)}\n`);
+    return EXIT_OK;
+  }
   const intervalS = parsed.number("stats-interval-s", 0.1, LONGEST_INTERVAL_S);
-  const config = await loadConfig(parsed.operands[0], newRegistry());
-  await using machine = buildMachine(config);
+  const config = withSocket(await loadConfig(parsed.operands[0], newRegistry()), parsed);
+  refuseContradictions(config);
+  // Disposed of in reverse: what the machine says while it closes is still written down.
+  await using end = new AsyncDisposableStack();
+  const machine = buildMachine(config);
+  try {
+    end.use(traceProtocol(machine, parsed, io));
+  } finally {
+    end.use(machine);
+  }
   const stop = new AbortController();
   const reporter = new RunReporter(new CounterView(machine), io, parsed.json, () => stop.abort());
   using _signals = onSignals({
@@ -52,7 +100,7 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   });
   using _ticks = reporter.every(intervalS);
   machine.start();
-  reporter.started(config);
+  reporter.started(config, attachment(config, machine), parsed.flag("libvirt"));
   await runToClose(machine, stop.signal, reporter);
   return EXIT_OK;
 }

@@ -17,7 +17,7 @@ import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ManualClock, SystemClock } from "../core/clock.ts";
 import type { Device } from "../core/device.ts";
-import { FramePool } from "../core/frame_pool.ts";
+import type { FramePool } from "../core/frame_pool.ts";
 import { HostError, PluginError } from "../core/errors.ts";
 import type { DeviceFacts, Plugin, TransportContext } from "../core/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
@@ -27,8 +27,11 @@ import { HostWatcher } from "../transports/host/host_watcher.ts";
 import { cableKey } from "../transports/loopback.ts";
 import { formatMac } from "../wire/ethernet.ts";
 import { featureName } from "../wire/net_features.ts";
+import { CounterBook } from "./counter_book.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
+import { newFramePool } from "./frame_memory.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
+import { Lanes } from "./threads/lanes.ts";
 import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
 
 /** What a machine can be given besides its configuration. */
@@ -56,7 +59,7 @@ class Builder {
   readonly #manualClock: ManualClock | null;
   readonly #reactor: Reactor;
   readonly #watcher: HostWatcher;
-  readonly #counters: Record<string, Record<string, number>> = {};
+  readonly #book = new CounterBook();
   readonly #shared = new Map<string, unknown>();
   readonly #opened: Disposable[] = [];
   /** By cable and address: the device that has the address. */
@@ -65,7 +68,7 @@ class Builder {
   constructor(config: ResolvedConfig, options: BuildOptions) {
     this.#config = config;
     this.#verdicts = options.verdicts ?? null;
-    this.#pool = new FramePool({ maxBytes: config.frameMemoryBytes });
+    this.#pool = newFramePool(config.frameMemoryBytes);
     this.#manualClock = config.clock === "virtual" ? new ManualClock() : null;
     this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
     this.#watcher = new HostWatcher(this.#reactor);
@@ -73,13 +76,13 @@ class Builder {
 
   build(): Machine {
     try {
-      const devices = this.#config.devices.map((device) => this.#device(device));
+      const devices = this.#config.devices.map((device, index) => this.#device(device, index));
       return new Machine({
         name: this.#config.name,
         devices,
         reactor: this.#reactor,
         pool: this.#pool,
-        counters: this.#counters,
+        counters: this.#book.groups,
         manualClock: this.#manualClock,
         shared: this.#shared,
       });
@@ -95,8 +98,8 @@ class Builder {
     }
   }
 
-  #device(resolved: ResolvedDevice): MachineDevice {
-    const { name, plugin } = resolved;
+  #device(resolved: ResolvedDevice, index: number): MachineDevice {
+    const { name, plugin, mode } = resolved;
     const facts = guarded(plugin, "facts", () => plugin.facts?.(resolved.options)) ?? NO_GUEST;
     const network = resolved.network === null ? null : this.#network(resolved, resolved.network, facts);
     const device = guarded(plugin, "create", () =>
@@ -106,14 +109,38 @@ class Builder {
         offloads: resolved.offloads,
         network,
         verdicts: this.#verdicts,
-        publish: (counters, part) => this.#publish(part === undefined ? name : `${name}.${part}`, counters),
+        role: mode === "threads" ? "control" : "whole",
+        publish: (counters, part) =>
+          this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
       }, resolved.options));
     this.#requireNeeds(resolved, device);
     const { driver: part } = resolved;
     const context = this.#transport(part.path, `${name}.driver`, facts, () => {});
     const driver = guarded(part.plugin, "create", () => part.plugin.create(context, part.options));
     this.#opened.push(driver);
-    return { name, device, driver, network };
+    if (mode === "loop" || network === null) return { name, device, driver, network };
+    const threads = this.#threads(resolved, index, network, facts.queuePairs);
+    driver.lendTo?.(threads);
+    return { name, device, driver, network, threads };
+  }
+
+  #threads(
+    { name, network: part, path }: ResolvedDevice,
+    device: number,
+    network: FrameTransport,
+    pairs: number,
+  ): Lanes {
+    if (network.queuePairs < pairs) {
+      throw new ConfigError([{
+        path: part?.path ?? path,
+        problem:
+          `has ${network.queuePairs} queues for the ${pairs} pairs of ${name}, each of which is worked by a thread`,
+        remedy: "give the network a queue for each pair, or the device fewer pairs",
+      }]);
+    }
+    const { text, baseUrl } = this.#config;
+    const wake = () => this.#reactor.wake();
+    return new Lanes({ name, text, baseUrl, device, pairs, network, counters: this.#book.groups, wake });
   }
 
   #network(
@@ -155,7 +182,7 @@ class Builder {
       },
       wake: () => this.#reactor.wake(),
       watch: (descriptor) => this.#watch(descriptor, path),
-      publish: (counters) => this.#publish(group, counters),
+      publish: (counters) => this.#book.publish(group, counters),
       inner: (written, key) => {
         const inner = this.#config.resolvePart("network", written, `${path}.${key}`);
         return this.#open(inner, this.#transport(inner.path, `${group}.${key}`, facts, onShared));
@@ -196,13 +223,6 @@ class Builder {
     throw new HostError(
       `${path}: the path "${written}" is relative to ${base}, which is no file; write an absolute path`,
     );
-  }
-
-  #publish<T extends Record<string, number>>(group: string, counters: T): T {
-    let name = group;
-    for (let n = 2; Object.hasOwn(this.#counters, name); n++) name = `${group}#${n}`;
-    this.#counters[name] = counters;
-    return counters;
   }
 
   /** An offload is no use if the device withholds what it needs. */

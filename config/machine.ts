@@ -7,6 +7,7 @@ import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError } from "../core/errors.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
+import type { DeviceThreads } from "../core/threads.ts";
 import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
 
 /** A device of a machine, with its two ends. */
@@ -19,6 +20,8 @@ export interface MachineDevice {
   readonly driver: DriverTransport;
   /** Its way to the network, if it has one. */
   readonly network: FrameTransport | null;
+  /** The threads that work its queue pairs, if it has any. */
+  readonly threads?: DeviceThreads | null;
 }
 
 /** What a machine is made of. */
@@ -66,8 +69,9 @@ export class Machine implements AsyncDisposable {
     return this.parts.devices;
   }
 
-  /** Every counter by group, live. */
+  /** Every counter by group, live; those of threads as of now. */
   get counters(): CounterGroups {
+    for (const { threads } of this.parts.devices) threads?.pullCounters();
     return this.parts.counters;
   }
 
@@ -75,8 +79,12 @@ export class Machine implements AsyncDisposable {
   start(): void {
     if (this.#started) throw new Error("Cannot start a machine twice: build another one");
     this.#started = true;
-    for (const { device, driver, network } of this.parts.devices) {
+    for (const { device, driver, network, threads } of this.parts.devices) {
       device.wake = () => this.parts.reactor.wake();
+      if (threads) {
+        threads.start();
+        this.parts.reactor.add(threads);
+      }
       if (isPollable(driver)) this.parts.reactor.add(driver);
       if (network !== null && isPollable(network)) this.parts.reactor.add(network);
       const served = driver.serve(device, this.#stop.signal).catch((cause: unknown) => {
@@ -112,7 +120,8 @@ export class Machine implements AsyncDisposable {
   /** Lets go everything that is held and what can still be delivered of it. Throws PluginError. */
   drain(): void {
     const { reactor, devices } = this.parts;
-    for (const { device } of devices) {
+    for (const { device, threads } of devices) {
+      threads?.drain();
       try {
         device.drain(reactor.clock.nowNs());
       } catch (error) {
@@ -146,7 +155,12 @@ export class Machine implements AsyncDisposable {
     if (!this.#broken) this.#attempt(() => this.drain());
     this.#stop.abort();
     await Promise.all(this.#serving);
-    for (const { driver, network } of this.parts.devices) {
+    for (const { driver, network, threads } of this.parts.devices) {
+      try {
+        await threads?.close();
+      } catch (cause) {
+        this.#fail(cause);
+      }
       try {
         await network?.close?.();
       } catch (cause) {

@@ -20,6 +20,7 @@ import type { DevicePlugin, OffloadPlugin } from "../core/plugin.ts";
 import { type Entry, readEntry } from "./entry.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
 import { nameDevices, type NamelessDevice } from "./names.ts";
+import { threadIssues } from "./threads/refusals.ts";
 import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
 import { childPath, quoted } from "./paths.ts";
@@ -66,12 +67,14 @@ class Resolver {
       if (device !== null) found.push(device);
     }
     const devices = nameDevices(found, this.issues);
+    for (const device of devices) this.#add(threadIssues(device, keys?.clock));
     if (keys === null || this.issues.length > 0) return null;
     return Object.freeze({
       name: keys.name,
       frameMemoryBytes: keys.frameMemoryMiB * 2 ** 20,
       clock: keys.clock,
       baseUrl: this.#baseUrl,
+      text: JSON.stringify(written),
       devices: Object.freeze(devices),
       resolvePart: <K extends PluginKind>(kind: K, inner: unknown, path: string) =>
         this.resolvePart(kind, inner, path),
@@ -115,6 +118,7 @@ class Resolver {
       driver,
       network,
       offloads: Object.freeze(offloads),
+      mode: keys.mode,
     };
   }
 

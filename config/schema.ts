@@ -37,6 +37,8 @@ export interface DeviceKeys {
   network?: unknown;
   /** The offloads, not yet looked at. */
   offloads: unknown[];
+  /** Who works the queue pairs. */
+  mode: "loop" | "threads";
 }
 
 /** Keys of an offload that are not its plugin's, after validation. */
@@ -73,6 +75,11 @@ export const deviceKeys: OptionsSchema<DeviceKeys> = z.strictObject({
   offloads: z.array(z.unknown()).max(MOST_OFFLOADS).default([]).describe(
     "The steps that frames go through, in order of execution",
   ),
+  mode: z.enum(["loop", "threads"]).default("loop").describe(
+    'Who works the queue pairs: "loop" is the main thread, "threads" one thread for each pair, with frame memory of its ' +
+      "own. That needs the driver vhost-user and a network with a queue for each pair, such as tap, whose kernel chooses " +
+      "the queue: RSS is not offered.",
+  ),
 });
 
 /** The keys of an offload besides `use` and the options of its plugin. */
@@ -81,6 +88,6 @@ export const offloadKeys: OptionsSchema<OffloadKeys> = z.strictObject({
 });
 
 /** Names of the keys of a device that are not its plugin's. */
-export const DEVICE_KEYS: readonly string[] = ["name", "driver", "network", "offloads"];
+export const DEVICE_KEYS: readonly string[] = ["name", "driver", "network", "offloads", "mode"];
 /** Names of the keys of an offload that are not its plugin's. */
 export const OFFLOAD_KEYS: readonly string[] = ["enabled"];

@@ -25,6 +25,8 @@ export interface WrittenDevice {
   readonly network?: WrittenPart;
   /** The steps that frames go through, in order of execution. `"enabled": false` leaves one out. */
   readonly offloads?: readonly WrittenPart[];
+  /** Who works the queue pairs: the main thread, or one thread for each; by default `loop`. */
+  readonly mode?: "loop" | "threads";
   /** The device plugin's options. */
   readonly [option: string]: unknown;
 }
@@ -66,6 +68,8 @@ export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
   readonly network: ResolvedPart<NetworkPlugin> | null;
   /** The offloads that are enabled, in order of execution. */
   readonly offloads: readonly ResolvedPart<OffloadPlugin>[];
+  /** Who works the queue pairs: the main thread, or one thread for each. */
+  readonly mode: "loop" | "threads";
 }
 
 /** A complete, valid configuration. Frozen. */
@@ -78,6 +82,8 @@ export interface ResolvedConfig {
   readonly clock: "system" | "virtual";
   /** URL of the configuration file, against which paths in it are resolved. */
   readonly baseUrl: string;
+  /** What was written, as JSON: other threads resolve it anew. */
+  readonly text: string;
   /** The devices. */
   readonly devices: readonly ResolvedDevice[];
   /**

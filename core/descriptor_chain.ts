@@ -37,6 +37,8 @@ export class DescriptorChain {
   readableBytes = 0;
   /** Bytes of the part that the device writes. */
   writableBytes = 0;
+  /** Is it an indirect table of a packed ring? Not every driver marks the writable elements there as it should. */
+  inPackedTable = false;
 
   #regions: (MappedRegion | null)[] = new Array<MappedRegion | null>(16).fill(null);
   #offsets: Float64Array<ArrayBuffer> = new Float64Array(16);
@@ -104,6 +106,7 @@ export class DescriptorChain {
   begin(): void {
     this.readableBytes = 0;
     this.writableBytes = 0;
+    this.inPackedTable = false;
     this.#pieces = 0;
     this.#readable = 0;
   }
@@ -124,6 +127,15 @@ export class DescriptorChain {
     if (length <= region.size - offset) this.#append(region, offset, length);
     else this.#appendAcross(memory, address, length);
     if (!writable) this.#readable = this.#pieces;
+  }
+
+  /** All that was said to be writable is to be read, in its turn, and never written. More may be added behind it. */
+  turnReadable(): void {
+    this.readableBytes += this.writableBytes;
+    this.writableBytes = 0;
+    this.#readable = this.#pieces;
+    this.#writePiece = this.#pieces;
+    this.#writeOffset = 0;
   }
 
   /** For queues: the chain is complete; `head` and `descriptors` are what `push` and the ring need. */

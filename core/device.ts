@@ -6,6 +6,7 @@ import type { FeatureSet } from "./features.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { OffloadPlugin } from "./plugin.ts";
+import type { DeviceRole } from "./threads.ts";
 import type { FrameTransport, Pollable } from "./transport.ts";
 import type { VerdictLog } from "./stage.ts";
 import type { Virtqueue } from "./virtqueue.ts";
@@ -40,6 +41,11 @@ export interface Session {
   interrupt(index: number): void;
   /** Tells the driver that the configuration space has changed. */
   configChanged(): void;
+  /**
+   * Takes back what other threads were lent, before a command takes effect; it is lent again after the round. Throws
+   * GuestError, if the guest has broken a rule there.
+   */
+  recall?(): void;
 }
 
 /** A virtio device, seen from its transport. */
@@ -71,6 +77,8 @@ export interface Device extends Pollable {
    * True of queues from the guest to the world. Left out: of none.
    */
   discardsWhenDisabled?(index: number): boolean;
+  /** Of a device in the role `control`: does another thread work queue `index`? Left out: no. */
+  lendsQueue?(index: number): boolean;
   /** The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the guest. */
   guestMoved?(mac: Uint8Array, nowNs: number): void;
   /** Can the device serve a guest that is told this MTU, in bytes? Left out: no. */
@@ -109,6 +117,8 @@ export interface DeviceContext {
   readonly network: FrameTransport | null;
   /** Where stages explain what happens to each frame, if anybody listens. */
   readonly verdicts: VerdictLog | null;
+  /** Which part of the work is done here; left out: the whole. */
+  readonly role?: DeviceRole;
   /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }

@@ -11,6 +11,8 @@ export const VIRTIO_F_EVENT_IDX = 29;
 export const VIRTIO_F_VERSION_1 = 32;
 /** The packed virtqueue layout (virtio 1.2, section 2.8). */
 export const VIRTIO_F_RING_PACKED = 34;
+/** The device uses buffers in the order in which they were made available (virtio 1.2, section 6). */
+export const VIRTIO_F_IN_ORDER = 35;
 
 const WORDS = 4;
 const BITS = WORDS * 32;

@@ -45,7 +45,7 @@ export class IndirectTable {
       if (index >= entries) throw ringErrors.indexOutOfRange(index, entries);
       if (count > entries) throw ringErrors.loop(entries);
       if (count > limit) throw ringErrors.chainTooLong(count, limit);
-      const word = this.#add(chain, index, 0, DESC_F_INDIRECT);
+      const word = this.#add(chain, index, true);
       if ((word & DESC_F_NEXT) === 0) return;
       index = word >>> 16;
     }
@@ -54,11 +54,16 @@ export class IndirectTable {
   /**
    * As a packed ring has them: every element of the table, in order. All flags but WRITE are reserved there and ignored
    * (virtio 1.2, section 2.8.8).
+   *
+   * A readable element may stand behind writable ones, which are then read as well. No driver should do so, but DPDK
+   * does: it fills its tables with WRITE beforehand, and forgets to take that off the element of the virtio-net header.
+   * To read what was said to be writable harms nobody; the other way round it would.
    */
   addInOrder(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
     const entries = this.#open(address, bytes);
     if (entries > limit) throw ringErrors.chainTooLong(entries, limit);
-    for (let i = 0; i < entries; i++) this.#add(chain, i, 16, 0);
+    chain.inPackedTable = true;
+    for (let i = 0; i < entries; i++) this.#add(chain, i, false);
   }
 
   #open(address: number, bytes: number): number {
@@ -73,11 +78,8 @@ export class IndirectTable {
     return bytes / DESC_BYTES;
   }
 
-  /**
-   * Adds element `index` and returns its last four bytes: flags and next in a split ring's table, id and flags in a
-   * packed one's. `shift` is where the flags start in them, `nesting` the flag that must not be among these.
-   */
-  #add(chain: DescriptorChain, index: number, shift: number, nesting: number): number {
+  /** Adds element `index` and returns its last four bytes: flags and next if `linked`, otherwise id and flags. */
+  #add(chain: DescriptorChain, index: number, linked: boolean): number {
     const region = this.#region!;
     const memory = this.#memory;
     const offset = this.#offset + index * DESC_BYTES;
@@ -95,9 +97,11 @@ export class IndirectTable {
       length = memory.readU32(address + 8);
       word = memory.readU32(address + 12) | 0;
     }
-    const flags = word >>> shift;
-    if ((flags & nesting) !== 0) throw ringErrors.nested();
-    chain.add(memory, high === 0 ? low : wideAddress(low, high), length, (flags & DESC_F_WRITE) !== 0);
+    const writable = ((linked ? word : word >>> 16) & DESC_F_WRITE) !== 0;
+    if (linked) {
+      if ((word & DESC_F_INDIRECT) !== 0) throw ringErrors.nested();
+    } else if (!writable && chain.writableBytes !== 0) chain.turnReadable();
+    chain.add(memory, high === 0 ? low : wideAddress(low, high), length, writable);
     return word;
   }
 }

@@ -67,18 +67,28 @@ export interface TransportContext {
   inner(config: unknown, key: string): FrameTransport;
 }
 
+/** What a transport of one queue is made from, in a thread of its own. */
+export type QueueContext = Pick<TransportContext, "path" | "pool" | "watch" | "publish">;
+
 /** A way to the network. */
 export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "network";
   /** Opens the transport. */
   create(context: TransportContext, options: O): FrameTransport;
+  /**
+   * In another thread: makes a transport with one queue of what `FrameTransport.giveQueue` has given. Left out: the queues
+   * of this network cannot be given to threads.
+   */
+  takeQueue?(context: QueueContext, given: unknown): FrameTransport;
 }
 
 /** A way to a guest. */
 export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "driver";
+  /** Can it lend rings to other threads (`DriverTransport.lendTo`)? Left out: no. */
+  readonly lendsRings?: boolean;
   /** Builds the transport; nothing is opened before `serve`. */
   create(context: TransportContext, options: O): DriverTransport;
 }
@@ -95,6 +105,8 @@ export interface DeviceFacts {
 export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "device";
+  /** Can its queue pairs be worked in threads of their own (`DeviceContext.role`)? Left out: no. */
+  readonly worksInThreads?: boolean;
   /** What the transports of a device with these options have to know. */
   facts?(options: O): DeviceFacts;
   /** Builds the device. */

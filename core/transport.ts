@@ -5,6 +5,7 @@
 import type { Device } from "./device.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import type { NetworkAbilities } from "./stage.ts";
+import type { RingBorrower } from "./threads.ts";
 
 /** Something the reactor turns: bounded work now, and a time at which to come back. */
 export interface Pollable {
@@ -51,6 +52,15 @@ export interface FrameTransport extends Disposable {
    * for what the guest does not accept.
    */
   guestAccepts?(accepts: GuestAccepts): void;
+  /**
+   * The driver uses the first `pairs` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no other queue.
+   */
+  usePairs?(pairs: number): void;
+  /**
+   * Gives a queue to another thread: it is not received from here any more. Returns plain JSON, of which
+   * `NetworkPlugin.takeQueue` makes a transport there. The queue stays open until this transport is disposed of.
+   */
+  giveQueue?(queue: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */
   deadlineNs?(): number;
   /** Has it delivered all that it will ever deliver, as a capture has at its end? */
@@ -66,6 +76,8 @@ export interface FrameTransport extends Disposable {
 export interface DriverTransport extends Disposable {
   /** Serves this device until `signal` aborts. Rejects with HostError if this host cannot. */
   serve(device: Device, signal: AbortSignal): Promise<void>;
+  /** Lends the rings that the device leaves to other threads (`Device.lendsQueue`). Called before `serve`, once. */
+  lendTo?(borrower: RingBorrower): void;
 }
 
 /** Does this object have work of its own? */

@@ -2,14 +2,27 @@
  * What a configuration would be, as one value: what `check --json` prints, and what the text is made from.
  * @module
  */
+import type { ConfigIssue } from "../../config/errors.ts";
 import { isPlainObject } from "../../config/plain.ts";
 import type { PluginKind } from "../../config/plugin_shape.ts";
 import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
 import type { Machine } from "../../config/machine.ts";
-import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
+import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
+import type { Device } from "../../core/device.ts";
 import type { Direction } from "../../core/stage.ts";
-import { featureName } from "../../wire/net_features.ts";
+import type { NetOptions } from "../../devices/net/options.ts";
+import {
+  featureName,
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_USO,
+} from "../../wire/net_features.ts";
 import { describeOptions } from "../plugins/describe.ts";
+import { tapEnds, tapIsUnfinished, vhostUserEnds } from "./ends.ts";
+import { describeFrontEnds, type FrontEndDescription } from "./front_ends.ts";
+import { notesOn } from "./notes.ts";
 import type { Permissions } from "./permissions.ts";
 
 /** A plugin and its options, complete. */
@@ -36,8 +49,14 @@ export interface DeviceDescription extends PartDescription {
   readonly stages: Readonly<Record<Direction, readonly PartDescription[]>>;
   /** The features it offers, by name. */
   readonly features: readonly string[];
+  /** Those that it offers as well if the kernel behind its TAP knows large UDP frames (Linux 6.2). */
+  readonly kernelFeatures: readonly string[];
   /** The largest size of each queue. */
   readonly queueSizes: readonly number[];
+  /** What front-ends would make of it; none without a vhost-user driver. */
+  readonly frontEnds: readonly FrontEndDescription[];
+  /** What works otherwise than one may think. */
+  readonly notes: readonly ConfigIssue[];
 }
 
 /** A whole configuration. */
@@ -71,6 +90,8 @@ export function describeConfig(
   const devices = config.devices.map((resolved, i): DeviceDescription => {
     const { device } = machine.devices[i];
     const network = resolved.network;
+    const end = vhostUserEnds(config).find((end) => end.device === resolved);
+    const frontEnds = end === undefined ? [] : describeFrontEnds(device, end.options.profile);
     const line = (direction: Direction) =>
       resolved.offloads
         .filter(({ plugin }) => plugin.direction === direction || plugin.direction === "both")
@@ -85,12 +106,31 @@ export function describeConfig(
       networkClosed: network !== null && closed.some((path) => path.startsWith(network.path)),
       stages: { toGuest: line("toGuest"), fromGuest: line("fromGuest") },
       features: [...device.features].map(featureName),
+      kernelFeatures: kernelFeatures(config, resolved, device),
       queueSizes: device.queueSizes,
+      frontEnds,
+      notes: notesOn(config, resolved, device, frontEnds),
     };
   });
   const { name, clock, frameMemoryBytes } = config;
   return { file, name, clock, frameMemoryBytes, devices };
 }
+
+/** What a TAP adds if its kernel knows large UDP frames. */
+function kernelFeatures(config: ResolvedConfig, resolved: ResolvedDevice, { features }: Device): string[] {
+  if (!tapEnds(config).some((end) => end.device === resolved && tapIsUnfinished(end.options))) return [];
+  const { withheldFeatures } = resolved.options as NetOptions;
+  return UDP_FEATURES.filter(([bit, needs]) =>
+    !features.has(bit) && features.has(needs) && !withheldFeatures.includes(bit)
+  ).map(([bit]) => featureName(bit));
+}
+
+/** Features for large UDP frames, and what they depend on. */
+const UDP_FEATURES: readonly (readonly [bit: number, needs: number])[] = [
+  [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_CSUM],
+  [VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_GUEST_CSUM],
+  [VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_CSUM],
+];
 
 /** The keys of an entry that are not its plugin's options. */
 const OWN_KEYS: Readonly<Record<PluginKind, readonly string[]>> = {

@@ -11,6 +11,8 @@ import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import loopback from "../../transports/loopback.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
+import { tap, type TapOptions } from "../../transports/tap/mod.ts";
+import { tapIsUnfinished, tapQueues } from "./ends.ts";
 
 /** A machine that must not be started, and networks that were left closed. */
 export interface DryBuild {
@@ -46,18 +48,25 @@ function dryNetwork(
     const path = `${part.path}.inner`;
     return dryNetwork(config.resolvePart("network", inner, path), config, closed);
   }
-  closed.push(part.path);
   const { plugin, path } = part;
-  const silent = defineNetwork({ name: plugin.name, options: plugin.options, create: silentNetwork });
+  let create: NetworkPlugin["create"] = () => silentNetwork(NO_ABILITIES, 1);
+  if (part.plugin === tap) {
+    const options = part.options as TapOptions;
+    const unfinished = tapIsUnfinished(options);
+    // Whether the kernel knows large UDP frames is not to be known without asking it.
+    const abilities = { partialChecksum: unfinished, largeTcp: unfinished, largeUdp: false };
+    create = (context) => silentNetwork(abilities, tapQueues(options, context.queuePairs));
+  } else closed.push(path);
+  const silent = defineNetwork({ name: plugin.name, options: plugin.options, create });
   return { plugin: silent, options: part.options, path };
 }
 
 /** A network on which nothing ever happens. */
-function silentNetwork(): FrameTransport {
+function silentNetwork(abilities: NetworkAbilities, queuePairs: number): FrameTransport {
   return {
     maxFrameBytes: 65_535,
-    abilities: NO_ABILITIES,
-    queuePairs: 1,
+    abilities,
+    queuePairs,
     receive: () => 0,
     send: () => 0,
     [Symbol.dispose]: () => {},

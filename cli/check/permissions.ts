@@ -20,6 +20,8 @@ export interface Permissions {
 
 /** Transports that reach the host through native calls. */
 const NATIVE = new Set(["tap", "vhost-user"]);
+/** The folder of this program; null if it runs from elsewhere than files. */
+const PROGRAM = import.meta.url.startsWith("file:") ? fileURLToPath(new URL("../..", import.meta.url)) : null;
 /** Hosts from which Deno imports without being told. */
 const TRUSTED_HOSTS = new Set([
   "jsr.io",
@@ -41,6 +43,10 @@ export function permissionsOf(path: string, written: unknown, config: ResolvedCo
   const needs = new Needs(config.baseUrl);
   needs.read.add(path);
   needs.gather(written);
+  // A thread reads the program's own modules anew, and the runtime asks for each.
+  if (PROGRAM !== null && config.devices.some(({ mode }) => mode === "threads")) {
+    needs.read.add(shortPath(PROGRAM));
+  }
   const flags = [listFlag("--allow-read", needs.read)];
   if (needs.write.size > 0) flags.push(listFlag("--allow-write", needs.write));
   if (needs.hosts.size > 0) flags.push(listFlag("--allow-import", needs.hosts));
@@ -107,6 +113,7 @@ class Needs {
 /** Relative to the current directory where the file lies below it. */
 function shortPath(path: string): string {
   const here = `${Deno.cwd()}/`;
+  if (path === here) return ".";
   return path.startsWith(here) ? path.slice(here.length) : path;
 }
 

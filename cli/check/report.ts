@@ -2,10 +2,13 @@
  * The description of a configuration, for people.
  * @module
  */
+import type { ConfigIssue } from "../../config/errors.ts";
+import type { Passage } from "../../transports/vhost_user/mod.ts";
 import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { count, labelled, plural, shellQuoted, wrap } from "../console/text.ts";
 import type { ConfigDescription, DeviceDescription, PartDescription } from "./description.ts";
+import type { FrontEndDescription } from "./front_ends.ts";
 
 const COLUMN = 14;
 
@@ -40,10 +43,45 @@ function deviceText(device: DeviceDescription, io: Io): string {
   text += stagesText("to guest", toGuest, line) + stagesText("from guest", fromGuest, line);
   text += line("queues", queuesText(device.queueSizes));
   const offers = device.features.join(", ");
-  const sure = device.networkClosed
+  const kernel = device.kernelFeatures.join(", ");
+  let sure = device.networkClosed
     ? "; and more, if the network takes unfinished frames (it was not opened)"
     : "";
-  return text + line("offers", offers + sure);
+  if (kernel !== "") sure += `; and ${kernel}, if the kernel is Linux 6.2 or newer`;
+  text += line("offers", offers + sure);
+  for (const note of device.notes) text += line("mind", sentence(note));
+  return text + frontEndsText(device.frontEnds, io);
+}
+
+/** What is left of the features with each front-end: those that fare alike in one row. */
+function frontEndsText(frontEnds: readonly FrontEndDescription[], io: Io): string {
+  if (frontEnds.length === 0) return "";
+  const { bold } = styleFor(io);
+  const rows = new Map<string, string[]>();
+  const [first] = frontEnds;
+  for (const name of PASSAGES.flatMap((passage) => first[passage])) {
+    const cells = frontEnds.map((end) => {
+      const cell = CELLS[PASSAGES.find((passage) => end[passage].includes(name))!];
+      return cell.padEnd(end.name.length);
+    }).join("  ");
+    rows.set(cells, [...rows.get(cells) ?? [], name]);
+  }
+  const head = frontEnds.map(({ name }) => name).join("  ");
+  let text = `\n  ${bold(head)}  ${bold("features that the driver gets")}\n`;
+  for (const [cells, names] of rows) {
+    text += labelled(`  ${cells}`, names.join(", "), head.length + 4, io.columns);
+  }
+  return text + wrap(LEGEND, io.columns - 2).map((each) => `  ${each}\n`).join("");
+}
+
+const PASSAGES: readonly Passage[] = ["agreed", "newer", "own", "lost"];
+const CELLS: Readonly<Record<Passage, string>> = { agreed: "yes", newer: "new", own: "own", lost: "-" };
+const LEGEND =
+  "yes: agreed on with this device; new: by new versions only; own: the front-end's own affair; " +
+  "-: not with this front-end";
+
+function sentence({ path, problem, remedy }: ConfigIssue): string {
+  return `${path}: ${problem}${remedy === undefined ? "" : `; ${remedy}`}`;
 }
 
 function stagesText(

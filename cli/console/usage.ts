@@ -123,7 +123,7 @@ export function parseCommand(usage: CommandUsage, args: readonly string[], io: I
     throw new UsageError(usage.name, message);
   };
   const valued = options.filter((option) => option.value !== undefined).map((option) => option.name);
-  const parsed = parseArgs([...args], {
+  const parsed = parseArgs(withHyphens(args, valued), {
     string: ["_", ...valued],
     boolean: options.filter((option) => option.value === undefined).map((option) => option.name),
     alias: { help: "h" },
@@ -147,6 +147,18 @@ export function parseCommand(usage: CommandUsage, args: readonly string[], io: I
     fail(`"${operands[usage.most]}" is one word too many; ${whole}`);
   }
   return new ParsedArgs(usage.name, parsed, operands);
+}
+
+/** The arguments with a value that is a hyphen alone written as `--name=-`: the parser takes it for an option otherwise. */
+function withHyphens(args: readonly string[], valued: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (const arg of args) {
+    const last = joined.at(-1);
+    if (arg === "-" && last !== undefined && valued.some((name) => last === `--${name}`)) {
+      joined[joined.length - 1] = `${last}=-`;
+    } else joined.push(arg);
+  }
+  return joined;
 }
 
 /** The help of a command. */

@@ -6,6 +6,7 @@ import type { ResolvedConfig } from "../../config/types.ts";
 import { type Io, OutputClosed } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { count, duration, numberTable, wrap } from "../console/text.ts";
+import type { Attachment } from "./attach.ts";
 import type { CounterSnapshot, CounterView, DeviceMoves, Moved } from "./counter_view.ts";
 
 /** How often the progress line is drawn, in ms. */
@@ -43,8 +44,8 @@ export class RunReporter {
     this.#onClosed = onClosed;
   }
 
-  /** The machine runs. */
-  started(config: ResolvedConfig): void {
+  /** The machine runs. @param attach what to type at the other end, for people as XML if `libvirt`; null for nothing */
+  started(config: ResolvedConfig, attach: Attachment | null, libvirt: boolean): void {
     const devices = config.devices.map(({ name, plugin, driver, network, offloads }) => ({
       name,
       use: plugin.name,
@@ -52,12 +53,21 @@ export class RunReporter {
       network: network?.plugin.name ?? null,
       offloads: offloads.map((offload) => offload.plugin.name),
     }));
-    if (this.#json) return this.#event("started", { name: config.name, clock: config.clock, devices });
+    if (this.#json) {
+      const other = attach === null ? {} : { attach: { qemu: attach.qemu, libvirt: attach.libvirt } };
+      return this.#event("started", { name: config.name, clock: config.clock, devices, ...other });
+    }
     const parts = devices.map(({ name, driver, network, offloads }) => {
       const ends = [`guest by ${driver}`, ...offloads, `network by ${network ?? "none"}`].join(" - ");
       return `${name} (${ends})`;
     });
     this.#print(wrap(`Running ${config.name}: ${parts.join(", ")}`, this.#io.columns).join("\n") + "\n");
+    if (attach === null) return;
+    const { bold, cyan } = styleFor(this.#io);
+    const [title, text] = libvirt
+      ? ["The domain of libvirt needs", attach.libvirt]
+      : ["QEMU attaches by this, with a disk for the guest added", attach.qemuText];
+    this.#print(`${bold(title)}\n${cyan(text.replace(/^/gm, "  "))}\n`);
   }
 
   /** Somebody wants to see all counters. */

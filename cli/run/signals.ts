@@ -5,22 +5,26 @@
 
 /** What to do at a signal. */
 export interface SignalActions {
-  /** SIGINT or SIGTERM. A second one ends the process at once. */
+  /** SIGINT or SIGTERM. A second one, half a second later, ends the process at once. */
   stop(signal: Deno.Signal): void;
   /** SIGUSR1. */
   show(): void;
 }
 
 const EXIT_INTERRUPTED = 130;
+/** A signal so soon after the first is the same one: `timeout` tells its child, and then the whole group. */
+const SAME_MS = 500;
 
 /** Listens until disposed of. */
 export function onSignals(actions: SignalActions): Disposable {
-  let stopping = false;
+  let firstMs: number | null = null;
   const stop = (signal: Deno.Signal) => () => {
-    // Whoever asks twice does not want to wait for what hangs.
-    if (stopping) Deno.exit(EXIT_INTERRUPTED);
-    stopping = true;
-    actions.stop(signal);
+    const nowMs = performance.now();
+    if (firstMs === null) {
+      firstMs = nowMs;
+      actions.stop(signal);
+      // Whoever asks twice does not want to wait for what hangs.
+    } else if (nowMs - firstMs > SAME_MS) Deno.exit(EXIT_INTERRUPTED);
   };
   const listeners: [Deno.Signal, () => void][] = [["SIGINT", stop("SIGINT")]];
   if (Deno.build.os !== "windows") {

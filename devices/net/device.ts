@@ -17,6 +17,10 @@
  * not emptied; when the frame pool has refused somebody a frame, whoever that was, held units are let go early. A link that
  * is down is no back-pressure: frames either way are dropped and counted.
  *
+ * With its queue pairs in threads (`core/threads.ts`) the device in the role `control` sees only the control queue
+ * (`ControlSession`), and those in the role `{ pair }` only their pair: everything from the network is theirs, and nothing
+ * is steered. What is steered by the driver's table (RSS) would need all pairs, so that it is not offered then.
+ *
  * @module
  */
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
@@ -27,11 +31,13 @@ import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import { Pipeline } from "../../core/pipeline.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
+import type { DeviceRole } from "../../core/threads.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, SPEED_UNKNOWN } from "./config_space.ts";
 import { ControlQueue } from "./control_queue.ts";
+import { ControlSession } from "./control_session.ts";
 import { type NetState, stateFromJson, stateToJson } from "./device_state.ts";
 import { checkAcceptable, guestOffloads, offeredFeatures } from "./features.ts";
 import { FromGuest, newFromGuestCounters } from "./from_guest.ts";
@@ -63,6 +69,7 @@ export class NetDevice implements Device {
   readonly queueSizes: readonly number[];
   wake: () => void = () => {};
   readonly #rules: RuleBook;
+  readonly #role: DeviceRole;
   readonly #pairs: number;
   readonly #mtu: number | undefined;
   readonly #network: FrameTransport;
@@ -90,12 +97,18 @@ export class NetDevice implements Device {
   /** Frames that were out of the pool after the last relief. */
   #outWhenRelieved = -1;
   #session: Session | null = null;
+  /** The session as far as queues are worked here. */
+  #own: Session | null = null;
+  /** Queue pairs that the network was told of; 0 for none. */
+  #networkPairs = 0;
   #negotiated: Negotiated | null = null;
   #nowNs = 0;
 
   /** Builds the stages. Throws PluginError if one of them cannot be made. */
   constructor(context: DeviceContext, options: NetOptions, network: FrameTransport) {
     this.name = context.name;
+    const role = context.role ?? "whole";
+    this.#role = role;
     this.#rules = options.rules;
     this.#pairs = options.queuePairs;
     this.#mtu = options.mtu;
@@ -106,7 +119,7 @@ export class NetDevice implements Device {
       network: network.abilities,
       fromStages: stageOffers(context.offloads),
       extra: options.extraFeatures,
-      withheld: options.withheldFeatures,
+      withheld: role === "whole" ? options.withheldFeatures : [...options.withheldFeatures, VIRTIO_NET_F_RSS],
       rules: options.rules,
     });
     const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
@@ -148,6 +161,7 @@ export class NetDevice implements Device {
       steering: this.#steering,
       line: this.#toGuestLine,
       toGuest: this.#toGuest,
+      pair: typeof role === "object" ? role.pair : null,
     });
     this.#kicks = new KickSwitch(this.#toGuest);
     this.#control = new ControlQueue({
@@ -186,23 +200,32 @@ export class NetDevice implements Device {
   activate(session: Session): void {
     const { features } = session;
     this.#session = session;
-    this.#counters.activations++;
+    // One driver is one activation, however many threads there are.
+    if (typeof this.#role !== "object") this.#counters.activations++;
     this.#space.negotiated(features);
     this.#filter.negotiated(features);
     const multiple = features.has(VIRTIO_NET_F_MQ) || features.has(VIRTIO_NET_F_RSS);
     this.#controlIndex = 2 * (multiple ? this.#pairs : 1);
     this.#control.negotiated(features);
+    const own = this.#role === "control" ? new ControlSession(session, this.#controlIndex) : session;
+    this.#own = own;
     const negotiated = { features, offloads: guestOffloads(features) };
     const takes = guestTakes(negotiated, this.#rules, this.#mtu);
-    this.#toGuest.activate(session, takes);
-    this.#network.guestAccepts?.(takes);
-    this.#fromGuest.activate(session, guestSends(features));
-    this.#kicks.begin(session, this.#controlIndex);
+    this.#toGuest.activate(own, takes);
+    this.#tellNetwork(takes);
+    this.#fromGuest.activate(own, guestSends(features));
+    this.#kicks.begin(own, this.#controlIndex);
     this.#negotiated = negotiated;
     this.#toGuestLine.negotiated(negotiated, this.#nowNs);
     this.#fromGuestLine.negotiated(negotiated, this.#nowNs);
     if (this.#restored !== null) this.#restore(this.#restored);
+    this.#useNetworkPairs();
     this.wake();
+  }
+
+  /** In the role `control`: all but the control queue. */
+  lendsQueue(index: number): boolean {
+    return this.#role === "control" && index < this.#controlIndex;
   }
 
   /**
@@ -211,8 +234,11 @@ export class NetDevice implements Device {
    */
   queuesChanged(): void {
     const session = this.#session;
-    if (session === null) return;
-    if (this.#commandedPairs === null) {
+    const own = this.#own;
+    if (session === null || own === null) return;
+    if (own instanceof ControlSession) own.update();
+    if (typeof this.#role === "object") this.#toGuest.usePairs(this.#role.pair + 1);
+    else if (this.#commandedPairs === null) {
       let pairs = 0;
       if (session.features.has(VIRTIO_NET_F_MQ) && (session.queues[this.#controlIndex] ?? null) === null) {
         while (pairs < this.#pairs && (session.queues[2 * pairs] ?? null) !== null) pairs++;
@@ -221,7 +247,8 @@ export class NetDevice implements Device {
       this.#toGuest.usePairs(Math.max(1, pairs));
     }
     this.#toGuest.queuesChanged();
-    this.#kicks.begin(session, this.#controlIndex);
+    this.#kicks.begin(own, this.#controlIndex);
+    this.#useNetworkPairs();
     this.wake();
   }
 
@@ -271,12 +298,13 @@ export class NetDevice implements Device {
    */
   reset(): void {
     this.#session = null;
+    this.#own = null;
     this.#negotiated = null;
     this.#commandedPairs = null;
     this.#commandedOffloads = null;
     this.#restored = null;
-    this.#counters.resets++;
-    this.#network.guestAccepts?.(NOTHING_ACCEPTED);
+    if (typeof this.#role !== "object") this.#counters.resets++;
+    this.#tellNetwork(NOTHING_ACCEPTED);
     try {
       this.#counters.discarded_at_reset += this.#toGuestLine.reset();
       this.#fromGuestLine.drain(this.#nowNs);
@@ -332,7 +360,7 @@ export class NetDevice implements Device {
   /** One round. True if anything moved. Throws GuestError and PluginError. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
-    const session = this.#session;
+    const session = this.#own;
     if (session === null) return false;
     let did = this.#pollControl(session);
     if (this.#fromGuestLine.flushDue(nowNs)) did = true;
@@ -348,11 +376,14 @@ export class NetDevice implements Device {
     if (queue === null) return false;
     let commands = 0;
     while (commands < BURST && queue.pop(this.#command)) {
+      if (commands === 0) session.recall?.();
       queue.push(this.#command.head, this.#control.handle(this.#command));
       commands++;
     }
-    if (commands > 0 && queue.publish()) session.interrupt(this.#controlIndex);
-    return commands > 0;
+    if (commands === 0) return false;
+    this.#useNetworkPairs();
+    if (queue.publish()) session.interrupt(this.#controlIndex);
+    return true;
   }
 
   #pollToGuest(session: Session, nowNs: number): boolean {
@@ -411,7 +442,19 @@ export class NetDevice implements Device {
     this.#toGuest.publish();
     const takes = guestTakes(negotiated, this.#rules, this.#mtu);
     this.#toGuest.accepts(takes);
-    this.#network.guestAccepts?.(takes);
+    this.#tellNetwork(takes);
+  }
+
+  /** Of several threads only the main one speaks for the guest. */
+  #tellNetwork(accepts: GuestAccepts): void {
+    if (typeof this.#role !== "object") this.#network.guestAccepts?.(accepts);
+  }
+
+  #useNetworkPairs(): void {
+    const pairs = Math.min(this.#steering.pairs, this.#network.queuePairs);
+    if (pairs === this.#networkPairs || typeof this.#role === "object") return;
+    this.#networkPairs = pairs;
+    this.#network.usePairs?.(pairs);
   }
 
   /** Takes over what the driver has programmed on another device. */
@@ -421,11 +464,14 @@ export class NetDevice implements Device {
     this.#space.setMac(filter.mac);
     if (pairs !== null) {
       this.#commandedPairs = pairs;
-      this.#steering.useAutomatic(pairs);
-      this.#toGuest.usePairs(pairs);
+      if (typeof this.#role !== "object") {
+        this.#steering.useAutomatic(pairs);
+        this.#toGuest.usePairs(pairs);
+      }
     }
     if (rss !== null) this.#steering.useRss(rss);
-    if (hash !== null) this.#steering.packetHash.configure(hash.types, hash.key);
+    else if (hash !== null) this.#steering.packetHash.configure(hash.types, hash.key);
+    else this.#steering.packetHash.reset();
     const { features } = this.#negotiated!;
     if (offloads !== null) this.#setOffloads(offloads.intersect(guestOffloads(features)));
   }

@@ -7,6 +7,7 @@ import { GuestError } from "../../core/errors.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
@@ -88,6 +89,8 @@ const ALWAYS = FeatureSet.of(
   VIRTIO_F_VERSION_1,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_EVENT_IDX,
+  // No buffer overtakes another: what is popped is pushed in the same order, or put back.
+  VIRTIO_F_IN_ORDER,
   VIRTIO_NET_F_MAC,
   VIRTIO_NET_F_STATUS,
   VIRTIO_NET_F_MRG_RXBUF,

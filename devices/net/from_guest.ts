@@ -194,6 +194,9 @@ export class FromGuest implements FrameSink {
   #takeOne(queue: Virtqueue, pair: number): boolean {
     const chain = this.#chain;
     if (!queue.pop(chain)) return false;
+    // DPDK 22.11 leaves WRITE on some elements of such tables, which are part of the frame all the same. Nothing in a
+    // transmit queue is to be written, so that there is no doubt what is meant.
+    if (chain.inPackedTable && chain.writableBytes !== 0) chain.turnReadable();
     const frame = this.#copy(chain, pair);
     if (frame === undefined) {
       queue.unpop(1);

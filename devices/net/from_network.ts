@@ -31,6 +31,8 @@ export interface FromNetworkParts {
   readonly line: Pipeline;
   /** The end of the line. */
   readonly toGuest: ToGuest;
+  /** The queue pair to which everything goes that comes; null if each frame is steered. */
+  readonly pair: number | null;
 }
 
 /** Receives frames for the guest. */
@@ -88,7 +90,7 @@ export class FromNetwork {
 
   /** Filters the batch and gives every frame its queue pair. */
   #admit(queue: number): void {
-    const { network, filter, steering } = this.#parts;
+    const { network, filter, steering, pair } = this.#parts;
     const batch = this.#batch;
     const ownQueues = network.queuePairs > 1;
     let kept = 0;
@@ -98,9 +100,9 @@ export class FromNetwork {
         frame.release();
         continue;
       }
-      frame.queue = ownQueues && queue < steering.pairs && !steering.usesRss
-        ? queue
-        : steering.select(frame.bytes, frame.start, frame.length);
+      if (pair !== null) frame.queue = pair;
+      else if (ownQueues && queue < steering.pairs && !steering.usesRss) frame.queue = queue;
+      else frame.queue = steering.select(frame.bytes, frame.start, frame.length);
       batch.set(kept++, frame);
     }
     batch.shorten(kept);

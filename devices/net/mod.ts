@@ -14,6 +14,7 @@ export const net: DevicePlugin<NetOptions> = defineDevice<NetOptions>({
   name: "net",
   summary: "Virtio network device (virtio 1.2, section 5.1).",
   options: netOptions,
+  worksInThreads: true,
   facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs }),
   create(context, options) {
     if (context.network === null) {

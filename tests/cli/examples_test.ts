@@ -1,15 +1,29 @@
 import { assert, assertEquals } from "@std/assert";
 import type { CounterSnapshot } from "../../cli/run/counter_view.ts";
+import { Namespace } from "../host/support/namespace.ts";
+import { hostTest, type Need, network } from "../host/support/require.ts";
 import { command, projectPath, ROOT } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 
+interface Example {
+  readonly endless?: true;
+  readonly needs?: readonly Need[];
+  done(counters: CounterSnapshot): boolean;
+}
+
 /** What an example must have done when it stops; `endless` ones are stopped by a signal. */
-const EXAMPLES: Record<string, { endless?: true; done(counters: CounterSnapshot): boolean }> = {
+const EXAMPLES: Record<string, Example> = {
   "loopback_echo.jsonc": {
     endless: true,
     done: (counters) =>
       counters["echo.driver"].echoed > 3 &&
       counters["sender.driver"].received === counters["echo.driver"].echoed,
+  },
+  // With its guest in another test; here it makes its interface and its socket.
+  "real_guest.jsonc": {
+    endless: true,
+    needs: network,
+    done: (counters) => counters["net0.driver"].connections === 0 && "read" in counters["net0.network"],
   },
   "replay_capture.jsonc": {
     done: (counters) =>
@@ -29,19 +43,19 @@ Deno.test("every configuration in examples is tried here", async () => {
   assertEquals(names.sort(), Object.keys(EXAMPLES).sort());
 });
 
-for (const [name, { endless, done }] of Object.entries(EXAMPLES)) {
-  Deno.test(`examples/${name} names the schema and runs with exactly the permissions that check tells`, async () => {
+for (const [name, { endless, needs = [], done }] of Object.entries(EXAMPLES)) {
+  const title = `examples/${name} names the schema and runs with exactly the permissions that check tells`;
+  hostTest(title, needs, async () => {
     const path = `examples/${name}`;
     const text = await Deno.readTextFile(projectPath(path));
     assert(text.includes('"$schema": "../config.schema.json"'));
     const checked = await command(["check", projectPath(path), "--json"]);
     assertEquals(checked.code, 0, checked.err);
     const flags = JSON.parse(checked.out).permissions.flags as string[];
-    const child = new CommandProcess(flags, [
-      path,
-      "--json",
-      ...endless === undefined ? [] : ["--stats-interval-s", "0.2"],
-    ]);
+    const args = [path, "--json", ...endless === undefined ? [] : ["--stats-interval-s", "0.2"]];
+    using home = needs.length === 0 ? null : new Namespace();
+    const start = () => new CommandProcess(flags, args);
+    const child = home === null ? start() : home.run(start);
     if (endless !== undefined) {
       await child.lineWith('"counters"');
       await child.lineWith('"counters"');

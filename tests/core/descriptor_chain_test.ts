@@ -109,6 +109,26 @@ Deno.test("DescriptorChain.add() refuses what no chain may hold", () => {
   );
 });
 
+Deno.test("DescriptorChain.turnReadable() has everything read and nothing written, before finish() and after", () => {
+  const guest = new TestGuest();
+  const chain = chainOf(guest, [0x10000, 3, false], [0x10100, 5, true]);
+  assertEquals(chain.write(Uint8Array.of(1, 2), 0, 2), 2);
+  chain.turnReadable();
+  assertEquals([chain.readableBytes, chain.writableBytes], [8, 0]);
+  assertEquals(chain.write(new Uint8Array(9), 0, 9), 0);
+  const read = new Uint8Array(9);
+  assertEquals(chain.read(read, 0, 9), 8);
+  assertEquals(Array.from(read), [0, 0, 0, 1, 2, 0, 0, 0, 0]);
+  chain.add(guest.memory, 0x10200, 7, false);
+  chain.add(guest.memory, 0x10300, 9, true);
+  chain.finish(0, 4);
+  assertEquals([chain.readableBytes, chain.writableBytes], [15, 9]);
+  assertEquals(chain.write(new Uint8Array(10).fill(1), 0, 10), 9);
+  assertEquals(guest.bytes(0x10100, 5), Uint8Array.of(1, 2, 0, 0, 0));
+  assertEquals(guest.bytes(0x10300, 9), new Uint8Array(9).fill(1));
+  assertEquals(chain.read(new Uint8Array(20), 0, 20), 15);
+});
+
 Deno.test("DescriptorChain.finish() refuses more than 2^32 bytes", () => {
   const size = 2 ** 31;
   // Never touched, so that the system never has to provide it.

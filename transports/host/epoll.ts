@@ -71,6 +71,12 @@ export class Epoll implements Disposable {
     return this.#events.getUint32(index * EVENT_BYTES + DATA_AT, true);
   }
 
+  /** Waits for an event in this thread, which does nothing else meanwhile. A signal ends it too. Throws as `ready`. */
+  block(): void {
+    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, -1);
+    if (count < 0 && errno() !== EINTR) throw lastCallError("wait for events");
+  }
+
   /**
    * Waits for an event in another thread. Resolves to something below 0 if the wait was broken off, the reason of which
    * is lost. Not to be called again before it has resolved.

@@ -5,6 +5,7 @@
 import { checked } from "./errno.ts";
 import { libc } from "./libc.ts";
 
+const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
 const F_SETFD = 2;
 const F_GETFL = 3;
@@ -36,6 +37,12 @@ export class FileDescriptor implements Disposable {
   /** Opens a file. Throws SystemCallError with these remedies. */
   static open(path: Uint8Array<ArrayBuffer>, flags: number, attempt: string, remedies = {}): FileDescriptor {
     return new FileDescriptor(checked(libc().open(path, flags | O_CLOEXEC, 0), attempt, remedies));
+  }
+
+  /** Opens what stands behind a descriptor of this process once more. Throws SystemCallError. @param what what it is called in messages */
+  static duplicate(number: number, what: string): FileDescriptor {
+    const attempt = `duplicate file descriptor ${number}, ${what}`;
+    return new FileDescriptor(checked(libc().fcntl(number, F_DUPFD_CLOEXEC, 0), attempt));
   }
 
   /** The number. Throws Error if it has been closed. */

@@ -18,6 +18,7 @@ import { HostError } from "../../core/errors.ts";
 import { lastCallError } from "./errno.ts";
 import { factsOfDescriptor } from "./file_facts.ts";
 import { libc } from "./libc.ts";
+import { NativeCopier } from "./native_copier.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -46,14 +47,26 @@ export class MemoryMapping implements Disposable {
   readonly buffer: ArrayBuffer;
   /** Is the file sealed, so that it cannot be cut while it is mapped? */
   readonly isSealed: boolean;
-  readonly #address: bigint;
+  /** Where the range starts in this process. */
+  readonly address: bigint;
+  /** Copies to and from the range. */
+  readonly copier: NativeCopier;
+  readonly #mappedAddress: bigint;
   readonly #mappedBytes: bigint;
   #mapped = true;
 
-  private constructor(buffer: ArrayBuffer, isSealed: boolean, address: bigint, mappedBytes: bigint) {
+  private constructor(
+    buffer: ArrayBuffer,
+    isSealed: boolean,
+    address: bigint,
+    mappedAddress: bigint,
+    mappedBytes: bigint,
+  ) {
     this.buffer = buffer;
     this.isSealed = isSealed;
-    this.#address = address;
+    this.address = address;
+    this.copier = new NativeCopier(address, buffer.byteLength);
+    this.#mappedAddress = mappedAddress;
     this.#mappedBytes = mappedBytes;
     MemoryMapping.#live++;
   }
@@ -111,7 +124,7 @@ export class MemoryMapping implements Disposable {
       });
     }
     const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes, offsetBytes - start);
-    return new MemoryMapping(buffer, isSealed, address, mapped);
+    return new MemoryMapping(buffer, isSealed, address + BigInt(offsetBytes - start), address, mapped);
   }
 
   /** Empties every view of the memory, and unmaps it. Does nothing the second time. */
@@ -119,8 +132,9 @@ export class MemoryMapping implements Disposable {
     if (!this.#mapped) return;
     this.#mapped = false;
     MemoryMapping.#live--;
+    this.copier[Symbol.dispose]();
     this.buffer.transfer();
-    libc().munmap(this.#address, this.#mappedBytes);
+    libc().munmap(this.#mappedAddress, this.#mappedBytes);
   }
 }
 

@@ -2,6 +2,7 @@
  * The host room: everything that is done by foreign functions. Linux on x86-64 and AArch64, with `--allow-ffi`.
  * @module
  */
+export * from "./blocking_waiter.ts";
 export * from "./epoll.ts";
 export * from "./epoll_waiter.ts";
 export * from "./errno.ts";
@@ -14,6 +15,7 @@ export * from "./io_vector.ts";
 export * from "./libc.ts";
 export * from "./memory_file.ts";
 export * from "./memory_mapping.ts";
+export * from "./memory_view.ts";
 export * from "./socket_address.ts";
 export * from "./timer_fd.ts";
 export * from "./unix_listener.ts";

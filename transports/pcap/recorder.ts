@@ -4,7 +4,7 @@
  */
 import { FrameBatch } from "../../core/frame_batch.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
-import { type FrameTransport, isPollable, type Pollable } from "../../core/transport.ts";
+import { type FrameTransport, type GuestAccepts, isPollable, type Pollable } from "../../core/transport.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 
@@ -18,7 +18,8 @@ export interface RecorderCounters extends Record<string, number> {
 
 /**
  * Records the frames of `inner`. It never holds a frame up: if the file cannot take one, that is counted. Frames are
- * written as they pass, so a frame that is still to be segmented or checksummed is written so.
+ * written as they pass, so a frame that is still to be segmented or checksummed is written so. Queues are not given to other
+ * threads: their frames would pass unseen.
  */
 export class PcapRecorder implements FrameTransport, Pollable {
   /** That of the inner transport. */
@@ -81,6 +82,16 @@ export class PcapRecorder implements FrameTransport, Pollable {
       } else this.#counters.writeDropped++;
     }
     return batch.length;
+  }
+
+  /** Tells the inner transport what the guest accepts, if it wants to know. */
+  guestAccepts(accepts: GuestAccepts): void {
+    this.#inner.guestAccepts?.(accepts);
+  }
+
+  /** Tells the inner transport how many queue pairs are in use, if it wants to know. */
+  usePairs(pairs: number): void {
+    this.#inner.usePairs?.(pairs);
   }
 
   /** Polls the inner transport, if it has work of its own. */

@@ -48,7 +48,11 @@ export function newTapCounters(): TapCounters {
 }
 
 /** Counts an error of a system call under its name. */
-export function countError(counters: TapCounters, call: "read" | "write" | "offload", error: number): void {
+export function countError(
+  counters: TapCounters,
+  call: "read" | "write" | "offload" | "queue",
+  error: number,
+): void {
   const name = `${call}_${errnoName(error)}`;
   counters[name] = (counters[name] ?? 0) + 1;
 }

@@ -3,15 +3,16 @@
  * @module
  */
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
+import { FileDescriptor } from "../host/file_descriptor.ts";
 import { newTapCounters } from "./counters.ts";
 import { openTap } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";
-import { TapTransport } from "./tap_transport.ts";
+import { type GivenQueue, TapTransport } from "./tap_transport.ts";
 
 export { newTapCounters, type TapCounters } from "./counters.ts";
 export { type OpenTap, openTap } from "./open_tap.ts";
 export type { TapOptions } from "./options.ts";
-export { type TapSettings, TapTransport } from "./tap_transport.ts";
+export { type GivenQueue, type TapSettings, TapTransport } from "./tap_transport.ts";
 
 /** The `tap` network plugin. */
 export const tap: NetworkPlugin<TapOptions> = defineNetwork({
@@ -24,6 +25,17 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
       counters: context.publish(newTapCounters()),
       offloads: options.offloads === "auto",
       watch: (number) => context.watch(number),
+    });
+  },
+  takeQueue({ pool, publish, watch }, given) {
+    const { descriptor, name, headerBytes, mtu, largeUdp, offloads } = given as GivenQueue;
+    // Of its own: whoever ends first closes nothing of the other's.
+    const queues = [FileDescriptor.duplicate(descriptor, `queue of ${name}`)];
+    return new TapTransport({ name, queues, headerBytes, mtu, largeUdp }, {
+      pool,
+      counters: publish(newTapCounters()),
+      offloads,
+      watch: (number) => watch(number),
     });
   },
 });

@@ -10,6 +10,10 @@
  * What the kernel may hand over unfinished follows the guest (`guestAccepts`): without a guest that takes large frames it
  * segments and checksums itself. Frames that it has queued before are as they are; the device judges each.
  *
+ * The kernel spreads flows over all queues that are attached. Those behind the pairs that the guest uses are detached, and
+ * with them goes what they had: nobody would receive it. A queue can be given to another thread, which makes a transport of
+ * its own of a duplicate of the descriptor; here it is then only written to, on behalf of the device itself.
+ *
  * If the interface is deleted, the transport is `finished`, and `close` rejects with the reason.
  *
  * Invariants: watches end before descriptors are closed; the pool gets back what the reader has set aside.
@@ -44,6 +48,22 @@ export interface TapSettings {
   watch(number: number): Disposable;
 }
 
+/** A queue that is given to another thread. Plain JSON. */
+export interface GivenQueue {
+  /** Its descriptor, which stays with who gives it. */
+  readonly descriptor: number;
+  /** The interface's name. */
+  readonly name: string;
+  /** Bytes of the virtio-net header: 12, 10, or 0 for none. */
+  readonly headerBytes: number;
+  /** The interface's MTU, in bytes. */
+  readonly mtu: number;
+  /** Does the kernel know large UDP frames, and may they be exchanged? */
+  readonly largeUdp: boolean;
+  /** May unfinished frames be exchanged? */
+  readonly offloads: boolean;
+}
+
 /** A TAP that carries frames. */
 export class TapTransport implements FrameTransport {
   /** As long as a frame can be. */
@@ -56,6 +76,10 @@ export class TapTransport implements FrameTransport {
   readonly interfaceName: string;
   readonly #queues: readonly FileDescriptor[];
   readonly #watches: Disposable[] = [];
+  readonly #headerBytes: number;
+  readonly #mtu: number;
+  /** How many queues are attached, from the first one on. */
+  #pairs: number;
   readonly #reader: TapReader;
   readonly #writer: TapWriter;
   readonly #counters: TapCounters;
@@ -70,6 +94,9 @@ export class TapTransport implements FrameTransport {
   constructor(tap: OpenTap, settings: TapSettings) {
     const { pool, counters } = settings;
     this.#queues = tap.queues;
+    this.#headerBytes = tap.headerBytes;
+    this.#mtu = tap.mtu;
+    this.#pairs = tap.queues.length;
     this.#counters = counters;
     this.#offloads = settings.offloads && tap.headerBytes > 0;
     this.#largeUdp = this.#offloads && tap.largeUdp;
@@ -97,7 +124,7 @@ export class TapTransport implements FrameTransport {
 
   /** Reads frames that have arrived. */
   receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
-    if (this.#gone || !this.#open) return 0;
+    if (this.#gone || !this.#open || queue >= this.#pairs) return 0;
     const count = this.#reader.read(this.#queues[queue].number, out, limit);
     if (this.#reader.end === "gone") this.#gone = true;
     // Whoever gets nothing does not come back by himself, and the kernel has told of these frames already.
@@ -139,6 +166,35 @@ export class TapTransport implements FrameTransport {
     }
   }
 
+  /** Attaches the first `pairs` queues and detaches the others. */
+  usePairs(pairs: number): void {
+    if (this.#gone || !this.#open || this.#queues.length === 1) return;
+    const request = new tun.InterfaceRequest();
+    const { bytes } = request;
+    for (let queue = pairs; queue < this.#pairs; queue++) {
+      request.flags = tun.IFF_DETACH_QUEUE;
+      this.#setQueue(queue, bytes);
+    }
+    for (let queue = this.#pairs; queue < pairs; queue++) {
+      request.flags = tun.IFF_ATTACH_QUEUE;
+      this.#setQueue(queue, bytes);
+    }
+    this.#pairs = pairs;
+  }
+
+  /** Leaves queue `queue` to another thread, which is told by this how to take it. */
+  giveQueue(queue: number): GivenQueue {
+    this.#watches[queue][Symbol.dispose]();
+    return {
+      descriptor: this.#queues[queue].number,
+      name: this.interfaceName,
+      headerBytes: this.#headerBytes,
+      mtu: this.#mtu,
+      largeUdp: this.#largeUdp,
+      offloads: this.#offloads,
+    };
+  }
+
   /** Rejects with HostError if the interface was deleted. */
   close(): Promise<void> {
     if (!this.#gone) return Promise.resolve();
@@ -156,6 +212,13 @@ export class TapTransport implements FrameTransport {
     for (const watch of this.#watches) watch[Symbol.dispose]();
     for (const queue of this.#queues) queue[Symbol.dispose]();
     this.#reader[Symbol.dispose]();
+  }
+
+  #setQueue(queue: number, request: Uint8Array<ArrayBuffer>): void {
+    // What cannot be detached only costs frames that nobody receives.
+    if (this.#c.ioctl(this.#queues[queue].number, tun.TUNSETQUEUE, request) !== 0) {
+      countError(this.#counters, "queue", errno());
+    }
   }
 }
 

@@ -17,6 +17,8 @@ export const TUNSETOFFLOAD = 0x4004_54d0n;
 export const TUNGETIFF = 0x8004_54d2n;
 /** Sets how many bytes may be on their way before a write has to wait. */
 export const TUNSETSNDBUF = 0x4004_54d4n;
+/** Detaches a queue from its interface for the time being, or attaches it again; takes an ifreq with one flag. */
+export const TUNSETQUEUE = 0x4004_54d9n;
 /** Asks for the size of the virtio-net header. */
 export const TUNGETVNETHDRSZ = 0x8004_54d7n;
 /** Sets the size of the virtio-net header. */
@@ -40,6 +42,10 @@ export const SIOCGIFHWADDR = 0x8927n;
 export const IFF_TAP = 0x0002;
 /** Several queues. */
 export const IFF_MULTI_QUEUE = 0x0100;
+/** To TUNSETQUEUE: frames may arrive on this queue. */
+export const IFF_ATTACH_QUEUE = 0x0200;
+/** To TUNSETQUEUE: no frames arrive on this queue. */
+export const IFF_DETACH_QUEUE = 0x0400;
 /** It outlives its queues. */
 export const IFF_PERSIST = 0x0800;
 /** No four bytes of packet information in front. */

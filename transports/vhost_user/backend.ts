@@ -18,8 +18,10 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import { HostError } from "../../core/errors.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
 import type { FeatureSet } from "../../core/features.ts";
+import type { RingBorrower } from "../../core/threads.ts";
 import type { Pollable } from "../../core/transport.ts";
 import { failure, faultOf, success } from "./answers.ts";
 import { BackChannel } from "./back_channel.ts";
@@ -55,6 +57,8 @@ export interface BackendParts {
   refused(fault: string, message: string): void;
   /** Listens to the dialogue; null for nobody. */
   readonly trace: ProtocolTrace | null;
+  /** Who works the queues that the device leaves to threads; left out if it leaves none. */
+  readonly borrower?: RingBorrower | null;
 }
 
 /** Serves one front-end's messages. */
@@ -72,16 +76,17 @@ export class Backend implements Pollable, Disposable {
 
   /** Serves a device that is reset. */
   constructor(device: Device, parts: BackendParts) {
-    const { host, profile, faults, trace } = parts;
+    const { host, profile, faults, trace, borrower = null } = parts;
     this.#device = device;
     this.#parts = parts;
     this.#table = new MemoryTable(host);
     this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
-    this.#link = new DeviceLink(device, this.#table, faults, {
+    const hooks = {
       configChanged: () => this.#channel.configChanged(),
-      interruptWithoutEvent: (ring) => this.#channel.interrupt(ring),
-      errorWithoutEvent: (ring) => this.#channel.error(ring),
-    });
+      interruptWithoutEvent: (ring: number) => this.#channel.interrupt(ring),
+      errorWithoutEvent: (ring: number) => this.#channel.error(ring),
+    };
+    this.#link = new DeviceLink(device, this.#table, faults, hooks, borrower);
     this.#ringMessages = new RingMessages(host, this.#link);
     this.#deviceMessages = new DeviceMessages(device, host);
     this.#logging = new DirtyLogging(host, this.#link);
@@ -103,9 +108,14 @@ export class Backend implements Pollable, Disposable {
     return this.#logging.unloggedPages;
   }
 
+  /** Chains that disabled rings were emptied of. */
+  get discardedChains(): number {
+    return this.#link.discardedChains;
+  }
+
   /**
-   * Carries out a message and returns the answer, if there is one. Fatal ProtocolError if the connection must be closed;
-   * errors of our own pass through.
+   * Carries out a message and returns the answer, if there is one. Fatal ProtocolError or HostError if the connection must
+   * be closed; errors of our own pass through.
    * @param payload exactly the bytes that the header announces
    * @param descriptors what came along; owned from now on
    */
@@ -115,6 +125,11 @@ export class Backend implements Pollable, Disposable {
     descriptors: readonly Descriptor[],
   ): Uint8Array<ArrayBuffer> | null {
     const bag = new DescriptorBag(descriptors);
+    this.#link.recall();
+    if (this.#isStuck) {
+      bag.close();
+      throw new HostError("Cannot serve the front-end any more: a thread has not given its rings back");
+    }
     let answer: Uint8Array<ArrayBuffer> | null;
     try {
       const message = codec.decodeMessage(header, payload, bag.count);
@@ -150,11 +165,18 @@ export class Backend implements Pollable, Disposable {
 
   /** The front-end is gone: the device is reset, everything is unmapped and closed. */
   [Symbol.dispose](): void {
-    this.#logging[Symbol.dispose]();
+    this.#link.recall();
+    const isStuck = this.#isStuck;
+    if (!isStuck) this.#logging[Symbol.dispose]();
     this.#link[Symbol.dispose]();
     this.#deviceMessages[Symbol.dispose]();
     this.#channel[Symbol.dispose]();
-    this.#table[Symbol.dispose]();
+    if (!isStuck) this.#table[Symbol.dispose]();
+  }
+
+  /** A thread may still write to what it was lent: nothing of it may be unmapped before the process ends. */
+  get #isStuck(): boolean {
+    return this.#parts.borrower?.isStuck === true;
   }
 
   /** The answer that carries a value; null for messages that have none by themselves. */

@@ -21,6 +21,9 @@
  * again when it likes. Errors of our own pass through.
  *
  * `poll` and the messages come in turn, never one within the other.
+ *
+ * Where other threads work the data queues (`lending.ts`), `poll` lends them at its end; `recall` must come before every
+ * message, and the device asks for it before a command.
  * @module
  */
 import type { Device } from "../../core/device.ts";
@@ -28,7 +31,9 @@ import type { FaultLog } from "../../core/fault_log.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { DirtyLog } from "../../core/memory.ts";
 import { FRESH_RING } from "../../core/packed_ring.ts";
+import type { LogLoan, RingBorrower } from "../../core/threads.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
+import { Lending } from "./lending.ts";
 import { LentSession } from "./lent_session.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { type RingHooks, RingSet } from "./ring_set.ts";
@@ -50,23 +55,41 @@ export class DeviceLink implements Disposable {
   readonly #faults: FaultLog;
   readonly #hooks: LinkHooks;
   readonly #rings: RingSet;
+  readonly #lending: Lending | null;
+  #logLoan: LogLoan | null = null;
   #features: FeatureSet | null = null;
   #session: LentSession | null = null;
   #needsReset = false;
   #nowNs = 0;
 
-  /** Begins with a device that is reset. @param table whose memory is used; its owner changes it and calls `memoryChanged` */
-  constructor(device: Device, table: MemoryTable, faults: FaultLog, hooks: LinkHooks) {
+  /**
+   * Begins with a device that is reset.
+   * @param table whose memory is used; its owner changes it and calls `memoryChanged`
+   * @param borrower who works the queues that the device leaves to threads; null if it leaves none
+   */
+  constructor(
+    device: Device,
+    table: MemoryTable,
+    faults: FaultLog,
+    hooks: LinkHooks,
+    borrower: RingBorrower | null = null,
+  ) {
     this.#device = device;
     this.#table = table;
     this.#faults = faults;
     this.#hooks = hooks;
     this.#rings = new RingSet(device, table, faults, hooks);
+    this.#lending = borrower && new Lending(borrower, device, table, this.#rings);
   }
 
   /** The rings, by index. Whoever changes one calls `settle`, `redescribed` or one of the methods that take a ring. */
   get rings(): readonly Vring[] {
     return this.#rings.all;
+  }
+
+  /** Chains that disabled rings were emptied of. */
+  get discardedChains(): number {
+    return this.#rings.discardedChains;
   }
 
   /** What was agreed on; null before. */
@@ -127,9 +150,15 @@ export class DeviceLink implements Disposable {
     this.settle(true);
   }
 
-  /** Writes are told to `log` from now on; null for nobody. */
-  logTo(log: DirtyLog | null): void {
+  /** Writes are told to `log` from now on, by other threads to the same one, which is `loan`; null for nobody. */
+  logTo(log: DirtyLog | null, loan: LogLoan | null): void {
+    this.#logLoan = loan;
     this.#rings.logTo(log);
+  }
+
+  /** Takes back what other threads have, before anything changes. What they have found broken is dealt with. */
+  recall(): void {
+    this.#guard(() => this.#takeBack());
   }
 
   /** Stops a ring and returns where it stands: the next available index, or both packed positions. */
@@ -162,6 +191,7 @@ export class DeviceLink implements Disposable {
     this.#nowNs = nowNs;
     let did = false;
     try {
+      this.#hearThreads();
       did = this.#rings.discard();
       if (this.#session !== null && this.#device.poll(nowNs)) did = true;
     } catch (error) {
@@ -169,9 +199,13 @@ export class DeviceLink implements Disposable {
       did = true;
     }
     this.#rings.sendInterrupts();
-    if (did || this.#features === null || !this.#rings.startKicked(this.#features)) return did;
-    this.#lend();
-    return true;
+    if (!did && this.#features !== null && this.#rings.startKicked(this.#features)) {
+      this.recall();
+      this.#lend();
+      did = true;
+    }
+    if (this.#lending !== null && !this.#lending.isLent) this.#lendToThreads(this.#lending);
+    return did;
   }
 
   /** When to poll although nothing kicks, in ns. */
@@ -182,6 +216,7 @@ export class DeviceLink implements Disposable {
 
   /** The front-end is gone. */
   [Symbol.dispose](): void {
+    this.recall();
     this.reset();
     this.#rings[Symbol.dispose]();
   }
@@ -212,6 +247,7 @@ export class DeviceLink implements Disposable {
       this.rings.length,
       (index) => this.#rings.interrupt(index),
       () => this.#hooks.configChanged(),
+      () => this.#takeBack(),
     );
     this.#session = session;
     this.#guard(() => this.#device.activate(session));
@@ -227,6 +263,26 @@ export class DeviceLink implements Disposable {
     this.#session.queues.fill(null);
     this.#session = null;
     this.#device.reset();
+    this.#lending?.reset();
+  }
+
+  /** Throws GuestError for what the guest has broken meanwhile. */
+  #takeBack(): void {
+    const fault = this.#lending?.recall(this.#features) ?? null;
+    if (fault !== null) throw fault;
+  }
+
+  #hearThreads(): void {
+    const news = this.#lending?.takeNews() ?? null;
+    if (news === null) return;
+    for (const index of news.interrupts) this.#rings.interrupt(index);
+    if (news.hasFault) this.#takeBack();
+  }
+
+  #lendToThreads(lending: Lending): void {
+    // What was taken back was made anew: the device must see these queues before somebody else gets them.
+    this.#lend();
+    if (this.#session !== null && this.#features !== null) lending.lend(this.#features, this.#logLoan);
   }
 
   #guard(action: () => void): void {
@@ -239,6 +295,8 @@ export class DeviceLink implements Disposable {
 
   #fail(error: unknown): void {
     this.#faults.note(error);
+    const second = this.#lending?.recall(this.#features) ?? null;
+    if (second !== null) this.#faults.note(second);
     this.#rings.break();
     this.#rings.changed();
     this.#release();

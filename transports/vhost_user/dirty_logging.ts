@@ -55,6 +55,7 @@ export class DirtyLogging implements Disposable {
   setEvent(bag: DescriptorBag): void {
     this.#event?.[Symbol.dispose]();
     this.#event = bag.count === 0 ? null : this.#host.event(bag.take(), false);
+    this.#apply();
   }
 
   /** Tells of what was logged since the last time. */
@@ -64,7 +65,7 @@ export class DirtyLogging implements Disposable {
 
   /** Forgets log and event. */
   [Symbol.dispose](): void {
-    this.#link.logTo(null);
+    this.#link.logTo(null, null);
     this.#log?.[Symbol.dispose]();
     this.#event?.[Symbol.dispose]();
     this.#log = null;
@@ -72,6 +73,8 @@ export class DirtyLogging implements Disposable {
   }
 
   #apply(): void {
-    this.#link.logTo(this.#on ? this.#log : null);
+    const log = this.#on ? this.#log : null;
+    const event = this.#event?.number ?? null;
+    this.#link.logTo(log, log && { address: String(log.address), sizeBytes: log.sizeBytes, event });
   }
 }

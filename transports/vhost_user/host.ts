@@ -3,6 +3,7 @@
  * protocol can be driven in memory; `system_host.ts` is the real one.
  * @module
  */
+import type { RegionCopier } from "../../core/memory_region.ts";
 
 /** A file descriptor, to be passed on and never to be looked into. Whoever takes one disposes of it, which closes it. */
 export type Descriptor = Disposable;
@@ -13,6 +14,10 @@ export interface Mapping extends Disposable {
   readonly buffer: ArrayBuffer;
   /** Where in `buffer` the wanted bytes start. */
   readonly bufferOffset: number;
+  /** Where the wanted bytes start in this process: other threads make views of their own. */
+  readonly address: bigint;
+  /** Copies to and from the wanted bytes; left out: as the language does. */
+  readonly copier?: RegionCopier;
 }
 
 /** An event shared with the front-end: kick, call, error, or log. */
@@ -21,6 +26,12 @@ export interface EventHandle extends Disposable {
   signal(): void;
   /** Has the other side told something since this was last asked? */
   take(): boolean;
+  /** The descriptor, which stays this object's. */
+  readonly number: number;
+  /** Lets another thread wait for it: nobody is woken here any more. Returns the descriptor, which stays this object's. */
+  lend(): number;
+  /** Waits for it here again; what has been told meanwhile wakes the reactor. */
+  takeBack(): void;
 }
 
 /** The socket for requests of the back-end. */

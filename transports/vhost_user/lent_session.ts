@@ -19,25 +19,33 @@ export class LentSession implements Session {
   readonly queues: (Virtqueue | null)[];
   readonly #interrupt: (index: number) => void;
   readonly #configChanged: () => void;
+  readonly #recall: () => void;
 
-  /** Begins without queues. @param interrupt told which ring has news; @param configChanged told of configuration space */
+  /** Begins without queues. @param interrupt told which ring has news; @param configChanged told of configuration space; @param recall takes queues back from other threads */
   constructor(
     features: FeatureSet,
     memory: GuestMemory,
     queues: number,
     interrupt: (index: number) => void,
     configChanged: () => void,
+    recall: () => void = () => {},
   ) {
     this.features = features;
     this.memory = memory;
     this.queues = new Array<Virtqueue | null>(queues).fill(null);
     this.#interrupt = interrupt;
     this.#configChanged = configChanged;
+    this.#recall = recall;
   }
 
   /** For the device: ring `index` has used buffers. */
   interrupt(index: number): void {
     this.#interrupt(index);
+  }
+
+  /** For the device: takes back what other threads have. */
+  recall(): void {
+    this.#recall();
   }
 
   /** For the device: configuration space has changed. */

@@ -4,6 +4,9 @@
  * Theory of operation. Rings are given by *user* address, that is, by where they lie in the front-end's process; buffers
  * by *guest* address. A table holds both for each region. `replace` (SET_MEM_TABLE), `add` and `remove` are all or
  * nothing: if one region cannot be mapped, the table stays as it was, and what had been mapped is unmapped again.
+ * Some front-ends (QEMU up to 7.2) add and remove each region once for every queue pair: a region counts how often it was
+ * added, and goes when it has been removed as often.
+ *
  * After each change `memory` is a new object, and views of the old one may be detached: whoever holds a queue makes it
  * anew.
  * @module
@@ -14,9 +17,14 @@ import type { DescriptorBag, Host, Mapping } from "./host.ts";
 import { MAX_MEMORY_SLOTS, type RegionDescription } from "./messages.ts";
 import { ProtocolError } from "./protocol_error.ts";
 
-interface Slot {
+/** A region and where it is mapped. */
+export interface Slot {
+  /** What the front-end says of it. */
   readonly description: RegionDescription;
+  /** Its memory. */
   readonly mapping: Mapping;
+  /** How often it was added, less how often it was removed. */
+  times: number;
 }
 
 /** All memory that one front-end has shared. */
@@ -33,6 +41,11 @@ export class MemoryTable implements Disposable {
   /** The guest's memory as of the last change. */
   get memory(): GuestMemory {
     return this.#memory;
+  }
+
+  /** The regions. */
+  get regions(): readonly Slot[] {
+    return this.#slots;
   }
 
   /** How many regions there are. */
@@ -64,6 +77,12 @@ export class MemoryTable implements Disposable {
 
   /** Adds a region, whose memory is the next of `bag`. Errors as of `replace`, and ProtocolError if the table is full. */
   add(description: RegionDescription, bag: DescriptorBag): void {
+    const known = this.#find(description);
+    if (known !== undefined && known.description.mapOffset === description.mapOffset) {
+      bag.take()[Symbol.dispose]();
+      known.times++;
+      return;
+    }
     if (this.#slots.length >= MAX_MEMORY_SLOTS) {
       throw new ProtocolError(
         "memory-table-invalid",
@@ -80,18 +99,16 @@ export class MemoryTable implements Disposable {
   }
 
   /** Removes the region of this guest address, user address and size; the rest of the description does not count. */
-  remove({ guestAddress, userAddress, size }: RegionDescription): void {
-    const left = this.#slots.filter(({ description }) =>
-      description.guestAddress !== guestAddress || description.userAddress !== userAddress ||
-      description.size !== size
-    );
-    if (left.length === this.#slots.length) {
+  remove(description: RegionDescription): void {
+    const slot = this.#find(description);
+    if (slot === undefined) {
+      const { guestAddress, size } = description;
       throw new ProtocolError(
         "memory-table-invalid",
         `There is no region of ${size} bytes at guest address 0x${guestAddress.toString(16)} to remove`,
       );
     }
-    this.#use(left);
+    if (--slot.times === 0) this.#use(this.#slots.filter((other) => other !== slot));
   }
 
   /** The guest address of a user address. GuestError `address-out-of-range` if it lies in no region. */
@@ -113,6 +130,13 @@ export class MemoryTable implements Disposable {
     this.#use([]);
   }
 
+  #find({ guestAddress, userAddress, size }: RegionDescription): Slot | undefined {
+    return this.#slots.find(({ description }) =>
+      description.guestAddress === guestAddress && description.userAddress === userAddress &&
+      description.size === size
+    );
+  }
+
   #map(description: RegionDescription, bag: DescriptorBag): Slot {
     const descriptor = bag.take();
     const remedy = objection(description);
@@ -126,7 +150,8 @@ export class MemoryTable implements Disposable {
         }, offset ${mapOffset}, ${remedy}`,
       );
     }
-    return { description, mapping: this.#host.map(descriptor, description.size, description.mapOffset) };
+    const mapping = this.#host.map(descriptor, description.size, description.mapOffset);
+    return { description, mapping, times: 1 };
   }
 
   /** Takes these slots over, and disposes of those that are not among them. */
@@ -136,6 +161,7 @@ export class MemoryTable implements Disposable {
       size: description.size,
       buffer: mapping.buffer,
       bufferOffset: mapping.bufferOffset,
+      ...(mapping.copier === undefined ? {} : { copier: mapping.copier }),
     })));
     const gone = this.#slots.filter((slot) => !slots.includes(slot));
     this.#slots = slots;

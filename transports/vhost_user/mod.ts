@@ -9,15 +9,19 @@ import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
 export {
   capabilities,
+  type EntropyFacts,
   type FrontEndFacts,
+  type GuestFacts,
   libvirtXml,
-  qemuArguments,
-  qemuCommandLine,
+  type NetFacts,
+  qemuOptions,
 } from "./front_end_help.ts";
+export { FRONT_ENDS, type FrontEnd, frontEndsOf, type Passage, passagesTo } from "./front_ends.ts";
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 export { type Offer, offerFor, type ProfileName, PROFILES } from "./profiles.ts";
 export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
 export type { VhostUserOptions } from "./options.ts";
+export { isListening } from "./passed_socket.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
 
 /** The plugin of the transport. */
@@ -25,6 +29,7 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
   name: "vhost-user",
   summary: "The guest of a hypervisor, by the vhost-user protocol over a Unix socket (Linux).",
   options: vhostUserOptions,
+  lendsRings: true,
   create: (context: TransportContext, options: VhostUserOptions): VhostUserTransport =>
     new VhostUserTransport(context, options),
 });

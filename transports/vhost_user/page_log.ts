@@ -11,6 +11,8 @@ export class PageLog implements DirtyLog, Disposable {
   readonly #mapping: Mapping;
   readonly #bits: Uint8Array<ArrayBuffer>;
   readonly #pages: number;
+  /** Bytes of the log. */
+  readonly sizeBytes: number;
   #modified = false;
   /** Pages written that lie behind the end of the log, as often as they were written: the front-end will miss them. */
   unloggedPages = 0;
@@ -19,7 +21,13 @@ export class PageLog implements DirtyLog, Disposable {
   constructor(mapping: Mapping, sizeBytes: number) {
     this.#mapping = mapping;
     this.#bits = new Uint8Array(mapping.buffer, mapping.bufferOffset, sizeBytes);
+    this.sizeBytes = sizeBytes;
     this.#pages = sizeBytes * 8;
+  }
+
+  /** Where it starts in this process. */
+  get address(): bigint {
+    return this.#mapping.address;
   }
 
   /** Marks every page of a range. A store before this cannot be seen after the mark: an atomic is a barrier. */

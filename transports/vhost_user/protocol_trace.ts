@@ -3,8 +3,8 @@
  * @module
  */
 import { featureName } from "../../wire/net_features.ts";
-import type { FeatureSet } from "../../core/features.ts";
-import { type Message, type Payload, protocolFeatureName, Request } from "./messages.ts";
+import { FeatureSet } from "../../core/features.ts";
+import { HEADER_BYTES, type Message, type Payload, protocolFeatureName, Request } from "./messages.ts";
 
 /** One thing that was said or that happened. */
 export type TraceEvent =
@@ -29,9 +29,16 @@ export function textTrace(write: (line: string) => void): ProtocolTrace {
   return { note: (event) => write(textOf(event)) };
 }
 
-/** Writes a dialogue as one JSON object a line. @param write takes a line, without its end */
-export function jsonTrace(write: (line: string) => void): ProtocolTrace {
-  return { note: (event) => write(JSON.stringify(jsonOf(event))) };
+/**
+ * Writes a dialogue as one JSON object a line.
+ * @param write takes a line, without its end
+ * @param facts what stands in every line besides, such as the time
+ */
+export function jsonTrace(
+  write: (line: string) => void,
+  facts: () => Readonly<Record<string, unknown>> = () => ({}),
+): ProtocolTrace {
+  return { note: (event) => write(JSON.stringify({ ...facts(), ...jsonOf(event) })) };
 }
 
 /** The event as a readable line; `>` is to the back-end, `<` from it. */
@@ -39,7 +46,7 @@ export function textOf(event: TraceEvent): string {
   switch (event.event) {
     case "request": {
       const { name, needReply, payload, descriptors, id } = event.message;
-      const facts = Object.entries(payloadFacts(id, payload)).map(([key, value]) => `${key}=${shown(value)}`);
+      const facts = factsText(payloadFacts(id, payload));
       if (descriptors > 0) facts.push(`fds=${descriptors}`);
       if (needReply) facts.push("need_reply");
       return [`> ${name}`, ...facts].join(" ");
@@ -47,7 +54,7 @@ export function textOf(event: TraceEvent): string {
     case "refused":
       return `! ${event.name} refused: ${event.reason}`;
     case "reply":
-      return `< ${event.name} ${hexOf(event.bytes.subarray(12))}`;
+      return [`< ${event.name}`, ...factsText(replyFacts(event.id, event.bytes))].join(" ");
     case "back-end request":
       return event.ring === null ? `< ${event.name}` : `< ${event.name} index=${event.ring}`;
     default:
@@ -63,7 +70,7 @@ export function jsonOf(event: TraceEvent): Record<string, unknown> {
       return { event: "request", id, name, needReply, fds: descriptors, ...payloadFacts(id, payload) };
     }
     case "reply":
-      return { event: "reply", id: event.id, name: event.name, payload: hexOf(event.bytes.subarray(12)) };
+      return { event: "reply", id: event.id, name: event.name, ...replyFacts(event.id, event.bytes) };
     default:
       return { ...event };
   }
@@ -76,10 +83,31 @@ function payloadFacts(id: number, payload: Payload): Record<string, unknown> {
   return kind === "none" ? {} : facts;
 }
 
+/** What an answer says, header left out; what has no form of its own is shown byte by byte. */
+function replyFacts(id: number, bytes: Uint8Array): Record<string, unknown> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + HEADER_BYTES, bytes.length - HEADER_BYTES);
+  if (view.byteLength !== 8) return { payload: hexOf(bytes.subarray(HEADER_BYTES)) };
+  const words = [view.getUint32(0, true), view.getUint32(4, true)];
+  if (id === Request.GET_VRING_BASE) return { index: words[0], num: words[1] };
+  const bits = FeatureSet.fromWords(...words);
+  return { value: bits.toString(), ...bitNames(id, bits) };
+}
+
 function bitNames(id: number, bits: FeatureSet): Record<string, unknown> {
-  if (id === Request.SET_FEATURES) return { names: Array.from(bits, nameOfFeature) };
-  if (id === Request.SET_PROTOCOL_FEATURES) return { names: Array.from(bits, protocolFeatureName) };
-  return {};
+  switch (id) {
+    case Request.GET_FEATURES:
+    case Request.SET_FEATURES:
+      return { names: Array.from(bits, nameOfFeature) };
+    case Request.GET_PROTOCOL_FEATURES:
+    case Request.SET_PROTOCOL_FEATURES:
+      return { names: Array.from(bits, protocolFeatureName) };
+    default:
+      return {};
+  }
+}
+
+function factsText(facts: Readonly<Record<string, unknown>>): string[] {
+  return Object.entries(facts).map(([key, value]) => `${key}=${shown(value)}`);
 }
 
 function nameOfFeature(bit: number): string {

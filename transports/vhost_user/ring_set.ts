@@ -29,6 +29,8 @@ export interface RingHooks {
 export class RingSet implements Disposable {
   /** The rings, by index. */
   readonly all: readonly Vring[];
+  /** Chains that disabled rings were emptied of. */
+  discardedChains = 0;
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #faults: FaultLog;
@@ -38,7 +40,8 @@ export class RingSet implements Disposable {
   #interruptsDue = false;
   /** Rings that run, are disabled, and must be emptied. */
   #discarding: readonly Vring[] = [];
-  #isPolled = false;
+  /** Rings that run and whose driver does not kick. */
+  #polled: readonly Vring[] = [];
 
   /** As many rings as the device has queues, all stopped. */
   constructor(device: Device, table: MemoryTable, faults: FaultLog, hooks: RingHooks) {
@@ -54,9 +57,10 @@ export class RingSet implements Disposable {
     return this.all.every((ring) => ring.queue === null);
   }
 
-  /** Does a ring run whose driver does not kick? */
+  /** Does a ring run here whose driver does not kick? */
   get isPolled(): boolean {
-    return this.#isPolled;
+    for (let i = 0; i < this.#polled.length; i++) if (!this.#polled[i].lent) return true;
+    return false;
   }
 
   /**
@@ -102,9 +106,7 @@ export class RingSet implements Disposable {
     this.#discarding = this.all.filter((ring) =>
       ring.queue !== null && !ring.enabled && this.#device.discardsWhenDisabled?.(ring.index) === true
     );
-    this.#isPolled = this.all.some((ring) =>
-      ring.queue !== null && ring.kick === null && !ring.kickedByMessage
-    );
+    this.#polled = this.all.filter((ring) => ring.queue !== null && ring.isPolled);
   }
 
   /** Writes to memory and rings are told to `log` from now on; null for nobody. */
@@ -177,6 +179,7 @@ export class RingSet implements Disposable {
       queue.push(this.#chain.head, 0);
       chains++;
     }
+    this.discardedChains += chains;
     if (queue.publish()) this.interrupt(ring.index);
     if (chains > 0) {
       ring.kicksOn = false;

@@ -30,6 +30,8 @@ export class SystemHost implements Host {
     return {
       buffer: mapping.buffer,
       bufferOffset: 0,
+      address: mapping.address,
+      copier: mapping.copier,
       [Symbol.dispose]: () => mapping[Symbol.dispose](),
     };
   }
@@ -38,9 +40,19 @@ export class SystemHost implements Host {
   event(descriptor: Descriptor, watched: boolean): EventHandle {
     using stack = new DisposableStack();
     const event = stack.use(new EventFd(stack.use(owned(descriptor))));
-    const watch = watched ? this.#watch(event.fd.number) : null;
+    const { number } = event.fd;
+    let watch = watched ? this.#watch(number) : null;
     stack.move();
     return {
+      number,
+      lend: () => {
+        watch?.[Symbol.dispose]();
+        watch = null;
+        return number;
+      },
+      takeBack: () => {
+        if (watched) watch ??= this.#watch(number);
+      },
       signal: () => void event.signal(),
       take: () => event.drain(),
       [Symbol.dispose]: () => {

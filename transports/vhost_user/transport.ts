@@ -17,6 +17,7 @@ import type { Device } from "../../core/device.ts";
 import type { GuestError } from "../../core/errors.ts";
 import { FaultLog } from "../../core/fault_log.ts";
 import type { TransportContext } from "../../core/plugin.ts";
+import type { RingBorrower } from "../../core/threads.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
 import type { FileDescriptor } from "../host/file_descriptor.ts";
 import type { UnixStream } from "../host/unix_stream.ts";
@@ -39,6 +40,8 @@ export interface VhostUserCounters extends Record<string, number> {
   refused: number;
   /** Pages written during a migration behind the end of the log. */
   unlogged_pages: number;
+  /** Chains thrown away, unsent, because the front-end had not enabled their transmit ring. */
+  discarded_while_disabled: number;
 }
 
 /** Counts faults of guests where everybody can see them. */
@@ -66,6 +69,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   readonly #context: Pick<TransportContext, "resolvePath" | "watch" | "wake">;
   readonly #options: VhostUserOptions;
   readonly #faults: PublishedFaults;
+  #borrower: RingBorrower | null = null;
   #device: Device | null = null;
   #meeting: Meeting | null = null;
   #connection: Connection<FileDescriptor> | null = null;
@@ -84,6 +88,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
       messages: 0,
       refused: 0,
       unlogged_pages: 0,
+      discarded_while_disabled: 0,
     });
     this.#faults = new PublishedFaults(this.counters);
   }
@@ -96,6 +101,11 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   /** The back-end of the present connection, for inspection; null without one. */
   get backend(): Backend | null {
     return this.#connection?.backend ?? null;
+  }
+
+  /** Lends the rings of every front-end, as far as the device leaves them to threads. */
+  lendTo(borrower: RingBorrower): void {
+    this.#borrower = borrower;
   }
 
   /** Serves front-ends until `signal` aborts. Rejects with HostError if the socket cannot be made. */
@@ -158,6 +168,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
         countFault(counters, fault);
       },
       trace,
+      borrower: this.#borrower,
     });
     stack.move();
     counters.connections++;
@@ -172,6 +183,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#connection = null;
     this.counters.disconnections++;
     this.counters.unlogged_pages += connection.backend.unloggedPages;
+    this.counters.discarded_while_disabled += connection.backend.discardedChains;
     // The watch first: a number that was closed may be somebody else's at once.
     this.#socketWatch?.[Symbol.dispose]();
     this.#socketWatch = null;

@@ -62,6 +62,8 @@ export class Vring implements Disposable {
   error: EventHandle | null = null;
   /** It is to be told of used buffers, and has not been. */
   interruptDue = false;
+  /** Another thread works it: its memory must not be touched here. */
+  lent = false;
   /** Kicks have been asked for while the device does not have the queue. */
   kicksOn = false;
   /** How it stands. */
@@ -76,6 +78,11 @@ export class Vring implements Disposable {
   /** What the device works on; null unless the ring is running. */
   get queue(): SplitVirtqueue | PackedVirtqueue | null {
     return this.#queue;
+  }
+
+  /** Must it be looked at without being asked, if it runs? */
+  get isPolled(): boolean {
+    return this.kick === null && !this.kickedByMessage;
   }
 
   /** Is all said that must be said before it can run? */

@@ -33,7 +33,7 @@ Deno.test("offeredFeatures() with nothing special is the least a good device off
   assertEquals(
     namesOf(offer()),
     "GUEST_CSUM, CTRL_GUEST_OFFLOADS, MAC, GUEST_TSO4, GUEST_TSO6, GUEST_ECN, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, " +
-      "CTRL_VLAN, CTRL_RX_EXTRA, GUEST_ANNOUNCE, CTRL_MAC_ADDR, INDIRECT_DESC, EVENT_IDX, VERSION_1",
+      "CTRL_VLAN, CTRL_RX_EXTRA, GUEST_ANNOUNCE, CTRL_MAC_ADDR, INDIRECT_DESC, EVENT_IDX, VERSION_1, IN_ORDER",
   );
 });
 
@@ -76,7 +76,7 @@ Deno.test("offeredFeatures() under strict rules withdraws what depends on a with
   const withheld = offer({ ...all, withheld: named("GUEST_CSUM", "CSUM", "CTRL_VQ") });
   assertEquals(
     namesOf(withheld),
-    "MTU, MAC, MRG_RXBUF, STATUS, INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, SPEED_DUPLEX",
+    "MTU, MAC, MRG_RXBUF, STATUS, INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, IN_ORDER, SPEED_DUPLEX",
   );
   assert(!offer({ ...all, withheld: named("GUEST_TSO4", "GUEST_TSO6") }).has(61));
   assert(offer({ ...all, withheld: named("GUEST_TSO4") }).has(61));

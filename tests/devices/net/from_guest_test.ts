@@ -199,7 +199,7 @@ for (const ring of ["split", "packed"]) {
   });
 
   Deno.test(`FromGuest needs readable bytes in a transmit chain (${ring})`, async () => {
-    await using rig = await Rig.start([{ guest: { ring, queueSize: 64 } }]);
+    await using rig = await Rig.start([{ guest: { ring, queueSize: 64, indirect: false } }]);
     const list = new BufferList(4);
     list.addWritable(rig.one.guest.memory.regions[0].guestAddress, 100);
     rig.one.guest.rings[1]!.add(list, 3);
@@ -208,3 +208,30 @@ for (const ring of ["split", "packed"]) {
     assertEquals(rig.one.faults("buffers-wrong-direction"), 1);
   });
 }
+
+Deno.test("FromGuest reads all of a table in a packed ring, and elsewhere only what is said to be readable", async () => {
+  const cases = [["packed", true, [54, 54, 54, 54]], ["packed", false, [32, 54]], ["split", true, [32, 54]]];
+  for (const [ring, indirect, lengths] of cases as [string, boolean, number[]][]) {
+    await using rig = await Rig.start([{ guest: { ring, queueSize: 64, indirect, accept: [] } }]);
+    const { one } = rig;
+    const { memory, rings } = one.guest;
+    const [{ guestAddress, size }] = memory.regions;
+    const frame = numbered(1, 54, MACS[1]);
+    const at = guestAddress + size - 66;
+    memory.copyIn(at, new Uint8Array(12), 0, 12);
+    memory.copyIn(at + 12, frame, 0, 54);
+    // Of 10 bytes that are to be read no frame is made; without any, only a table is not broken.
+    for (let readable = lengths.length === 4 ? 0 : 1; readable <= 3; readable++) {
+      const list = new BufferList(4);
+      for (let i = 0; i < 3; i++) {
+        if (i < readable) list.addReadable(at + 22 * i, 22);
+        else list.addWritable(at + 22 * i, 22);
+      }
+      rings[1]!.add(list, 60 + readable);
+      one.guest.flush();
+      rig.settle();
+    }
+    assertEquals(one.sent, lengths.map((length) => frame.subarray(0, length)));
+    assertEquals(one.guest.session.lastFault, null);
+  }
+});

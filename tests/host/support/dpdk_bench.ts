@@ -1,5 +1,5 @@
 /**
- * A machine behind a vhost-user socket with testpmd in front, and an account of every frame.
+ * A machine behind a vhost-user socket with testpmd in front, and sums that must come out.
  */
 import { assertEquals } from "@std/assert";
 import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
@@ -7,101 +7,22 @@ import { buildMachine } from "../../../config/build.ts";
 import { parseConfig } from "../../../config/load.ts";
 import type { Machine } from "../../../config/machine.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
-import type { FrameBatch } from "../../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../../core/frame_pool.ts";
 import { defineNetwork } from "../../../core/plugin.ts";
-import type { NetworkAbilities } from "../../../core/stage.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
 import loopback from "../../../transports/loopback.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
-import { parseMac } from "../../../wire/ethernet.ts";
+import { Account, plain, type Template } from "./dpdk_account.ts";
 import { until } from "./tap_rig.ts";
-import { GUEST_MAC, type PortStats, Testpmd, type TestpmdOptions } from "./testpmd.ts";
+import { type PortStats, Testpmd, type TestpmdOptions } from "./testpmd.ts";
 
-/** The address from which frames come. */
-const OURS = parseMac("52:54:00:00:00:77");
-const GUEST = parseMac(GUEST_MAC);
-/** Where the number of a frame stands: behind Ethernet, IPv4 and UDP. */
-const NUMBER_AT = 42;
 /** Frames of one test. */
 export const FRAMES = 5000;
 
-/** A network that makes numbered frames to order, and keeps account of what comes. */
-export class Account implements FrameTransport {
-  readonly maxFrameBytes = MAX_FRAME_BYTES;
-  readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
-  readonly queuePairs = 1;
-  readonly #pool: FramePool;
-  readonly #wake: () => void;
-  #template = new Uint8Array(0);
-  #limit = 0;
-  #made = 0;
-  #expectedBytes = 0;
-  #seen = new Uint8Array(0);
-  /** Frames that came. */
-  received = 0;
-  /** Frames that came of the expected length. */
-  rightLength = 0;
-  /** Numbered frames that came for the first time. */
-  distinct = 0;
-  /** Frames that came from the address to which ours went. */
-  swapped = 0;
-
-  constructor(pool: FramePool, wake: () => void) {
-    this.#pool = pool;
-    this.#wake = wake;
-  }
-
-  /** Begins a new account, of frames of this length. */
-  expect(lengthBytes: number): void {
-    this.received = 0;
-    this.rightLength = 0;
-    this.distinct = 0;
-    this.swapped = 0;
-    this.#expectedBytes = lengthBytes;
-  }
-
-  /** Makes so many frames of so many bytes, as fast as the device takes them. */
-  order(count: number, lengthBytes: number): void {
-    this.#template = udpFrame(lengthBytes);
-    this.#seen = new Uint8Array(count);
-    this.#made = 0;
-    this.#limit = count;
-    this.expect(lengthBytes);
-    this.#wake();
-  }
-
-  receive(out: FrameBatch, limit: number, _queue: number, _nowNs: number): number {
-    let count = 0;
-    for (; count < limit && this.#made < this.#limit; count++) {
-      const frame = this.#pool.takeCopy(this.#template);
-      if (frame === null) break;
-      // Sixty-four flows: they spread over the queues.
-      frame.view.setUint16(frame.start + 34, 1000 + (this.#made & 63));
-      frame.view.setUint32(frame.start + NUMBER_AT, this.#made++);
-      out.push(frame);
-    }
-    return count;
-  }
-
-  send(batch: FrameBatch, _queue: number, _nowNs: number): number {
-    const count = batch.length;
-    for (let i = 0; i < count; i++) {
-      const frame = batch.at(i);
-      this.received++;
-      if (frame.total === this.#expectedBytes) this.rightLength++;
-      const number = frame.view.getUint32(frame.start + NUMBER_AT);
-      if (number < this.#seen.length && this.#seen[number]++ === 0) this.distinct++;
-      if (frame.bytes[frame.start + 11] === GUEST[5]) this.swapped++;
-      frame.release();
-    }
-    return count;
-  }
-
-  [Symbol.dispose](): void {}
+/** How testpmd is started, and further options of the device. */
+export interface BenchOptions extends TestpmdOptions {
+  readonly device?: Readonly<Record<string, unknown>>;
 }
 
-const USUAL: Omit<TestpmdOptions, "socket"> = {
+const USUAL: Omit<BenchOptions, "socket"> = {
   server: false,
   pairs: 1,
   packed: false,
@@ -109,9 +30,10 @@ const USUAL: Omit<TestpmdOptions, "socket"> = {
   hugePages: false,
   maxFrameBytes: 1518,
 };
+
 /** A machine with one device behind a socket, and a testpmd that drives it. */
 export class Bench implements AsyncDisposable {
-  readonly options: TestpmdOptions;
+  readonly options: BenchOptions;
   account!: Account;
   machine!: Machine;
   testpmd!: Testpmd;
@@ -119,11 +41,11 @@ export class Bench implements AsyncDisposable {
   #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
 
-  private constructor(written: Partial<TestpmdOptions>) {
+  private constructor(written: Partial<BenchOptions>) {
     this.options = { ...USUAL, ...written, socket: `${this.#folder}/net0.sock` };
   }
 
-  static async start(written: Partial<TestpmdOptions> = {}): Promise<Bench> {
+  static async start(written: Partial<BenchOptions> = {}): Promise<Bench> {
     const bench = new Bench(written);
     try {
       if (bench.options.server) bench.testpmd = Testpmd.start(bench.options);
@@ -141,14 +63,11 @@ export class Bench implements AsyncDisposable {
     return this.machine.devices[0].driver as VhostUserTransport;
   }
 
-  /** Frames to the guest by what became of them: `packets`, and those dropped by any name. */
-  get toGuest(): { packets: number; dropped: number } {
-    const counters = Object.entries(this.machine.counters["net0.toGuest"]);
-    const dropped = counters.filter(([name]) => name.startsWith("dropped_"));
-    return {
-      packets: this.machine.counters["net0.toGuest"].packets,
-      dropped: dropped.reduce((sum, [, count]) => sum + count, 0),
-    };
+  /** Frames in this direction since the machine was started: those that passed, and those dropped by any name. */
+  sums(direction: "toGuest" | "fromGuest"): { passed: number; dropped: number } {
+    const counters = this.machine.counters[`net0.${direction}`];
+    const names = Object.keys(counters).filter((name) => name.startsWith("dropped_"));
+    return { passed: counters.packets, dropped: names.reduce((sum, name) => sum + counters[name], 0) };
   }
 
   /** Nothing was refused, and the guest broke no rule. */
@@ -159,37 +78,80 @@ export class Bench implements AsyncDisposable {
     assertEquals(counters.connections, connections);
   }
 
-  /** Sends frames to testpmd, and waits until it has them all. */
-  async deliver(count: number, lengthBytes: number): Promise<PortStats> {
-    const end = this.toGuest.packets + count;
-    this.account.order(count, lengthBytes);
-    await until(`${count} frames are delivered`, () => this.toGuest.packets === end);
+  /**
+   * Sends frames to testpmd, made in turn from these, and waits until each of them has come there or was dropped here.
+   * @param fitting how many of them testpmd has room for; the others must be dropped, and counted
+   */
+  async deliver(count: number, templates: readonly Template[], fitting = count): Promise<PortStats> {
+    const before = this.sums("toGuest");
+    const since = () => {
+      const { passed, dropped } = this.sums("toGuest");
+      return { passed: passed - before.passed, dropped: dropped - before.dropped };
+    };
+    await this.testpmd.forward("rxonly");
+    this.account.order(count, templates);
+    await until(`${count} frames are delivered or dropped`, () => {
+      const { passed, dropped } = since();
+      return passed + dropped >= count;
+    });
+    assertEquals(since(), { passed: fitting, dropped: count - fitting });
     let stats = await this.testpmd.stats(this.options.pairs);
-    for (let tries = 0; tries < 50 && stats.received < count; tries++) {
+    for (let tries = 0; tries < 50 && stats.received + stats.missed < fitting; tries++) {
       stats = await this.testpmd.stats(this.options.pairs);
     }
-    assertEquals(this.toGuest.dropped, 0);
-    assertEquals(stats.missed, 0);
-    assertEquals(stats.received, count);
+    await this.testpmd.stopForwarding();
+    assertEquals([stats.received, stats.missed], [fitting, 0]);
     return stats;
   }
 
-  /** Lets testpmd send frames until some have come, and sees that all came that it sent. */
+  /** Sends frames of these lengths, in turn. */
+  async deliverPlain(...lengthsBytes: number[]): Promise<PortStats> {
+    return await this.deliver(FRAMES, lengthsBytes.map(plain));
+  }
+
+  /** Lets testpmd send frames, in so many buffers each, and sees that each of them has come or was dropped here. */
   async collect(lengthBytes: number, pieces = 1): Promise<PortStats> {
     const { account, testpmd } = this;
+    const before = this.sums("fromGuest");
+    const since = () => {
+      const { passed, dropped } = this.sums("fromGuest");
+      return { passed: passed - before.passed, dropped: dropped - before.dropped };
+    };
+    const arrived = () => since().passed + since().dropped;
     account.expect(lengthBytes);
     await testpmd.forward("txonly", `set txpkts ${new Array(pieces).fill(lengthBytes / pieces)}`);
-    await until(`${FRAMES} frames have come`, () => account.received >= FRAMES);
+    await until(`${FRAMES} frames have come`, () => arrived() >= FRAMES);
     await testpmd.stopForwarding();
     const stats = await testpmd.stats(this.options.pairs);
-    await until("all frames have come", () => account.received >= stats.sent);
-    assertEquals(account.received, stats.sent);
-    assertEquals(account.rightLength, stats.sent);
+    await until("all frames have come", () => arrived() >= stats.sent);
+    const passed = lengthBytes > account.maxFrameBytes ? 0 : stats.sent;
+    assertEquals(since(), { passed, dropped: stats.sent - passed });
+    assertEquals([account.received, account.rightLength], [passed, passed]);
     return stats;
+  }
+
+  /** Sends frames to testpmd, made in turn from these, which returns them; each byte comes back, or testpmd counts it. */
+  async exchange(count: number, templates: readonly Template[]): Promise<void> {
+    const { account, testpmd } = this;
+    const end = this.sums("toGuest").passed + count;
+    await testpmd.forward("macswap");
+    account.order(count, templates);
+    await until(`${count} frames are delivered`, () => this.sums("toGuest").passed >= end);
+    let stats = await testpmd.stats(this.options.pairs);
+    for (let tries = 0; tries < 50 && stats.received < count; tries++) {
+      stats = await testpmd.stats(this.options.pairs);
+    }
+    const dropped = await testpmd.stopForwarding();
+    const { received, sent } = await testpmd.stats(this.options.pairs);
+    assertEquals([received, sent + dropped], [count, count]);
+    await until("all frames are back", () => account.received >= sent);
+    assertEquals([account.received, account.returned, account.swapped], [sent, sent, sent]);
+    // What testpmd may drop is what its ring has no room for.
+    if (sent < count / 2) throw new Error(`Only ${sent} of ${count} frames were returned`);
   }
 
   async startMachine(): Promise<void> {
-    const { server, pairs, socket, packed } = this.options;
+    const { server, pairs, socket, packed, device } = this.options;
     const counting = defineNetwork({
       name: loopback.name,
       options: loopback.options,
@@ -205,6 +167,7 @@ export class Bench implements AsyncDisposable {
         driver: { use: "vhost-user", socket, mode: server ? "client" : "server", reconnectMs: 20 },
         network: { use: "loopback" },
         offloads: [],
+        ...device,
       }],
     };
     const registry = new PluginRegistry(builtIns([...others, counting]));
@@ -228,21 +191,4 @@ export class Bench implements AsyncDisposable {
     await this.stopMachine();
     Deno.removeSync(this.#folder, { recursive: true });
   }
-}
-
-function udpFrame(lengthBytes: number): Uint8Array<ArrayBuffer> {
-  const frame = new Uint8Array(lengthBytes);
-  const view = new DataView(frame.buffer);
-  frame.set(GUEST, 0);
-  frame.set(OURS, 6);
-  view.setUint16(12, 0x0800);
-  frame[14] = 0x45;
-  view.setUint16(16, lengthBytes - 14);
-  frame[22] = 64;
-  frame[23] = 17;
-  frame.set([10, 9, 0, 1, 10, 9, 0, 2], 26);
-  view.setUint16(36, 9);
-  view.setUint16(38, lengthBytes - 34);
-  for (let at = NUMBER_AT + 4; at < lengthBytes; at++) frame[at] = at;
-  return frame;
 }

@@ -50,14 +50,14 @@ export class GuestRig implements Disposable {
     return JSON.parse(this.namespace.ip("-j", "-s", "link", "show", "dv0"))[0].stats64.tx.packets;
   }
 
-  /** Sends bytes to the guest by TCP and returns the SHA-256 sum of what arrived there. */
-  async send(guest: QemuGuest, bytes: Uint8Array): Promise<string> {
+  /** Sends bytes to the guest by TCP and returns the SHA-256 sum of what arrived there, and stays there in a file. */
+  async send(guest: QemuGuest, bytes: Uint8Array, to = OURS): Promise<string> {
     const arriving = guest.shell.run(
       `nc -l -p ${PORT} >/tmp/arrived; sha256sum </tmp/arrived`,
       TRANSFER_MS,
     );
     const sending = async () => {
-      using connection = await this.#connect();
+      using connection = await this.#connect(to);
       for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at, at + 200_000));
       await connection.closeWrite();
       // Its end says that everything has arrived.
@@ -84,11 +84,30 @@ export class GuestRig implements Disposable {
     }
   }
 
+  /**
+   * Has the guest send back what has last arrived there, and returns it.
+   * @param between a command that the guest carries out when it has sent the first mebibyte
+   */
+  async bringBack(guest: QemuGuest, to = HOST, between?: string): Promise<Uint8Array<ArrayBuffer>> {
+    const inTwo = `{ head -c 1048576 /tmp/arrived; ${between} >&2; tail -c +1048577 /tmp/arrived; }`;
+    const listener = this.namespace.run(() => Deno.listen({ hostname: to, port: PORT }));
+    try {
+      const source = between === undefined ? `nc ${to} ${PORT} </tmp/arrived` : `${inTwo} | nc ${to} ${PORT}`;
+      const sent = guest.shell.run(`${source} >/dev/null`, TRANSFER_MS);
+      const connection = await Promise.race([listener.accept(), sent.then(() => listener.accept())]);
+      const received = new Uint8Array(await new Response(connection.readable).arrayBuffer());
+      await sent;
+      return received;
+    } finally {
+      listener.close();
+    }
+  }
+
   /** Connects as soon as the guest listens, within ten seconds. */
-  async #connect(): Promise<Deno.TcpConn> {
+  async #connect(to: string): Promise<Deno.TcpConn> {
     for (let tries = 0;; tries++) {
       try {
-        return await this.namespace.run(() => Deno.connect({ hostname: OURS, port: PORT }));
+        return await this.namespace.run(() => Deno.connect({ hostname: to, port: PORT }));
       } catch (error) {
         if (tries === 200) throw error;
         await new Promise((resolve) => setTimeout(resolve, 50));

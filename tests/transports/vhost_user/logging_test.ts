@@ -148,7 +148,7 @@ Deno.test("PageLog marks every page of a range, and keeps the bits of others", (
   const buffer = new ArrayBuffer(16);
   const bits = new Uint8Array(buffer);
   bits[1] = 0x80;
-  const log = new PageLog({ buffer, bufferOffset: 0, [Symbol.dispose]: () => {} }, 16);
+  const log = new PageLog({ buffer, bufferOffset: 0, address: 0n, [Symbol.dispose]: () => {} }, 16);
   assertEquals(log.takeModified(), false);
   log.mark(7 * 4096 + 4095, 2);
   assertEquals([bits[0], bits[1]], [0x80, 0x81]);

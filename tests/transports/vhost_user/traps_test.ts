@@ -173,7 +173,7 @@ Deno.test("a disabled transmit ring is emptied without effect, and asks for kick
   for (let i = 0; i < 3; i++) assertEquals(bench.guest.send(1, frame(i)), true, "the device wants no kick");
   bench.settle();
   assertEquals(bench.guest.returned(1), 3);
-  assertEquals(bench.rig.network.sent, []);
+  assertEquals([bench.rig.network.sent, bench.backend.discardedChains], [[], 3]);
   assert(bench.calls[1].signals > 0);
   bench.front.enable(1, true);
   bench.settle();
@@ -675,6 +675,31 @@ Deno.test("a region that is not there cannot be removed", () => {
   // A descriptor that comes along is closed unused.
   assertEquals(bench.front.succeeds(Request.REM_MEM_REG, concat(u64(0), region()), [bench.memory()]), true);
   assertEquals([bench.host.mappings, bench.host.openDescriptors], [0, 0]);
+});
+
+Deno.test("a region that is added once for each queue pair stays until it has been removed as often", () => {
+  using bench = new Bench();
+  bench.start();
+  const descriptors = bench.host.openDescriptors;
+  const maps = bench.host.mappings;
+  bench.front.addMemory();
+  assertEquals([bench.host.openDescriptors, bench.host.mappings], [descriptors, maps]);
+  bench.front.removeMemory();
+  bench.assertWorks();
+  bench.front.removeMemory();
+  assertEquals(bench.host.mappings, 0);
+  assertEquals(bench.front.succeeds(Request.REM_MEM_REG, concat(u64(0), region())), false);
+});
+
+Deno.test("other memory in the place of a region is not added", () => {
+  using bench = new Bench();
+  bench.start();
+  for (const other of [{ mapOffset: 4096 }, { userAddress: USER_OFFSET }, { size: 4096 }]) {
+    const added = bench.front.succeeds(Request.ADD_MEM_REG, concat(u64(0), region(other)), [bench.memory()]);
+    assertEquals(added, false, Object.keys(other)[0]);
+  }
+  assertEquals(bench.host.mappings, 1);
+  bench.assertWorks();
 });
 
 Deno.test("a host that cannot map says so to the front-end", () => {

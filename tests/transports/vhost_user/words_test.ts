@@ -5,10 +5,10 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   capabilities,
-  type FrontEndFacts,
+  type EntropyFacts,
   libvirtXml,
-  qemuArguments,
-  qemuCommandLine,
+  type NetFacts,
+  qemuOptions,
 } from "../../../transports/vhost_user/front_end_help.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
@@ -76,7 +76,8 @@ Deno.test("a trace tells the dialogue in words", () => {
     lines,
     [
       "> GET_PROTOCOL_FEATURES",
-      "< GET_PROTOCOL_FEATURES 3fa2090000000000",
+      "< GET_PROTOCOL_FEATURES value=0x9a23f names=[MQ,LOG_SHMFD,RARP,REPLY_ACK,MTU,BACKEND_REQ,CONFIG," +
+      "RESET_DEVICE,CONFIGURE_MEM_SLOTS,STATUS,DEVICE_STATE]",
       "> SET_PROTOCOL_FEATURES value=0x9 names=[MQ,REPLY_ACK]",
       "> SET_FEATURES value=0x144008000 names=[MRG_RXBUF,LOG_ALL,PROTOCOL_FEATURES,VERSION_1]",
       "> SET_MEM_TABLE regions=[{guestAddress=0x100000 size=0x80000 userAddress=0x7f0000100000 mapOffset=0}] " +
@@ -111,51 +112,116 @@ Deno.test("a trace tells the dialogue in lines of JSON, of every message there i
   });
   assertEquals(named("GET_CONFIG").bytes, "000000000000");
   const base = events.find((event) => event.event === "reply" && event.name === "GET_VRING_BASE");
-  assertEquals(base, { event: "reply", id: 11, name: "GET_VRING_BASE", payload: "0000000000000000" });
+  assertEquals(base, { event: "reply", id: 11, name: "GET_VRING_BASE", index: 0, num: 0 });
+  const config = events.find((event) => event.event === "reply" && event.name === "GET_CONFIG");
+  assertEquals([config.value, config.payload.length], [undefined, 2 * (12 + 6)]);
+  const offered = events.find((event) => event.event === "reply" && event.name === "GET_FEATURES");
+  assert(offered.names.includes("PROTOCOL_FEATURES") && offered.names.includes("MRG_RXBUF"));
+  assertEquals(BigInt(offered.value), bench.front.features());
 });
 
-const FACTS: FrontEndFacts = {
+const NET: NetFacts = {
+  type: "net",
   socket: "/run/my vm/net,0.sock",
   mode: "server",
   mac: "52:54:00:00:00:01",
   queuePairs: 2,
   queueSize: 512,
   packedRing: true,
+  mergeableBuffers: true,
   coalescing: true,
   mtu: 9000,
-  memoryMiB: 512,
 };
+const PLAIN: NetFacts = {
+  ...NET,
+  socket: "/b",
+  mode: "client",
+  queuePairs: 1,
+  queueSize: 32768,
+  packedRing: false,
+  mergeableBuffers: false,
+  coalescing: false,
+  mtu: null,
+};
+const RNG: EntropyFacts = { type: "rng", socket: "/run/rng.sock", mode: "server", packedRing: true };
 
-Deno.test("qemuCommandLine() writes what QEMU needs to meet this device, quoted", () => {
-  assertEquals(
-    qemuCommandLine(FACTS),
-    "-object memory-backend-memfd,id=mem0,size=512M,share=on -machine memory-backend=mem0 " +
-      "-chardev 'socket,id=char0,path=/run/my vm/net,,0.sock,reconnect=1' " +
-      "-netdev vhost-user,id=net0,chardev=char0,queues=2 " +
-      "-device virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,rx_queue_size=512,mq=on,vectors=6,packed=on," +
-      "guest_rsc_ext=on,host_mtu=9000",
-  );
-  const plain = qemuArguments({
-    ...FACTS,
-    mode: "client",
-    queuePairs: 1,
-    queueSize: 32768,
-    packedRing: false,
-    coalescing: false,
-    mtu: null,
-  });
-  assertEquals(plain[5], "socket,id=char0,path=/run/my vm/net,,0.sock,server=on,wait=off");
-  assertEquals(plain.at(-1), "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,rx_queue_size=1024");
+Deno.test("qemuOptions() writes what QEMU needs to meet all devices", () => {
+  const waiting = qemuOptions([{ ...RNG, mode: "client" }], { memoryMiB: 1, machine: "virt" });
+  assertEquals(waiting[3], ["-chardev", "socket,id=vhost0,path=/run/rng.sock,server=on"]);
+  assertEquals(qemuOptions([NET, PLAIN, RNG], { memoryMiB: 512, machine: "q35" }), [
+    ["-m", "512M"],
+    ["-object", "memory-backend-memfd,id=mem0,size=512M,share=on"],
+    ["-machine", "q35,memory-backend=mem0"],
+    ["-chardev", "socket,id=vhost0,path=/run/my vm/net,,0.sock"],
+    ["-netdev", "vhost-user,id=net0,chardev=vhost0,queues=2"],
+    [
+      "-device",
+      "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:01,mq=on,vectors=6,rx_queue_size=512,tx_queue_size=512," +
+      "mrg_rxbuf=on,guest_rsc_ext=on,host_mtu=9000,packed=on",
+    ],
+    ["-chardev", "socket,id=vhost1,path=/b,server=on,wait=off"],
+    ["-netdev", "vhost-user,id=net1,chardev=vhost1"],
+    [
+      "-device",
+      "virtio-net-pci,netdev=net1,mac=52:54:00:00:00:01,rx_queue_size=1024,tx_queue_size=1024,mrg_rxbuf=off",
+    ],
+    ["-chardev", "socket,id=vhost2,path=/run/rng.sock"],
+    ["-device", "vhost-user-rng-pci,chardev=vhost2,packed=on"],
+  ]);
 });
 
 Deno.test("libvirtXml() writes what libvirt needs, escaped", () => {
-  const xml = libvirtXml({ ...FACTS, socket: "/run/a&b's<.sock" });
-  assert(xml.includes("<source type='unix' path='/run/a&amp;b&apos;s&lt;.sock' mode='client'>"), xml);
-  assert(xml.includes("<driver queues='2' rx_queue_size='512' packed='on'/>"), xml);
-  assert(xml.includes("<access mode='shared'/>"), xml);
-  assert(libvirtXml({ ...FACTS, mode: "client" }).includes("mode='server'/>"));
+  assertEquals(
+    libvirtXml([{ ...NET, socket: "/run/a&b's<.sock" }, PLAIN, RNG]),
+    `<memoryBacking>
+  <source type='memfd'/>
+  <access mode='shared'/>
+</memoryBacking>
+<devices>
+  <interface type='vhostuser'>
+    <mac address='52:54:00:00:00:01'/>
+    <source type='unix' path='/run/a&amp;b&apos;s&lt;.sock' mode='client'>
+      <reconnect enabled='yes' timeout='1'/>
+    </source>
+    <model type='virtio'/>
+    <driver queues='2' rx_queue_size='512' tx_queue_size='512' packed='on'/>
+    <mtu size='9000'/>
+    <alias name='ua-net0'/>
+  </interface>
+  <interface type='vhostuser'>
+    <mac address='52:54:00:00:00:01'/>
+    <source type='unix' path='/b' mode='server'/>
+    <model type='virtio'/>
+    <driver rx_queue_size='1024' tx_queue_size='1024'>
+      <host mrg_rxbuf='off'/>
+    </driver>
+  </interface>
+</devices>
+<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <qemu:arg value='-chardev'/>
+  <qemu:arg value='socket,id=vhost2,path=/run/rng.sock'/>
+  <qemu:arg value='-device'/>
+  <qemu:arg value='vhost-user-rng-pci,chardev=vhost2,packed=on'/>
+</qemu:commandline>
+<qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <qemu:device alias='ua-net0'>
+    <qemu:frontend>
+      <qemu:property name='guest_rsc_ext' type='bool' value='true'/>
+    </qemu:frontend>
+  </qemu:device>
+</qemu:override>`,
+  );
 });
 
-Deno.test("capabilities() is one line of JSON", () => {
-  assertEquals(capabilities(["rsc-v4"]), '{"type":"net","features":["rsc-v4"]}');
+Deno.test("capabilities() is one line of JSON with the type", () => {
+  assertEquals([capabilities("net"), capabilities("rng")], ['{"type":"net"}', '{"type":"rng"}']);
+});
+
+Deno.test("jsonTrace() writes facts of the caller into every line", () => {
+  let line = "";
+  let timeNs = 0;
+  const trace = jsonTrace((text) => line = text, () => ({ timeNs: ++timeNs, device: "net0" }));
+  trace.note({ event: "connected" });
+  trace.note({ event: "disconnected", reason: "it went" });
+  assertEquals(line, '{"timeNs":2,"device":"net0","event":"disconnected","reason":"it went"}');
 });

@@ -101,6 +101,7 @@ export class FakeHost implements Host {
     return {
       buffer: file.buffer,
       bufferOffset: offsetBytes,
+      address: 0n,
       [Symbol.dispose]: () => {
         if (mapped) this.mappings--;
         mapped = false;
@@ -117,6 +118,14 @@ export class FakeHost implements Host {
     }
     file.watched = watched;
     return {
+      number: -1,
+      lend: () => {
+        file.watched = false;
+        return -1;
+      },
+      takeBack: () => {
+        file.watched = watched;
+      },
       signal: () => {
         assert(owned.open, "signalled after it was closed");
         file.signals++;

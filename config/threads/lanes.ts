@@ -1,0 +1,170 @@
+/**
+ * All threads of a device: what borrows its rings.
+ *
+ * Every order goes to all of them first, and then all answers are waited for: they work at the same time. A thread that has
+ * failed ends the machine, with the next round; until then what it was lent counts as given back.
+ * @module
+ */
+import { GuestError, HostError } from "../../core/errors.ts";
+import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
+import type { FrameTransport } from "../../core/transport.ts";
+import { Lane } from "./lane.ts";
+import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./mailbox.ts";
+import { type LaneOrder, type LaneReply, readError } from "./orders.ts";
+
+/** What lanes are made from. */
+export interface LanesParts {
+  /** What the device is called. */
+  readonly name: string;
+  /** The configuration, as JSON. */
+  readonly text: string;
+  /** URL of the configuration's file. */
+  readonly baseUrl: string;
+  /** Which of its devices. */
+  readonly device: number;
+  /** How many queue pairs it has. */
+  readonly pairs: number;
+  /** Gives its queues. */
+  readonly network: FrameTransport;
+  /** Where the threads' counters are added, by group. */
+  readonly counters: Record<string, Record<string, number>>;
+  /** Wakes the reactor. */
+  wake(): void;
+}
+
+const NO_NOTICES = 0;
+
+/** The threads of one device. */
+export class Lanes implements DeviceThreads {
+  readonly #parts: LanesParts;
+  readonly #lanes: Lane[] = [];
+  readonly #news: number[] = [];
+  #isReady = false;
+
+  /** Starts nothing before `start`. */
+  constructor(parts: LanesParts) {
+    this.#parts = parts;
+  }
+
+  /** Do all threads work? */
+  get isReady(): boolean {
+    return this.#isReady;
+  }
+
+  /** Has one of them not given back what it was lent? */
+  get isStuck(): boolean {
+    return this.#lanes.some((lane) => lane.isStuck);
+  }
+
+  /** Frames that the threads had not given back when they ended. */
+  get framesKept(): number {
+    return this.#lanes.reduce((sum, lane) => sum + lane.framesKept, 0);
+  }
+
+  /** Starts a thread for each pair. */
+  start(): void {
+    const { name, text, baseUrl, device, pairs, network, wake } = this.#parts;
+    for (let pair = 0; pair < pairs; pair++) {
+      const given = network.giveQueue?.(pair);
+      if (given === undefined) {
+        throw new HostError(`Cannot have ${name} worked by threads: its network does not give queue ${pair}`);
+      }
+      this.#news.push(NO_NOTICES);
+      this.#lanes.push(
+        new Lane({
+          name: `pair ${pair} of ${name}`,
+          start: { text, baseUrl, device, pair, given },
+          wake,
+          count: (counters) => this.#count(counters),
+        }),
+      );
+    }
+  }
+
+  /** Hears what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
+  poll(_nowNs: number): boolean {
+    for (let i = 0; i < this.#lanes.length; i++) {
+      const { failure } = this.#lanes[i];
+      if (failure !== null) throw failure;
+      this.#news[i] |= this.#lanes[i].takeNotices();
+    }
+    const before = this.#isReady;
+    this.#isReady = this.#lanes.length > 0 && this.#lanes.every((lane) => lane.isReady);
+    return this.#isReady !== before;
+  }
+
+  /** Never by itself: threads wake the reactor. */
+  deadlineNs(): number {
+    return Infinity;
+  }
+
+  /** Lends each thread the rings of its pair. */
+  lend(loan: RingsLoan): void {
+    this.#all((pair) => ({
+      kind: "lend",
+      loan: { ...loan, rings: loan.rings.filter(({ index }) => index >>> 1 === pair) },
+    }));
+  }
+
+  /** Takes all rings back. */
+  recall(): RecalledRings {
+    const bases = new Map<number, number>();
+    for (let i = 0; i < this.#news.length; i++) this.#news[i] &= ~NOTICE_FAULT;
+    let fault: GuestError | null = null;
+    for (const reply of this.#all(() => ({ kind: "recall" }))) {
+      for (const [index, base] of reply.bases ?? []) bases.set(index, base);
+      const error = reply.fault ? readError(reply.fault) : null;
+      if (error instanceof GuestError) fault ??= error;
+    }
+    return { bases, fault };
+  }
+
+  /** The driver takes the device back. */
+  reset(): void {
+    this.#all(() => ({ kind: "reset" }));
+  }
+
+  /** What the threads have raised since the last time. */
+  takeNews(): RingNews | null {
+    let any = NO_NOTICES;
+    for (let i = 0; i < this.#news.length; i++) any |= this.#news[i];
+    if (any === NO_NOTICES) return null;
+    const interrupts: number[] = [];
+    for (const [pair, notices] of this.#news.entries()) {
+      if ((notices & NOTICE_INTERRUPT) !== 0) interrupts.push(2 * pair);
+      if ((notices & (NOTICE_INTERRUPT << 1)) !== 0) interrupts.push(2 * pair + 1);
+    }
+    this.#news.fill(NO_NOTICES);
+    return { hasFault: (any & NOTICE_FAULT) !== 0, interrupts };
+  }
+
+  /** Adds what was counted. */
+  pullCounters(): void {
+    this.#all(() => ({ kind: "count" }));
+  }
+
+  /** Lets go what is held. */
+  drain(): void {
+    this.#all(() => ({ kind: "drain" }));
+  }
+
+  /** Ends the threads. Rejects with what one of them failed with at the last. */
+  async close(): Promise<void> {
+    const failed = this.#lanes.map(({ failure }) => failure);
+    await Promise.all(this.#lanes.map((lane) => lane.close()));
+    const late = this.#lanes.find(({ failure }, i) => failure !== null && failed[i] === null);
+    if (late !== undefined) throw late.failure;
+  }
+
+  #all(order: (pair: number) => LaneOrder): LaneReply[] {
+    for (const [pair, lane] of this.#lanes.entries()) lane.order(order(pair));
+    return this.#lanes.map((lane) => lane.answer()).filter((reply) => reply !== null);
+  }
+
+  #count(counters: LaneReply["counters"]): void {
+    for (const [group, counts] of Object.entries(counters)) {
+      const sums = this.#parts.counters[group] ??= {};
+      for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
+    }
+  }
+}

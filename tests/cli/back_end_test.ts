@@ -1,0 +1,240 @@
+/**
+ * `run` as the program behind a vhost-user socket: what management programs expect of it.
+ */
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
+import { libc } from "../../transports/host/libc.ts";
+import { UnixListener } from "../../transports/host/unix_listener.ts";
+import { UnixStream } from "../../transports/host/unix_stream.ts";
+import { hostTest, linux } from "../host/support/require.ts";
+import { FLAGS, NET, RNG, stop, write } from "./support/back_end.ts";
+import { command, withFolder } from "./support/command.ts";
+import { CommandProcess } from "./support/process.ts";
+import { remoteFrontEnd } from "./support/remote_front_end.ts";
+
+const F_SETFD = 2;
+
+hostTest(
+  "run makes the socket, serves a front-end, and at SIGTERM ends with 0 and leaves no socket behind",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      const child = new CommandProcess(FLAGS, ["run", await write(folder, NET)]);
+      await child.lineWith("Running machine");
+      using front = remoteFrontEnd(UnixStream.connect(`${folder}/lan.sock`));
+      front.start();
+      assert(front.front.features() > 0n);
+      assertEquals(await stop(child), "");
+      await assertRejects(() => Deno.lstat(`${folder}/lan.sock`), Deno.errors.NotFound);
+    });
+  },
+);
+
+hostTest("run takes two SIGTERMs at once for one, as timeout sends them", [linux], async () => {
+  await withFolder(async (folder) => {
+    const child = new CommandProcess(FLAGS, ["run", await write(folder, NET)]);
+    await child.lineWith("Running machine");
+    child.signal("SIGTERM");
+    await stop(child);
+    await assertRejects(() => Deno.lstat(`${folder}/lan.sock`), Deno.errors.NotFound);
+  });
+});
+
+hostTest("run --socket-path takes the place of the configured socket", [linux], async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/other.sock`;
+    const child = new CommandProcess(FLAGS, ["run", await write(folder, NET), "--socket-path", path]);
+    assertStringIncludes(await child.lineWith("-chardev"), `path=${path} \\`);
+    using front = remoteFrontEnd(UnixStream.connect(path));
+    assert(front.front.features() > 0n);
+    await assertRejects(() => Deno.lstat(`${folder}/lan.sock`), Deno.errors.NotFound);
+    await stop(child);
+    await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  });
+});
+
+/** Lets a descriptor pass into programs that are started, for the time of a function. */
+function passing<T>(fd: FileDescriptor, start: () => T): T {
+  assertEquals(libc().fcntl(fd.number, F_SETFD, 0), 0);
+  return start();
+}
+
+hostTest("run --fd takes a socket that listens", [linux], async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/passed.sock`;
+    const config = await write(folder, NET);
+    using listener = UnixListener.listen(path);
+    const child = passing(
+      listener.fd,
+      () => new CommandProcess(FLAGS, ["run", config, "--fd", String(listener.fd.number)]),
+    );
+    await child.lineWith("Running machine");
+    for (let connections = 0; connections < 2; connections++) {
+      using front = remoteFrontEnd(UnixStream.connect(path));
+      assert(front.front.features() > 0n);
+    }
+    await stop(child);
+  });
+});
+
+hostTest("run --fd takes a socket that is connected", [linux], async () => {
+  await withFolder(async (folder) => {
+    const config = await write(folder, RNG);
+    const [here, there] = UnixStream.pair();
+    const child = passing(
+      there.fd,
+      () => new CommandProcess(FLAGS, ["run", config, "--fd", String(there.fd.number)]),
+    );
+    there[Symbol.dispose]();
+    await child.lineWith("Running machine");
+    using front = remoteFrontEnd(here);
+    assert(front.front.features() > 0n);
+    await stop(child);
+  });
+});
+
+hostTest("run --fd refuses a descriptor that is no socket, or none at all", [linux], async () => {
+  await withFolder(async (folder) => {
+    const config = await write(folder, NET);
+    using file = Deno.openSync(config);
+    const memory = FileDescriptor.live;
+    const other = await command(["run", config, "--fd", "999999"]);
+    assertEquals([other.code, other.out], [1, ""]);
+    assertStringIncludes(other.err, "999999");
+    const [first] = [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => Number(name))
+      .filter((number) => number > 2 && isFile(number, config));
+    const { code, err } = await command(["run", config, "--fd", String(first)]);
+    assertEquals(code, 1);
+    assertStringIncludes(
+      err,
+      `Cannot use file descriptor ${first} as a vhost-user socket: it is something else`,
+    );
+    assertEquals(FileDescriptor.live, memory);
+    assertEquals((await file.stat()).isFile, true);
+  });
+});
+
+function isFile(number: number, path: string): boolean {
+  try {
+    return Deno.readLinkSync(`/proc/self/fd/${number}`) === path;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test("run says clearly why --socket-path, --fd and --trace-protocol have no place", async () => {
+  await withFolder(async (folder) => {
+    const one = await write(folder, NET);
+    const cases: [args: string[], message: string][] = [
+      [["--socket-path", "a", "--fd", "3"], "--socket-path and --fd exclude each other"],
+      [["--fd", "2"], '--fd is "2"; write the number of a descriptor, 3 or more'],
+      [["--fd", "x"], '--fd is "x"; write the number'],
+      [["--socket-path"], "--socket-path needs a value: write --socket-path PATH"],
+      [["--trace-protocol"], "--trace-protocol needs a value: write --trace-protocol FILE"],
+    ];
+    for (const [args, message] of cases) {
+      const { code, out, err } = await command(["run", one, ...args]);
+      assertEquals([code, out], [2, ""], message);
+      assertStringIncludes(err, message);
+    }
+    const two = await write(folder, NET, RNG);
+    const several = await command(["run", two, "--socket-path", "a"]);
+    assertEquals(several.code, 2);
+    assertStringIncludes(
+      several.err,
+      "--socket-path is for the only vhost-user device, and the configuration has 2: lan, dice",
+    );
+    const none = await write(folder, { ...NET, driver: "loopback" });
+    for (const [option, value] of [["--fd", "7"], ["--socket-path", "a"], ["--trace-protocol", "-"]]) {
+      const { code, err } = await command(["run", none, option, value]);
+      assertEquals(code, 2);
+      assertMatch(err, new RegExp(`^error: ${option} .*(has none|needs a device with a vhost-user driver)`));
+    }
+  });
+});
+
+Deno.test("run --print-capabilities prints the type as JSON and does nothing else", async () => {
+  await withFolder(async (folder) => {
+    const print = async (...args: string[]) => {
+      const { code, out, err } = await command(["run", "--print-capabilities", ...args]);
+      assertEquals([code, err], [0, ""]);
+      return JSON.parse(out);
+    };
+    assertEquals(await print(), { type: "net" });
+    assertEquals(await print(await write(folder, RNG)), { type: "rng" });
+    assertEquals(await print(await write(folder, NET), "--socket-path", "/x", "--json"), { type: "net" });
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"]);
+    const mixed = await command(["run", "--print-capabilities", await write(folder, NET, RNG)]);
+    assertEquals([mixed.code, mixed.out], [2, ""]);
+    assertStringIncludes(mixed.err, "the vhost-user devices lan, dice are of several");
+  });
+});
+
+hostTest(
+  "run prints one command line of QEMU for all devices, or XML for libvirt, or both as JSON",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      const config = await write(folder, NET, RNG, {
+        ...NET,
+        name: "x",
+        mac: "52:54:00:00:00:08",
+        driver: "loopback",
+      });
+      const text = async (...args: string[]) => {
+        const child = new CommandProcess(FLAGS, ["run", config, ...args]);
+        const lines = [await child.line()];
+        // The socket is there before anything is told.
+        assert(Deno.lstatSync(`${folder}/dice.sock`).isSocket);
+        child.signal("SIGTERM");
+        const { code, rest, err } = await child.end();
+        assertEquals([code, err], [0, ""]);
+        return [...lines, ...rest].join("\n");
+      };
+      const shown = await text();
+      assertStringIncludes(
+        shown,
+        "QEMU attaches by this, with a disk for the guest added\n  qemu-system-",
+      );
+      const start = shown.indexOf("  qemu-system-");
+      const pasted = shown.slice(start, shown.indexOf("\nSIGTERM")).replaceAll(" \\\n", " ").replace(
+        /\s+/g,
+        " ",
+      ).trim();
+      for (
+        const part of [
+          `-chardev socket,id=vhost0,path=${folder}/lan.sock -netdev vhost-user,id=net0,chardev=vhost0`,
+          "-device virtio-net-pci,netdev=net0,mac=52:54:00:00:00:07,",
+          `-chardev socket,id=vhost1,path=${folder}/dice.sock -device vhost-user-rng-pci,chardev=vhost1`,
+        ]
+      ) assertStringIncludes(pasted, part);
+      assert(!pasted.includes("vhost2"));
+
+      const xml = await text("--libvirt");
+      assertStringIncludes(xml, `<source type='unix' path='${folder}/lan.sock' mode='client'>`);
+      assert(!xml.includes("qemu-system-"));
+
+      const [started] = (await text("--json")).split("\n").map((line) => JSON.parse(line));
+      assertEquals(started.event, "started");
+      assertEquals(started.attach.qemu.join(" "), pasted);
+      assertStringIncludes(started.attach.libvirt, "<interface type='vhostuser'>");
+    });
+  },
+);
+
+hostTest(
+  "run tells nothing of QEMU where another front-end is expected",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      for (const profile of ["crosvm", "virtio-user", "cloud-hypervisor", "sim"]) {
+        const config = await write(folder, { ...NET, driver: { ...NET.driver, profile } });
+        const child = new CommandProcess(FLAGS, ["run", config, "--json"]);
+        const started = JSON.parse((await child.line())!);
+        assertEquals([started.event, started.attach], ["started", undefined]);
+        child.signal("SIGTERM");
+        assertEquals((await child.end()).code, 0);
+      }
+    });
+  },
+);

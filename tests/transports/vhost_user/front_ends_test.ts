@@ -1,0 +1,57 @@
+/**
+ * What of an offer reaches the driver through each front-end.
+ */
+import { assert, assertEquals } from "@std/assert";
+import type { Device } from "../../../core/device.ts";
+import { FRONT_ENDS, frontEndsOf, offerFor, PROFILES } from "../../../transports/vhost_user/mod.ts";
+import { type Passage, passagesTo } from "../../../transports/vhost_user/mod.ts";
+import { featureBit, featureName } from "../../../wire/net_features.ts";
+import { newNetRig } from "./support/fake_network.ts";
+
+function device(): Device {
+  return newNetRig().device;
+}
+
+function fates(name: string): (Passage | undefined)[] {
+  return FRONT_ENDS.map((frontEnd) => passagesTo(frontEnd, device(), "auto").get(featureBit(name)!));
+}
+
+Deno.test("passagesTo() says of every feature that is offered what becomes of it", () => {
+  for (const frontEnd of FRONT_ENDS) {
+    const passages = passagesTo(frontEnd, device(), "auto");
+    assertEquals([...passages.keys()], [...device().features], frontEnd);
+  }
+});
+
+Deno.test("passagesTo() knows that all front-ends agree on the plain offloads", () => {
+  for (const name of ["CSUM", "GUEST_CSUM", "GUEST_TSO4", "MRG_RXBUF", "VERSION_1"]) {
+    if (!device().features.has(featureBit(name)!)) continue;
+    assertEquals(new Set(fates(name)), new Set<Passage | undefined>(["agreed"]), name);
+  }
+});
+
+Deno.test("passagesTo() knows who keeps the control queue, and who strips what", () => {
+  assertEquals(fates("CTRL_VQ"), ["own", "own", "own", "agreed"]);
+  assertEquals(fates("EVENT_IDX"), ["agreed", "lost", "agreed", "agreed"]);
+  assertEquals(fates("INDIRECT_DESC"), ["agreed", "agreed", "newer", "lost"]);
+});
+
+Deno.test("passagesTo() agrees on nothing that the profile does not offer", () => {
+  for (const profile of PROFILES) {
+    for (const frontEnd of frontEndsOf(device(), profile)) {
+      const offered = offerFor(device(), profile).features;
+      for (const [bit, passage] of passagesTo(frontEnd, device(), profile)) {
+        const reaches = passage === "agreed" || passage === "newer";
+        assert(!reaches || offered.has(bit), `${profile} ${frontEnd} ${featureName(bit)}`);
+      }
+    }
+  }
+});
+
+Deno.test("frontEndsOf() expects the front-end of the profile, or all that know the type of the device", () => {
+  assertEquals(frontEndsOf({ id: 1 }, "auto"), ["qemu", "virtio-user", "cloud-hypervisor", "crosvm"]);
+  assertEquals(frontEndsOf({ id: 1 }, "crosvm"), ["crosvm"]);
+  assertEquals(frontEndsOf({ id: 1 }, "sim"), []);
+  assertEquals(frontEndsOf({ id: 4 }, "auto"), ["qemu"]);
+  assertEquals(frontEndsOf({ id: 4 }, "crosvm"), []);
+});

@@ -1,0 +1,117 @@
+/**
+ * Lends rings to other threads, and takes them back.
+ *
+ * Theory of operation. What the device leaves to threads (`Device.lendsQueue`), runs and is enabled is lent as a whole, with
+ * the memory behind it; everything else stays here. `recall` comes before anything about rings, memory or device changes,
+ * and gives each ring its place back: the queue is made anew there, so that whatever follows finds it as if it had been
+ * worked here. `lend` follows when the changes are over.
+ *
+ *     here --lend--> lent: kicks wake the borrower only --recall--> here, until the next round of the link
+ *
+ * Invariant: while anything is lent, nothing here reads or writes its rings, and no memory is unmapped.
+ * @module
+ */
+import type { Device } from "../../core/device.ts";
+import type { GuestError } from "../../core/errors.ts";
+import type { FeatureSet } from "../../core/features.ts";
+import type { LogLoan, RegionLoan, RingBorrower, RingLoan, RingNews } from "../../core/threads.ts";
+import type { MemoryTable } from "./memory_table.ts";
+import type { RingSet } from "./ring_set.ts";
+import type { Vring } from "./vring.ts";
+
+/** What is lent: the rings of one link. */
+export class Lending {
+  readonly #borrower: RingBorrower;
+  readonly #device: Device;
+  readonly #table: MemoryTable;
+  readonly #rings: RingSet;
+  #isLent = false;
+
+  /** Nothing is lent yet. */
+  constructor(borrower: RingBorrower, device: Device, table: MemoryTable, rings: RingSet) {
+    this.#borrower = borrower;
+    this.#device = device;
+    this.#table = table;
+    this.#rings = rings;
+  }
+
+  /** Has the borrower got what it should have? */
+  get isLent(): boolean {
+    return this.#isLent;
+  }
+
+  /** What the borrower has to say. */
+  takeNews(): RingNews | null {
+    return this.#borrower.takeNews();
+  }
+
+  /** Lends what is to be lent, unless it is lent already or the borrower is not ready. */
+  lend(features: FeatureSet, log: LogLoan | null): void {
+    if (this.#isLent || !this.#borrower.isReady) return;
+    const rings: RingLoan[] = [];
+    for (const ring of this.#rings.all) {
+      if (!this.#isToLend(ring)) continue;
+      rings.push(describe(ring, this.#table));
+      ring.lent = true;
+    }
+    this.#isLent = true;
+    const state = this.#device.saveState?.();
+    this.#borrower.lend({
+      features: features.toString(),
+      regions: regionsOf(this.#table),
+      log,
+      rings,
+      state,
+    });
+  }
+
+  /** Takes everything back. Returns the rule that the guest has broken meanwhile, if it has. */
+  recall(features: FeatureSet | null): GuestError | null {
+    if (!this.#isLent) return null;
+    this.#isLent = false;
+    const { bases, fault } = this.#borrower.recall();
+    for (const ring of this.#rings.all) {
+      if (!ring.lent) continue;
+      ring.lent = false;
+      ring.kick?.takeBack();
+      ring.halt("stopped");
+      ring.base = bases.get(ring.index) ?? ring.base;
+    }
+    if (features !== null) this.#rings.start(features);
+    return fault;
+  }
+
+  /** The device begins anew, there as well. Nothing is lent. */
+  reset(): void {
+    this.#borrower.reset();
+  }
+
+  #isToLend({ index, enabled, queue }: Vring): boolean {
+    return enabled && queue !== null && this.#device.lendsQueue?.(index) === true;
+  }
+}
+
+function describe(ring: Vring, table: MemoryTable): RingLoan {
+  const { index, size, kick, call, queue, addresses } = ring;
+  const { descriptors, available, used, log } = addresses!;
+  return {
+    index,
+    size,
+    descriptors: table.guestAddressOf(descriptors),
+    driver: table.guestAddressOf(available),
+    device: table.guestAddressOf(used),
+    base: queue!.base,
+    kick: kick?.lend() ?? null,
+    polled: ring.isPolled,
+    call: call?.number ?? null,
+    logAddress: log,
+  };
+}
+
+function regionsOf(table: MemoryTable): RegionLoan[] {
+  return table.regions.map(({ description: { guestAddress, size }, mapping }) => ({
+    guestAddress,
+    size,
+    address: String(mapping.address),
+  }));
+}
