@@ -54,6 +54,8 @@ export class Machine implements AsyncDisposable {
   readonly parts: MachineParts;
   readonly #stop = new AbortController();
   readonly #serving: Promise<void>[] = [];
+  /** Those whose guest has gone for good. */
+  readonly #abandoned = new Set<DriverTransport>();
   #started = false;
   #broken = false;
   #failure: { cause: unknown } | null = null;
@@ -87,18 +89,21 @@ export class Machine implements AsyncDisposable {
       }
       if (isPollable(driver)) this.parts.reactor.add(driver);
       if (network !== null && isPollable(network)) this.parts.reactor.add(network);
-      const served = driver.serve(device, this.#stop.signal).catch((cause: unknown) => {
+      const served = driver.serve(device, this.#stop.signal).then(() => {
+        this.#abandoned.add(driver);
+      }, (cause: unknown) => {
         this.#fail(cause);
         this.#stop.abort();
-        this.parts.reactor.wake();
-      });
+      }).finally(() => this.parts.reactor.wake());
       this.#serving.push(served);
     }
   }
 
-  /** Has every network delivered all that it will ever deliver, and is every guest served? */
+  /** Has every device come to its end: a network that has delivered all it ever will, or a guest that has gone for good? */
   get isOver(): boolean {
-    return this.parts.devices.every(({ network }) => network?.finished === true);
+    return this.parts.devices.every(({ network, driver }) =>
+      network?.finished === true || this.#abandoned.has(driver)
+    );
   }
 
   /**

@@ -74,7 +74,10 @@ export interface FrameTransport extends Disposable {
  * A transport may also be {@linkcode Pollable}: the software guest works its rings when polled.
  */
 export interface DriverTransport extends Disposable {
-  /** Serves this device until `signal` aborts. Rejects with HostError if this host cannot. */
+  /**
+   * Serves this device until `signal` aborts. Ends earlier if its guest has gone for good: if nothing else is to be done,
+   * the machine stops then. Rejects with HostError if this host cannot.
+   */
   serve(device: Device, signal: AbortSignal): Promise<void>;
   /** Lends the rings that the device leaves to other threads (`Device.lendsQueue`). Called before `serve`, once. */
   lendTo?(borrower: RingBorrower): void;

@@ -93,6 +93,25 @@ hostTest("run --fd takes a socket that is connected", [linux], async () => {
   });
 });
 
+hostTest("run --fd ends by itself when the front-end of a connected socket has gone", [linux], async () => {
+  await withFolder(async (folder) => {
+    for (const device of [RNG, NET]) {
+      const config = await write(folder, device);
+      const [here, there] = UnixStream.pair();
+      const child = passing(
+        there.fd,
+        () => new CommandProcess(FLAGS, ["run", config, "--fd", String(there.fd.number)]),
+      );
+      there[Symbol.dispose]();
+      await child.lineWith("Running machine");
+      here[Symbol.dispose]();
+      const { code, rest, err } = await child.end();
+      assertEquals(code, 0, err);
+      assertMatch(rest.join("\n"), /Stopped after .*, nothing is left to do/);
+    }
+  });
+});
+
 hostTest("run --fd refuses a descriptor that is no socket, or none at all", [linux], async () => {
   await withFolder(async (folder) => {
     const config = await write(folder, NET);

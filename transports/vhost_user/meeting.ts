@@ -15,6 +15,8 @@ export interface Meeting extends Disposable {
   next(nowNs: number): UnixStream | null;
   /** When to ask again although nothing wakes, in ns; Infinity if never. */
   deadlineNs(): number;
+  /** Will there never be another connection? */
+  readonly isOver: boolean;
 }
 
 /** What goes wrong when too many files are open: it may pass. */
@@ -51,6 +53,7 @@ export function meet(
 
 /** Accepts one connection after the other; a second one waits in the socket's queue until the first has ended. */
 class Server implements Meeting {
+  readonly isOver = false;
   readonly #listener: UnixListener;
   readonly #watch: Disposable;
   readonly #retryNs: number;
@@ -91,6 +94,7 @@ class Server implements Meeting {
 
 /** Connects, again and again, however long the front-end stays away. */
 class Client implements Meeting {
+  readonly isOver = false;
   readonly #path: string;
   readonly #retryNs: number;
   #nextAtNs = -Infinity;
@@ -124,6 +128,10 @@ class Passed implements Meeting {
 
   constructor(stream: UnixStream) {
     this.#stream = stream;
+  }
+
+  get isOver(): boolean {
+    return this.#stream === null;
   }
 
   next(): UnixStream | null {

@@ -74,6 +74,8 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   #meeting: Meeting | null = null;
   #connection: Connection<FileDescriptor> | null = null;
   #socketWatch: Disposable | null = null;
+  /** Says that there is nobody to be served any more. */
+  #served: () => void = () => {};
 
   /** Opens nothing before `serve`. */
   constructor(
@@ -108,7 +110,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#borrower = borrower;
   }
 
-  /** Serves front-ends until `signal` aborts. Rejects with HostError if the socket cannot be made. */
+  /** Serves front-ends until `signal` aborts, or the only one that can ever come has gone. Rejects with HostError if the socket cannot be made. */
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
@@ -117,6 +119,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#meeting = meet(this.#options, path, (descriptor) => this.#context.watch(descriptor));
     this.#device = device;
     const { promise, resolve } = Promise.withResolvers<void>();
+    this.#served = resolve;
     signal.addEventListener("abort", () => {
       this[Symbol.dispose]();
       resolve();
@@ -189,6 +192,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#socketWatch = null;
     connection[Symbol.dispose]();
     this.trace?.note({ event: "disconnected", reason });
+    if (this.#meeting?.isOver === true) this.#served();
   }
 }
 
