@@ -1,6 +1,6 @@
 /**
- * How late held units leave: the time from a deadline to the round that serves it, by the reactor's two ways to sleep, and
- * the time from an event of the host to the round that it causes.
+ * How late held units leave: the time from a deadline to the round that serves it, by the reactor's ways to sleep, and the
+ * time from an event of the host to the round that it causes.
  *
  *     deno run --allow-ffi bench/timer_bench.ts [SAMPLES]
  *
@@ -8,6 +8,7 @@
  */
 import { SystemClock } from "../core/clock.ts";
 import { Reactor } from "../core/reactor.ts";
+import { BlockingWaiter } from "../transports/host/blocking_waiter.ts";
 import { EventFd } from "../transports/host/event_fd.ts";
 import { HostWatcher } from "../transports/host/host_watcher.ts";
 
@@ -19,14 +20,25 @@ function percentile(sorted: readonly number[], of: number): string {
 
 function print(what: string, latenessNs: number[]): void {
   latenessNs.sort((a, b) => a - b);
-  console.log(`${what.padEnd(44)} p50 ${percentile(latenessNs, 0.5)}  p99 ${percentile(latenessNs, 0.99)}`);
+  console.log(`${what.padEnd(60)} p50 ${percentile(latenessNs, 0.5)}  p99 ${percentile(latenessNs, 0.99)}`);
 }
 
+/** What the reactor sleeps by, and what that is called. */
+const WAYS = {
+  awaited: "epoll and timerfd, awaited",
+  blocking: "epoll and timerfd, with the whole thread",
+  timers: "timers of the runtime",
+};
+
 /** Serves one deadline after the other, `intervalNs` apart, and returns how late each was. */
-async function deadlines(intervalNs: number, samples: number, byHost: boolean): Promise<number[]> {
+async function deadlines(intervalNs: number, samples: number, way: keyof typeof WAYS): Promise<number[]> {
   const reactor = new Reactor(clock);
-  using event = byHost ? EventFd.create() : null;
-  using _watch = event === null ? null : new HostWatcher(reactor).watch(event.fd.number);
+  using stack = new DisposableStack();
+  if (way === "awaited") {
+    stack.use(new HostWatcher(reactor).watch(stack.use(EventFd.create()).fd.number));
+  } else if (way === "blocking") {
+    reactor.waiter = stack.use(new BlockingWaiter());
+  }
   const late: number[] = [];
   const stop = new AbortController();
   let dueNs = clock.nowNs() + intervalNs;
@@ -76,9 +88,9 @@ if (import.meta.main) {
   const samples = Number(Deno.args[0] ?? 1000);
   for (const intervalUs of [50, 100, 300, 5000]) {
     const count = Math.ceil(samples / (intervalUs > 1000 ? 5 : 1));
-    for (const byHost of [true, false]) {
-      const late = await deadlines(intervalUs * 1000, count, byHost);
-      print(`deadline in ${intervalUs} us, ${byHost ? "epoll and timerfd" : "timers of the runtime"}`, late);
+    for (const way of ["awaited", "blocking", "timers"] as const) {
+      const late = await deadlines(intervalUs * 1000, count, way);
+      print(`deadline in ${intervalUs} us, ${WAYS[way]}`, late);
     }
   }
   print("event, epoll", await events(Math.ceil(samples / 2)));

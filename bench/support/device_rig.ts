@@ -1,0 +1,199 @@
+/**
+ * A whole network device in memory: filter, steering, stages, rings. Nobody is on the other side of either end.
+ *
+ * Theory of operation. A round makes buffers available, tells the network that a burst of 64 frames is ready (or lets 64 chains
+ * be ready in the guest's transmit queues), and polls the device once. All that is timed is the device, and the driver's
+ * stores to make buffers available. Guest memory is one buffer cut into regions, each 4 KiB apart from the next in the guest's
+ * address space; the rings are in the first region, the buffers where `scattered` says.
+ *
+ * @module
+ */
+import { newFramePool } from "../../config/frame_memory.ts";
+import type { Session } from "../../core/device.ts";
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
+import { GuestMemory } from "../../core/memory.ts";
+import { buildQueue } from "../../core/queue_setup.ts";
+import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
+import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
+import { tcpFrame } from "../tcp_frame.ts";
+import { ReadyNetwork } from "./ready_network.ts";
+import { Stopwatch } from "./stopwatch.ts";
+import {
+  packedRing,
+  type Ring,
+  RING_BYTES,
+  RING_SIZE,
+  ringAddresses,
+  type RingSetup,
+  splitRing,
+} from "./tireless_driver.ts";
+
+const BURST = 64;
+/** Rounds that are timed together. */
+const LAP_ROUNDS = 20;
+const BUFFER_BYTES = 2048;
+const VIRTQ_DESC_F_WRITE = 2;
+const HEADER_BYTES = 12;
+const MEMORY_BYTES = 64 * 1024 * 1024;
+const REGION_GAP_BYTES = 4096;
+const MAC = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);
+
+/** What the device is like. */
+export interface DeviceSetup {
+  /** Which rings. More than one queue pair only with split rings. */
+  readonly layout: "split" | "packed";
+  /** Bytes of every frame, at least 54. */
+  readonly frameBytes: number;
+  /** Which way frames go. */
+  readonly toGuest: boolean;
+  /** Queue pairs; default 1. */
+  readonly queuePairs?: number;
+  /** Regions of the guest's memory, 1 to 509; default 1. */
+  readonly regions?: number;
+  /** Are buffers anywhere in memory, instead of in a row? Must be, if there is more than one region. */
+  readonly scattered?: boolean;
+}
+
+/** One device, one guest, one direction. */
+export class DeviceRig {
+  readonly #device: NetDevice;
+  readonly #network: ReadyNetwork;
+  readonly #rings: readonly Ring[];
+  readonly #toGuest: boolean;
+  readonly #watch = new Stopwatch();
+  readonly #counters: Record<string, Record<string, number>> = {};
+
+  /** Builds and activates it. */
+  constructor(setup: DeviceSetup) {
+    const { layout, frameBytes, toGuest, queuePairs = 1, regions = 1, scattered = false } = setup;
+    const pool = newFramePool(16 * 1024 * 1024);
+    this.#toGuest = toGuest;
+    this.#network = new ReadyNetwork(pool, someFrames(frameBytes));
+    this.#device = new NetDevice(
+      {
+        name: "net0",
+        pool,
+        offloads: [],
+        network: this.#network,
+        verdicts: null,
+        publish: (counters, part = "") => this.#counters[part] = counters,
+      },
+      parse({ mac: "52:54:00:00:00:01", queueSize: RING_SIZE, queuePairs }),
+      this.#network,
+    );
+    const buffer = new ArrayBuffer(MEMORY_BYTES);
+    const memory = cutMemory(buffer, regions);
+    const bits = [VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF];
+    if (layout === "packed") bits.push(VIRTIO_F_RING_PACKED);
+    if (queuePairs > 1) bits.push(VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ);
+    const features = FeatureSet.of(...bits);
+    const make = layout === "split" ? splitRing : packedRing;
+    const queues = [];
+    const rings: Ring[] = [];
+    for (let index = 0; index < 2 * queuePairs; index++) {
+      const at = index * RING_BYTES;
+      const isReceive = index % 2 === 0;
+      if (isReceive === toGuest) {
+        rings.push(make({
+          buffer,
+          at,
+          addresses: scattered
+            ? anywhere(memory, index, 2 * queuePairs * RING_BYTES)
+            : inARow(index, 2 * queuePairs * RING_BYTES),
+          bytes: isReceive ? BUFFER_BYTES : frameBytes + HEADER_BYTES,
+          flags: isReceive ? VIRTQ_DESC_F_WRITE : 0,
+          each: ringShare(setup),
+        }));
+      }
+      queues.push(buildQueue(memory, { addresses: ringAddresses(at), base: undefined }, features));
+    }
+    this.#rings = rings;
+    const session: Session = {
+      memory,
+      queues: queuePairs > 1 ? [...queues, null] : queues,
+      features,
+      startsQueues: true,
+      interrupt: () => {},
+      configChanged: () => {},
+    };
+    this.#device.acceptFeatures(features);
+    this.#device.activate(session);
+    this.#device.queuesChanged();
+  }
+
+  /** Runs bursts of 64 frames; returns ns per frame. Throws if one did not come through. */
+  run(rounds: number): number {
+    const before = this.#moved();
+    const laps = Math.ceil(rounds / LAP_ROUNDS);
+    this.#watch.reset(laps);
+    for (let lap = 0; lap < laps; lap++) {
+      this.#watch.start();
+      for (let round = 0; round < LAP_ROUNDS; round++) {
+        for (let i = 0; i < this.#rings.length; i++) this.#rings[i].refill();
+        if (this.#toGuest) this.#network.ready = BURST;
+        this.#device.poll(round);
+      }
+      this.#watch.stop();
+      this.#watch.lap();
+    }
+    const moved = this.#moved() - before;
+    const due = laps * LAP_ROUNDS * BURST;
+    if (moved !== due) throw new Error(`Only ${moved} of ${due} frames came through`);
+    return this.#watch.lapNs / (LAP_ROUNDS * BURST);
+  }
+
+  #moved(): number {
+    return this.#toGuest ? this.#counters.toGuest.packets : this.#network.sent;
+  }
+}
+
+/** To the guest, steering chooses the pair: each driver's ring is filled up. From it, the burst comes in equal parts. */
+function ringShare({ toGuest, queuePairs = 1 }: DeviceSetup): RingSetup["each"] {
+  if (toGuest && queuePairs > 1) return "returned";
+  return BURST / queuePairs;
+}
+
+/** Segments of many flows to the device's address. */
+function someFrames(frameBytes: number): Uint8Array[] {
+  return Array.from({ length: 256 }, (_, flow) => {
+    const { bytes } = tcpFrame("v4", flow, Math.max(0, frameBytes - 54));
+    bytes.set(MAC);
+    return bytes;
+  });
+}
+
+function cutMemory(buffer: ArrayBuffer, count: number): GuestMemory {
+  const size = Math.floor(buffer.byteLength / count / 4096) * 4096;
+  return new GuestMemory(Array.from({ length: count }, (_, i) => ({
+    guestAddress: i * (size + REGION_GAP_BYTES),
+    size,
+    buffer,
+    bufferOffset: i * size,
+  })));
+}
+
+/** Guest addresses of a queue's buffers, in a row behind the rings. */
+function inARow(queue: number, behind: number): number[] {
+  return Array.from({ length: RING_SIZE }, (_, i) => behind + (queue * RING_SIZE + i) * BUFFER_BYTES);
+}
+
+/** Guest addresses of a queue's buffers, anywhere but in the rings, the same in every run. */
+function anywhere({ regions }: GuestMemory, queue: number, behind: number): number[] {
+  let random = 12_345 + queue;
+  const draw = (below: number): number => {
+    random = Math.imul(random, 1_103_515_245) + 12_345 >>> 0;
+    return Math.floor(random / 2 ** 32 * below);
+  };
+  return Array.from({ length: RING_SIZE }, () => {
+    const which = draw(regions.length);
+    const least = which === 0 ? behind : 0;
+    const { guestAddress, size } = regions[which];
+    return guestAddress + least + Math.floor(draw(size - least - BUFFER_BYTES) / 64) * 64;
+  });
+}
+
+function parse(input: unknown): NetOptions {
+  const result = net.options["~standard"].validate(input);
+  if (result instanceof Promise || result.issues !== undefined) throw new Error("The options are wrong");
+  return result.value;
+}
