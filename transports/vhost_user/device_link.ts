@@ -139,6 +139,7 @@ export class DeviceLink implements Disposable {
   /** The ring is described differently now: it is made anew, from `base` on if that is not null. */
   redescribed(ring: Vring, base: number | null = null): void {
     ring.halt("stopped");
+    ring.forgottenBase = null;
     if (base !== null) ring.base = base;
     this.settle();
   }
@@ -167,16 +168,18 @@ export class DeviceLink implements Disposable {
     ring.halt("stopped");
     ring.forgetKick();
     this.settle();
-    if (ring.base !== null) return ring.base;
+    const base = ring.base ?? ring.forgottenBase;
+    if (base !== null) return base;
     return this.#features?.has(VIRTIO_F_RING_PACKED) === true ? FRESH_RING : 0;
   }
 
-  /** The driver has reset the device: everything is forgotten but memory and how to reach the driver. */
+  /**
+   * The driver resets the device, or the front-end stops it that way. What the device holds gets out, then everything is
+   * forgotten but memory and how to reach the driver.
+   */
   reset(): void {
-    this.#release();
-    this.#features = null;
-    this.#needsReset = false;
-    this.#rings.forget();
+    this.#drain();
+    this.#forget();
   }
 
   /** Does what follows from a change. @param quiet a ring that cannot be started now is no fault */
@@ -217,7 +220,7 @@ export class DeviceLink implements Disposable {
   /** The front-end is gone. */
   [Symbol.dispose](): void {
     this.recall();
-    this.reset();
+    this.#forget();
     this.#rings[Symbol.dispose]();
   }
 
@@ -256,6 +259,13 @@ export class DeviceLink implements Disposable {
   #drain(): void {
     if (this.#session !== null) this.#guard(() => this.#device.drain(this.#nowNs));
     this.#rings.sendInterrupts();
+  }
+
+  #forget(): void {
+    this.#release();
+    this.#features = null;
+    this.#needsReset = false;
+    this.#rings.forget();
   }
 
   #release(): void {

@@ -46,6 +46,8 @@ export class Vring implements Disposable {
   addresses: RingAddresses | null = null;
   /** Where to go on, as the front-end gave it, or where it stood when it was stopped; null for the start. */
   base: number | null = null;
+  /** Where it stood when it was made to forget that; null once it is described anew. */
+  forgottenBase: number | null = null;
   /** May the device use it? */
   enabled = false;
   /** Has the front-end said how it kicks? */
@@ -126,9 +128,13 @@ export class Vring implements Disposable {
     this.state = state;
   }
 
-  /** Forgets what the driver has told; how to reach it, and the ring's memory, may be needed again. */
+  /**
+   * Forgets what the driver has told; how to reach it, and the ring's memory, may be needed again. So may the place where it
+   * stood: QEMU 7 writes status 0 also to stop a guest that goes on later or elsewhere, and asks for the place after that.
+   */
   forget(): void {
     this.halt("stopped");
+    this.forgottenBase = this.base ?? this.forgottenBase;
     this.size = 0;
     this.addresses = null;
     this.base = null;

@@ -112,6 +112,7 @@ export class BackendProcess implements AsyncDisposable {
     await Promise.all([this.#process.status, this.#reading, this.#complaints]);
   }
 
+  /** As `kill`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.kill();
   }

@@ -129,6 +129,13 @@ export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
 
 /** What went against the rules of protocol and rings, by name. */
 export function faults({ machine }: TapMachine): Record<string, number> {
-  const all = Object.values(machine.counters).flatMap((group) => Object.entries(group));
+  return faultsIn(machine.counters);
+}
+
+/** As {@linkcode faults}, of counters by group. */
+export function faultsIn(
+  counters: Readonly<Record<string, Readonly<Record<string, number>>>>,
+): Record<string, number> {
+  const all = Object.values(counters).flatMap((group) => Object.entries(group));
   return Object.fromEntries(all.filter(([name, value]) => /^(fault_|refused$)/.test(name) && value > 0));
 }
