@@ -7,7 +7,7 @@
 export interface SignalActions {
   /** SIGINT or SIGTERM. A second one, half a second later, ends the process at once. */
   stop(signal: Deno.Signal): void;
-  /** SIGUSR1. */
+  /** SIGUSR2. At SIGUSR1 the runtime opens a debugger to all users of this host, listener or not. */
   show(): void;
 }
 
@@ -28,7 +28,7 @@ export function onSignals(actions: SignalActions): Disposable {
   };
   const listeners: [Deno.Signal, () => void][] = [["SIGINT", stop("SIGINT")]];
   if (Deno.build.os !== "windows") {
-    listeners.push(["SIGTERM", stop("SIGTERM")], ["SIGUSR1", () => actions.show()]);
+    listeners.push(["SIGTERM", stop("SIGTERM")], ["SIGUSR2", () => actions.show()]);
   }
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
   return {

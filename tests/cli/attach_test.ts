@@ -50,7 +50,7 @@ hostTest(
       assertEquals(bytes.trim(), "64");
       assertEquals(guest.complaints(), "");
 
-      child.signal("SIGUSR1");
+      child.signal("SIGUSR2");
       const { counters } = JSON.parse(await child.lineWith('"counters"'));
       assertEquals([counters["lan.driver"].connections, counters["dice.driver"].connections], [1, 1]);
       assertEquals([counters["lan.driver"].refused, counters["dice.driver"].refused], [0, 0]);

@@ -129,13 +129,13 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
-Deno.test("run prints all counters at SIGUSR1, as a line of JSON, and goes on", async () => {
+Deno.test("run prints all counters at SIGUSR2, as a line of JSON, and goes on", async () => {
   const child = new CommandProcess(READ, ["run", ECHO]);
   await child.lineWith("Running loopback-echo");
   const seen: number[] = [];
   for (let i = 0; i < 2; i++) {
     await new Promise((resolve) => setTimeout(resolve, 150));
-    child.signal("SIGUSR1");
+    child.signal("SIGUSR2");
     const { event, counters, timeNs } = JSON.parse(await child.lineWith('"counters"'));
     assertEquals(event, "counters");
     assert(timeNs > 0);

@@ -7,7 +7,8 @@
  *
  * Never offered to anybody, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD,
  * HOST_NOTIFIER, INFLIGHT_SHMFD, XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight
- * tracking is not needed: no buffer stays with the device over a round.
+ * tracking is not needed for buffers, none of which stays with the device over a round. Where a packed ring stood could
+ * be kept in such memory if this program is killed, but no front-end of a network device asks for it.
  * @module
  */
 import type { Device } from "../../core/device.ts";
