@@ -58,9 +58,12 @@ export class Epoll implements Disposable {
     this.#c.epoll_ctl(this.#number, EPOLL_CTL_DEL, number, null);
   }
 
-  /** How many events there are now, up to 64; does not wait. Throws SystemCallError if the set was closed. */
-  ready(): number {
-    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, 0);
+  /**
+   * How many events there are, up to 64; waits for one in this thread, if there is none, `mostMs` at most. Throws
+   * SystemCallError if the set was closed.
+   */
+  ready(mostMs = 0): number {
+    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, mostMs);
     if (count >= 0) return count;
     if (errno() === EINTR) return 0;
     throw lastCallError("wait for events");

@@ -2,8 +2,13 @@
  * How the reactor sleeps on this host: until a descriptor is ready, an alarm rings, or somebody wakes it.
  *
  * Theory of operation. One epoll set holds the watched descriptors, an eventfd (`wake`) and a timerfd (the deadline). `wait`
- * first asks without waiting; if nothing has happened it sets the timer and awaits *one* `epoll_wait` in another thread,
- * so that signals, timers and other promises go on meanwhile. An idle machine costs nothing.
+ * first asks without waiting; if nothing has happened it sets the timer and sleeps.
+ *
+ * A *sleep* awaits one `epoll_wait` in another thread, so that signals, timers and other promises go on meanwhile: an idle
+ * machine costs nothing. But from there an event takes two changes of thread to get here. So before a sleep there are two
+ * *naps*, in case that there is traffic: one turn of the event loop, and a wait of up to a millisecond in
+ * this thread. (Measured with a guest's ping and its TCP: there and back 330 µs by naps, 430 by sleep alone; TCP out of
+ * the guest 1.7 times as fast.) Signals and promises are late by a millisecond at most.
  *
  * Everything is registered edge-triggered: an event says that something *became* ready. The reactor then turns rounds until
  * nobody does anything, which means that every reader has read until there was no more; so nothing must be read here to
@@ -15,11 +20,15 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
-import type { Waiter } from "../../core/waiter.ts";
+import { eventLoopTurn, type Waiter } from "../../core/waiter.ts";
 import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./epoll.ts";
 import { EventFd } from "./event_fd.ts";
 import { TimerFd } from "./timer_fd.ts";
+
+/** A nap, in ms: as long may signals and promises have to wait while there is traffic. */
+const NAP_MS = 1;
+/** Naps before a sleep. */
+const NAPS = 2;
 
 /** Sleeps in the kernel. */
 export class EpollWaiter implements Waiter {
@@ -29,7 +38,7 @@ export class EpollWaiter implements Waiter {
   readonly #owned: DisposableStack;
   readonly #watches = new Map<number, object>();
   #armed = false;
-  #asleep = false;
+  #state: "awake" | "napping" | "asleep" = "awake";
   #signalled = false;
   #closed = false;
 
@@ -70,33 +79,41 @@ export class EpollWaiter implements Waiter {
   /** Sleeps until something happens, or until `untilNs`. Returns at once if something has happened. */
   wait(untilNs: number, nowNs: number): Promise<void> | void {
     if (this.#closed || this.#epoll.ready() > 0) return;
-    if (untilNs <= nowNs) return new Promise((resolve) => setImmediate(resolve));
+    if (untilNs <= nowNs) return eventLoopTurn();
     this.#arm(untilNs, nowNs);
-    return this.#sleep();
+    return this.#rest();
   }
 
   /** Ends a sleep. */
   wake(): void {
-    if (!this.#asleep || this.#signalled) return;
+    if (this.#state === "awake" || this.#signalled) return;
     this.#signalled = true;
-    this.#event.signal();
+    if (this.#state === "asleep") this.#event.signal();
   }
 
   /** Closes everything, as soon as nobody sleeps any more. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#asleep) {
+    if (this.#state === "asleep") {
       this.#signalled = true;
       this.#event.signal();
     } else this.#owned.dispose();
   }
 
-  async #sleep(): Promise<void> {
-    this.#asleep = true;
+  /** Two naps, then a sleep; ends as soon as something happens. */
+  async #rest(): Promise<void> {
     this.#signalled = false;
+    for (let naps = 0; naps < NAPS; naps++) {
+      this.#state = "napping";
+      await eventLoopTurn();
+      this.#state = "awake";
+      // Whoever has woken or closed us meanwhile has not found us asleep.
+      if (this.#closed || this.#signalled || this.#epoll.ready(NAP_MS) > 0) return;
+    }
+    this.#state = "asleep";
     await this.#epoll.wait();
-    this.#asleep = false;
+    this.#state = "awake";
     if (this.#closed) this.#owned.dispose();
   }
 
