@@ -9,19 +9,12 @@
  * Exit codes: 0 all is well, 1 something failed, 2 the command line or the configuration cannot be used.
  * @module
  */
-import { CHECK, runCheck } from "./cli/check.ts";
 import { EXIT_OK, EXIT_USAGE, reportFailure } from "./cli/console/failure.ts";
 import { type Io, systemIo } from "./cli/console/io.ts";
 import { styleFor } from "./cli/console/style.ts";
 import { labelled, wrap } from "./cli/console/text.ts";
 import { type CommandUsage, COMMON_OPTIONS, unknownOption, UsageError } from "./cli/console/usage.ts";
 import { VERSION } from "./cli/console/version.ts";
-import { DEMO, runDemo } from "./cli/demo.ts";
-import { PLUGINS, runPlugins } from "./cli/plugins.ts";
-import { REPLAY, runReplay } from "./cli/replay.ts";
-import { RUN, runRun } from "./cli/run.ts";
-import { runSchema, SCHEMA } from "./cli/schema.ts";
-import { runVectors, VECTORS } from "./cli/vectors.ts";
 import { suggest } from "./config/suggest.ts";
 
 export type { Io } from "./cli/console/io.ts";
@@ -31,15 +24,28 @@ interface Command {
   readonly run: (args: readonly string[], io: Io) => Promise<number>;
 }
 
-const COMMANDS: readonly Command[] = [
-  { usage: RUN, run: runRun },
-  { usage: CHECK, run: runCheck },
-  { usage: REPLAY, run: runReplay },
-  { usage: VECTORS, run: runVectors },
-  { usage: PLUGINS, run: runPlugins },
-  { usage: SCHEMA, run: runSchema },
-  { usage: DEMO, run: runDemo },
-];
+/** The commands, each loaded when it is needed: what the others need would make every start slower. */
+const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
+  ["run", () => import("./cli/run.ts").then(({ RUN, runRun }) => ({ usage: RUN, run: runRun }))],
+  ["check", () => import("./cli/check.ts").then(({ CHECK, runCheck }) => ({ usage: CHECK, run: runCheck }))],
+  [
+    "replay",
+    () => import("./cli/replay.ts").then(({ REPLAY, runReplay }) => ({ usage: REPLAY, run: runReplay })),
+  ],
+  [
+    "vectors",
+    () => import("./cli/vectors.ts").then(({ VECTORS, runVectors }) => ({ usage: VECTORS, run: runVectors })),
+  ],
+  [
+    "plugins",
+    () => import("./cli/plugins.ts").then(({ PLUGINS, runPlugins }) => ({ usage: PLUGINS, run: runPlugins })),
+  ],
+  [
+    "schema",
+    () => import("./cli/schema.ts").then(({ SCHEMA, runSchema }) => ({ usage: SCHEMA, run: runSchema })),
+  ],
+  ["demo", () => import("./cli/demo.ts").then(({ DEMO, runDemo }) => ({ usage: DEMO, run: runDemo }))],
+]);
 
 /**
  * Runs a command line and returns the exit code. Never throws.
@@ -73,13 +79,12 @@ async function dispatch(args: readonly string[], io: Io): Promise<number> {
   const wantsHelp = before.includes("--help") || before.includes("-h") || args[at] === "help";
   if (at < 0 || wantsHelp) return await withoutCommand(args, at, wantsHelp, io);
   const word = args[at];
-  const command = COMMANDS.find(({ usage }) => usage.name === word);
-  if (command !== undefined) return await command.run([...before, ...args.slice(at + 1)], io);
-  if (/[./\\]/.test(word)) return await runRun(args, io);
-  const nearest = suggest(word, COMMANDS.map(({ usage }) => usage.name));
-  const remedy = nearest === null
-    ? `there are ${COMMANDS.map(({ usage }) => usage.name).join(", ")}`
-    : `did you mean "${nearest}"?`;
+  const load = COMMANDS.get(word);
+  if (load !== undefined) return await (await load()).run([...before, ...args.slice(at + 1)], io);
+  if (/[./\\]/.test(word)) return await (await COMMANDS.get("run")!()).run(args, io);
+  const names = [...COMMANDS.keys()];
+  const nearest = suggest(word, names);
+  const remedy = nearest === null ? `there are ${names.join(", ")}` : `did you mean "${nearest}"?`;
   throw new UsageError("", `Unknown command "${word}"${nearest === null ? "; " : ", "}${remedy}`);
 }
 
@@ -92,26 +97,29 @@ async function withoutCommand(
   if (!wantsHelp) {
     const odd = args.find((arg) => !COMMON_OPTIONS.some(({ name }) => arg === `--${name}`));
     if (odd !== undefined) throw new UsageError("", unknownOption(odd, [...COMMON_OPTIONS, VERSION_OPTION]));
-    io.err(mainHelp(io));
+    io.err(await mainHelp(io));
     return EXIT_USAGE;
   }
   const topic = args[at] === "help" ? args[at + 1] : args[at];
-  const command = COMMANDS.find(({ usage }) => usage.name === topic);
-  if (command !== undefined) return await command.run(["--help"], io);
-  io.out(mainHelp(io));
+  const load = COMMANDS.get(topic);
+  if (load !== undefined) return await (await load()).run(["--help"], io);
+  io.out(await mainHelp(io));
   return EXIT_OK;
 }
 
 const VERSION_OPTION = { name: "version", help: "Print the version." };
 
-function mainHelp(io: Io): string {
+async function mainHelp(io: Io): Promise<string> {
   const { bold, cyan } = styleFor(io);
   const about =
     "Virtio devices in TypeScript, put together by a JSON file: devices, ways to the guest and to the " +
     "network, and the offloads that frames go through, such as receive segment coalescing (RSC).";
   let text = `${bold("Usage:")} deno-virtio COMMAND [options]\n\n${wrap(about, io.columns).join("\n")}\n\n`;
   text += `${bold("Commands:")}\n`;
-  for (const { usage } of COMMANDS) text += labelled(`  ${usage.name}`, usage.summary, 14, io.columns);
+  for (const load of COMMANDS.values()) {
+    const { usage } = await load();
+    text += labelled(`  ${usage.name}`, usage.summary, 14, io.columns);
+  }
   text += `\n${bold("Options of every command:")}\n`;
   for (const { name, help } of [...COMMON_OPTIONS, VERSION_OPTION]) {
     text += labelled(`  --${name}`, help, 14, io.columns);

@@ -1,144 +1,227 @@
 /**
- * JSON with comments and trailing commas.
+ * JSON with comments and trailing commas, as editors take it under the name of "JSON with comments".
  *
- * The grammar is that of `jsonc-parser`, the parser of the editors in which these files are written: what an editor
- * shows as right is right here. It reports the offset of an error, it is typed, and it builds nothing by itself: the
- * values are built here, so that a key given twice is an error instead of a riddle, and `__proto__` is only a key.
+ * Theory of operation. One pass over the text, which descends into objects and arrays, 64 levels at most. The first thing that
+ * is no JSON ends it: what follows would be its echo. A key given twice is an error instead of a riddle, but does not end it,
+ * and `__proto__` is only a key. Numbers and escapes are those of JSON, and so are spaces.
+ *
  * @module
  */
-import { createScanner, printParseErrorCode, visit } from "npm:jsonc-parser@^3.3.1";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
-import { childPath, printable } from "./paths.ts";
+import { childPath } from "./paths.ts";
 import { DEEPEST } from "./plain.ts";
+import { excerptAt, positionAt } from "./text_position.ts";
 
 /** The longest text that is read, in bytes and in characters: 1 MiB. */
 export const LONGEST_TEXT = 1 << 20;
 
-/** How much of a line is shown around an error, in characters. */
-const EXCERPT = 72;
-
 /** How many keys given twice are reported. */
 const MOST_DOUBLED = 20;
 
-const PROBLEMS: Record<string, string> = {
-  InvalidSymbol: "this is no JSON; keys and text need double quotes",
-  InvalidNumberFormat: "this is no number",
-  PropertyNameExpected: "a key in double quotes is missing here",
-  ValueExpected: "a value is missing here",
-  ColonExpected: 'a ":" is missing here, between key and value',
-  CommaExpected: 'a "," is missing here',
-  CloseBraceExpected: 'a "}" is missing here',
-  CloseBracketExpected: 'a "]" is missing here',
-  EndOfFileExpected: "the configuration has ended before this; take it away",
-  UnexpectedEndOfComment: "this comment is not closed",
-  UnexpectedEndOfString: "this text is not closed by a double quote on its line",
-  UnexpectedEndOfNumber: "this number is not complete",
-  InvalidUnicode: "this is no Unicode escape; write \\u and four hexadecimal digits",
-  InvalidEscapeCharacter: "there is no such escape; a backslash itself is written \\\\",
-  InvalidCharacter: "this character cannot stand here; in text it needs an escape",
+const NO_JSON = "this is no JSON; keys and text need double quotes";
+const NO_UNICODE = "this is no Unicode escape; write \\u and four hexadecimal digits";
+const UNCLOSED_TEXT = "this text is not closed by a double quote on its line";
+
+const SPACES = /[ \t\r\n]*/y;
+const LINE_COMMENT = /[^\r\n]*/y;
+/** Text without escapes up to what ends it; most texts have none. */
+// deno-lint-ignore no-control-regex -- They are what cannot stand there.
+const PLAIN_TEXT = /[^"\\\u0000-\u001f]*/y;
+const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const WORD = /[^ \t\r\n{}[\]:,"/]+/y;
+const HEXADECIMAL = /[0-9a-fA-F]{4}/y;
+const ESCAPES: Readonly<Record<string, string>> = {
+  '"': '"',
+  "\\": "\\",
+  "/": "/",
+  b: "\b",
+  f: "\f",
+  n: "\n",
+  r: "\r",
+  t: "\t",
 };
+const LITERALS: ReadonlyMap<string, unknown> = new Map<string, unknown>([
+  ["true", true],
+  ["false", false],
+  ["null", null],
+]);
 
-/** A place in a text, counted from 1. */
-export interface TextPosition {
-  /** The line. */
-  readonly line: number;
-  /** The column, in characters of JavaScript. */
-  readonly column: number;
-}
-
-/**
- * Where an offset lies.
- * @param text the whole text
- * @param offset 0 to the length of the text
- */
-export function positionAt(text: string, offset: number): TextPosition {
-  const before = text.slice(0, offset).split(/\r\n|\n|\r/);
-  return { line: before.length, column: before.at(-1)!.length + 1 };
-}
-
-/** The line of an offset with a caret under it; of a long line only what is near. */
-function excerptAt(text: string, offset: number, position: TextPosition): string {
-  const start = offset - (position.column - 1);
-  const line = text.slice(start).split(/[\r\n]/, 1)[0]!;
-  const from = Math.max(0, position.column - 1 - EXCERPT / 2);
-  const head = from > 0 ? "…" : "";
-  const shown = line.slice(from, from + EXCERPT).replaceAll("\t", " ");
-  const tail = from + EXCERPT < line.length ? "…" : "";
-  const label = `${position.line} | `;
-  // The caret must stand under what is printed, so what precedes it is measured after escaping.
-  const width = printable(shown.slice(0, position.column - 1 - from)).length;
-  return `${label}${head}${printable(shown)}${tail}\n${" ".repeat(label.length + head.length + width)}^`;
-}
-
-function syntaxError(text: string, offset: number, problem: string): ConfigError {
-  const position = positionAt(text, offset);
-  const path = `line ${position.line}, column ${position.column}`;
-  return new ConfigError([{ path, problem, excerpt: excerptAt(text, offset, position) }]);
-}
-
-/** Refuses deep nesting before the parser, which recurses, sees it. */
-function checkDepth(text: string): void {
-  const scanner = createScanner(text, true);
-  let depth = 0;
-  for (scanner.scan(); scanner.getTokenOffset() < text.length; scanner.scan()) {
-    // The first character tells these tokens apart from all others; text begins with a quote, comments are skipped.
-    const first = text[scanner.getTokenOffset()];
-    if (first === "{" || first === "[") depth++;
-    else if (first === "}" || first === "]") depth--;
-    if (depth > DEEPEST) {
-      throw syntaxError(text, scanner.getTokenOffset(), `nested deeper than ${DEEPEST} levels`);
-    }
-  }
-}
-
-/** Puts values together as the parser meets them. */
-class Builder {
-  root: unknown = undefined;
+/** Reads one text, once. */
+class Reader {
   readonly issues: ConfigIssue[] = [];
   readonly #text: string;
-  readonly #open: { container: unknown[] | Record<string, unknown>; path: string }[] = [];
-  #key = "";
+  /** Keys and indices of the containers that are open. */
+  readonly #path: (string | number)[] = [];
+  #at = 0;
 
   constructor(text: string) {
     this.#text = text;
   }
 
-  #path(): string {
-    const top = this.#open.at(-1);
-    if (top === undefined) return "$";
-    return childPath(top.path, Array.isArray(top.container) ? top.container.length : this.#key);
+  /** The value that is the whole text. */
+  read(): unknown {
+    this.#skip();
+    const value = this.#value();
+    this.#skip();
+    if (this.#at < this.#text.length) {
+      throw this.#error("the configuration has ended before this; take it away");
+    }
+    return value;
   }
 
-  begin(container: unknown[] | Record<string, unknown>): void {
-    const path = this.#path();
-    this.value(container);
-    this.#open.push({ container, path });
+  #value(): unknown {
+    const first = this.#text[this.#at];
+    switch (first) {
+      case "{":
+        return this.#object();
+      case "[":
+        return this.#array();
+      case '"':
+        return this.#string();
+      case undefined:
+      case "}":
+      case "]":
+      case ",":
+      case ":":
+        throw this.#error("a value is missing here");
+    }
+    return /[-\d]/.test(first) ? this.#number() : this.#literal();
   }
 
-  end(): void {
-    this.#open.pop();
+  #object(): Record<string, unknown> {
+    const object: Record<string, unknown> = {};
+    this.#open();
+    for (; this.#text[this.#at] !== "}"; this.#comma("}")) {
+      const start = this.#at;
+      const key = this.#key();
+      const isDoubled = Object.hasOwn(object, key);
+      this.#skip();
+      if (this.#text[this.#at] !== ":") throw this.#error('a ":" is missing here, between key and value');
+      this.#at++;
+      this.#skip();
+      this.#path.push(key);
+      if (isDoubled) this.#doubled(start);
+      const member = { value: this.#value(), enumerable: true, writable: true, configurable: true };
+      Object.defineProperty(object, key, member);
+      this.#path.pop();
+    }
+    this.#at++;
+    return object;
   }
 
-  key(name: string, offset: number): void {
-    this.#key = name;
-    if (!Object.hasOwn(this.#open.at(-1)!.container, name)) return;
+  #array(): unknown[] {
+    const array: unknown[] = [];
+    this.#open();
+    for (; this.#text[this.#at] !== "]"; this.#comma("]")) {
+      if (this.#at === this.#text.length) throw this.#error('a "]" is missing here');
+      this.#path.push(array.length);
+      array.push(this.#value());
+      this.#path.pop();
+    }
+    this.#at++;
+    return array;
+  }
+
+  #open(): void {
+    if (this.#path.length >= DEEPEST) throw this.#error(`nested deeper than ${DEEPEST} levels`);
+    this.#at++;
+    this.#skip();
+  }
+
+  /** Goes on behind a value in a container that ends with `close`. */
+  #comma(close: string): void {
+    this.#skip();
+    const next = this.#text[this.#at];
+    if (next === close) return;
+    if (next === undefined || next === "}" || next === "]") throw this.#error(`a "${close}" is missing here`);
+    if (next !== ",") throw this.#error('a "," is missing here');
+    this.#at++;
+    this.#skip();
+  }
+
+  #key(): string {
+    const first = this.#text[this.#at];
+    if (first === '"') return this.#string();
+    if (first === undefined) throw this.#error('a "}" is missing here');
+    throw this.#error(/[{}[\]:,\d-]/.test(first) ? "a key in double quotes is missing here" : NO_JSON);
+  }
+
+  #doubled(offset: number): void {
     // Each issue costs a walk over the text; a file of nothing but doubled keys must not cost its square.
     if (this.issues.length === MOST_DOUBLED) return;
     const { line, column } = positionAt(this.#text, offset);
     const problem = `key given twice, again on line ${line}, column ${column}`;
-    this.issues.push({ path: this.#path(), problem, remedy: "keep one" });
+    this.issues.push({ path: this.#path.reduce<string>(childPath, "$"), problem, remedy: "keep one" });
   }
 
-  value(value: unknown): void {
-    const container = this.#open.at(-1)?.container;
-    if (container === undefined) {
-      this.root = value;
-    } else if (Array.isArray(container)) {
-      container.push(value);
-    } else {
-      const member = { value, enumerable: true, writable: true, configurable: true };
-      Object.defineProperty(container, this.#key, member);
+  #string(): string {
+    const start = this.#at++;
+    let text = "";
+    for (;;) {
+      text += this.#match(PLAIN_TEXT);
+      const next = this.#text[this.#at++];
+      if (next === '"') return text;
+      if (next === undefined || next === "\n" || next === "\r") throw this.#error(UNCLOSED_TEXT, start);
+      if (next !== "\\") {
+        throw this.#error("this character cannot stand here; in text it needs an escape", start);
+      }
+      text += this.#escape(start);
     }
+  }
+
+  #escape(start: number): string {
+    const kind = this.#text[this.#at++];
+    if (kind === undefined || kind === "\n" || kind === "\r") throw this.#error(UNCLOSED_TEXT, start);
+    if (kind === "u") {
+      const digits = this.#match(HEXADECIMAL);
+      if (digits === "") throw this.#error(NO_UNICODE, start);
+      return String.fromCharCode(parseInt(digits, 16));
+    }
+    if (Object.hasOwn(ESCAPES, kind)) return ESCAPES[kind];
+    throw this.#error("there is no such escape; a backslash itself is written \\\\", start);
+  }
+
+  #number(): number {
+    const start = this.#at;
+    const digits = this.#match(NUMBER);
+    if (digits === "") throw this.#error(NO_JSON);
+    if (/[.eE]/.test(this.#text[this.#at] ?? "")) throw this.#error("this number is not complete", start);
+    return Number(digits);
+  }
+
+  #literal(): unknown {
+    const start = this.#at;
+    const word = this.#match(WORD);
+    if (!LITERALS.has(word)) throw this.#error(NO_JSON, start);
+    return LITERALS.get(word);
+  }
+
+  /** Goes to where something is written. */
+  #skip(): void {
+    for (;;) {
+      this.#match(SPACES);
+      const start = this.#at;
+      if (this.#text.startsWith("//", start)) this.#match(LINE_COMMENT);
+      else if (this.#text.startsWith("/*", start)) {
+        const end = this.#text.indexOf("*/", start + 2);
+        if (end < 0) throw this.#error("this comment is not closed");
+        this.#at = end + 2;
+      } else return;
+    }
+  }
+
+  /** What matches here, behind which it goes on; empty if nothing does. */
+  #match(pattern: RegExp): string {
+    pattern.lastIndex = this.#at;
+    const [found = ""] = pattern.exec(this.#text) ?? [];
+    this.#at += found.length;
+    return found;
+  }
+
+  #error(problem: string, offset = this.#at): ConfigError {
+    const position = positionAt(this.#text, offset);
+    const path = `line ${position.line}, column ${position.column}`;
+    return new ConfigError([{ path, problem, excerpt: excerptAt(this.#text, offset, position) }]);
   }
 }
 
@@ -161,23 +244,8 @@ export function parseJsonc(text: string): unknown {
     throw new ConfigError([{ path: "$", problem: `longer than ${LONGEST_TEXT} characters` }]);
   }
   if (text.startsWith("\ufeff")) text = text.slice(1);
-  checkDepth(text);
-  const builder = new Builder(text);
-  let failure: ConfigError | null = null;
-  visit(text, {
-    onObjectBegin: () => builder.begin({}),
-    onArrayBegin: () => builder.begin([]),
-    onObjectEnd: () => builder.end(),
-    onArrayEnd: () => builder.end(),
-    onObjectProperty: (name, offset) => builder.key(name, offset),
-    onLiteralValue: (value) => builder.value(value),
-    // The first error is the true one; those after it are its echo.
-    onError: (code, offset) => {
-      const problem = PROBLEMS[printParseErrorCode(code)] ?? "this cannot be read as JSON";
-      failure ??= syntaxError(text, offset, problem);
-    },
-  }, { allowTrailingComma: true });
-  if (failure !== null) throw failure;
-  if (builder.issues.length > 0) throw new ConfigError(builder.issues);
-  return builder.root;
+  const reader = new Reader(text);
+  const value = reader.read();
+  if (reader.issues.length > 0) throw new ConfigError(reader.issues);
+  return value;
 }

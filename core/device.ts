@@ -4,10 +4,11 @@
  */
 import type { FeatureSet } from "./features.ts";
 import type { FramePool } from "./frame_pool.ts";
+import type { FrameTransport } from "./frame_transport.ts";
 import type { GuestMemory } from "./memory.ts";
-import type { OffloadPlugin } from "./plugin.ts";
+import type { OffloadPlugin } from "./offload_plugin.ts";
+import type { Pollable } from "./pollable.ts";
 import type { DeviceRole } from "./threads.ts";
-import type { FrameTransport, Pollable } from "./transport.ts";
 import type { VerdictLog } from "./stage.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 

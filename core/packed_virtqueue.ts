@@ -25,11 +25,10 @@
  */
 import { BufferLedger } from "./buffer_ledger.ts";
 import type { DescriptorChain } from "./descriptor_chain.ts";
-import { GuestError } from "./errors.ts";
-import { EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, packedEventDue } from "./event_suppression.ts";
 import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
 import { IndirectTable, wideAddress } from "./indirect_table.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
+import { PackedEvents } from "./packed_events.ts";
 import { AVAILABLE_1, countLists, FRESH_RING, packPosition, TURN, unpackPosition } from "./packed_ring.ts";
 import * as ringErrors from "./ring_errors.ts";
 import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
@@ -43,12 +42,10 @@ export class PackedVirtqueue implements Virtqueue {
   readonly size: number;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
-  readonly #eventIndex: boolean;
   readonly #indirect: boolean;
   readonly #ring32: Uint32Array<ArrayBuffer>;
   readonly #ring16: Uint16Array<ArrayBuffer>;
-  readonly #driverEvent: Uint32Array<ArrayBuffer>;
-  readonly #deviceEvent: Uint32Array<ArrayBuffer>;
+  readonly #events: PackedEvents;
   readonly #ledger: BufferLedger;
   #available: number;
   #availableMark: number;
@@ -68,37 +65,28 @@ export class PackedVirtqueue implements Virtqueue {
   /** Lists put back and not popped again, and the slots that they take. */
   #unpopped = 0;
   #unpoppedSlots = 0;
-  /** Told of what is written into the ring and the device event suppression structure. */
+  /** Told of what is written into the ring. */
   #log: DirtyLog | null = null;
-  #logAddress = 0;
   readonly #ringAddress: number;
 
   /**
    * Takes a queue over.
    * @param memory the guest's memory
    * @param setup where the driver has put the queue
-   * @param base where to go on: available slot (bits 0 to 14) and wrap counter (15), used slot (16 to 30) and wrap
-   *   counter (31), as vhost-user packs them; without it, the start of a fresh ring. GuestError `queue-size-invalid`,
-   *   `ring-misaligned`, `address-out-of-range` or `ring-state-invalid`.
+   * @param base where to go on, packed as {@linkcode unpackPosition} has it; without it, the start of a fresh ring.
+   *   GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or `ring-state-invalid`.
    */
   constructor(memory: GuestMemory, setup: VirtqueueSetup, base: number = FRESH_RING) {
     const { size } = setup;
-    if (!Number.isInteger(size) || size < 1 || size > 32768) {
-      throw new GuestError(
-        "queue-size-invalid",
-        `Size of a packed queue is ${size}; it must be from 1 to 32768`,
-      );
-    }
+    if (!Number.isInteger(size) || size < 1 || size > 32768) throw ringErrors.packedSizeInvalid(size);
     this.size = size;
     this.#memory = memory;
     this.#table = new IndirectTable(memory);
-    this.#eventIndex = setup.eventIndex;
     this.#indirect = setup.indirect;
     const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16);
     this.#ring32 = ring.u32;
     this.#ring16 = ring.u16;
-    this.#driverEvent = memory.window(setup.driver, 4, 4).u32;
-    this.#deviceEvent = memory.window(setup.device, 4, 4).u32;
+    this.#events = new PackedEvents(memory, setup);
     this.#ringAddress = setup.descriptors;
     this.#since = size;
     this.#ledger = new BufferLedger(size);
@@ -126,7 +114,7 @@ export class PackedVirtqueue implements Virtqueue {
    */
   logTo(log: DirtyLog | null, deviceAddress: number): void {
     this.#log = log;
-    this.#logAddress = deviceAddress;
+    this.#events.logTo(log, deviceAddress);
   }
 
   /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
@@ -224,10 +212,9 @@ export class PackedVirtqueue implements Virtqueue {
     Atomics.store(this.#ring16, (first << 3) + 7, this.#firstFlags);
     if (this.#log !== null) this.#log.mark(this.#ringAddress + first * DESC_BYTES, DESC_BYTES);
     this.#first = -1;
-    const event = Atomics.load(this.#driverEvent, 0);
-    const since = Math.min(this.#since, this.size);
+    const since = this.#since;
     this.#since = 0;
-    return packedEventDue(event, this.#eventIndex, this.#used, this.#usedMark === TURN, since, this.size);
+    return this.#events.isInterruptDue(this.#used, this.#usedMark === TURN, since);
   }
 
   /** Asks for a kick. True if lists are there already that were not popped yet; those put back do not count. */
@@ -238,26 +225,18 @@ export class PackedVirtqueue implements Virtqueue {
       slot -= this.size;
       mark ^= TURN;
     }
-    const wrap = mark === AVAILABLE_1 ? 0x8000 : 0;
-    Atomics.store(
-      this.#deviceEvent,
-      0,
-      this.#eventIndex ? EVENT_DESC << 16 | wrap | slot : EVENT_ENABLE << 16,
-    );
-    if (this.#log !== null) this.#log.mark(this.#logAddress, 4);
+    this.#events.askForKick(slot, mark === AVAILABLE_1);
     if (this.#inFlight + this.#unpoppedSlots >= this.size) return false;
     return (Atomics.load(this.#ring16, (slot << 3) + 7) & TURN) === mark;
   }
 
   /** Tells the driver that kicks are a waste. */
   disableKicks(): void {
-    this.#deviceEvent[0] = EVENT_DISABLE << 16;
-    if (this.#log !== null) this.#log.mark(this.#logAddress, 4);
+    this.#events.refuseKicks();
   }
 
   #look(): boolean {
-    const free = this.size - this.#inFlight;
-    const limit = free < LOOK_AHEAD ? free : LOOK_AHEAD;
+    const limit = Math.min(LOOK_AHEAD, this.size - this.#inFlight);
     this.#ready = countLists(this.#ring16, this.size, this.#available, this.#availableMark, limit);
     return this.#ready !== 0;
   }

@@ -5,37 +5,12 @@
 import type { Clock } from "./clock.ts";
 import type { Device, DeviceContext } from "./device.ts";
 import type { FramePool } from "./frame_pool.ts";
-import type { OptionsSchema } from "./options_schema.ts";
-import type { Direction, Stage, StageContext } from "./stage.ts";
-import type { DriverTransport, FrameTransport } from "./transport.ts";
+import type { FrameTransport } from "./frame_transport.ts";
+import type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
+import type { DriverTransport } from "./transport.ts";
 
+export type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
 export type { OptionsSchema, SchemaIssue, SchemaResult } from "./options_schema.ts";
-
-/** What every plugin has. */
-export interface PluginBase<O> {
-  /** Version of this contract. */
-  readonly api: 1;
-  /** The name that labels counters and errors: lower case, digits, hyphens. */
-  readonly name: string;
-  /** One line for `plugins` and for the JSON Schema. */
-  readonly summary?: string;
-  /** Validates what stands in the JSON beside `use`. */
-  readonly options: OptionsSchema<O>;
-}
-
-/** A step of the line of frames. */
-export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
-  /** What kind of plugin this is. */
-  readonly kind: "offload";
-  /** Which way the frames go that it wants; with `both`, one stage is made for each. */
-  readonly direction: Direction | "both";
-  /** Feature bits that the device may offer because of this stage; or a function of the options. */
-  readonly offers?: readonly number[] | ((options: O) => readonly number[]);
-  /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
-  readonly needs?: readonly number[];
-  /** Builds the stage. May allocate and throw; the stage it returns may do neither. */
-  create(context: StageContext, options: O): Stage;
-}
 
 /** What a transport is built from. */
 export interface TransportContext {

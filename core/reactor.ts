@@ -13,7 +13,7 @@
  * @module
  */
 import { type Clock, ManualClock } from "./clock.ts";
-import type { Pollable } from "./transport.ts";
+import type { Pollable } from "./pollable.ts";
 import { CoarseWaiter, eventLoopTurn, type Waiter } from "./waiter.ts";
 
 /** Rounds between two turns of the event loop while there is work. */

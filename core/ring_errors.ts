@@ -4,6 +4,22 @@
  */
 import { GuestError } from "./errors.ts";
 
+/** Size of a split queue. */
+export function splitSizeInvalid(size: number): GuestError {
+  return new GuestError(
+    "queue-size-invalid",
+    `Size of a split queue is ${size}; it must be a power of two from 1 to 32768`,
+  );
+}
+
+/** Size of a packed queue. */
+export function packedSizeInvalid(size: number): GuestError {
+  return new GuestError(
+    "queue-size-invalid",
+    `Size of a packed queue is ${size}; it must be from 1 to 32768`,
+  );
+}
+
 /** A descriptor index outside its table of `entries`. */
 export function indexOutOfRange(index: number, entries: number): GuestError {
   return new GuestError(

@@ -30,10 +30,10 @@ import { judgeFeatures } from "./feature_rules.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "./features.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { PackedVirtqueue } from "./packed_virtqueue.ts";
+import type { Pollable } from "./pollable.ts";
 import { buildQueue, checkRequest, type QueueAddresses, type QueueRequest } from "./queue_setup.ts";
 import type { SplitVirtqueue } from "./split_virtqueue.ts";
 import { statusObjection } from "./status_rules.ts";
-import type { Pollable } from "./transport.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** What a transport does to tell its driver something. */

@@ -82,10 +82,7 @@ export class SplitVirtqueue implements Virtqueue {
   constructor(memory: GuestMemory, setup: VirtqueueSetup, base?: number) {
     const { size, eventIndex } = setup;
     if (!Number.isInteger(size) || size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
-      throw new GuestError(
-        "queue-size-invalid",
-        `Size of a split queue is ${size}; it must be a power of two from 1 to 32768`,
-      );
+      throw ringErrors.splitSizeInvalid(size);
     }
     if (base !== undefined && (!Number.isInteger(base) || base < 0 || base > 0xffff)) {
       throw new GuestError("ring-state-invalid", `Available index is ${base}; it must be from 0 to 65535`);

@@ -10,7 +10,7 @@ import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
 import { isSumRight } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
-import { addFrameToSum, storeFullChecksum } from "./frame_checksum.ts";
+import { addFrameToSum, completeChecksum } from "./frame_checksum.ts";
 import { locateTransport, Transport } from "./transport_header.ts";
 
 /** What `checksum` can be told. */
@@ -72,24 +72,8 @@ class ChecksumStage implements Stage {
   }
 
   #complete(frame: Frame): void {
-    const { header } = frame;
-    const startAt = frame.start + header.csumStart;
-    const checksumAt = startAt + header.csumOffset;
-    if (checksumAt + 2 > frame.start + frame.length) {
-      this.#counters.incomplete++;
-      return;
-    }
-    // The field holds the pseudo header's sum already, so the sum over everything includes it.
-    const partial = frame.view.getUint16(checksumAt, true);
-    storeFullChecksum(frame, startAt, checksumAt, partial);
-    // UDP says "no checksum" by 0, so that a sum of 0 is sent as its equal (RFC 768).
-    if (header.csumOffset === 6 && frame.view.getUint16(checksumAt) === 0) {
-      frame.view.setUint16(checksumAt, 0xffff);
-    }
-    header.flags &= ~VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    header.csumStart = 0;
-    header.csumOffset = 0;
-    this.#counters.completed++;
+    if (completeChecksum(frame)) this.#counters.completed++;
+    else this.#counters.incomplete++;
   }
 
   #check(frame: Frame): void {

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #define TURNS 1000
+#define LEAST_LAPS 50
 #define MOST_LAPS 100000
 
 static _Alignas(128) atomic_uint turn;
@@ -66,7 +67,7 @@ int main(int argc, char **argv)
 		return 1;
 	pin(atoi(argv[1]));
 	uint64_t end = now_ns() + (uint64_t)atoi(argv[3]) * 1000000u;
-	while (count < MOST_LAPS && (now_ns() < end || count == 0)) {
+	while (count < MOST_LAPS && (now_ns() < end || count < LEAST_LAPS)) {
 		uint64_t start = now_ns();
 		for (int i = 0; i < TURNS; i++) {
 			unsigned next = atomic_load_explicit(&turn, memory_order_relaxed) + 1;

@@ -1,6 +1,6 @@
 /*
- * What the kernel itself takes to read and to write frames of a TAP: bare calls in a loop, into and out of one buffer. A
- * library, so that it works on the same descriptor as its rivals (see bench/support/tap_contestants.ts).
+ * What the kernel itself takes to read and to write frames of a TAP: bare calls in a loop, each frame with a place of
+ * its own. A library, so that it works on the same descriptor as its rivals (see bench/support/tap_contestants.ts).
  */
 #include <stdint.h>
 #include <time.h>
@@ -13,22 +13,22 @@ static double now_ns(void)
 	return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-/* ns for `count` frames, each of `bytes` with its header; -1 if one was not there, or of another length. */
-double read_frames(int fd, uint8_t *buffer, uint32_t room, int count, int bytes)
+/* ns to read `count` frames of `bytes`, header included, `stride` apart; -1 if one was not there, or of another length. */
+double read_frames(int fd, uint8_t *places, uint32_t stride, int count, int bytes)
 {
 	double start = now_ns();
 	for (int i = 0; i < count; i++)
-		if (read(fd, buffer, room) != bytes)
+		if (read(fd, places + (size_t)i * stride, stride) != bytes)
 			return -1;
 	return now_ns() - start;
 }
 
-/* ns for `count` times the same frame; -1 if the kernel refused one. */
-double write_frames(int fd, const uint8_t *frame, uint32_t bytes, int count)
+/* ns to write `count` such frames; -1 if the kernel refused one. */
+double write_frames(int fd, const uint8_t *places, uint32_t stride, int count, int bytes)
 {
 	double start = now_ns();
 	for (int i = 0; i < count; i++)
-		if (write(fd, frame, bytes) != (ssize_t)bytes)
+		if (write(fd, places + (size_t)i * stride, (size_t)bytes) != bytes)
 			return -1;
 	return now_ns() - start;
 }

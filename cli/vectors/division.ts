@@ -2,7 +2,7 @@
  * Which inputs of a flow went into which of its outputs?
  * @module
  */
-import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conservation.ts";
+import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conserved.ts";
 import { disagreement, objectionTo, type Part } from "./merged_packet.ts";
 import type { TcpView } from "./tcp_view.ts";
 

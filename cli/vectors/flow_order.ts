@@ -2,7 +2,7 @@
  * Did frames of one flow change places? Also those that show their flow only in part.
  * @module
  */
-import type { ConservedInput, ConservedOutput } from "./conservation.ts";
+import type { ConservedInput, ConservedOutput } from "./conserved.ts";
 import { sightOfFlow } from "./tcp_view.ts";
 
 interface Member {

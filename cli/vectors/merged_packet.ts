@@ -2,7 +2,7 @@
  * What must hold of one packet that was made of segments: contents, headers, and that the segments may be merged at all.
  * @module
  */
-import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conservation.ts";
+import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conserved.ts";
 import type { TcpView } from "./tcp_view.ts";
 
 const MAX_PACKET_BYTES = 65_589;

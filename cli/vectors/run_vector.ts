@@ -13,10 +13,10 @@ import type { CablePort } from "../../transports/loopback.ts";
 import type { ControlCommand, LoopbackDriver, ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { NetHeader } from "../../core/frame.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
+import { vectorPacket } from "./delivered.ts";
 import {
   DEFAULT_FEATURES,
   fromHex,
-  toHex,
   type Vector,
   type VectorAck,
   type VectorConfig,
@@ -166,18 +166,6 @@ class VectorBench {
   }
 
   #note(packet: ReceivedPacket): void {
-    this.#packets.push({
-      t_ns: this.#machine.parts.reactor.clock.nowNs(),
-      hdr: {
-        flags: packet.flags,
-        gso_type: packet.gsoType,
-        hdr_len: packet.hdrLen,
-        gso_size: packet.gsoSize,
-        csum_start: packet.csumStart,
-        csum_offset: packet.csumOffset,
-        num_buffers: packet.numBuffersWritten ? packet.numBuffers : null,
-      },
-      frame: toHex(packet.bytes),
-    });
+    this.#packets.push(vectorPacket(this.#machine.parts.reactor.clock.nowNs(), packet));
   }
 }

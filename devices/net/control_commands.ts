@@ -3,6 +3,7 @@
  * The decoders check every length and value, and answer by name what is wrong.
  * @module
  */
+import type { FeatureSet } from "../../core/features.ts";
 import { MAC_BYTES } from "../../wire/ethernet.ts";
 import { RSS_MAX_KEY_BYTES, RSS_MAX_TABLE_LENGTH, SUPPORTED_HASH_TYPES } from "./rss.ts";
 import type { ReceiveMode } from "./receive_filter.ts";
@@ -115,8 +116,21 @@ export interface HashSettings {
 }
 
 /** Are there exactly `wanted` bytes of data? Null if so. */
-export function refuseLength(length: number, wanted: number): ControlRefusal | null {
+function refuseLength(length: number, wanted: number): ControlRefusal | null {
   return length === wanted ? null : length < wanted ? "data_short" : "data_long";
+}
+
+/**
+ * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly `dataBytes` of
+ * data; null if nothing.
+ */
+export function refuse(
+  features: FeatureSet,
+  feature: number,
+  end: number,
+  dataBytes: number,
+): ControlRefusal | null {
+  return features.has(feature) ? refuseLength(end - 2, dataBytes) : "not_negotiated";
 }
 
 /** Decodes VIRTIO_NET_CTRL_MAC_TABLE_SET from the bytes `at` to `end`. */

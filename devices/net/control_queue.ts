@@ -5,7 +5,8 @@
  * once into `#scratch`, of fixed size, and only the copy is looked at, since the guest can change its memory meanwhile.
  * The first writable byte takes the answer. A command is checked completely before anything changes: class, command,
  * feature, length, values; then it is carried out at once, so that it is in force before the driver sees the answer.
- * What is refused changes nothing and is counted under the name of the reason.
+ * What is refused changes nothing and is counted under the name of the reason. The classes that program the receive filter
+ * are in `filter_commands.ts`, the layout of the longer commands in `control_commands.ts`.
  *
  * One exception is deliberate: `offloadsRequested` is told of a well-formed GUEST_OFFLOADS_SET before it is judged,
  * because the reference acts on it too early, and stages that follow the rule book `qemu` repeat that.
@@ -18,13 +19,8 @@
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { RuleBook } from "../../core/stage.ts";
-import { isMulticast, MAC_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
-  VIRTIO_NET_F_CTRL_MAC_ADDR,
-  VIRTIO_NET_F_CTRL_RX,
-  VIRTIO_NET_F_CTRL_RX_EXTRA,
-  VIRTIO_NET_F_CTRL_VLAN,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
   VIRTIO_NET_F_HASH_REPORT,
   VIRTIO_NET_F_MQ,
@@ -36,33 +32,28 @@ import {
   type ControlRefusal,
   type ControlRequest,
   decodeHashSettings,
-  decodeMacTables,
   decodeRssSettings,
   le16,
   le32,
   newControlCounters,
-  RECEIVE_MODES,
-  refuseLength,
+  refuse,
   VIRTIO_NET_CTRL_ANNOUNCE,
   VIRTIO_NET_CTRL_ANNOUNCE_ACK,
   VIRTIO_NET_CTRL_GUEST_OFFLOADS,
   VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
   VIRTIO_NET_CTRL_MAC,
-  VIRTIO_NET_CTRL_MAC_ADDR_SET,
-  VIRTIO_NET_CTRL_MAC_TABLE_SET,
   VIRTIO_NET_CTRL_MQ,
   VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
   VIRTIO_NET_CTRL_MQ_RSS_CONFIG,
   VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
   VIRTIO_NET_CTRL_RX,
   VIRTIO_NET_CTRL_VLAN,
-  VIRTIO_NET_CTRL_VLAN_ADD,
-  VIRTIO_NET_CTRL_VLAN_DEL,
   VIRTIO_NET_ERR,
   VIRTIO_NET_OK,
 } from "./control_commands.ts";
 import { guestOffloads } from "./features.ts";
-import { type ReceiveFilter, VLAN_IDS } from "./receive_filter.ts";
+import { FilterCommands } from "./filter_commands.ts";
+import type { ReceiveFilter } from "./receive_filter.ts";
 import type { Steering } from "./steering.ts";
 
 /** Longest command that is read, class and command included. */
@@ -101,6 +92,7 @@ export class ControlQueue {
   /** Commands seen, and refused by reason. */
   readonly counters: ControlCounters = newControlCounters();
   readonly #parts: ControlQueueParts;
+  readonly #filterCommands: FilterCommands;
   readonly #scratch = new Uint8Array(MAX_COMMAND_BYTES);
   readonly #answer = new Uint8Array(1);
   #features: FeatureSet = FeatureSet.none;
@@ -108,6 +100,7 @@ export class ControlQueue {
   /** Refuses every command until features are negotiated. @param parts what commands program */
   constructor(parts: ControlQueueParts) {
     this.#parts = parts;
+    this.#filterCommands = new FilterCommands(parts.filter, (mac) => parts.hooks.macChanged(mac));
   }
 
   /** What driver and device have agreed on; until then, and after `FeatureSet.none`, every command is refused. */
@@ -141,12 +134,11 @@ export class ControlQueue {
     const command = this.#scratch[1];
     switch (this.#scratch[0]) {
       case VIRTIO_NET_CTRL_RX:
-        return this.#receiveMode(command, end);
+        return this.#filterCommands.receiveMode(this.#scratch, end, this.#features);
       case VIRTIO_NET_CTRL_MAC:
-        if (command === VIRTIO_NET_CTRL_MAC_TABLE_SET) return this.#setMacTables(end);
-        return command === VIRTIO_NET_CTRL_MAC_ADDR_SET ? this.#setMac(end) : "unknown_command";
+        return this.#filterCommands.mac(this.#scratch, end, this.#features);
       case VIRTIO_NET_CTRL_VLAN:
-        return this.#vlan(command, end);
+        return this.#filterCommands.vlan(this.#scratch, end, this.#features);
       case VIRTIO_NET_CTRL_ANNOUNCE:
         return command === VIRTIO_NET_CTRL_ANNOUNCE_ACK ? this.#announceAck(end) : "unknown_command";
       case VIRTIO_NET_CTRL_MQ:
@@ -160,61 +152,14 @@ export class ControlQueue {
     }
   }
 
-  #receiveMode(command: number, end: number): ControlRefusal | null {
-    if (command >= RECEIVE_MODES.length) return "unknown_command";
-    const mode = RECEIVE_MODES[command];
-    const extra = mode !== "promisc" && mode !== "allmulti";
-    const refusal = this.#refuse(extra ? VIRTIO_NET_F_CTRL_RX_EXTRA : VIRTIO_NET_F_CTRL_RX, end, 1);
-    if (refusal !== null) return refusal;
-    const on = this.#scratch[2];
-    if (on > 1) return "value_invalid";
-    this.#parts.filter.setMode(mode, on === 1);
-    return null;
-  }
-
-  #setMacTables(end: number): ControlRefusal | null {
-    if (!this.#features.has(VIRTIO_NET_F_CTRL_RX)) return "not_negotiated";
-    const tables = decodeMacTables(this.#scratch, 2, end);
-    if (typeof tables === "string") return tables;
-    const { unicastAt, unicastCount, multicastAt, multicastCount } = tables;
-    this.#parts.filter.setTables(this.#scratch, unicastAt, unicastCount, multicastAt, multicastCount);
-    return null;
-  }
-
-  #setMac(end: number): ControlRefusal | null {
-    // Either feature brings the command: the specification names CTRL_RX, drivers go by CTRL_MAC_ADDR.
-    const feature = this.#features.has(VIRTIO_NET_F_CTRL_RX)
-      ? VIRTIO_NET_F_CTRL_RX
-      : VIRTIO_NET_F_CTRL_MAC_ADDR;
-    const refusal = this.#refuse(feature, end, MAC_BYTES);
-    if (refusal !== null) return refusal;
-    if (isMulticast(this.#scratch, 2)) return "value_invalid";
-    const mac = this.#scratch.subarray(2, end);
-    this.#parts.filter.setMac(mac);
-    this.#parts.hooks.macChanged(mac);
-    return null;
-  }
-
-  #vlan(command: number, end: number): ControlRefusal | null {
-    if (command !== VIRTIO_NET_CTRL_VLAN_ADD && command !== VIRTIO_NET_CTRL_VLAN_DEL) {
-      return "unknown_command";
-    }
-    const refusal = this.#refuse(VIRTIO_NET_F_CTRL_VLAN, end, 2);
-    if (refusal !== null) return refusal;
-    const id = le16(this.#scratch, 2);
-    if (id >= VLAN_IDS) return "value_invalid";
-    this.#parts.filter.setVlan(id, command === VIRTIO_NET_CTRL_VLAN_ADD);
-    return null;
-  }
-
   #announceAck(end: number): ControlRefusal | null {
-    const refusal = this.#refuse(VIRTIO_NET_F_GUEST_ANNOUNCE, end, 0);
+    const refusal = refuse(this.#features, VIRTIO_NET_F_GUEST_ANNOUNCE, end, 0);
     if (refusal === null) this.#parts.hooks.announceAcked();
     return refusal;
   }
 
   #setPairs(end: number): ControlRefusal | null {
-    const refusal = this.#refuse(VIRTIO_NET_F_MQ, end, 2);
+    const refusal = refuse(this.#features, VIRTIO_NET_F_MQ, end, 2);
     if (refusal !== null) return refusal;
     const pairs = le16(this.#scratch, 2);
     if (pairs < 1 || pairs > this.#parts.maxPairs) return "value_invalid";
@@ -243,7 +188,7 @@ export class ControlQueue {
   }
 
   #setOffloads(end: number): ControlRefusal | null {
-    const refusal = this.#refuse(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, end, 8);
+    const refusal = refuse(this.#features, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, end, 8);
     if (refusal !== null) return refusal;
     const { hooks, rules } = this.#parts;
     const requested = FeatureSet.fromWords(le32(this.#scratch, 2), le32(this.#scratch, 6));
@@ -253,10 +198,5 @@ export class ControlQueue {
     if (!judged.minus(guestOffloads(this.#features)).isEmpty) return "not_negotiated";
     hooks.setGuestOffloads(judged);
     return null;
-  }
-
-  /** What is wrong with a command that needs `feature` and exactly `dataBytes` of data; null if nothing. */
-  #refuse(feature: number, end: number, dataBytes: number): ControlRefusal | null {
-    return this.#features.has(feature) ? refuseLength(end - 2, dataBytes) : "not_negotiated";
   }
 }

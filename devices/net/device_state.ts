@@ -7,7 +7,8 @@ import { z } from "zod";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
-import { type FilterState, MAC_TABLE_ENTRIES, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
+import { MAC_TABLE_ENTRIES } from "./mac_table.ts";
+import { type FilterState, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
 import { RSS_MAX_KEY_BYTES, RSS_MAX_TABLE_LENGTH, SUPPORTED_HASH_TYPES } from "./rss.ts";
 import type { RssSettings } from "./steering.ts";
 

@@ -1,7 +1,8 @@
 /**
  * Writes one frame, virtio header first, into the buffers of a receive queue (virtio 1.2, section 5.1.6.4).
  *
- * Theory of operation. Most frames fit into the first buffer. With MRG_RXBUF a frame may go on in further ones: their chains
+ * Theory of operation. Most frames fit into the first buffer; their header is put in front of them, into the frame's own
+ * headroom, so that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains
  * are popped one after the other and written as they come, and the header, which counts them, is written last. If the
  * queue runs dry, all are put back, and the frame must wait; it is written anew then. A frame that is too long for a ring
  * whose every slot was popped for it can wait for ever, and so it is told apart.
@@ -50,9 +51,17 @@ export class FrameWriter {
       queue.unpop(1);
       return NEVER_FITS;
     }
-    this.#fillHeader(frame, 1, takes);
-    chain.write(this.#header, 0, headerBytes);
-    for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
+    const { bytes, start } = frame;
+    if (start - frame.slot >= headerBytes) {
+      this.#fillHeader(bytes, start - headerBytes, frame, 1, takes);
+      chain.write(bytes, start - headerBytes, headerBytes + frame.length);
+    } else {
+      // A stage has used the headroom up.
+      this.#fillHeader(this.#header, 0, frame, 1, takes);
+      chain.write(this.#header, 0, headerBytes);
+      chain.write(bytes, start, frame.length);
+    }
+    for (let piece = frame.next; piece !== null; piece = piece.next) {
       chain.write(piece.bytes, piece.start, piece.length);
     }
     queue.push(chain.head, total);
@@ -101,7 +110,7 @@ export class FrameWriter {
         return slots >= queue.size && !takes.anything ? NEVER_FITS : NO_ROOM_YET;
       }
     }
-    this.#fillHeader(frame, buffers, takes);
+    this.#fillHeader(this.#header, 0, frame, buffers, takes);
     first.rewind();
     first.write(this.#header, 0, headerBytes);
     for (let i = 0; i < buffers; i++) queue.push(this.#heads[i], this.#written[i]);
@@ -121,11 +130,11 @@ export class FrameWriter {
     this.#written[index] = writtenBytes;
   }
 
-  #fillHeader(frame: Frame, buffers: number, takes: GuestTakes): void {
-    writeNetHeader(this.#header, 0, frame.header, buffers, takes.headerBytes);
+  #fillHeader(target: Uint8Array, at: number, frame: Frame, buffers: number, takes: GuestTakes): void {
+    writeNetHeader(target, at, frame.header, buffers, takes.headerBytes);
     if (takes.headerBytes === HASH_NET_HEADER_BYTES) {
       const report = this.#hasher.compute(frame.bytes, frame.start, frame.length);
-      writeHashReport(this.#header, 0, this.#hasher.value, report);
+      writeHashReport(target, at, this.#hasher.value, report);
     }
   }
 }

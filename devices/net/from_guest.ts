@@ -21,48 +21,12 @@ import type { FrameSink, Pipeline } from "../../core/pipeline.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
-import { HASH_NET_HEADER_BYTES, readNetHeader } from "../../wire/virtio_net_header.ts";
+import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { type GuestSends, isHeaderSound } from "./guest_sends.ts";
+import type { FromGuestCounters } from "./path_counters.ts";
 
 /** Chains taken from one queue in one round. */
 const BURST = 64;
-
-/** What became of frames from the guest. */
-export interface FromGuestCounters extends Record<string, number> {
-  /** Frames taken from the guest. */
-  packets: number;
-  /** Their bytes, without virtio headers. */
-  bytes: number;
-  /** Frames that the network took. */
-  sent: number;
-  /** Times the network took less than offered, and frames had to wait. */
-  delayed: number;
-  /** Interrupts sent. */
-  interrupts: number;
-  /** Dropped: shorter than an Ethernet header. */
-  dropped_too_short: number;
-  /** Dropped: longer than the network carries. */
-  dropped_too_long: number;
-  /** Dropped: the virtio header contradicts the frame or what was negotiated. */
-  dropped_bad_header: number;
-  /** Dropped: the link is down. */
-  dropped_link_down: number;
-}
-
-/** Counters of frames from the guest, all 0. */
-export function newFromGuestCounters(): FromGuestCounters {
-  return {
-    packets: 0,
-    bytes: 0,
-    sent: 0,
-    delayed: 0,
-    interrupts: 0,
-    dropped_too_short: 0,
-    dropped_too_long: 0,
-    dropped_bad_header: 0,
-    dropped_link_down: 0,
-  };
-}
 
 /** Told of each frame that the guest sends: receive steering learns from it. */
 export interface FlowLearner {
@@ -79,7 +43,6 @@ export class FromGuest implements FrameSink {
   readonly #unsent: FrameBatch[];
   readonly #batch = new FrameBatch();
   readonly #chain = new DescriptorChain();
-  readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
   /** Is the link up? Frames that arrive at the end of the line while it is not are dropped. */
   linkUp = true;
   #session: Session | null = null;
@@ -218,9 +181,10 @@ export class FromGuest implements FrameSink {
     }
     const frame = this.#pool.take(length);
     if (frame === null) return undefined;
-    chain.read(this.#header, 0, headerBytes);
-    chain.read(frame.bytes, frame.start, length);
-    readNetHeader(this.#header, 0, frame.header);
+    // One copy for both: a new frame has headroom for its header.
+    const headerAt = frame.start - headerBytes;
+    chain.read(frame.bytes, headerAt, headerBytes + length);
+    readNetHeader(frame.bytes, headerAt, frame.header);
     frame.queue = pair;
     if (!isHeaderSound(frame, this.#sends)) {
       frame.release();

@@ -9,9 +9,8 @@
  * A device that has just been reset is promiscuous: a driver without CTRL_RX has no means to ask for anything, and a
  * guest that bridges would lose frames. A driver with CTRL_RX says at once what it wants.
  *
- * The tables hold MAC_TABLE_ENTRIES addresses in all, compared one by one as a 32-bit and a 16-bit word. A longer list
- * is not refused: the specification lets a device be generous, so all frames of the kind that did not fit are let
- * through.
+ * A list that is longer than the MAC table (`mac_table.ts`) is not refused: the specification lets a device be generous,
+ * so all frames of the kind that did not fit are let through.
  *
  * @module
  */
@@ -25,9 +24,8 @@ import {
   vlanId,
 } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_CTRL_VLAN } from "../../wire/net_features.ts";
+import { MacTable } from "./mac_table.ts";
 
-/** Addresses that the unicast and the multicast table hold together. */
-export const MAC_TABLE_ENTRIES = 64;
 /** VLAN ids: 0 to 4095. */
 export const VLAN_IDS = 4096;
 
@@ -87,13 +85,7 @@ export class ReceiveFilter {
     nobcast: false,
   };
   readonly #mac = new Uint8Array(MAC_BYTES);
-  /** Unicast addresses first, then multicast ones. */
-  readonly #tableHigh = new Uint32Array(MAC_TABLE_ENTRIES);
-  readonly #tableLow = new Uint16Array(MAC_TABLE_ENTRIES);
-  #unicastEntries = 0;
-  #entries = 0;
-  #unicastOverflow = false;
-  #multicastOverflow = false;
+  readonly #table = new MacTable();
   readonly #vlans = new Uint32Array(VLAN_IDS / 32);
   #filtersVlans = false;
 
@@ -116,10 +108,7 @@ export class ReceiveFilter {
     this.#modes.nomulti = false;
     this.#modes.nouni = false;
     this.#modes.nobcast = false;
-    this.#unicastEntries = 0;
-    this.#entries = 0;
-    this.#unicastOverflow = false;
-    this.#multicastOverflow = false;
+    this.#table.clear();
     this.#filtersVlans = false;
     this.#vlans.fill(0);
     this.setMac(mac);
@@ -151,10 +140,7 @@ export class ReceiveFilter {
     multicastAt: number,
     multicastCount: number,
   ): void {
-    this.#entries = 0;
-    this.#unicastOverflow = !this.#append(bytes, unicastAt, unicastCount);
-    this.#unicastEntries = this.#entries;
-    this.#multicastOverflow = !this.#append(bytes, multicastAt, multicastCount);
+    this.#table.set(bytes, unicastAt, unicastCount, multicastAt, multicastCount);
   }
 
   /** Adds a VLAN to the table, or takes it out. Throws RangeError for an id that is not 0 to 4095. */
@@ -172,10 +158,10 @@ export class ReceiveFilter {
     return {
       mac: this.#mac.slice(),
       modes: (Object.keys(this.#modes) as ReceiveMode[]).filter((mode) => this.#modes[mode]),
-      unicast: this.#addresses(0, this.#unicastEntries),
-      multicast: this.#addresses(this.#unicastEntries, this.#entries),
-      unicastOverflow: this.#unicastOverflow,
-      multicastOverflow: this.#multicastOverflow,
+      unicast: this.#table.unicast,
+      multicast: this.#table.multicast,
+      unicastOverflow: this.#table.unicastOverflow,
+      multicastOverflow: this.#table.multicastOverflow,
       vlans: vlans.filter((id) => (this.#vlans[id >>> 5] >>> (id & 31) & 1) === 1),
     };
   }
@@ -192,8 +178,8 @@ export class ReceiveFilter {
     both.set(multicast, unicast.length);
     const counts = [unicast.length, multicast.length].map((bytes) => Math.floor(bytes / MAC_BYTES));
     this.setTables(both, 0, counts[0], unicast.length, counts[1]);
-    this.#unicastOverflow ||= state.unicastOverflow;
-    this.#multicastOverflow ||= state.multicastOverflow;
+    this.#table.unicastOverflow ||= state.unicastOverflow;
+    this.#table.multicastOverflow ||= state.multicastOverflow;
     this.#vlans.fill(0);
     for (const id of state.vlans) this.setVlan(id, true);
   }
@@ -217,49 +203,12 @@ export class ReceiveFilter {
     if (isMulticast(bytes, start)) {
       if (isBroadcast(bytes, start)) return modes.nobcast ? "broadcast_off" : "accepted";
       if (modes.nomulti) return "multicast_off";
-      if (modes.allmulti || this.#multicastOverflow) return "accepted";
-      return this.#listed(bytes, start, this.#unicastEntries, this.#entries)
-        ? "accepted"
-        : "multicast_unknown";
+      if (modes.allmulti || this.#table.multicastOverflow) return "accepted";
+      return this.#table.hasMulticast(bytes, start) ? "accepted" : "multicast_unknown";
     }
     if (modes.nouni) return "unicast_off";
-    if (modes.alluni || this.#unicastOverflow || macEquals(bytes, start, this.#mac)) return "accepted";
-    return this.#listed(bytes, start, 0, this.#unicastEntries) ? "accepted" : "unicast_unknown";
+    if (modes.alluni || this.#table.unicastOverflow) return "accepted";
+    if (macEquals(bytes, start, this.#mac)) return "accepted";
+    return this.#table.hasUnicast(bytes, start) ? "accepted" : "unicast_unknown";
   }
-
-  #append(bytes: Uint8Array, at: number, count: number): boolean {
-    if (this.#entries + count > MAC_TABLE_ENTRIES) return false;
-    for (let i = 0, from = at; i < count; i++, from += MAC_BYTES) {
-      this.#tableHigh[this.#entries] = highWord(bytes, from);
-      this.#tableLow[this.#entries++] = lowWord(bytes, from);
-    }
-    return true;
-  }
-
-  #addresses(first: number, end: number): Uint8Array {
-    const bytes = new Uint8Array(MAC_BYTES * (end - first));
-    const view = new DataView(bytes.buffer);
-    for (let i = first, at = 0; i < end; i++, at += MAC_BYTES) {
-      view.setUint32(at, this.#tableHigh[i]);
-      view.setUint16(at + 4, this.#tableLow[i]);
-    }
-    return bytes;
-  }
-
-  #listed(bytes: Uint8Array, at: number, first: number, end: number): boolean {
-    const high = highWord(bytes, at);
-    const low = lowWord(bytes, at);
-    for (let i = first; i < end; i++) {
-      if (this.#tableHigh[i] === high && this.#tableLow[i] === low) return true;
-    }
-    return false;
-  }
-}
-
-function highWord(bytes: Uint8Array, at: number): number {
-  return (bytes[at] << 24 | bytes[at + 1] << 16 | bytes[at + 2] << 8 | bytes[at + 3]) >>> 0;
-}
-
-function lowWord(bytes: Uint8Array, at: number): number {
-  return bytes[at + 4] << 8 | bytes[at + 5];
 }

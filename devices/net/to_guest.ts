@@ -21,50 +21,8 @@ import { VIRTIO_NET_HDR_F_DATA_VALID } from "../../wire/virtio_net_header.ts";
 import { FrameWriter, NEVER_FITS, NO_ROOM_YET } from "./frame_writer.ts";
 import { type GuestTakes, type Refusal, refusal } from "./guest_takes.ts";
 import type { Starvation } from "./kick_switch.ts";
+import type { ToGuestCounters } from "./path_counters.ts";
 import type { PacketHash } from "./rss.ts";
-
-/** What became of frames to the guest. */
-export interface ToGuestCounters extends Record<string, number> {
-  /** Frames delivered. */
-  packets: number;
-  /** Their bytes, without virtio headers. */
-  bytes: number;
-  /** Receive buffers they took. */
-  buffers: number;
-  /** Times a frame found no buffer and had to wait. */
-  starved: number;
-  /** Interrupts sent. */
-  interrupts: number;
-  /** Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame. */
-  dropped_buffer_too_small: number;
-  /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
-  dropped_partial_checksum: number;
-  /** Dropped: a large frame of a kind the guest did not accept. */
-  dropped_large: number;
-  /** Dropped: longer than the MTU that the driver accepted. */
-  dropped_over_mtu: number;
-  /** Dropped: its queue pair has no receive queue. */
-  dropped_no_queue: number;
-  /** Dropped: the link is down. */
-  dropped_link_down: number;
-}
-
-/** Counters of frames to the guest, all 0. */
-export function newToGuestCounters(): ToGuestCounters {
-  return {
-    packets: 0,
-    bytes: 0,
-    buffers: 0,
-    starved: 0,
-    interrupts: 0,
-    dropped_buffer_too_small: 0,
-    dropped_partial_checksum: 0,
-    dropped_large: 0,
-    dropped_over_mtu: 0,
-    dropped_no_queue: 0,
-    dropped_link_down: 0,
-  };
-}
 
 /** Fills receive queues. */
 export class ToGuest implements FrameSink, Starvation {

@@ -125,6 +125,8 @@ export abstract class RscChain implements Stage {
     const unit = table.open(segment, hash);
     frame.offerAgain = false;
     unit.frame = frame;
+    unit.tail = frame;
+    unit.totalBytes = frame.total;
     unit.ipAt = segment.ipAt;
     unit.tcpAt = segment.tcpAt;
     unit.tcpHeaderBytes = segment.tcpHeaderBytes;
@@ -141,29 +143,31 @@ export abstract class RscChain implements Stage {
   /** Appends the located segment's payload to a unit and takes the frame over. */
   protected mergePayload(unit: Unit, frame: Frame): void {
     const { payloadAt, payloadBytes } = this.segment;
-    const whole = unit.frame!;
-    const tail = whole.last;
+    const tail = unit.tail!;
     if (payloadBytes <= COPIED_PAYLOAD_BYTES && payloadBytes <= tail.tailRoom) {
       const to = tail.start + tail.length;
       if (payloadBytes > 0) {
         tail.bytes.set(new Uint8Array(frame.bytes.buffer, payloadAt, payloadBytes), to);
         tail.length += payloadBytes;
-        whole.total += payloadBytes;
       }
       frame.release();
     } else {
       frame.start = payloadAt;
       frame.length = payloadBytes;
       frame.total = payloadBytes;
-      whole.append(frame);
+      tail.next = frame;
+      unit.tail = frame;
     }
     unit.payloadBytes += payloadBytes;
+    unit.totalBytes += payloadBytes;
     unit.changed = true;
   }
 
   /** Lets a unit go. */
   protected drain(table: FlowTable, unit: Unit): void {
     const frame = unit.frame!;
+    frame.last = unit.tail!;
+    frame.total = unit.totalBytes;
     this.finish(unit, frame);
     table.close(unit);
     this.output.push(frame);

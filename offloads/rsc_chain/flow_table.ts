@@ -113,6 +113,7 @@ export class FlowTable {
     unit.previous = null;
     unit.following = null;
     unit.frame = null;
+    unit.tail = null;
     this.#delist(unit);
     this.#free[this.#freeCount++] = unit;
     this.#count--;

@@ -18,20 +18,13 @@ import {
   VIRTIO_NET_F_GUEST_TSO6,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
-import {
-  TCP_ACK_NUMBER,
-  TCP_FIN,
-  TCP_OFFSET_FLAGS,
-  TCP_RST,
-  TCP_SYN,
-  TCP_URG,
-  TCP_WINDOW,
-} from "../../wire/tcp.ts";
-import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
+import { TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from "../../wire/tcp.ts";
 import { RscChain } from "./chain.ts";
 import type { RscFamily } from "./family.ts";
 import { OpeningOrder } from "./opening_order.ts";
 import type { RscOptions } from "./options.ts";
+import { newQemuCounters, type QemuCounter } from "./qemu_counters.ts";
+import { finishQemu } from "./qemu_finish.ts";
 import { QEMU_RULES, type QemuVerdict } from "./qemu_verdicts.ts";
 import type { Unit } from "./unit.ts";
 
@@ -154,7 +147,7 @@ export class QemuChain extends RscChain {
       return this.#final(unit, frame, "data_out_of_order");
     }
     const tooLarge = unit.ipLength + segment.payloadBytes > this.family.mostIpLengthQemu ||
-      unit.frame!.total + segment.payloadBytes > UNIT_BYTES;
+      unit.totalBytes + segment.payloadBytes > UNIT_BYTES;
     if (tooLarge) {
       counters.over_size++;
       return this.#final(unit, frame, "over_size");
@@ -234,21 +227,9 @@ export class QemuChain extends RscChain {
     this.counters.timer++;
   }
 
-  /** Writes what merging has changed; checksums stay as they were. */
+  /** Completes the headers. */
   protected override finish(unit: Unit, frame: Frame): void {
-    const header = frame.header;
-    header.flags = 0;
-    header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
-    if (!unit.changed) return;
-    const { view } = frame;
-    view.setUint16(unit.tcpAt + TCP_OFFSET_FLAGS, unit.offsetFlags);
-    view.setInt32(unit.tcpAt + TCP_ACK_NUMBER, unit.ack);
-    view.setUint16(unit.tcpAt + TCP_WINDOW, unit.window);
-    this.family.finish(view, unit, false);
-    header.flags = VIRTIO_NET_HDR_F_RSC_INFO;
-    header.gsoType = this.family.gsoType;
-    header.csumStart = unit.segments;
-    header.csumOffset = 0;
+    finishQemu(unit, frame, this.family);
   }
 
   #follow(mask: FeatureSet): void {
@@ -261,44 +242,4 @@ export class QemuChain extends RscChain {
     if (this.verdicts === null) return;
     this.verdicts.note(frame.number, this.name, verdict, QEMU_RULES[verdict], unit?.frame?.number ?? 0);
   }
-}
-
-/** Names of the reference's counters. */
-export type QemuCounter = (typeof QEMU_COUNTERS)[number];
-
-/** The reference's counters, in its order. Those it never raises are never raised here either. */
-export const QEMU_COUNTERS = [
-  "received",
-  "coalesced",
-  "over_size",
-  "cache",
-  "empty_cache",
-  "no_match_cache",
-  "win_update",
-  "no_match",
-  "tcp_syn",
-  "tcp_ctrl_drain",
-  "dup_ack",
-  "dup_ack1",
-  "dup_ack2",
-  "pure_ack",
-  "ack_out_of_win",
-  "data_out_of_win",
-  "data_out_of_order",
-  "data_after_pure_ack",
-  "bypass_not_tcp",
-  "tcp_option",
-  "tcp_all_opt",
-  "ip_frag",
-  "ip_ecn",
-  "ip_hacked",
-  "ip_option",
-  "purge_failed",
-  "drain_failed",
-  "final_failed",
-  "timer",
-] as const;
-
-function newQemuCounters(): Record<QemuCounter, number> {
-  return Object.fromEntries(QEMU_COUNTERS.map((name) => [name, 0])) as Record<QemuCounter, number>;
 }

@@ -17,20 +17,16 @@
 import type { Frame } from "../../core/frame.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { Negotiated, StageContext } from "../../core/stage.ts";
-import {
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_F_RSC_EXT,
-} from "../../wire/net_features.ts";
-import { seqBefore, TCP_HEADER_BYTES, TCP_PSH } from "../../wire/tcp.ts";
+import { TCP_HEADER_BYTES, TCP_PSH } from "../../wire/tcp.ts";
 import { RscChain } from "./chain.ts";
 import { DuplicateAcks } from "./duplicate_acks.ts";
 import type { RscFamily } from "./family.ts";
 import type { FlowTable } from "./flow_table.ts";
 import type { RscOptions } from "./options.ts";
-import { difference, flagsAllowMerging, forbiddingFlag } from "./strict_conditions.ts";
+import { difference, flagsAllowMerging, forbiddingFlag, setback } from "./strict_conditions.ts";
 import { finishStrict } from "./strict_finish.ts";
+import { NO_TERMS, type StrictTerms, strictTerms } from "./strict_terms.ts";
+import { openStrict, takeOver } from "./strict_unit.ts";
 import {
   newStrictCounters,
   STRICT_RULES,
@@ -40,62 +36,39 @@ import {
 import { checksumVerdict } from "./trusted_checksum.ts";
 import type { Unit } from "./unit.ts";
 
-const ETHERNET_BYTES = 14;
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
 const MOST_FRAME_BYTES = 65_589;
-/**
- * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to post (section
- * 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
- */
-const MOST_BYTES_IN_ONE_BUFFER = 65_550;
 
 /** One family's chain under strict rules. */
 export class StrictChain extends RscChain {
   /** One for each verdict, and what became of the units. */
   readonly counters: Record<StrictCounter, number>;
   readonly #duplicates: readonly DuplicateAcks[];
-  #on = false;
-  #rscInfo = false;
-  #guestEcn = false;
-  #mostIpLength: number;
+  #terms: StrictTerms = NO_TERMS;
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     super(family, context, options, context.queuePairs, options.mostFlows);
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = this.tables.map(() => new DuplicateAcks(family.keyWords));
-    this.#mostIpLength = family.mostIpLength;
   }
 
-  /**
-   * On with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must have it on too, one that does not gets
-   * ordinary large packets.
-   */
+  /** What is held under other terms leaves under those. */
   override negotiated(state: Negotiated, output: FrameBatch, _nowNs: number): void {
-    const { features, offloads } = state;
-    const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
-    const on = wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) &&
-      offloads.has(this.family.guestTso);
-    const rscInfo = offloads.has(VIRTIO_NET_F_RSC_EXT);
-    const guestEcn = offloads.has(VIRTIO_NET_F_GUEST_ECN);
-    if (this.#on && (!on || rscInfo !== this.#rscInfo || guestEcn !== this.#guestEcn)) {
+    const terms = strictTerms(state, this.family);
+    const { on, rscInfo, guestEcn } = this.#terms;
+    if (on && (!terms.on || rscInfo !== terms.rscInfo || guestEcn !== terms.guestEcn)) {
       for (const table of this.tables) this.counters.drained_by_switch += table.count;
       this.flush(output, Infinity);
     }
-    this.#on = on;
-    this.#rscInfo = rscInfo;
-    this.#guestEcn = guestEcn;
-    const { mostIpLength, ipHeaderUncounted } = this.family;
-    this.#mostIpLength = features.has(VIRTIO_NET_F_MRG_RXBUF)
-      ? mostIpLength
-      : Math.min(mostIpLength, MOST_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted);
+    this.#terms = terms;
   }
 
   /** The driver is gone: off until the next one has agreed to something. */
   override reset(output: FrameBatch): void {
     super.reset(output);
     for (const duplicates of this.#duplicates) duplicates.clear();
-    this.#on = false;
+    this.#terms = NO_TERMS;
   }
 
   /** Judges one frame. */
@@ -104,7 +77,7 @@ export class StrictChain extends RscChain {
       this.output.push(frame);
       return;
     }
-    if (!this.#on) return this.#pass(frame, "off");
+    if (!this.#terms.on) return this.#pass(frame, "off");
     this.counters.received++;
     const segment = this.segment;
     const located = this.family.locate(frame, segment);
@@ -129,36 +102,31 @@ export class StrictChain extends RscChain {
 
   /** The segment's flow has no unit. */
   #begin(table: FlowTable, hash: number, frame: Frame, nowNs: number): void {
-    const { segment } = this;
+    const segment = this.segment;
     if (segment.payloadBytes === 0 && this.#duplicates[frame.queue].isRepeated(segment)) {
-      this.#pass(frame, "duplicate_ack");
-    } else {
-      this.#open(table, hash, frame, nowNs, "held");
+      return this.#pass(frame, "duplicate_ack");
     }
+    this.#open(table, hash, frame, nowNs, "held");
   }
 
   /** The segment's flow has a unit. */
   #meet(table: FlowTable, unit: Unit, hash: number, frame: Frame, nowNs: number): void {
-    const differs = difference(unit, frame, this.segment, this.#guestEcn);
+    const differs = difference(unit, frame, this.segment, this.#terms.guestEcn);
     if (differs !== null) return this.#reopen(table, unit, hash, frame, nowNs, differs);
     const segment = this.segment;
     if (segment.seq !== (unit.seq + unit.payloadBytes | 0)) {
       return this.#final(table, unit, frame, "out_of_order");
     }
-    if (seqBefore(segment.ack, unit.ack)) return this.#final(table, unit, frame, "ack_older");
-    if (unit.hasTimestamp) {
-      if (seqBefore(segment.tsValue, unit.tsValue) || seqBefore(segment.tsEcho, unit.tsEcho)) {
-        return this.#final(table, unit, frame, "timestamp_older");
-      }
-    }
+    const back = setback(unit, segment);
+    if (back !== null) return this.#final(table, unit, frame, back);
     if (segment.payloadBytes === 0) return this.#pureAck(table, unit, frame);
-    if (unit.ipLength + segment.payloadBytes > this.#mostIpLength) {
+    if (unit.ipLength + segment.payloadBytes > this.#terms.mostIpLength) {
       return this.#reopen(table, unit, hash, frame, nowNs, "over_size");
     }
     if (unit.segments >= this.options.mostSegments) {
       return this.#reopen(table, unit, hash, frame, nowNs, "most_segments");
     }
-    this.#takeOver(unit);
+    takeOver(unit, segment);
     unit.segments++;
     unit.ipLength += segment.payloadBytes;
     if (segment.payloadBytes > unit.largestSegmentBytes) unit.largestSegmentBytes = segment.payloadBytes;
@@ -176,21 +144,10 @@ export class StrictChain extends RscChain {
       if (unit.segments > 0) this.#duplicates[frame.queue].remember(segment);
       return this.#final(table, unit, frame, "duplicate_ack");
     }
-    this.#takeOver(unit);
+    takeOver(unit, segment);
     this.counters.window_update++;
     if (this.verdicts !== null) this.#explain(frame, "window_update", unit);
     this.mergePayload(unit, frame);
-  }
-
-  /** The unit takes over what the latest segment says. PSH once said stays said. */
-  #takeOver(unit: Unit): void {
-    const segment = this.segment;
-    unit.ack = segment.ack;
-    unit.window = segment.window;
-    unit.offsetFlags = segment.offsetFlags | unit.offsetFlags & TCP_PSH;
-    if (segment.hopLimit < unit.hopLimit) unit.hopLimit = segment.hopLimit;
-    unit.tsValue = segment.tsValue;
-    unit.tsEcho = segment.tsEcho;
   }
 
   #open(table: FlowTable, hash: number, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
@@ -202,13 +159,7 @@ export class StrictChain extends RscChain {
     // Padding behind the IP packet would end up in the middle of the merged data.
     frame.trim(segment.payloadAt + segment.payloadBytes - frame.start);
     const unit = this.hold(table, hash, frame, nowNs);
-    unit.segments = segment.payloadBytes > 0 ? 1 : 0;
-    unit.traits = segment.traits;
-    unit.hopLimit = segment.hopLimit;
-    unit.largestSegmentBytes = segment.payloadBytes;
-    unit.hasTimestamp = segment.hasTimestamp;
-    unit.tsValue = segment.tsValue;
-    unit.tsEcho = segment.tsEcho;
+    openStrict(unit, frame, segment);
     this.counters[verdict]++;
     if (this.verdicts !== null) this.#explain(frame, verdict, unit);
     if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#drainPushed(table, unit);
@@ -272,10 +223,8 @@ export class StrictChain extends RscChain {
     if (unit.segments > 1) {
       this.counters.units_coalesced++;
       this.counters.segments_coalesced += unit.segments;
-    } else {
-      this.counters.units_single++;
-    }
-    if (unit.changed) finishStrict(unit, frame, this.family, this.#rscInfo);
+    } else this.counters.units_single++;
+    if (unit.changed) finishStrict(unit, frame, this.family, this.#terms.rscInfo);
   }
 
   #explain(frame: Frame, verdict: StrictVerdict, unit: Unit | null): void {

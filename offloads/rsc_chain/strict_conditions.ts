@@ -1,9 +1,10 @@
 /**
- * What keeps a segment out of a unit under strict rules, apart from its place in the stream.
+ * What keeps a segment out of a unit under strict rules, apart from its place in the stream of bytes.
  * @module
  */
 import type { Frame } from "../../core/frame.ts";
 import {
+  seqBefore,
   TCP_ACK,
   TCP_AE,
   TCP_CWR,
@@ -50,11 +51,16 @@ export function difference(
   if (((segment.offsetFlags ^ unit.offsetFlags) & ALIKE) !== 0) return "tcp_ecn_differs";
   if (!guestEcn && (segment.ecn !== 0 || (segment.offsetFlags & TCP_ECN) !== 0)) return "ecn_not_negotiated";
   if (segment.hasTimestamp !== unit.hasTimestamp) return "timestamp_option_differs";
-  const held = unit.frame!;
-  const a = held.view;
-  const b = frame.view;
-  const same = a.getInt32(held.start) === b.getInt32(frame.start) &&
-    a.getInt32(held.start + 4) === b.getInt32(frame.start + 4) &&
-    a.getInt32(held.start + 8) === b.getInt32(frame.start + 8);
+  const { view, start } = frame;
+  const same = unit.macs0 === view.getInt32(start) && unit.macs1 === view.getInt32(start + 4) &&
+    unit.macs2 === view.getInt32(start + 8);
   return same ? null : "mac_differs";
+}
+
+/** What the segment would take back of what the unit says, an acknowledgment or a timestamp; null if nothing. */
+export function setback(unit: Unit, segment: Segment): "ack_older" | "timestamp_older" | null {
+  if (seqBefore(segment.ack, unit.ack)) return "ack_older";
+  if (!unit.hasTimestamp) return null;
+  const older = seqBefore(segment.tsValue, unit.tsValue) || seqBefore(segment.tsEcho, unit.tsEcho);
+  return older ? "timestamp_older" : null;
 }

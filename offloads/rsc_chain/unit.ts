@@ -6,23 +6,10 @@ import type { Frame } from "../../core/frame.ts";
 
 /**
  * What a chain holds of one flow. The frame's pieces are the payloads as they arrived, not copied; the header fields
- * that merging changes are kept here and written once, when the unit leaves.
+ * that merging changes are kept here and written once, when the unit leaves. What every segment looks at stands first, so
+ * that it shares lines of the cache; the frame itself is not touched between opening and leaving.
  */
 export class Unit {
-  /** Its place in the table; never changes. */
-  readonly index: number;
-  /** The frame that opened it, followed by the merged payloads. Null while the unit is unused. */
-  frame: Frame | null = null;
-  /** The unit that was opened before this one, and the one after. */
-  previous: Unit | null = null;
-  /** The unit that was opened after this one. */
-  following: Unit | null = null;
-  /** Which list of units with like addresses it is in. */
-  pairSlot = 0;
-  /** The unit that was opened before this one among those of its list, and the one after. */
-  previousOfPair: Unit | null = null;
-  /** The unit that was opened after this one among those of its list. */
-  followingOfPair: Unit | null = null;
   /** Hash of the flow's key. */
   hash = 0;
   /** The first words of the key, which are all of it for IPv4; the table keeps whole keys. */
@@ -31,15 +18,6 @@ export class Unit {
   key1 = 0;
   /** Third word. */
   key2 = 0;
-  /** How many units had been opened since the chain was last empty, when this one was. */
-  order = 0;
-
-  /** First byte of the IP header, in the frame's storage. */
-  ipAt = 0;
-  /** First byte of the TCP header. */
-  tcpAt = 0;
-  /** Bytes of the TCP header. */
-  tcpHeaderBytes = 0;
   /** Sequence number of the first byte. */
   seq = 0;
   /** Bytes of payload held. */
@@ -56,7 +34,16 @@ export class Unit {
   segments = 0;
   /** Has anything been merged into it, be it only a window? */
   changed = false;
-
+  /** The last of the frame's pieces. */
+  tail: Frame | null = null;
+  /** Bytes in all pieces of the frame, which is told when the unit leaves. */
+  totalBytes = 0;
+  /** Strict rules: the two MAC addresses, as three words. */
+  macs0 = 0;
+  /** Second word. */
+  macs1 = 0;
+  /** Third word. */
+  macs2 = 0;
   /** Strict rules: what of the IP header must stay equal. */
   traits = 0;
   /** Strict rules: the smallest TTL or hop limit. */
@@ -69,6 +56,30 @@ export class Unit {
   tsValue = 0;
   /** Strict rules: the latest TSecr. */
   tsEcho = 0;
+
+  /** How many units had been opened since the chain was last empty, when this one was. */
+  order = 0;
+  /** Its place in the table; never changes. */
+  readonly index: number;
+  /** The frame that opened it, followed by the merged payloads. Null while the unit is unused. */
+  frame: Frame | null = null;
+  /** The unit that was opened before this one, and the one after. */
+  previous: Unit | null = null;
+  /** The unit that was opened after this one. */
+  following: Unit | null = null;
+  /** Which list of units with like addresses it is in. */
+  pairSlot = 0;
+  /** The unit that was opened before this one among those of its list, and the one after. */
+  previousOfPair: Unit | null = null;
+  /** The unit that was opened after this one among those of its list. */
+  followingOfPair: Unit | null = null;
+
+  /** First byte of the IP header, in the frame's storage. */
+  ipAt = 0;
+  /** First byte of the TCP header. */
+  tcpAt = 0;
+  /** Bytes of the TCP header. */
+  tcpHeaderBytes = 0;
 
   /** A unit that holds nothing. @param index its place in the table */
   constructor(index: number) {

@@ -8,8 +8,8 @@ import { IPV4_CHECKSUM, IPV4_ID, IPV4_TOTAL_LENGTH, ipv4HeaderSum } from "../../
 import { IPV6_HEADER_BYTES, IPV6_PAYLOAD_LENGTH } from "../../wire/ipv6.ts";
 import { TCP_CWR, TCP_FIN, TCP_OFFSET_FLAGS, TCP_PSH, TCP_SEQ, TCP_URG } from "../../wire/tcp.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
-import { storeFullChecksum } from "../frame_checksum.ts";
-import { type LargeFrame, UDP_CHECKSUM } from "./large_frame.ts";
+import { avoidNoChecksum, storeFullChecksum } from "../frame_checksum.ts";
+import type { LargeFrame } from "./large_frame.ts";
 
 const UDP_LENGTH = 4;
 const TCP_URGENT = 18;
@@ -77,26 +77,4 @@ export function finishChecksum(segment: Frame, large: LargeFrame, partial: boole
   }
   storeFullChecksum(segment, transport, checksumAt, pseudo);
   if (!large.isTcp) avoidNoChecksum(view, checksumAt);
-}
-
-/**
- * Completes the checksum of an ordinary frame with NEEDS_CSUM, wherever it is (virtio 1.2, section 5.1.6.2). False, and
- * nothing is done, if that is not in the first piece.
- */
-export function completeChecksum(frame: Frame): boolean {
-  const { view, header, start } = frame;
-  const checksumAt = start + header.csumStart + header.csumOffset;
-  if (checksumAt + 2 > start + frame.length) return false;
-  // The field holds the pseudo header's sum already.
-  storeFullChecksum(frame, start + header.csumStart, checksumAt, view.getUint16(checksumAt, true));
-  if (header.csumOffset === UDP_CHECKSUM) avoidNoChecksum(view, checksumAt);
-  header.flags &= ~VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  header.csumStart = 0;
-  header.csumOffset = 0;
-  return true;
-}
-
-/** UDP says "no checksum" by 0, so that a checksum of 0 is sent as its equal (RFC 768). */
-function avoidNoChecksum(view: DataView, checksumAt: number): void {
-  if (view.getUint16(checksumAt) === 0) view.setUint16(checksumAt, 0xffff);
 }

@@ -32,14 +32,12 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
-import { addFrameToSum } from "../frame_checksum.ts";
+import { addFrameToSum, UDP_CHECKSUM } from "../frame_checksum.ts";
 
 /** The protocol number of UDP (RFC 768). */
 const PROTOCOL_UDP = 17;
 const UDP_HEADER_BYTES = 8;
 const UDP_LENGTH = 4;
-/** Where the checksum is in a UDP header. */
-export const UDP_CHECKSUM = 6;
 
 const HOP_BY_HOP = 0;
 const DESTINATION_OPTIONS = 60;

@@ -1,7 +1,8 @@
 import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { ConfigError } from "../../config/errors.ts";
-import { parseJsonc, positionAt } from "../../config/jsonc.ts";
+import { parseJsonc } from "../../config/jsonc.ts";
+import { positionAt } from "../../config/text_position.ts";
 
 function failure(text: string): string {
   return assertThrows(() => parseJsonc(text), ConfigError).message;
@@ -32,6 +33,7 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
     ["{", 'line 1, column 2: a "}" is missing here'],
     ['{"a"}', 'line 1, column 5: a ":" is missing here, between key and value'],
     ['{"a":', "line 1, column 6: a value is missing here"],
+    ["[", 'line 1, column 2: a "]" is missing here'],
     ["[1", 'line 1, column 3: a "]" is missing here'],
     ["{a: 1}", "line 1, column 2: this is no JSON; keys and text need double quotes"],
     ["[1]\n]", "line 2, column 1: the configuration has ended before this; take it away"],
@@ -42,6 +44,13 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
     ['["\\x"]', "line 1, column 2: there is no such escape; a backslash itself is written \\\\"],
     ['["\\u12"]', "line 1, column 2: this is no Unicode escape; write \\u and four hexadecimal digits"],
     ['["\t"]', "line 1, column 2: this character cannot stand here; in text it needs an escape"],
+    ["{,}", "line 1, column 2: a key in double quotes is missing here"],
+    ["[1}", 'line 1, column 3: a "]" is missing here'],
+    ["[-]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
+    ["[1.e]", "line 1, column 2: this number is not complete"],
+    ["[01]", 'line 1, column 3: a "," is missing here'],
+    ["[1]/", "line 1, column 4: the configuration has ended before this; take it away"],
+    ["[\u00a01]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
     ["[NaN]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
   ];
   for (const [text, expected] of cases) assertStrictEquals(failure(text).split("\n")[0], expected, text);

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { QEMU_COUNTERS } from "../../offloads/rsc_chain/qemu_chain.ts";
+import { QEMU_COUNTERS } from "../../offloads/rsc_chain/qemu_counters.ts";
 import { QEMU_RULES } from "../../offloads/rsc_chain/qemu_verdicts.ts";
 import { newStrictCounters, STRICT_RULES } from "../../offloads/rsc_chain/strict_verdicts.ts";
 

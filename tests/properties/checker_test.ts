@@ -2,23 +2,20 @@
  * The checker is checked: a good run is damaged in one place at a time, and the damage must be named.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import {
-  type ConservationOptions,
-  conserve,
-  type ConservedInput,
-  type ConservedOutput,
-  strictViolations,
-} from "../../cli/vectors/conservation.ts";
+import { conserve, strictViolations } from "../../cli/vectors/conservation.ts";
+import type { ConservationOptions, ConservedInput, ConservedOutput } from "../../cli/vectors/conserved.ts";
+import { vectorHeader } from "../../cli/vectors/delivered.ts";
 import { parseVector } from "../../cli/vectors/format.ts";
 import { runVector } from "../../cli/vectors/run_vector.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { Bench, type Witness } from "./support/bench.ts";
+import { Bench } from "./support/bench.ts";
 import { Epoch, snapshot } from "./support/epoch.ts";
 import { GuestState } from "./support/guest_state.ts";
 import { Packet } from "./support/packet.ts";
 import { PLAIN_MACHINE, type Step } from "./support/scenario.ts";
 import { recordOf, scenarioIn } from "./support/search.ts";
 import { headerOf } from "./support/shapes.ts";
+import type { Witness } from "./support/witness.ts";
 
 const OPTIONS: ConservationOptions = { intervalNs: 300_000, rscInfo: true };
 
@@ -52,20 +49,8 @@ async function goodRun(): Promise<Run> {
     frame: (atNs, { bytes, header }) => inputs.push({ atNs, bytes, header }),
     offloads() {},
     post() {},
-    packet: (atNs, { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset, bytes }) =>
-      outputs.push({
-        atNs,
-        bytes,
-        hdr: {
-          flags,
-          gso_type: gsoType,
-          hdr_len: hdrLen,
-          gso_size: gsoSize,
-          csum_start: csumStart,
-          csum_offset: csumOffset,
-          num_buffers: 1,
-        },
-      }),
+    packet: (atNs, packet) =>
+      outputs.push({ atNs, bytes: packet.bytes, hdr: { ...vectorHeader(packet), num_buffers: 1 } }),
   };
   const bench = await Bench.open(PLAIN_MACHINE, witness);
   assertEquals(bench.run(STEPS).violations, []);

@@ -6,12 +6,12 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { anyMachine, anyStream, EVENTS, NASTY, ORDINARY, scenarios } from "./support/arbitraries.ts";
-import type { Witness } from "./support/bench.ts";
 import { PROFILES } from "./support/profiles.ts";
 import { PLAIN_MACHINE, type Scenario, type Step } from "./support/scenario.ts";
 import { recordOf, search, type Tally, violationsOf } from "./support/search.ts";
 import { SEED, TIMES } from "./support/settings.ts";
 import { sizeOf } from "./support/traffic.ts";
+import type { Witness } from "./support/witness.ts";
 
 const RUNS_A_ROUND = 100;
 

@@ -45,6 +45,10 @@ export class UnixStream implements Disposable {
   readonly #control = new DataView(new ArrayBuffer(CONTROL_BYTES));
   readonly #message = new DataView(new ArrayBuffer(MESSAGE_BYTES));
   readonly #messageAddress = addressOf(this.#message);
+  readonly #controlAddress = addressOf(this.#control);
+  /** Where the bytes lie that were received to last: asked for each time, the address would be garbage. */
+  #known: Uint8Array<ArrayBuffer> | null = null;
+  #knownAddress = 0;
 
   /** Owns a connected socket; it is made non-blocking. @param fd the descriptor: accepted, or passed by another program */
   constructor(fd: FileDescriptor) {
@@ -101,9 +105,11 @@ export class UnixStream implements Disposable {
     if (!(at >= 0 && lengthBytes >= 1 && at + lengthBytes <= target.length)) {
       throw new RangeError(`Cannot receive ${lengthBytes} bytes at ${at} of a buffer of ${target.length}`);
     }
-    this.#vector.set(0, Number(addressOf(target)) + at, lengthBytes);
-    this.#message.setBigUint64(CONTROL_AT, addressOf(this.#control), true);
-    this.#message.setBigUint64(CONTROL_LENGTH_AT, BigInt(CONTROL_BYTES), true);
+    if (target !== this.#known) this.#learn(target);
+    this.#vector.set(0, this.#knownAddress + at, lengthBytes);
+    this.#message.setBigUint64(CONTROL_AT, this.#controlAddress, true);
+    this.#message.setUint32(CONTROL_LENGTH_AT, CONTROL_BYTES, true);
+    this.#message.setUint32(CONTROL_LENGTH_AT + 4, 0, true);
     this.#message.setUint32(FLAGS_AT, 0, true);
     const received = this.#c.recvmsg(this.fd.number, this.#messageAddress, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (received < 0) {
@@ -160,6 +166,12 @@ export class UnixStream implements Disposable {
   /** Closes this end. */
   [Symbol.dispose](): void {
     this.fd[Symbol.dispose]();
+  }
+
+  #learn(target: Uint8Array<ArrayBuffer>): void {
+    // Short arrays may be moved by the collector until their buffer is asked for.
+    this.#knownAddress = Number(addressOf(new Uint8Array(target.buffer, target.byteOffset, target.length)));
+    this.#known = target;
   }
 
   #putDescriptors(descriptors: readonly number[]): void {

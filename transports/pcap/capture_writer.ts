@@ -9,25 +9,7 @@ import type { CaptureFormat } from "./capture_reader.ts";
 import { CaptureSink } from "./capture_sink.ts";
 import { PcapEncoder } from "./pcap_encoder.ts";
 import { PcapngEncoder } from "./pcapng_encoder.ts";
-
-/** Encodes records of one format; allocates nothing per record. */
-export interface RecordEncoder {
-  /** The bytes with which the file begins. */
-  fileHeader(): Uint8Array;
-  /** Bytes before a packet's own. */
-  readonly headBytes: number;
-  /** The most bytes after a packet's own. */
-  readonly maxTailBytes: number;
-  /** Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record. */
-  encode(
-    sink: CaptureSink,
-    at: number,
-    length: number,
-    direction: PacketDirection,
-    timeNs: number,
-    comment: string,
-  ): number;
-}
+import type { RecordEncoder } from "./record_encoder.ts";
 
 /** How a capture is written. */
 export interface CaptureWriterOptions {

@@ -14,6 +14,7 @@ export * from "./pcap_parser.ts";
 export * from "./pcapng_blocks.ts";
 export * from "./pcapng_encoder.ts";
 export * from "./pcapng_parser.ts";
+export * from "./record_encoder.ts";
 export * from "./recorder.ts";
 export * from "./replay.ts";
 export * from "./replay_counters.ts";

@@ -4,8 +4,8 @@
  */
 import { LINKTYPE_ETHERNET, MAX_CAPTURED_BYTES, type PacketDirection } from "./captured_packet.ts";
 import type { CaptureSink } from "./capture_sink.ts";
-import type { RecordEncoder } from "./capture_writer.ts";
 import { PCAP_FILE_HEADER_BYTES, PCAP_MAGIC_NANOSECONDS, PCAP_RECORD_HEADER_BYTES } from "./pcap_parser.ts";
+import type { RecordEncoder } from "./record_encoder.ts";
 
 /** Encodes pcap records. The format has room for neither directions nor comments. */
 export class PcapEncoder implements RecordEncoder {

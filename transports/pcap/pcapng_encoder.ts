@@ -9,13 +9,13 @@ import {
   type PacketDirection,
 } from "./captured_packet.ts";
 import type { CaptureSink } from "./capture_sink.ts";
-import type { RecordEncoder } from "./capture_writer.ts";
 import {
   BLOCK_ENHANCED_PACKET,
   BLOCK_INTERFACE,
   BLOCK_SECTION_HEADER,
   BYTE_ORDER_MAGIC,
 } from "./pcapng_blocks.ts";
+import type { RecordEncoder } from "./record_encoder.ts";
 
 const HEAD_BYTES = 28;
 const FLAGS_OPTION_BYTES = 8;

@@ -5,8 +5,8 @@
  * Theory of operation. A Section Header block fixes the byte order and forgets the interfaces; an Interface
  * Description block adds one; a packet block names one by its number. `step` reads one block. Blocks that are read are
  * brought into the window whole, so their length is limited (MAX_BLOCK_BYTES); others may have any length and pass
- * through the window. Every length is checked against the block's before it is used, and a block's length against its
- * repetition at the end: a file that lies is refused at the offset of the lie.
+ * through the window (`pcapng_framing.ts`). Every length is checked against the block's before it is used: a file that
+ * lies is refused at the offset of the lie.
  *
  * Time. Each interface counts 64-bit ticks of its own length from its own offset. The first packet of an interface is
  * converted exactly, with BigInt; later ones add their distance in ticks to it, in plain numbers.
@@ -31,10 +31,10 @@ import {
   BLOCK_SECTION_HEADER,
   BLOCK_SIMPLE_PACKET,
   BYTE_ORDER_MAGIC,
-  MAX_BLOCK_BYTES,
   MAX_INTERFACES,
   readOptions,
 } from "./pcapng_blocks.ts";
+import { blockLength, holdBlock, LEAST_BLOCK_BYTES, stepOverBlock } from "./pcapng_framing.ts";
 
 /** Reads a pcapng file, one block a step. */
 export class PcapngParser {
@@ -64,82 +64,38 @@ export class PcapngParser {
   step(): CaptureStep {
     const window = this.#window;
     const { offset, view } = window;
-    if (!window.ensure(12)) {
+    if (!window.ensure(LEAST_BLOCK_BYTES)) {
       if (window.available === 0) return "end";
-      throw window.error(offset, `a block is cut off: ${window.available} of at least 12 bytes are there`);
+      const wanted = `${window.available} of at least ${LEAST_BLOCK_BYTES} bytes are there`;
+      throw window.error(offset, `a block is cut off: ${wanted}`);
     }
     const type = view.getUint32(window.position, this.#littleEndian);
     if (type === BLOCK_SECTION_HEADER) this.#readByteOrder(offset);
-    const length = view.getUint32(window.position + 4, this.#littleEndian);
-    if (length < 12 || length % 4 !== 0) {
-      throw window.error(offset + 4, `block length ${length} is not a multiple of 4 of at least 12`);
-    }
+    const length = blockLength(window, this.#littleEndian);
     switch (type) {
       case BLOCK_SECTION_HEADER:
-        this.#hold(type, length, 28);
+        holdBlock(window, this.#littleEndian, type, length, 28);
         this.#readSection(offset);
         break;
       case BLOCK_INTERFACE:
-        this.#hold(type, length, 20);
+        holdBlock(window, this.#littleEndian, type, length, 20);
         this.#readInterface(offset, length);
         break;
       case BLOCK_ENHANCED_PACKET:
-        this.#hold(type, length, 32);
+        holdBlock(window, this.#littleEndian, type, length, 32);
         return this.#readPacket(offset, length, view.getUint32(window.position + 8, this.#littleEndian));
       case BLOCK_PACKET:
-        this.#hold(type, length, 32);
+        holdBlock(window, this.#littleEndian, type, length, 32);
         return this.#readPacket(offset, length, view.getUint16(window.position + 8, this.#littleEndian));
       case BLOCK_SIMPLE_PACKET:
-        this.#hold(type, length, 16);
+        holdBlock(window, this.#littleEndian, type, length, 16);
         return this.#readSimplePacket(offset, length);
       default:
-        this.#stepOver(type, length, offset);
+        stepOverBlock(window, this.#littleEndian, type, length);
         return "other";
     }
     window.advance(length);
     return "other";
-  }
-
-  /** Brings a whole block into the window and checks that its two lengths agree. */
-  #hold(type: number, length: number, leastLength: number): void {
-    const window = this.#window;
-    const offset = window.offset;
-    if (length < leastLength || length > MAX_BLOCK_BYTES) {
-      throw window.error(
-        offset + 4,
-        `block length ${length} of type ${type} is not from ${leastLength} to ${MAX_BLOCK_BYTES}; the file is damaged`,
-      );
-    }
-    if (!window.ensure(length)) {
-      throw window.error(
-        offset,
-        `a block of type ${type} is cut off: ${window.available} of ${length} bytes are there`,
-      );
-    }
-    this.#checkRepeatedLength(
-      window.view.getUint32(window.position + length - 4, this.#littleEndian),
-      length,
-      offset,
-    );
-  }
-
-  #stepOver(type: number, length: number, offset: number): void {
-    const window = this.#window;
-    if (!window.skip(length - 4) || !window.ensure(4)) {
-      const there = window.offset + window.available - offset;
-      throw window.error(offset, `a block of type ${type} is cut off: ${there} of ${length} bytes are there`);
-    }
-    this.#checkRepeatedLength(window.view.getUint32(window.position, this.#littleEndian), length, offset);
-    window.advance(4);
-  }
-
-  #checkRepeatedLength(repeated: number, length: number, offset: number): void {
-    if (repeated !== length) {
-      throw this.#window.error(
-        offset + length - 4,
-        `the block's length is ${length} at its start and ${repeated} at its end; the file is damaged`,
-      );
-    }
   }
 
   #readByteOrder(offset: number): void {

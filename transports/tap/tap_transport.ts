@@ -107,7 +107,7 @@ export class TapTransport implements FrameTransport {
     };
     this.queuePairs = tap.queues.length;
     this.interfaceName = tap.name;
-    this.#reader = new TapReader(pool, tap.headerBytes, tap.mtu, counters);
+    this.#reader = new TapReader(pool, tap.headerBytes, counters);
     this.#writer = new TapWriter(pool, tap.headerBytes, counters);
     try {
       for (const { number } of tap.queues) this.#watches.push(settings.watch(number));

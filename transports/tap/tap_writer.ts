@@ -1,8 +1,12 @@
 /**
- * Writes frames to the queues of a TAP, all pieces of each in one call.
+ * Writes frames to the queues of a TAP, each in one call.
+ *
+ * A frame in one piece gets its virtio-net header right in front of its data, into the headroom that frames have, and is
+ * written from there; a list of places would cost the kernel as much as a tenth of the frame. Such a list is made of frames in
+ * several pieces, and of those without headroom.
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
+import type { Frame, NetHeader } from "../../core/frame.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import {
   NET_HEADER_BYTES,
@@ -20,6 +24,7 @@ import { countError, type TapCounters } from "./counters.ts";
 const MOST_PIECES = 128;
 /** Signals that may come in between before a write is given up for now. */
 const MOST_INTERRUPTIONS = 16;
+const ONE = 1n;
 const HDR_LEN = 2;
 const CSUM_START = 6;
 
@@ -55,11 +60,7 @@ export class TapWriter {
 
   /** Writes a frame to descriptor `number`. */
   write(number: number, frame: Frame): WriteEnd {
-    const { header } = frame;
-    const isFinished = (header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 &&
-      header.gsoType === VIRTIO_NET_HDR_GSO_NONE;
-    if (this.#headerBytes > 0) this.#fillHeader(frame);
-    else if (!isFinished) {
+    if (this.#headerBytes === 0 && !isFinished(frame.header)) {
       this.#counters.unfinished++;
       return "done";
     }
@@ -67,12 +68,27 @@ export class TapWriter {
       this.#counters.tooLong++;
       return "done";
     }
+    const headerAt = frame.start - this.#headerBytes;
+    if (frame.next !== null || headerAt < frame.slot) return this.#writePieces(number, frame);
+    if (this.#headerBytes > 0) this.#fillHeader(frame.bytes, headerAt, frame);
+    // A BigInt that a small integer is added to does not become an object on its way into the call.
+    const from = this.#addresses.pointer(frame.bytes) + BigInt(headerAt | 0);
+    return this.#writeBytes(
+      number,
+      from,
+      ONE + BigInt(this.#headerBytes + frame.length - 1 | 0),
+      frame.total,
+    );
+  }
+
+  #writePieces(number: number, frame: Frame): WriteEnd {
+    if (this.#headerBytes > 0) this.#fillHeader(this.#header, 0, frame);
     let places = this.#pieceAt;
     for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
       if (places > MOST_PIECES) return this.#writeGathered(number, frame);
       this.#vector.set(places++, this.#addresses.of(piece.bytes) + piece.start, piece.length);
     }
-    return this.#call(number, places, frame.total);
+    return this.#writeList(number, places, frame.total);
   }
 
   #writeGathered(number: number, frame: Frame): WriteEnd {
@@ -88,30 +104,55 @@ export class TapWriter {
     return end;
   }
 
-  #call(number: number, places: number, totalBytes: number): WriteEnd {
+  #writeBytes(number: number, from: bigint, lengthBytes: bigint, totalBytes: number): WriteEnd {
     for (let tries = 0; tries < MOST_INTERRUPTIONS; tries++) {
-      if (this.#c.writev(number, this.#vector.address, places) >= 0) {
-        this.#counters.written++;
-        this.#counters.writtenBytes += totalBytes;
-        return "done";
-      }
+      if (this.#c.write(number, from, lengthBytes) >= 0) return this.#written(totalBytes);
       const error = errno();
-      if (error === EINTR) continue;
-      if (error === EAGAIN) break;
-      countError(this.#counters, "write", error);
-      return error === EBADFD ? "gone" : "done";
+      if (error !== EINTR) return this.#refused(error);
     }
-    this.#counters.again++;
-    return "again";
+    return this.#refused(EAGAIN);
+  }
+
+  #writeList(number: number, places: number, totalBytes: number): WriteEnd {
+    for (let tries = 0; tries < MOST_INTERRUPTIONS; tries++) {
+      if (this.#c.writev(number, this.#vector.address, places) >= 0) return this.#written(totalBytes);
+      const error = errno();
+      if (error !== EINTR) return this.#refused(error);
+    }
+    return this.#refused(EAGAIN);
+  }
+
+  #written(totalBytes: number): WriteEnd {
+    this.#counters.written++;
+    this.#counters.writtenBytes += totalBytes;
+    return "done";
+  }
+
+  #refused(error: number): WriteEnd {
+    if (error === EAGAIN) {
+      this.#counters.again++;
+      return "again";
+    }
+    countError(this.#counters, "write", error);
+    return error === EBADFD ? "gone" : "done";
   }
 
   /** What the kernel must know: a checksum to complete, and how to segment. It does not believe that one is valid. */
-  #fillHeader(frame: Frame): void {
-    const bytes = this.#header;
-    writeNetHeader(bytes, 0, frame.header, 0, this.#headerBytes);
-    bytes[0] &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    if (bytes[0] === 0) bytes.fill(0, CSUM_START, CSUM_START + 4);
+  #fillHeader(bytes: Uint8Array, at: number, frame: Frame): void {
+    const { header } = frame;
+    if (isFinished(header)) {
+      for (let i = 0; i < this.#headerBytes; i++) bytes[at + i] = 0;
+      return;
+    }
+    writeNetHeader(bytes, at, header, 0, this.#headerBytes);
+    bytes[at] &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    if (bytes[at] === 0) bytes.fill(0, at + CSUM_START, at + CSUM_START + 4);
     // Only a hint, but the kernel refuses one that cannot be.
-    if (frame.header.hdrLen > frame.total) bytes.fill(0, HDR_LEN, HDR_LEN + 2);
+    if (header.hdrLen > frame.total) bytes.fill(0, at + HDR_LEN, at + HDR_LEN + 2);
   }
+}
+
+/** Is there nothing that the kernel must do to such a frame? */
+function isFinished({ flags, gsoType }: NetHeader): boolean {
+  return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 && gsoType === VIRTIO_NET_HDR_GSO_NONE;
 }

@@ -1,9 +1,9 @@
 /**
- * The back-end: what each message of a front-end does. No socket and no system call: effects go through a `Host`.
+ * The back-end: answers the messages of a front-end. No socket and no system call: effects go through a `Host`.
  *
- * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded,
- * carried out completely, and only then answered, so that what it asks for is in force when the front-end goes on. Four
- * kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
+ * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded, carried
+ * out completely (`requests.ts`), and only then answered, so that what it asks for is in force when the front-end goes on.
+ * Four kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
  * (need_reply, once REPLY_ACK was agreed on); nothing.
  *
  * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if an answer is
@@ -31,18 +31,12 @@ import { DeviceMessages } from "./device_messages.ts";
 import { DirtyLogging } from "./dirty_logging.ts";
 import { type Descriptor, DescriptorBag, type Host } from "./host.ts";
 import { MemoryTable } from "./memory_table.ts";
-import {
-  MAX_MEMORY_SLOTS,
-  type Message,
-  type Payload,
-  ProtocolFeature,
-  Request,
-  requestName,
-} from "./messages.ts";
+import { requestName } from "./messages.ts";
 import { Negotiation } from "./negotiation.ts";
 import { offerFor, type ProfileName } from "./profiles.ts";
 import { ProtocolError } from "./protocol_error.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
+import { Requests } from "./requests.ts";
 import { RingMessages } from "./ring_messages.ts";
 
 /** What a back-end is made of besides its device. */
@@ -63,12 +57,11 @@ export interface BackendParts {
 
 /** Serves one front-end's messages. */
 export class Backend implements Pollable, Disposable {
-  readonly #device: Device;
   readonly #parts: BackendParts;
   readonly #table: MemoryTable;
   readonly #link: DeviceLink;
   readonly #negotiation: Negotiation;
-  readonly #ringMessages: RingMessages;
+  readonly #requests: Requests;
   readonly #deviceMessages: DeviceMessages;
   readonly #logging: DirtyLogging;
   readonly #channel: BackChannel;
@@ -77,7 +70,6 @@ export class Backend implements Pollable, Disposable {
   /** Serves a device that is reset. */
   constructor(device: Device, parts: BackendParts) {
     const { host, profile, faults, trace, borrower = null } = parts;
-    this.#device = device;
     this.#parts = parts;
     this.#table = new MemoryTable(host);
     this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
@@ -87,10 +79,20 @@ export class Backend implements Pollable, Disposable {
       errorWithoutEvent: (ring: number) => this.#channel.error(ring),
     };
     this.#link = new DeviceLink(device, this.#table, faults, hooks, borrower);
-    this.#ringMessages = new RingMessages(host, this.#link);
     this.#deviceMessages = new DeviceMessages(device, host);
     this.#logging = new DirtyLogging(host, this.#link);
     this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#link, this.#logging);
+    this.#requests = new Requests({
+      device,
+      host,
+      table: this.#table,
+      link: this.#link,
+      negotiation: this.#negotiation,
+      ringMessages: new RingMessages(host, this.#link),
+      deviceMessages: this.#deviceMessages,
+      logging: this.#logging,
+      channel: this.#channel,
+    });
   }
 
   /** The device status field as the front-end sees it. */
@@ -135,7 +137,7 @@ export class Backend implements Pollable, Disposable {
       const message = codec.decodeMessage(header, payload, bag.count);
       this.#parts.trace?.note({ event: "request", message });
       this.#negotiation.check(message.id);
-      answer = this.#serve(message, bag) ?? success(header, this.#negotiation.protocol);
+      answer = this.#requests.serve(message, bag, this.#nowNs) ?? success(header, this.#negotiation.protocol);
     } catch (error) {
       answer = this.#refuse(header, error);
     } finally {
@@ -177,106 +179,6 @@ export class Backend implements Pollable, Disposable {
   /** A thread may still write to what it was lent: nothing of it may be unmapped before the process ends. */
   get #isStuck(): boolean {
     return this.#parts.borrower?.isStuck === true;
-  }
-
-  /** The answer that carries a value; null for messages that have none by themselves. */
-  #serve(message: Message, bag: DescriptorBag): Uint8Array<ArrayBuffer> | null {
-    const { id, payload } = message;
-    switch (payload.kind) {
-      case "none":
-        return this.#serveBare(id, bag);
-      case "bits":
-        return this.#serveBits(id, payload.bits);
-      case "regions":
-        this.#table.replace(payload.regions, bag);
-        this.#link.memoryChanged();
-        return null;
-      case "region":
-        if (id === Request.ADD_MEM_REG) this.#table.add(payload.region, bag);
-        else this.#table.remove(payload.region);
-        this.#link.memoryChanged();
-        return null;
-      case "log":
-        this.#logging.setBase(payload.sizeBytes, payload.offsetBytes, bag);
-        // With shared memory the front-end waits for an answer, whether it asks for it or not.
-        return this.#negotiation.protocol.has(ProtocolFeature.LOG_SHMFD)
-          ? codec.encodeNumberReply(id, 0)
-          : null;
-      case "config":
-        return this.#serveConfig(id, payload);
-      case "transfer":
-        return codec.encodeNumberReply(
-          id,
-          this.#deviceMessages.transfer(payload, this.#link.isSuspended, bag),
-        );
-      case "ring":
-      case "ringAddress":
-      case "ringEvent": {
-        const base = this.#ringMessages.serve(message, bag);
-        return base === null || payload.kind !== "ring"
-          ? null
-          : codec.encodeRingReply(id, payload.index, base);
-      }
-    }
-  }
-
-  #serveBare(id: number, bag: DescriptorBag): Uint8Array<ArrayBuffer> | null {
-    switch (id) {
-      case Request.GET_FEATURES:
-        return codec.encodeBitsReply(id, this.#negotiation.offer.features);
-      case Request.GET_PROTOCOL_FEATURES:
-        return codec.encodeBitsReply(id, this.#negotiation.offer.protocol);
-      case Request.GET_QUEUE_NUM:
-        // All of them, the control queue too: some front-ends make exactly so many, the others only want enough.
-        return codec.encodeNumberReply(id, this.#device.queueSizes.length);
-      case Request.GET_MAX_MEM_SLOTS:
-        return codec.encodeNumberReply(id, MAX_MEMORY_SLOTS);
-      case Request.GET_STATUS:
-        return codec.encodeNumberReply(id, this.status);
-      case Request.RESET_DEVICE:
-        this.#negotiation.reset();
-        return null;
-      case Request.SET_LOG_FD:
-        this.#logging.setEvent(bag);
-        return null;
-      case Request.SET_BACKEND_REQ_FD:
-        this.#channel.use(this.#parts.host.channel(bag.take()));
-        return null;
-      case Request.CHECK_DEVICE_STATE:
-        this.#deviceMessages.checkTransfer();
-        return codec.encodeNumberReply(id, 0);
-      default:
-        // SET_OWNER and RESET_OWNER: the connection itself says who owns the device, and for how long.
-        return null;
-    }
-  }
-
-  #serveBits(id: number, bits: FeatureSet): null {
-    switch (id) {
-      case Request.SET_FEATURES:
-        this.#negotiation.acceptFeatures(bits);
-        break;
-      case Request.SET_PROTOCOL_FEATURES:
-        this.#negotiation.acceptProtocol(bits);
-        break;
-      case Request.SET_STATUS:
-        this.#negotiation.setStatus(bits.word(0) & 0xff);
-        break;
-      case Request.NET_SET_MTU:
-        this.#deviceMessages.checkMtu(bits);
-        break;
-      default:
-        this.#deviceMessages.announce(bits, this.#nowNs);
-    }
-    return null;
-  }
-
-  #serveConfig(id: number, payload: Extract<Payload, { kind: "config" }>): Uint8Array<ArrayBuffer> | null {
-    if (id === Request.GET_CONFIG) {
-      return codec.encodeConfigReply(payload.offset, this.#deviceMessages.readConfig(payload));
-    }
-    this.#deviceMessages.writeConfig(payload);
-    return null;
   }
 
   /** Counts what is wrong and returns the answer that says so, if there is one. Throws on what nobody can answer. */

@@ -8,13 +8,9 @@
  *
  *     features known + first ring running --> activate --> reset: other features, a fault, SET_STATUS 0, disconnect
  *
- * Nothing is ever in flight between two rounds of the device: it returns every buffer in the round in which it took it.
- * A ring can hence be made anew at any time, at the place where it stood: when the memory is replaced, when its addresses
- * are told again (a migration begins), when features change. Before a ring is disabled or stopped the device is drained,
- * so that what it holds for the guest gets there.
- *
- * A ring that runs but is disabled has no effect: the device says which of them are to be emptied all the same
- * (`discardsWhenDisabled`), the others are left alone.
+ * Nothing is ever in flight between two rounds of the device (`active_device.ts`). A ring can hence be made anew at any time,
+ * at the place where it stood: when the memory is replaced, when its addresses are told again (a migration begins), when
+ * features change. Before a ring is disabled or stopped the device is drained, so that what it holds for the guest gets there.
  *
  * A GuestError in a round is the guest's doing, or the front-end's: nobody can say what the device has done by then, so
  * that it is reset and every ring is broken. Error events are signalled, the fault is counted, and the front-end begins
@@ -28,13 +24,11 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
-import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import type { FeatureSet } from "../../core/features.ts";
 import type { DirtyLog } from "../../core/memory.ts";
-import { FRESH_RING } from "../../core/packed_ring.ts";
 import type { LogLoan, RingBorrower } from "../../core/threads.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import { ActiveDevice } from "./active_device.ts";
 import { Lending } from "./lending.ts";
-import { LentSession } from "./lent_session.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { type RingHooks, RingSet } from "./ring_set.ts";
 import type { Vring } from "./vring.ts";
@@ -50,15 +44,13 @@ export interface LinkHooks extends RingHooks {
 
 /** A device and the rings of one front-end. */
 export class DeviceLink implements Disposable {
-  readonly #device: Device;
+  readonly #device: ActiveDevice;
   readonly #table: MemoryTable;
   readonly #faults: FaultLog;
   readonly #hooks: LinkHooks;
   readonly #rings: RingSet;
-  readonly #lending: Lending | null;
-  #logLoan: LogLoan | null = null;
+  readonly #lending: Lending;
   #features: FeatureSet | null = null;
-  #session: LentSession | null = null;
   #needsReset = false;
   #nowNs = 0;
 
@@ -74,15 +66,19 @@ export class DeviceLink implements Disposable {
     hooks: LinkHooks,
     borrower: RingBorrower | null = null,
   ) {
-    this.#device = device;
     this.#table = table;
     this.#faults = faults;
     this.#hooks = hooks;
     this.#rings = new RingSet(device, table, faults, hooks);
-    this.#lending = borrower && new Lending(borrower, device, table, this.#rings);
+    this.#lending = new Lending(borrower, device, table, this.#rings);
+    this.#device = new ActiveDevice(device, {
+      interrupt: (index) => this.#rings.interrupt(index),
+      configChanged: () => hooks.configChanged(),
+      recall: () => this.#takeBack(),
+    });
   }
 
-  /** The rings, by index. Whoever changes one calls `settle`, `redescribed` or one of the methods that take a ring. */
+  /** The rings, by index. Whoever changes one calls `settle`, and before one is disabled or stopped `drain`. */
   get rings(): readonly Vring[] {
     return this.#rings.all;
   }
@@ -114,7 +110,7 @@ export class DeviceLink implements Disposable {
   setFeatures(features: FeatureSet | null): void {
     const before = this.#features;
     if (features !== null && before !== null && features.equals(before)) return;
-    this.#drain();
+    this.drain();
     this.#release();
     this.#rings.halt();
     this.#features = features;
@@ -127,33 +123,16 @@ export class DeviceLink implements Disposable {
     this.settle();
   }
 
-  /** Enables or disables a ring. What the device holds gets out before. */
-  setEnabled(ring: Vring, enabled: boolean): void {
-    if (ring.enabled === enabled) return;
-    if (!enabled && ring.queue !== null) this.#drain();
-    ring.enabled = enabled;
-    ring.kicksOn = false;
-    this.settle();
-  }
-
-  /** The ring is described differently now: it is made anew, from `base` on if that is not null. */
-  redescribed(ring: Vring, base: number | null = null): void {
-    ring.halt("stopped");
-    ring.forgottenBase = null;
-    if (base !== null) ring.base = base;
-    this.settle();
-  }
-
   /** The memory behind the rings was replaced: all of them are made anew. */
   memoryChanged(): void {
     this.#rings.halt();
-    if (this.#session !== null) this.#session.memory = this.#table.memory;
+    this.#device.useMemory(this.#table.memory);
     this.settle(true);
   }
 
   /** Writes are told to `log` from now on, by other threads to the same one, which is `loan`; null for nobody. */
   logTo(log: DirtyLog | null, loan: LogLoan | null): void {
-    this.#logLoan = loan;
+    this.#lending.log = loan;
     this.#rings.logTo(log);
   }
 
@@ -162,24 +141,19 @@ export class DeviceLink implements Disposable {
     this.#guard(() => this.#takeBack());
   }
 
-  /** Stops a ring and returns where it stands: the next available index, or both packed positions. */
-  stop(ring: Vring): number {
-    if (ring.queue !== null) this.#drain();
-    ring.halt("stopped");
-    ring.forgetKick();
-    this.settle();
-    const base = ring.base ?? ring.forgottenBase;
-    if (base !== null) return base;
-    return this.#features?.has(VIRTIO_F_RING_PACKED) === true ? FRESH_RING : 0;
-  }
-
   /**
    * The driver resets the device, or the front-end stops it that way. What the device holds gets out, then everything is
    * forgotten but memory and how to reach the driver.
    */
   reset(): void {
-    this.#drain();
+    this.drain();
     this.#forget();
+  }
+
+  /** Lets what the device holds get to the guest. */
+  drain(): void {
+    this.#guard(() => this.#device.drain(this.#nowNs));
+    this.#rings.sendInterrupts();
   }
 
   /** Does what follows from a change. @param quiet a ring that cannot be started now is no fault */
@@ -194,9 +168,9 @@ export class DeviceLink implements Disposable {
     this.#nowNs = nowNs;
     let did = false;
     try {
-      this.#hearThreads();
+      if (this.#lending.hear()) this.#takeBack();
       did = this.#rings.discard();
-      if (this.#session !== null && this.#device.poll(nowNs)) did = true;
+      if (this.#device.poll(nowNs)) did = true;
     } catch (error) {
       this.#fail(error);
       did = true;
@@ -207,13 +181,13 @@ export class DeviceLink implements Disposable {
       this.#lend();
       did = true;
     }
-    if (this.#lending !== null && !this.#lending.isLent) this.#lendToThreads(this.#lending);
+    if (this.#lending.isDue) this.#lendToThreads();
     return did;
   }
 
   /** When to poll although nothing kicks, in ns. */
   deadlineNs(): number {
-    const due = this.#session === null ? Infinity : this.#device.deadlineNs();
+    const due = this.#device.deadlineNs();
     return this.#rings.isPolled ? Math.min(due, this.#nowNs + POLL_INTERVAL_NS) : due;
   }
 
@@ -224,41 +198,12 @@ export class DeviceLink implements Disposable {
     this.#rings[Symbol.dispose]();
   }
 
-  /** Makes the session's queues those that it should have, and tells the device if they were others. */
+  /** Has the device see the queues that it should have. */
   #lend(): void {
     this.#rings.changed();
-    if (this.#session === null) {
-      if (this.#features === null || this.isSuspended) return;
-      this.#activate(this.#features);
-    }
-    const queues = this.#session?.queues;
-    if (queues === undefined) return;
-    let changed = false;
-    for (const { index, enabled, queue } of this.rings) {
-      const lent: Virtqueue | null = enabled ? queue : null;
-      if (queues[index] === lent) continue;
-      queues[index] = lent;
-      changed = true;
-    }
-    if (changed) this.#guard(() => this.#device.queuesChanged?.());
-  }
-
-  #activate(features: FeatureSet): void {
-    const session = new LentSession(
-      features,
-      this.#table.memory,
-      this.rings.length,
-      (index) => this.#rings.interrupt(index),
-      () => this.#hooks.configChanged(),
-      () => this.#takeBack(),
-    );
-    this.#session = session;
-    this.#guard(() => this.#device.activate(session));
-  }
-
-  #drain(): void {
-    if (this.#session !== null) this.#guard(() => this.#device.drain(this.#nowNs));
-    this.#rings.sendInterrupts();
+    const features = this.#features;
+    if (features === null || (!this.#device.isActive && this.isSuspended)) return;
+    this.#guard(() => this.#device.use(features, this.#table.memory, this.rings));
   }
 
   #forget(): void {
@@ -269,30 +214,19 @@ export class DeviceLink implements Disposable {
   }
 
   #release(): void {
-    if (this.#session === null) return;
-    this.#session.queues.fill(null);
-    this.#session = null;
-    this.#device.reset();
-    this.#lending?.reset();
+    if (this.#device.end()) this.#lending.reset();
   }
 
   /** Throws GuestError for what the guest has broken meanwhile. */
   #takeBack(): void {
-    const fault = this.#lending?.recall(this.#features) ?? null;
+    const fault = this.#lending.recall(this.#features);
     if (fault !== null) throw fault;
   }
 
-  #hearThreads(): void {
-    const news = this.#lending?.takeNews() ?? null;
-    if (news === null) return;
-    for (const index of news.interrupts) this.#rings.interrupt(index);
-    if (news.hasFault) this.#takeBack();
-  }
-
-  #lendToThreads(lending: Lending): void {
+  #lendToThreads(): void {
     // What was taken back was made anew: the device must see these queues before somebody else gets them.
     this.#lend();
-    if (this.#session !== null && this.#features !== null) lending.lend(this.#features, this.#logLoan);
+    if (this.#device.isActive && this.#features !== null) this.#lending.lend(this.#features);
   }
 
   #guard(action: () => void): void {
@@ -305,7 +239,7 @@ export class DeviceLink implements Disposable {
 
   #fail(error: unknown): void {
     this.#faults.note(error);
-    const second = this.#lending?.recall(this.#features) ?? null;
+    const second = this.#lending.recall(this.#features);
     if (second !== null) this.#faults.note(second);
     this.#rings.break();
     this.#rings.changed();

@@ -14,40 +14,47 @@
 import type { Device } from "../../core/device.ts";
 import type { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { LogLoan, RegionLoan, RingBorrower, RingLoan, RingNews } from "../../core/threads.ts";
+import type { LogLoan, RegionLoan, RingBorrower, RingLoan } from "../../core/threads.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import type { RingSet } from "./ring_set.ts";
 import type { Vring } from "./vring.ts";
 
 /** What is lent: the rings of one link. */
 export class Lending {
-  readonly #borrower: RingBorrower;
+  readonly #borrower: RingBorrower | null;
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #rings: RingSet;
   #isLent = false;
 
-  /** Nothing is lent yet. */
-  constructor(borrower: RingBorrower, device: Device, table: MemoryTable, rings: RingSet) {
+  /** To whom writes of the borrower are told from its next loan on; null for nobody. */
+  log: LogLoan | null = null;
+
+  /** Nothing is lent yet. @param borrower who works the queues that the device leaves to threads; null if it leaves none */
+  constructor(borrower: RingBorrower | null, device: Device, table: MemoryTable, rings: RingSet) {
     this.#borrower = borrower;
     this.#device = device;
     this.#table = table;
     this.#rings = rings;
   }
 
-  /** Has the borrower got what it should have? */
-  get isLent(): boolean {
-    return this.#isLent;
+  /** Is there a borrower that has not got what it should have? */
+  get isDue(): boolean {
+    return this.#borrower !== null && !this.#isLent;
   }
 
-  /** What the borrower has to say. */
-  takeNews(): RingNews | null {
-    return this.#borrower.takeNews();
+  /** Passes on what the borrower has to say. True if a guest has broken a rule there: `recall` says which. */
+  hear(): boolean {
+    const news = this.#borrower?.takeNews() ?? null;
+    if (news === null) return false;
+    for (const index of news.interrupts) this.#rings.interrupt(index);
+    return news.hasFault;
   }
 
   /** Lends what is to be lent, unless it is lent already or the borrower is not ready. */
-  lend(features: FeatureSet, log: LogLoan | null): void {
-    if (this.#isLent || !this.#borrower.isReady) return;
+  lend(features: FeatureSet): void {
+    const borrower = this.#borrower;
+    if (borrower === null || this.#isLent || !borrower.isReady) return;
     const rings: RingLoan[] = [];
     for (const ring of this.#rings.all) {
       if (!this.#isToLend(ring)) continue;
@@ -56,10 +63,10 @@ export class Lending {
     }
     this.#isLent = true;
     const state = this.#device.saveState?.();
-    this.#borrower.lend({
+    borrower.lend({
       features: features.toString(),
       regions: regionsOf(this.#table),
-      log,
+      log: this.log,
       rings,
       state,
     });
@@ -67,7 +74,7 @@ export class Lending {
 
   /** Takes everything back. Returns the rule that the guest has broken meanwhile, if it has. */
   recall(features: FeatureSet | null): GuestError | null {
-    if (!this.#isLent) return null;
+    if (!this.#isLent || this.#borrower === null) return null;
     this.#isLent = false;
     const { bases, fault } = this.#borrower.recall();
     for (const ring of this.#rings.all) {
@@ -83,7 +90,7 @@ export class Lending {
 
   /** The device begins anew, there as well. Nothing is lent. */
   reset(): void {
-    this.#borrower.reset();
+    this.#borrower?.reset();
   }
 
   #isToLend({ index, enabled, queue }: Vring): boolean {

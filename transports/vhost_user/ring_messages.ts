@@ -2,6 +2,7 @@
  * The messages about rings: SET_VRING_NUM, ADDR, BASE, KICK, CALL, ERR, ENABLE, GET_VRING_BASE, VRING_KICK.
  * @module
  */
+import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { DeviceLink } from "./device_link.ts";
 import type { DescriptorBag, EventHandle, Host } from "./host.ts";
 import { type Message, type Payload, Request } from "./messages.ts";
@@ -55,15 +56,14 @@ export class RingMessages {
         }
         if (num === ring.size) return null;
         ring.size = num;
-        if (ring.queue === null) this.#link.redescribed(ring);
+        if (ring.queue === null) this.#redescribe(ring, null);
         return null;
       case Request.SET_VRING_BASE:
-        if (ring.queue === null) this.#link.redescribed(ring, num);
+        if (ring.queue === null) this.#redescribe(ring, num);
         else this.#newBases.set(ring, num);
         return null;
       case Request.GET_VRING_BASE:
-        this.#newBases.delete(ring);
-        return this.#link.stop(ring);
+        return this.#stop(ring);
       case Request.SET_VRING_ENABLE:
         if (num > 1) {
           throw new ProtocolError(
@@ -71,7 +71,7 @@ export class RingMessages {
             `Ring ${ring.index} is enabled by ${num}; it must be 0 or 1`,
           );
         }
-        this.#link.setEnabled(ring, num === 1);
+        this.#enable(ring, num === 1);
         return null;
       default:
         ring.kickGiven = true;
@@ -116,7 +116,28 @@ export class RingMessages {
   #remake(ring: Vring): void {
     const base = this.#newBases.get(ring) ?? null;
     this.#newBases.delete(ring);
-    this.#link.redescribed(ring, base);
+    this.#redescribe(ring, base);
+  }
+
+  #redescribe(ring: Vring, base: number | null): void {
+    ring.redescribe(base);
+    this.#link.settle();
+  }
+
+  #enable(ring: Vring, enabled: boolean): void {
+    if (ring.enabled === enabled) return;
+    if (!enabled && ring.queue !== null) this.#link.drain();
+    ring.enable(enabled);
+    this.#link.settle();
+  }
+
+  #stop(ring: Vring): number {
+    this.#newBases.delete(ring);
+    if (ring.queue !== null) this.#link.drain();
+    ring.halt("stopped");
+    ring.forgetKick();
+    this.#link.settle();
+    return ring.place(this.#link.features?.has(VIRTIO_F_RING_PACKED) === true);
   }
 
   #ring(index: number): Vring {

@@ -1,7 +1,8 @@
 /**
  * All rings of one front-end: starting them, telling the driver of used buffers, emptying those that are disabled.
  *
- * Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round or of a
+ * A ring that runs but is disabled has no effect: the device says which of them are to be emptied all the same
+ * (`discardsWhenDisabled`), the others are left alone. Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round or of a
  * change: writing to an event is a system call.
  * @module
  */

@@ -15,6 +15,7 @@
  * @module
  */
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { FRESH_RING } from "../../core/packed_ring.ts";
 import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
@@ -119,6 +120,24 @@ export class Vring implements Disposable {
     this.state = "running";
     this.wasKicked = true;
     this.kicksOn = false;
+  }
+
+  /** It is described differently now, and starts anew where it stood, or at `base` if that is not null. */
+  redescribe(base: number | null): void {
+    this.halt("stopped");
+    this.forgottenBase = null;
+    if (base !== null) this.base = base;
+  }
+
+  /** The device may use it, or may not any more. */
+  enable(enabled: boolean): void {
+    this.enabled = enabled;
+    this.kicksOn = false;
+  }
+
+  /** Where it stands: the next available index, or both packed positions. */
+  place(packed: boolean): number {
+    return this.base ?? this.forgottenBase ?? (packed ? FRESH_RING : 0);
   }
 
   /** Lets go of the queue and remembers where it stood. @param state how the ring stands from now on */

@@ -272,3 +272,23 @@ Deno.test("ToGuest interrupts no driver that polls", async () => {
   assertEquals(rig.one.numbers, range(1, 100));
   assertEquals([rig.one.counters("toGuest").interrupts, rig.one.guest.counters.unwantedInterrupts], [0, 0]);
 });
+
+for (const mergeable of [true, false]) {
+  for (const headroomBytes of [0, 11, 12, 66]) {
+    const name = `${headroomBytes} bytes left, ${mergeable ? "mergeable" : "one buffer"}`;
+    Deno.test(`ToGuest delivers a frame whose headroom a stage has used up (${name})`, async () => {
+      await using rig = await Rig.start([{
+        guest: { mergeable, accept: ["GUEST_CSUM"] },
+        offloads: [{ use: "./shift_frames.ts", headroomBytes }],
+      }]);
+      const frames = [14, 60, 1514].map((length, i) => numbered(i + 1, length));
+      for (const frame of frames) assert(rig.one.port.inject(frame));
+      rig.settle();
+      assertEquals(rig.one.packets.map(({ bytes }) => bytes), frames);
+      for (const { flags, gsoType, numBuffers } of rig.one.packets) {
+        assertEquals([flags, gsoType, numBuffers], [0, 0, 1]);
+      }
+      assertEquals(rig.one.guest.errors, []);
+    });
+  }
+}

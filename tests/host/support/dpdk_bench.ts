@@ -70,6 +70,15 @@ export class Bench implements AsyncDisposable {
     return { passed: counters.packets, dropped: names.reduce((sum, name) => sum + counters[name], 0) };
   }
 
+  /** What testpmd has counted when it has counted enough, or after some patience. */
+  async statsWhen(isEnough: (stats: PortStats) => boolean): Promise<PortStats> {
+    let stats = await this.testpmd.stats(this.options.pairs);
+    for (let tries = 0; tries < 500 && !isEnough(stats); tries++) {
+      stats = await this.testpmd.stats(this.options.pairs);
+    }
+    return stats;
+  }
+
   /** Nothing was refused, and the guest broke no rule. */
   assertNoFault(connections = 1): void {
     const { counters } = this.driver;
@@ -95,10 +104,7 @@ export class Bench implements AsyncDisposable {
       return passed + dropped >= count;
     });
     assertEquals(since(), { passed: fitting, dropped: count - fitting });
-    let stats = await this.testpmd.stats(this.options.pairs);
-    for (let tries = 0; tries < 50 && stats.received + stats.missed < fitting; tries++) {
-      stats = await this.testpmd.stats(this.options.pairs);
-    }
+    const stats = await this.statsWhen(({ received, missed }) => received + missed >= fitting);
     await this.testpmd.stopForwarding();
     assertEquals([stats.received, stats.missed], [fitting, 0]);
     return stats;
@@ -137,10 +143,7 @@ export class Bench implements AsyncDisposable {
     await testpmd.forward("macswap");
     account.order(count, templates);
     await until(`${count} frames are delivered`, () => this.sums("toGuest").passed >= end);
-    let stats = await testpmd.stats(this.options.pairs);
-    for (let tries = 0; tries < 50 && stats.received < count; tries++) {
-      stats = await testpmd.stats(this.options.pairs);
-    }
+    await this.statsWhen(({ received }) => received >= count);
     const dropped = await testpmd.stopForwarding();
     const { received, sent } = await testpmd.stats(this.options.pairs);
     assertEquals([received, sent + dropped], [count, count]);

@@ -2,12 +2,8 @@
  * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds up.
  * @module
  */
-import {
-  type ConservationOptions,
-  conserve,
-  type ConservedInput,
-  type ConservedOutput,
-} from "../../../cli/vectors/conservation.ts";
+import { conserve } from "../../../cli/vectors/conservation.ts";
+import type { ConservationOptions, ConservedInput, ConservedOutput } from "../../../cli/vectors/conserved.ts";
 import { viewTcp } from "../../../cli/vectors/tcp_view.ts";
 import type { CounterGroups } from "../../../core/device.ts";
 import { STRICT_RULES } from "../../../offloads/rsc_chain/strict_verdicts.ts";

@@ -210,3 +210,14 @@ export function possible(choice: MachineChoice): MachineChoice {
   while (queueSize < pieces) queueSize *= 2;
   return { ...choice, ring: legacy ? "split" : choice.ring, accepted, bufferBytes, queueSize };
 }
+
+/** What the next driver of the machine is like, who takes it over: perhaps with other features and rings. */
+export function successor(choice: MachineChoice, detail: number): MachineChoice {
+  const names = Object.keys(ACCEPTED) as Accepted[];
+  return possible({
+    ...choice,
+    accepted: (detail & 1) === 0 ? choice.accepted : names[(detail >>> 4) % names.length],
+    ring: (detail & 2) === 0 ? choice.ring : "packed",
+    mergeable: choice.mergeable && (detail & 4) === 0,
+  });
+}

@@ -6,6 +6,7 @@
  * @module
  */
 import fc from "fast-check";
+import { vectorPacket } from "../../../cli/vectors/delivered.ts";
 import {
   toHex,
   type Vector,
@@ -15,9 +16,10 @@ import {
 } from "../../../cli/vectors/format.ts";
 import { writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import type { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
-import { Bench, type Witness } from "./bench.ts";
+import { Bench } from "./bench.ts";
 import { ACCEPTED, possible, type Scenario } from "./scenario.ts";
 import type { Injection } from "./traffic.ts";
+import type { Witness } from "./witness.ts";
 
 /** Milliseconds after which a search, shrinking included, has to be content with what it has. */
 const PATIENCE_MS = 180_000;
@@ -142,18 +144,6 @@ class Recorder implements Witness {
   }
 
   packet(atNs: number, packet: ReceivedPacket): void {
-    this.packets.push({
-      t_ns: atNs,
-      hdr: {
-        flags: packet.flags,
-        gso_type: packet.gsoType,
-        hdr_len: packet.hdrLen,
-        gso_size: packet.gsoSize,
-        csum_start: packet.csumStart,
-        csum_offset: packet.csumOffset,
-        num_buffers: packet.numBuffersWritten ? packet.numBuffers : null,
-      },
-      frame: toHex(packet.bytes),
-    });
+    this.packets.push(vectorPacket(atNs, packet));
   }
 }

@@ -27,13 +27,26 @@ Deno.test("send() writes all pieces of a frame at once, however many", () => {
   for (const count of [2, 128, 129, 300, 1500]) {
     const whole = rig.frame(pattern(40));
     for (let i = 1; i < count; i++) whole.append(rig.frame(pattern(40, i * 40 + 1)));
-    whole.header.hdrLen = 40;
+    Object.assign(whole.header, { flags: 1, hdrLen: 40 });
     assertEquals(rig.send(whole), 1);
     const { facts, bytes } = rig.taken()!;
     assertEquals(bytes, pattern(40 * count), `${count} pieces`);
-    assertEquals(facts.hdrLen, 40);
+    assertEquals([facts.flags, facts.hdrLen], [1, 40]);
     assertEquals(rig.taken(), null);
   }
+});
+
+Deno.test("send() writes a frame whose headroom others have used up", () => {
+  using rig = new Rig();
+  const frame = rig.frame(pattern(100));
+  const before = frame.start - frame.slot;
+  frame.bytes.copyWithin(frame.slot + 11, frame.start, frame.start + 100);
+  frame.start = frame.slot + 11;
+  const neighbour = frame.bytes.slice(0, frame.slot);
+  assert(before > 11, "there was no headroom from the start");
+  assertEquals(rig.send(frame), 1);
+  assertEquals(rig.taken(), { facts: NO_FACTS, bytes: pattern(100) });
+  assertEquals(frame.bytes.slice(0, frame.slot), neighbour);
 });
 
 Deno.test("send() without headers drops what the kernel would have to finish", () => {

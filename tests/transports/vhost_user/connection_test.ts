@@ -159,6 +159,35 @@ Deno.test("Connection.poll() reads nothing more while an answer waits", () => {
   connection[Symbol.dispose]();
 });
 
+Deno.test("Connection.poll() looks at the socket in every eighth round while the device has work", () => {
+  const { bench, stream, connection } = connect();
+  let looks = 0;
+  const receive = stream.receive.bind(stream);
+  stream.receive = (...wanted) => {
+    looks++;
+    return receive(...wanted);
+  };
+  bench.backend.poll = () => true;
+  for (let round = 0; round < 80; round++) assertEquals(connection.poll(0), true);
+  assertEquals(looks, 10);
+  connection[Symbol.dispose]();
+});
+
+Deno.test("Connection.poll() looks at the socket before anybody may sleep", () => {
+  for (let busyRounds = 1; busyRounds <= 9; busyRounds++) {
+    const { bench, stream, connection } = connect();
+    let left = busyRounds;
+    bench.backend.poll = () => left-- > 0;
+    for (let round = 0; round < busyRounds; round++) assertEquals(connection.poll(0), true);
+    stream.put(message(Request.GET_QUEUE_NUM));
+    let rounds = 0;
+    while (connection.poll(0)) rounds++;
+    assertEquals(stream.sent[0], 17, `after ${busyRounds} rounds`);
+    assert(rounds <= 2, `${rounds}`);
+    connection[Symbol.dispose]();
+  }
+});
+
 Deno.test("Connection.poll() ends on what cannot be understood, and says why", () => {
   const cases: [(stream: FakeStream) => void, RegExp][] = [
     [(stream) => stream.put(new Uint8Array(12)), /^header-invalid: Version/],

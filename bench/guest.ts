@@ -1,0 +1,68 @@
+/**
+ * A real guest with our device, side by side with the virtio-net device of QEMU itself: TCP both ways, ping, datagrams, and
+ * what coalescing costs in latency.
+ *
+ * Both have the same QEMU, kernel, memory and kind of TAP. Our device runs in a process of its own behind a vhost-user
+ * socket, QEMU's own in QEMU's main thread. Each guest has a network of its own with the host and stands still while another
+ * one is measured.
+ *
+ * @module
+ */
+import { qemu10, QEMU_10, QEMU_7 } from "../tests/host/support/qemu_program.ts";
+import { qemuGuest } from "../tests/host/support/qemu.ts";
+import { program } from "../tests/host/support/require.ts";
+import type { Entry } from "./support/guest_rounds.ts";
+import { guestTables } from "./support/guest_tables.ts";
+import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
+import { Yardstick } from "./support/yardstick.ts";
+
+const NEEDS = [
+  ...qemuGuest,
+  program("iperf3", "iperf3"),
+  program("ethtool", "ethtool"),
+  program("perl", "perl"),
+];
+
+/** Who takes part always; the first one is who we are compared with. */
+const MAIN: readonly Entry[] = [
+  { id: "own", name: "QEMU's own", device: null },
+  { id: "ours", name: "ours", device: { mode: "loop", intervalUs: 300 } },
+  { id: "plain", name: "ours, no coalescing", device: { mode: "loop", intervalUs: null } },
+  { id: "threads", name: "ours, threads", device: { mode: "threads", intervalUs: 300 } },
+];
+
+/** Who shows what the interval does. */
+const BY_INTERVAL: readonly Entry[] = [50, 100, 1000].map((intervalUs) => ({
+  id: `held${intervalUs}`,
+  name: `ours, ${intervalUs} µs`,
+  device: { mode: "loop", intervalUs },
+  intervalOnly: true,
+}));
+
+/** The suite. */
+export const suite: Suite = {
+  name: "guest",
+  summary: "A real guest in QEMU: TCP, ping and UDP, side by side with QEMU's own virtio-net.",
+  needs: () => NEEDS.map((need) => need()).find((missing) => missing !== null) ?? null,
+  run,
+};
+
+async function run(options: SuiteOptions): Promise<SuiteResult> {
+  // Calls native functions as soon as it is loaded.
+  const { measureGuests } = await import("./support/guest_rounds.ts");
+  const qemu = qemu10() === null ? QEMU_10 : QEMU_7;
+  const entries = options.quick ? MAIN : [...MAIN, ...BY_INTERVAL];
+  const yardstick = new Yardstick();
+  const figures = await measureGuests(entries, qemu, options, yardstick);
+  return {
+    tables: guestTables(entries, figures),
+    notes: [
+      `Guests run in ${qemu.name} without help of the processor (TCG), with one processor and a queue pair each; ` +
+      (qemu.takesMsix ? "interrupts by MSI-X." : "without MSI-X, which crashes this QEMU."),
+      "MTU frames: the host's kernel segments and checksums, as a network card does for frames from elsewhere " +
+      "(ethtool -K tx off sg off tso off gso off). Large frames: it leaves both to the guest. Coalescing holds 300 µs " +
+      "unless it says otherwise.",
+    ],
+    yardstickNs: yardstick.medianNs,
+  };
+}

@@ -1,0 +1,97 @@
+/**
+ * The machine under a benchmark with DPDK: its processors, its huge pages, and what a cache line costs between two processors.
+ * @module
+ */
+import { compilePeer } from "./compile.ts";
+import { MEMORY_MIB } from "./dpdk_testpmd.ts";
+import { median } from "./statistics.ts";
+
+const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";
+const PROBE_MS = 30;
+
+/** The processors that this program may use. */
+export function allowedCores(): number[] {
+  const status = Deno.readTextFileSync("/proc/self/status");
+  const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1] ?? "0";
+  return list.split(",").flatMap((range) => {
+    const [first, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+/** Huge pages that were set aside; given back with this object. */
+export class HugePages implements Disposable {
+  /** Are there as many as were asked for? */
+  readonly areThere: boolean;
+  readonly #before: number | null;
+
+  /** Sets huge pages of 2 MiB aside, if that can be had. @param programs how many programs use them at a time */
+  constructor(programs: number) {
+    const needed = programs * MEMORY_MIB / 2;
+    let before: number | null = null;
+    try {
+      before = Number(Deno.readTextFileSync(HUGE_PAGES));
+      Deno.writeTextFileSync(HUGE_PAGES, `${before + Math.max(0, needed - freePages())}`);
+    } catch (error) {
+      if (!(error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotFound)) {
+        throw error;
+      }
+    }
+    this.#before = before;
+    this.areThere = freePages() >= needed;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#before !== null) Deno.writeTextFileSync(HUGE_PAGES, `${this.#before}`);
+  }
+}
+
+function freePages(): number {
+  const facts = Deno.readTextFileSync("/proc/meminfo");
+  if (!/^Hugepagesize:\s*2048 kB$/m.test(facts)) return 0;
+  return Number(/^HugePages_Free:\s*(\d+)$/m.exec(facts)?.[1] ?? 0);
+}
+
+/** Measures what it costs to bring a cache line from one processor to another: the state of the machine. */
+export class CacheLineProbe implements Disposable {
+  readonly #folder: string;
+  readonly #program: string;
+  readonly #cores: readonly [number, number];
+  readonly #samplesNs: number[] = [];
+
+  private constructor(folder: string, program: string, cores: readonly [number, number]) {
+    this.#folder = folder;
+    this.#program = program;
+    this.#cores = cores;
+  }
+
+  /** Builds it. Throws Error with what is missing, or what the compiler said. */
+  static async build(cores: readonly [number, number]): Promise<CacheLineProbe> {
+    const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
+    try {
+      return new CacheLineProbe(folder, await compilePeer({ name: "cache_line" }, folder), cores);
+    } catch (error) {
+      Deno.removeSync(folder, { recursive: true });
+      throw error;
+    }
+  }
+
+  /** Measures once more, while nothing else runs on those processors. Returns ns. */
+  async sample(): Promise<number> {
+    const args = [...this.#cores, PROBE_MS].map(String);
+    const { success, stdout } = await new Deno.Command(this.#program, { args, stderr: "inherit" }).output();
+    if (!success) throw new Error("The probe of the cache line has failed");
+    const ns = Number(new TextDecoder().decode(stdout));
+    this.#samplesNs.push(ns);
+    return ns;
+  }
+
+  /** Least, median and most of the samples so far, in ns. */
+  get summaryNs(): readonly [number, number, number] {
+    return [Math.min(...this.#samplesNs), median(this.#samplesNs), Math.max(...this.#samplesNs)];
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.#folder, { recursive: true });
+  }
+}

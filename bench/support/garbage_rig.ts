@@ -1,0 +1,130 @@
+/**
+ * A whole machine as a configuration describes it, with a vhost-user device behind a real socket and a guest in this process
+ * that works its rings in shared memory. The machine is turned round by round: nothing else runs meanwhile.
+ * @module
+ */
+import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
+import { buildMachine } from "../../config/build.ts";
+import { parseConfig } from "../../config/load.ts";
+import type { Machine } from "../../config/machine.ts";
+import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { usualFeatures } from "../../tests/transports/vhost_user/support/front_end.ts";
+import { GUEST_BASE } from "../../tests/transports/vhost_user/support/guest.ts";
+import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
+import { pair } from "../../tests/transports/vhost_user/support/payload.ts";
+import { Request } from "../../transports/vhost_user/messages.ts";
+import { UnixStream } from "../../transports/host/unix_stream.ts";
+import { ENDLESS_MAC, EndlessNetwork } from "./endless_network.ts";
+import { type Treadmill, treadmill, TREADMILL_SIZE } from "./treadmill.ts";
+
+const NET_HEADER_BYTES = 12;
+const RING_PACKED = 34;
+/** Behind the rings of the test's guest. */
+const BUFFERS_AT = GUEST_BASE + 0x40000;
+/** Of mergeable receive buffers; a ring of them takes some of the largest units. */
+const BUFFER_BYTES = 4096;
+
+/** What the machine is like. */
+export interface GarbageSetup {
+  /** Packed rings? Else split ones. */
+  readonly packed: boolean;
+  /** Which way frames go. */
+  readonly toGuest: boolean;
+  /** Is TCP coalesced on its way to the guest? */
+  readonly coalesce: boolean;
+}
+
+/** A machine, its guest and its network. */
+export class GarbageRig implements AsyncDisposable {
+  readonly #machine: Machine;
+  readonly #folder: string;
+  readonly #network: EndlessNetwork;
+  readonly #front: SocketFrontEnd;
+  readonly #treadmill: Treadmill;
+  readonly #setup: GarbageSetup;
+
+  private constructor(machine: Machine, folder: string, network: EndlessNetwork, setup: GarbageSetup) {
+    this.#machine = machine;
+    this.#folder = folder;
+    this.#network = network;
+    this.#setup = setup;
+    machine.start();
+    const { reactor } = machine.parts;
+    this.#front = new SocketFrontEnd(
+      UnixStream.connect(`${folder}/net0.sock`),
+      { packed: setup.packed },
+      () => reactor.settle(),
+    );
+    this.#treadmill = this.#connect();
+  }
+
+  /** Builds and starts it. */
+  static async start(setup: GarbageSetup): Promise<GarbageRig> {
+    const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
+    const network = new EndlessNetwork();
+    const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, network.plugin]));
+    const written = {
+      devices: [{
+        use: "net",
+        mac: ENDLESS_MAC,
+        driver: { use: "vhost-user", socket: "net0.sock" },
+        network: "endless",
+        offloads: setup.coalesce ? ["rsc-v4"] : [],
+      }],
+    };
+    const config = await parseConfig(JSON.stringify(written), `file://${folder}/config.json`, registry);
+    return new GarbageRig(buildMachine(config), folder, network, setup);
+  }
+
+  /** Moves `frames` frames, to the guest or from it. Throws if one did not come through. */
+  run(frames: number): void {
+    const { reactor } = this.#machine.parts;
+    const kick = this.#front.kicks[this.#setup.toGuest ? 0 : 1];
+    const before = this.#moved();
+    const turns = Math.ceil(frames / TREADMILL_SIZE);
+    for (let turn = 0; turn < turns; turn++) {
+      this.#treadmill.refill();
+      kick.signal();
+      if (this.#setup.toGuest) this.#network.ready = TREADMILL_SIZE;
+      reactor.turn();
+    }
+    const moved = this.#moved() - before;
+    if (moved < frames) throw new Error(`Only ${moved} of ${frames} frames came through`);
+  }
+
+  /** Stops everything. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#front[Symbol.dispose]();
+    await this.#machine.close();
+    Deno.removeSync(this.#folder, { recursive: true });
+  }
+
+  #connect(): Treadmill {
+    const { packed, toGuest } = this.#setup;
+    const { front, guest } = this.#front;
+    front.setProtocolFeatures(front.protocolFeatures());
+    front.setFeatures(usualFeatures(front.features(), ...packed ? [RING_PACKED] : []));
+    front.addMemory();
+    for (const ring of [0, 1]) {
+      front.describe(ring);
+      front.say(Request.SET_VRING_NUM, pair(ring, TREADMILL_SIZE));
+    }
+    for (const ring of [0, 1]) front.enable(ring, true);
+    if (toGuest) {
+      return treadmill(guest, 0, { address: BUFFERS_AT, bytes: BUFFER_BYTES, writable: true });
+    }
+    const { frame } = this.#network;
+    const bytes = NET_HEADER_BYTES + frame.length;
+    for (let i = 0; i < TREADMILL_SIZE; i++) {
+      guest.memory.copyIn(BUFFERS_AT + i * bytes + NET_HEADER_BYTES, frame, 0, frame.length);
+    }
+    return treadmill(guest, 1, { address: BUFFERS_AT, bytes, writable: false });
+  }
+
+  /** Frames that came through; of those that go to the guest in units, the segments that were held. */
+  #moved(): number {
+    if (!this.#setup.toGuest) return this.#network.sent;
+    const { counters } = this.#machine;
+    return this.#setup.coalesce ? counters["net0.rsc-v4"].segments : counters["net0.toGuest"].packets;
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * How long a segment takes from a TAP to the interrupt of a guest, through a machine in a process of its own: at once if nothing
+ * coalesces, else when its interval is over.
+ *
+ * This process is the network and the guest: it sends a segment, stands still until the event of the receive queue rings, and
+ * looks at what came. Between two segments it waits until the machine sleeps.
+ *
+ * @module
+ */
+import { Namespace } from "../../tests/host/support/namespace.ts";
+import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
+import { libc } from "../../transports/host/libc.ts";
+import { UnixStream } from "../../transports/host/unix_stream.ts";
+import { tcpFrame } from "../tcp_frame.ts";
+import { GuestBackend } from "./guest_backend.ts";
+import { PacketSender } from "./tap_network.ts";
+
+const INTERFACE = "bench0";
+const PAYLOAD_BYTES = 1448;
+/** For the machine to carry out a message. */
+const MESSAGE_MS = 5;
+/** For the machine to fall asleep again. */
+const PAUSE_MS = 2;
+const PATIENCE_MS = 5000;
+const POLLIN = 1;
+/** Segments that do not count. */
+const WARM_UP = 50;
+
+const nothing = new Int32Array(new SharedArrayBuffer(4));
+
+/** What the machine is like. */
+export interface HeldSetup {
+  /** Who works the queue pair. */
+  readonly mode: "loop" | "threads";
+  /** How long a segment is held; null: it is not. */
+  readonly intervalUs: number | null;
+}
+
+/** A machine between a TAP and a guest, both ours. */
+export class HeldSegments implements AsyncDisposable {
+  readonly #backend: GuestBackend;
+  readonly #front: SocketFrontEnd;
+  readonly #send: () => void;
+  readonly #owned: DisposableStack;
+
+  private constructor(
+    backend: GuestBackend,
+    front: SocketFrontEnd,
+    send: () => void,
+    owned: DisposableStack,
+  ) {
+    this.#backend = backend;
+    this.#front = front;
+    this.#send = send;
+    this.#owned = owned;
+  }
+
+  /** Starts it all. */
+  static async start({ mode, intervalUs }: HeldSetup): Promise<HeldSegments> {
+    using made = new DisposableStack();
+    const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
+    made.defer(() => Deno.removeSync(folder, { recursive: true }));
+    const namespace = made.use(new Namespace());
+    namespace.command("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true");
+    const backend = await GuestBackend.start(namespace, `${folder}/config.json`, {
+      devices: [{
+        use: "net",
+        mode,
+        mac: "52:54:00:12:34:56",
+        driver: { use: "vhost-user", socket: "net0.sock" },
+        network: { use: "tap", interface: INTERFACE },
+        offloads: intervalUs === null ? [] : [{ use: "rsc-v4", intervalUs }],
+      }],
+    });
+    try {
+      const front = made.use(
+        new SocketFrontEnd(UnixStream.connect(`${folder}/net0.sock`), {}, () => pause(MESSAGE_MS)),
+      );
+      front.start();
+      front.kicks[0].signal();
+      const flow = tcpFrame("v4", 0, PAYLOAD_BYTES);
+      const sender = made.use(new PacketSender(namespace, INTERFACE));
+      const sendOne = sender.sending({ bytes: flow.bytes, gsoSize: 0 }, 1);
+      const send = () => {
+        sendOne();
+        flow.advance(PAYLOAD_BYTES);
+      };
+      const segments = new HeldSegments(backend, front, send, made.move());
+      for (let i = 0; i < WARM_UP; i++) segments.#one();
+      return segments;
+    } catch (error) {
+      await backend[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Sends `samples` segments, one after the other, and returns how many ns each took. */
+  measure(samples: number): number[] {
+    return Array.from({ length: samples }, () => this.#one());
+  }
+
+  /** Ends everything. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#backend[Symbol.asyncDispose]();
+    this.#owned.dispose();
+  }
+
+  #one(): number {
+    const { guest, calls, kicks } = this.#front;
+    pause(PAUSE_MS);
+    calls[0].drain();
+    const startMs = performance.now();
+    this.#send();
+    waitFor(calls[0].fd.number);
+    const ns = (performance.now() - startMs) * 1e6;
+    const frames = guest.received(0);
+    if (frames.length !== 1) throw new Error(`${frames.length} frames have come instead of one`);
+    if (guest.post(0, 1)) kicks[0].signal();
+    return ns;
+  }
+}
+
+/** Stands still until a descriptor is readable. Throws if that takes five seconds. */
+function waitFor(number: number): void {
+  const set = new Int32Array([number, POLLIN]);
+  const ready = libc().poll(new Uint8Array(set.buffer), 1n, PATIENCE_MS);
+  if (ready !== 1) throw new Error("Nothing has come to the guest within five seconds");
+}
+
+function pause(ms: number): void {
+  Atomics.wait(nothing, 0, 0, ms);
+}

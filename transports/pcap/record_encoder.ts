@@ -1,0 +1,25 @@
+/**
+ * What a capture's writer needs of a format.
+ * @module
+ */
+import type { CaptureSink } from "./capture_sink.ts";
+import type { PacketDirection } from "./captured_packet.ts";
+
+/** Encodes records of one format; allocates nothing per record. */
+export interface RecordEncoder {
+  /** The bytes with which the file begins. */
+  fileHeader(): Uint8Array;
+  /** Bytes before a packet's own. */
+  readonly headBytes: number;
+  /** The most bytes after a packet's own. */
+  readonly maxTailBytes: number;
+  /** Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record. */
+  encode(
+    sink: CaptureSink,
+    at: number,
+    length: number,
+    direction: PacketDirection,
+    timeNs: number,
+    comment: string,
+  ): number;
+}
