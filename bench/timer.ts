@@ -14,9 +14,9 @@ import type { Row, Suite, SuiteOptions, SuiteResult, Table } from "./support/sui
 const INTERVALS_US = [50, 100, 300, 1000];
 const PERCENTS = [50, 99];
 const SLEEPS = {
-  loop: "loop: awaited",
-  threads: "threads: with the whole thread",
-  timers: "timers of the runtime",
+  loop: "loop",
+  threads: "threads",
+  timers: "without a host, by the runtime's timers",
 } as const;
 
 /** The suite. */

@@ -41,6 +41,7 @@ export class HugePages implements Disposable {
     this.areThere = freePages() >= needed;
   }
 
+  /** Gives them back. */
   [Symbol.dispose](): void {
     if (this.#before !== null) Deno.writeTextFileSync(HUGE_PAGES, `${this.#before}`);
   }
@@ -91,6 +92,7 @@ export class CacheLineProbe implements Disposable {
     return [Math.min(...this.#samplesNs), median(this.#samplesNs), Math.max(...this.#samplesNs)];
   }
 
+  /** Takes away what was built. */
   [Symbol.dispose](): void {
     Deno.removeSync(this.#folder, { recursive: true });
   }

@@ -22,7 +22,7 @@ const SOURCE = [0x52, 0x54, 0, 0, 0, 0x77];
 const options = z.strictObject({ frameBytes: z.int().min(ETHERNET_HEADER_BYTES).max(9014).nullable() });
 
 /** What is written of it, and what a thread is given. */
-interface FloodOptions {
+export interface FloodOptions {
   /** Bytes of each frame that there is, or null if there are none. */
   readonly frameBytes: number | null;
 }
