@@ -3,11 +3,18 @@
  *
  * As {@linkcode EpollWaiter}, but without another thread that waits: nothing else happens in this one meanwhile, no timer,
  * no promise, no message. Whoever wants something of it makes a watched descriptor ready.
+ *
+ * To be woken takes a processor 30 to 50 microseconds that has fallen asleep in a virtual machine. So the alarm rings a little
+ * early, and the rest is spent awake, looking out for events: who waits for nothing sleeps, and who holds frames back for a
+ * while is not late.
  * @module
  */
 import type { Waiter } from "../../core/waiter.ts";
 import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./epoll.ts";
 import { TimerFd } from "./timer_fd.ts";
+
+/** The last stretch before a deadline, which is spent awake, in ns. */
+const AWAKE_NS = 60_000;
 
 /** Sleeps in the kernel, with the whole thread. */
 export class BlockingWaiter implements Waiter {
@@ -43,10 +50,18 @@ export class BlockingWaiter implements Waiter {
   /** Sleeps until something happens, or until `untilNs`. */
   wait(untilNs: number, nowNs: number): void {
     if (untilNs <= nowNs) return;
-    if (untilNs !== Infinity) this.#timer.arm(untilNs - nowNs);
+    const leftNs = untilNs - nowNs;
+    const endMs = performance.now() + leftNs / 1e6;
+    if (leftNs > AWAKE_NS && !this.#sleepUntilAlarm(leftNs - AWAKE_NS)) return;
+    while (performance.now() < endMs && this.#epoll.ready() === 0);
+  }
+
+  /** Is it nothing but the alarm that has ended the sleep? */
+  #sleepUntilAlarm(inNs: number): boolean {
+    if (inNs !== Infinity) this.#timer.arm(inNs);
     else if (this.#armed) this.#timer.disarm();
-    this.#armed = untilNs !== Infinity;
-    this.#epoll.block();
+    this.#armed = inNs !== Infinity;
+    return this.#epoll.block() === 1 && this.#epoll.readyNumber(0) === this.#timer.fd.number;
   }
 
   /** Nobody in this thread can call it while it sleeps. */

@@ -69,15 +69,20 @@ export class Epoll implements Disposable {
     throw lastCallError("wait for events");
   }
 
-  /** The descriptor of event `index`, below what `ready` returned last. */
+  /** The descriptor of event `index`, below what `ready` or `block` returned last. */
   readyNumber(index: number): number {
     return this.#events.getUint32(index * EVENT_BYTES + DATA_AT, true);
   }
 
-  /** Waits for an event in this thread, which does nothing else meanwhile. A signal ends it too. Throws as `ready`. */
-  block(): void {
+  /**
+   * Waits for an event in this thread, which does nothing else meanwhile. Returns how many there are; 0 if a signal has ended
+   * it. Throws as `ready`.
+   */
+  block(): number {
     const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, -1);
-    if (count < 0 && errno() !== EINTR) throw lastCallError("wait for events");
+    if (count >= 0) return count;
+    if (errno() === EINTR) return 0;
+    throw lastCallError("wait for events");
   }
 
   /**
