@@ -134,8 +134,13 @@ export class Reactor {
     try {
       for (let rounds = 1; !signal.aborted; rounds++) {
         this.#woken = false;
-        if (rounds % ROUNDS_PER_TURN === 0) await eventLoopTurn();
-        if (this.turn()) continue;
+        const did = this.turn();
+        // Behind a round and not before it: whoever was woken for a deadline or an event comes first.
+        if (rounds % ROUNDS_PER_TURN === 0) {
+          await eventLoopTurn();
+          continue;
+        }
+        if (did) continue;
         const dueNs = this.deadlineNs();
         if (dueNs === Infinity && isOver()) return;
         if (!this.#woken) await this.#waiter.wait(dueNs, this.clock.nowNs());

@@ -4,7 +4,7 @@
  * As {@linkcode EpollWaiter}, but without another thread that waits: nothing else happens in this one meanwhile, no timer,
  * no promise, no message. Whoever wants something of it makes a watched descriptor ready.
  *
- * To be woken takes a processor 30 to 50 microseconds that has fallen asleep in a virtual machine. So the alarm rings a little
+ * To be woken takes a processor 30 to 100 microseconds that has fallen asleep in a virtual machine. So the alarm rings a little
  * early, and the rest is spent awake, looking out for events: who waits for nothing sleeps, and who holds frames back for a
  * while is not late.
  * @module
@@ -14,7 +14,7 @@ import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./epoll.ts";
 import { TimerFd } from "./timer_fd.ts";
 
 /** The last stretch before a deadline, which is spent awake, in ns. */
-const AWAKE_NS = 60_000;
+const AWAKE_NS = 100_000;
 
 /** Sleeps in the kernel, with the whole thread. */
 export class BlockingWaiter implements Waiter {
