@@ -2,6 +2,7 @@
  * The monitor of a QEMU (QMP): commands in JSON over a Unix socket, one at a time.
  * @module
  */
+import { connectSoon } from "./connect_soon.ts";
 import { TextLineStream } from "@std/streams";
 
 /** The monitor of a running QEMU. */
@@ -17,17 +18,9 @@ export class Qmp implements Disposable {
 
   /** Connects as soon as the socket is there. Throws Error if that takes longer than `limitMs`. */
   static async connect(path: string, limitMs: number): Promise<Qmp> {
-    const endMs = Date.now() + limitMs;
-    while (true) {
-      try {
-        const qmp = new Qmp(await Deno.connect({ transport: "unix", path }));
-        await qmp.run("qmp_capabilities");
-        return qmp;
-      } catch (error) {
-        if (Date.now() >= endMs) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+    const qmp = new Qmp(await connectSoon(path, limitMs));
+    await qmp.run("qmp_capabilities");
+    return qmp;
   }
 
   /** Runs a command and returns its result; events that come meanwhile are passed over. Throws Error if it is refused. */

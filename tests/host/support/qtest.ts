@@ -4,6 +4,7 @@
  * One command a line, one answer a line, in turn. The guest's processor is not needed: it halts for ever.
  * @module
  */
+import { connectSoon } from "./connect_soon.ts";
 import { TextLineStream } from "@std/streams";
 
 /** Sizes of an access, in bytes, and the letters by which commands are told apart. */
@@ -25,15 +26,7 @@ export class Qtest implements Disposable {
 
   /** Connects as soon as the socket is there. Throws Error if that takes longer than `limitMs`. */
   static async connect(path: string, limitMs: number): Promise<Qtest> {
-    const endMs = Date.now() + limitMs;
-    while (true) {
-      try {
-        return new Qtest(await Deno.connect({ transport: "unix", path }));
-      } catch (error) {
-        if (Date.now() >= endMs) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+    return new Qtest(await connectSoon(path, limitMs));
   }
 
   /** Reads an I/O port. */

@@ -5,6 +5,7 @@
  * line that no command prints, with the exit code in it. One command runs at a time.
  * @module
  */
+import { connectSoon } from "./connect_soon.ts";
 
 /** Most characters of what a guest printed that an error repeats. */
 const SHOWN = 2000;
@@ -23,15 +24,7 @@ export class SerialShell implements Disposable {
 
   /** Connects as soon as the socket is there. Throws Error if that takes longer than `limitMs`. */
   static async connect(path: string, limitMs: number): Promise<SerialShell> {
-    const endMs = Date.now() + limitMs;
-    while (true) {
-      try {
-        return new SerialShell(await Deno.connect({ transport: "unix", path }));
-      } catch (error) {
-        if (Date.now() >= endMs) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
+    return new SerialShell(await connectSoon(path, limitMs));
   }
 
   /** Waits until the guest has started its shell. Throws Error if that takes longer than `limitMs`. */
