@@ -44,8 +44,8 @@ export class NetHeader {
 
 /** Where a frame returns to when nobody needs it any more: the pool that made it. */
 export interface FrameOwner {
-  /** Takes back one piece; its `next` is not followed. */
-  giveBack(piece: Frame): void;
+  /** Takes back `pieces` pieces, `first` and those that follow it by `next`, which are all alike. */
+  giveBack(first: Frame, pieces: number): void;
 }
 
 /**
@@ -81,6 +81,8 @@ export class Frame {
   next: Frame | null = null;
   /** The last piece of the frame; only true of the first piece. */
   last: Frame = this;
+  /** How many pieces it has, if all are slots of one size in one pool, else 0; only true of the first piece. */
+  pieces = 1;
   /** The virtio-net facts about this frame. */
   readonly header: NetHeader = new NetHeader();
   /** The queue pair it came on, or goes to. */
@@ -89,8 +91,8 @@ export class Frame {
   number = 0;
   /** If the guest has no room for it, run it through the stages again later, as QEMU's network queue does. */
   offerAgain = false;
-  /** Is it in the pool? Kept to find a frame that is released twice. */
-  inPool = true;
+  /** Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released twice. */
+  isOwned = false;
 
   /** Made by a pool only. */
   constructor(
@@ -122,11 +124,26 @@ export class Frame {
     }
   }
 
-  /** Appends `other`, all its pieces, to this frame, which then owns them. */
+  /** Appends `other`, all its pieces, to this frame, which then owns them. Throws Error if another owns them already. */
   append(other: Frame): void {
-    this.last.next = other;
+    if (!other.isOwned) throw new Error("Cannot append a frame that is part of another or in the pool");
+    const further = other.pieces;
+    const linked = this.last.link(other, this.pieces);
+    this.pieces = linked === 0 || further === 0 ? 0 : this.pieces + further;
     this.last = other.last;
     this.total += other.total;
+  }
+
+  /**
+   * Has `other` follow this piece, the last of a frame that has `pieces` of them. Returns how many it has then, if `other` is
+   * one. For those who build a frame piece by piece and keep its `last`, `total` and `pieces` themselves meanwhile.
+   */
+  link(other: Frame, pieces: number): number {
+    other.isOwned = false;
+    this.next = other;
+    return pieces !== 0 && this.sizeClass === other.sizeClass && this.#owner === other.#owner
+      ? pieces + 1
+      : 0;
   }
 
   /** Copies all pieces to `target` from `at` on and returns how many bytes that were. */
@@ -141,22 +158,27 @@ export class Frame {
     return copy;
   }
 
-  /** Gives the frame, all its pieces, back to the pool. Throws if it is there already: a frame has one owner. */
+  /** Gives the frame, all its pieces, back to the pool. Throws if it is there already, or part of another: a frame has one owner. */
   release(): void {
-    Frame.#releasePieces(this);
+    if (!this.isOwned) throw releasedTwice();
+    this.isOwned = false;
+    if (this.pieces !== 0) this.#owner.giveBack(this, this.pieces);
+    else Frame.#releasePieces(this);
   }
 
   static #releasePieces(first: Frame): void {
     let piece: Frame | null = first;
     while (piece !== null) {
       const next: Frame | null = piece.next;
-      if (piece.inPool) {
-        throw new Error("Cannot release a frame twice: whoever pushed it on no longer owns it");
-      }
-      piece.#owner.giveBack(piece);
+      piece.next = null;
+      piece.#owner.giveBack(piece, 1);
       piece = next;
     }
   }
+}
+
+function releasedTwice(): Error {
+  return new Error("Cannot release a frame twice: whoever pushed it on, or appended it, no longer owns it");
 }
 
 function copyPieces(first: Frame, target: Uint8Array, at: number): number {

@@ -47,6 +47,7 @@ export interface FramePoolOptions {
  * the caller waits, which is back-pressure. The last slot given back is the first taken: it is still in the caches.
  */
 export class FramePool implements FrameOwner {
+  /** Frames of each size as they were given back: a merged one still in one piece with its payloads, for nobody else looks. */
   readonly #free: Frame[][] = SLOT_BYTES.map(() => []);
   readonly #freeCount: number[] = SLOT_BYTES.map(() => 0);
   readonly #slots: number[] = SLOT_BYTES.map(() => 0);
@@ -100,13 +101,14 @@ export class FramePool implements FrameOwner {
     for (let size = 0; size < SLOT_BYTES.length; size++) {
       if (needed > SLOT_BYTES[size]) continue;
       if (this.#freeCount[size] === 0 && !this.#grow(size)) continue;
-      const frame = this.#free[size][--this.#freeCount[size]];
-      frame.inPool = false;
+      const frame = this.#takeFree(size);
+      frame.isOwned = true;
       frame.start = frame.slot + FRAME_HEADROOM_BYTES;
       frame.length = length;
       frame.total = length;
       frame.next = null;
       frame.last = frame;
+      frame.pieces = 1;
       frame.header.clear();
       frame.queue = 0;
       frame.number = 0;
@@ -125,12 +127,20 @@ export class FramePool implements FrameOwner {
     return frame;
   }
 
-  /** Takes one piece back; called by `Frame.release`. */
-  giveBack(piece: Frame): void {
-    piece.inPool = true;
-    piece.next = null;
-    this.#free[piece.sizeClass][this.#freeCount[piece.sizeClass]++] = piece;
-    this.#inUse--;
+  /** Takes pieces of one size back; called by `Frame.release`. Only the first of them is looked at. */
+  giveBack(first: Frame, pieces: number): void {
+    this.#free[first.sizeClass][this.#freeCount[first.sizeClass]++] = first;
+    this.#inUse -= pieces;
+  }
+
+  /** The first piece of what was given back last; what follows it takes its place. */
+  #takeFree(size: number): Frame {
+    const free = this.#free[size];
+    const last = this.#freeCount[size] - 1;
+    const frame = free[last];
+    if (frame.next === null) this.#freeCount[size] = last;
+    else free[last] = frame.next;
+    return frame;
   }
 
   #grow(size: number): boolean {

@@ -119,14 +119,15 @@ export abstract class RscChain implements Stage {
   }
 
   /** Opens a unit with the located segment. The caller has made sure that there is room and that the flow has none. */
-  protected hold(table: FlowTable, hash: number, frame: Frame, nowNs: number): Unit {
+  protected hold(table: FlowTable, frame: Frame, nowNs: number): Unit {
     const segment = this.segment;
     if (table.count === 0) this.#timersNs[this.tables.indexOf(table)] = nowNs + this.#intervalNs;
-    const unit = table.open(segment, hash);
+    const unit = table.open(segment);
     frame.offerAgain = false;
     unit.frame = frame;
     unit.tail = frame;
     unit.totalBytes = frame.total;
+    unit.pieces = frame.pieces;
     unit.ipAt = segment.ipAt;
     unit.tcpAt = segment.tcpAt;
     unit.tcpHeaderBytes = segment.tcpHeaderBytes;
@@ -154,8 +155,7 @@ export abstract class RscChain implements Stage {
     } else {
       frame.start = payloadAt;
       frame.length = payloadBytes;
-      frame.total = payloadBytes;
-      tail.next = frame;
+      unit.pieces = tail.link(frame, unit.pieces);
       unit.tail = frame;
     }
     unit.payloadBytes += payloadBytes;
@@ -168,6 +168,7 @@ export abstract class RscChain implements Stage {
     const frame = unit.frame!;
     frame.last = unit.tail!;
     frame.total = unit.totalBytes;
+    frame.pieces = unit.pieces;
     this.finish(unit, frame);
     table.close(unit);
     this.output.push(frame);

@@ -1,7 +1,8 @@
 /**
  * The units of one chain: found by flow in constant time, listed in the order in which they were opened.
  *
- * Theory of operation. `buckets` is an open-addressed hash table of units (linear probing, at most half full,
+ * Theory of operation. A unit found or opened lately is found again by a shortcut (`recent_units.ts`). Behind it, `buckets` is
+ * an open-addressed hash table of units (linear probing, at most half full,
  * deletion by moving later entries up, so there are no tombstones). The hash is a sum of 16-bit halves of the key, each
  * times a secret of its own (multiply-shift hashing: any two keys collide in the upper bits by chance only, whatever they
  * are), and then mixed into the lower bits: whoever sends the traffic cannot choose colliding flows. A list through
@@ -15,6 +16,7 @@
  *
  * @module
  */
+import { RecentUnits } from "./recent_units.ts";
 import type { Segment } from "./segment.ts";
 import { Unit } from "./unit.ts";
 
@@ -36,6 +38,7 @@ export class FlowTable {
   #keys: Int32Array;
   #buckets: (Unit | null)[];
   #mask: number;
+  #recent: RecentUnits;
   #count = 0;
   /** The unit opened first of those held. */
   oldest: Unit | null = null;
@@ -51,6 +54,7 @@ export class FlowTable {
     this.#keys = new Int32Array(0);
     this.#buckets = new Array<Unit | null>(16).fill(null);
     this.#mask = 15;
+    this.#recent = new RecentUnits(16);
   }
 
   /** Units held. */
@@ -63,28 +67,26 @@ export class FlowTable {
     return this.#count >= this.mostFlows;
   }
 
-  /** The hash of a segment's flow, for `find` and `open`. */
+  /** The hash of a segment's flow. */
   hashOf(segment: Segment): number {
     return this.#hash(segment.key, this.#keyWords);
   }
 
   /** The unit of the segment's flow, or null. */
-  find(segment: Segment, hash: number): Unit | null {
-    const buckets = this.#buckets;
-    const mask = this.#mask;
-    for (let at = hash & mask;; at = at + 1 & mask) {
-      const unit = buckets[at];
-      if (unit === null) return null;
-      if (unit.hash === hash && this.#hasKey(unit, segment.key)) return unit;
-    }
+  find(segment: Segment): Unit | null {
+    const { key } = segment;
+    const unit = this.#recent.recall(this.#tagOf(key));
+    return unit !== null && this.#hasKey(unit, key) ? unit : this.#search(segment);
   }
 
   /** A unit for a flow that has none, last in the list. There must be room. */
-  open(segment: Segment, hash: number): Unit {
+  open(segment: Segment): Unit {
     if (this.#freeCount === 0) this.#grow();
     const unit = this.#free[--this.#freeCount];
     const { key } = segment;
+    const hash = this.hashOf(segment);
     unit.hash = hash;
+    unit.tag = this.#tagOf(key);
     unit.key0 = key[0];
     unit.key1 = key[1];
     unit.key2 = key[2];
@@ -100,12 +102,14 @@ export class FlowTable {
     this.newest = unit;
     this.#count++;
     this.#enlist(unit, this.#hash(segment.key, this.#addressWords) & PAIR_SLOTS - 1);
+    this.#recent.remember(unit);
     return unit;
   }
 
   /** Takes a unit out. Its frame is the caller's. */
   close(unit: Unit): void {
     this.#unhash(unit);
+    this.#recent.forget(unit);
     if (unit.previous === null) this.oldest = unit.following;
     else unit.previous.following = unit.following;
     if (unit.following === null) this.newest = unit.previous;
@@ -132,6 +136,25 @@ export class FlowTable {
     const row = unit.index * this.#keyWords;
     for (let i = 0; i < this.#addressWords; i++) if (this.#keys[row + i] !== segment.key[i]) return false;
     return true;
+  }
+
+  #search(segment: Segment): Unit | null {
+    const hash = this.hashOf(segment);
+    const buckets = this.#buckets;
+    const mask = this.#mask;
+    for (let at = hash & mask;; at = at + 1 & mask) {
+      const unit = buckets[at];
+      if (unit === null) return null;
+      if (unit.hash === hash && this.#hasKey(unit, segment.key)) {
+        this.#recent.remember(unit);
+        return unit;
+      }
+    }
+  }
+
+  /** What tells most flows apart: the ports, and the last word of the source. */
+  #tagOf(key: Int32Array): number {
+    return key[this.#addressWords] ^ key[(this.#addressWords >>> 1) - 1];
   }
 
   #hasKey(unit: Unit, key: Int32Array): boolean {
@@ -203,6 +226,7 @@ export class FlowTable {
     while (buckets < to * 2) buckets *= 2;
     this.#buckets = new Array<Unit | null>(buckets).fill(null);
     this.#mask = buckets - 1;
+    this.#recent = new RecentUnits(buckets);
     for (let unit = this.oldest; unit !== null; unit = unit.following) {
       let at = unit.hash & this.#mask;
       while (this.#buckets[at] !== null) at = at + 1 & this.#mask;

@@ -99,31 +99,30 @@ export class QemuChain extends RscChain {
       return this.#pass(frame, "tcp_syn");
     }
     const table = this.tables[0];
-    const hash = table.hashOf(this.segment);
     if ((flags & (TCP_FIN | TCP_URG | TCP_RST)) !== 0) {
       this.counters.tcp_ctrl_drain++;
-      return this.#final(table.find(this.segment, hash), frame, "tcp_ctrl_drain");
+      return this.#final(table.find(this.segment), frame, "tcp_ctrl_drain");
     }
     if (this.segment.tcpHeaderBytes > OPTIONLESS_TCP_BYTES) {
       this.counters.tcp_all_opt++;
-      return this.#final(table.find(this.segment, hash), frame, "tcp_all_opt");
+      return this.#final(table.find(this.segment), frame, "tcp_all_opt");
     }
-    this.#candidate(frame, hash, nowNs);
+    this.#candidate(frame, nowNs);
   }
 
-  #candidate(frame: Frame, hash: number, nowNs: number): void {
+  #candidate(frame: Frame, nowNs: number): void {
     const table = this.tables[0];
     if (table.count === 0) {
       this.counters.empty_cache++;
-      this.#open(frame, hash, nowNs, "empty_cache");
+      this.#open(frame, nowNs, "empty_cache");
       return;
     }
-    const unit = table.find(this.segment, hash);
+    const unit = table.find(this.segment);
     if (unit === null) {
       this.counters.no_match += table.count;
       this.counters.no_match_cache++;
       if (table.isFull) this.#leave(table.oldest!);
-      this.#open(frame, hash, nowNs, "no_match_cache");
+      this.#open(frame, nowNs, "no_match_cache");
       return;
     }
     this.counters.no_match += this.#order.before(unit.order);
@@ -185,11 +184,11 @@ export class QemuChain extends RscChain {
     }
   }
 
-  #open(frame: Frame, hash: number, nowNs: number, verdict: QemuVerdict): void {
+  #open(frame: Frame, nowNs: number, verdict: QemuVerdict): void {
     const table = this.tables[0];
     if (table.count === 0) this.#order.clear();
     else if (this.#order.wantsRenumbering(table.count)) this.#renumber();
-    const unit = this.hold(table, hash, frame, nowNs);
+    const unit = this.hold(table, frame, nowNs);
     unit.order = this.#order.add();
     unit.segments = 1;
     this.counters.cache++;

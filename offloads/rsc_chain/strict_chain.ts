@@ -94,25 +94,24 @@ export class StrictChain extends RscChain {
     if (segment.tcpHeaderBytes !== TCP_HEADER_BYTES && !(segment.hasTimestamp && this.options.timestamps)) {
       return this.#flushAndPass(table, frame, "tcp_options");
     }
-    const hash = table.hashOf(segment);
-    const unit = table.find(segment, hash);
-    if (unit === null) this.#begin(table, hash, frame, nowNs);
-    else this.#meet(table, unit, hash, frame, nowNs);
+    const unit = table.find(segment);
+    if (unit === null) this.#begin(table, frame, nowNs);
+    else this.#meet(table, unit, frame, nowNs);
   }
 
   /** The segment's flow has no unit. */
-  #begin(table: FlowTable, hash: number, frame: Frame, nowNs: number): void {
+  #begin(table: FlowTable, frame: Frame, nowNs: number): void {
     const segment = this.segment;
     if (segment.payloadBytes === 0 && this.#duplicates[frame.queue].isRepeated(segment)) {
       return this.#pass(frame, "duplicate_ack");
     }
-    this.#open(table, hash, frame, nowNs, "held");
+    this.#open(table, frame, nowNs, "held");
   }
 
   /** The segment's flow has a unit. */
-  #meet(table: FlowTable, unit: Unit, hash: number, frame: Frame, nowNs: number): void {
+  #meet(table: FlowTable, unit: Unit, frame: Frame, nowNs: number): void {
     const differs = difference(unit, frame, this.segment, this.#terms.guestEcn);
-    if (differs !== null) return this.#reopen(table, unit, hash, frame, nowNs, differs);
+    if (differs !== null) return this.#reopen(table, unit, frame, nowNs, differs);
     const segment = this.segment;
     if (segment.seq !== (unit.seq + unit.payloadBytes | 0)) {
       return this.#final(table, unit, frame, "out_of_order");
@@ -121,10 +120,10 @@ export class StrictChain extends RscChain {
     if (back !== null) return this.#final(table, unit, frame, back);
     if (segment.payloadBytes === 0) return this.#pureAck(table, unit, frame);
     if (unit.ipLength + segment.payloadBytes > this.#terms.mostIpLength) {
-      return this.#reopen(table, unit, hash, frame, nowNs, "over_size");
+      return this.#reopen(table, unit, frame, nowNs, "over_size");
     }
     if (unit.segments >= this.options.mostSegments) {
-      return this.#reopen(table, unit, hash, frame, nowNs, "most_segments");
+      return this.#reopen(table, unit, frame, nowNs, "most_segments");
     }
     takeOver(unit, segment);
     unit.segments++;
@@ -150,7 +149,7 @@ export class StrictChain extends RscChain {
     this.mergePayload(unit, frame);
   }
 
-  #open(table: FlowTable, hash: number, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
+  #open(table: FlowTable, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
     if (table.isFull) {
       this.counters.drained_for_room++;
       this.drain(table, table.oldest!);
@@ -158,7 +157,7 @@ export class StrictChain extends RscChain {
     const segment = this.segment;
     // Padding behind the IP packet would end up in the middle of the merged data.
     frame.trim(segment.payloadAt + segment.payloadBytes - frame.start);
-    const unit = this.hold(table, hash, frame, nowNs);
+    const unit = this.hold(table, frame, nowNs);
     openStrict(unit, frame, segment);
     this.counters[verdict]++;
     if (this.verdicts !== null) this.#explain(frame, verdict, unit);
@@ -169,13 +168,12 @@ export class StrictChain extends RscChain {
   #reopen(
     table: FlowTable,
     unit: Unit,
-    hash: number,
     frame: Frame,
     nowNs: number,
     verdict: StrictVerdict,
   ): void {
     this.drain(table, unit);
-    this.#open(table, hash, frame, nowNs, verdict);
+    this.#open(table, frame, nowNs, verdict);
   }
 
   /** The unit leaves, and then the frame passes. */
@@ -190,7 +188,7 @@ export class StrictChain extends RscChain {
   #flushAndPass(table: FlowTable, frame: Frame, verdict: StrictVerdict): void {
     const segment = this.segment;
     if (segment.flowKnown === "flow") {
-      const unit = table.find(segment, table.hashOf(segment));
+      const unit = table.find(segment);
       if (unit !== null) return this.#final(table, unit, frame, verdict);
     } else if (segment.flowKnown === "addresses") {
       for (let unit = table.firstOfPair(segment); unit !== null;) {

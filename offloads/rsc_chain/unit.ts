@@ -18,6 +18,8 @@ export class Unit {
   key1 = 0;
   /** Third word. */
   key2 = 0;
+  /** What it is recalled by, see `RecentUnits`. */
+  tag = 0;
   /** Sequence number of the first byte. */
   seq = 0;
   /** Bytes of payload held. */
@@ -38,6 +40,8 @@ export class Unit {
   tail: Frame | null = null;
   /** Bytes in all pieces of the frame, which is told when the unit leaves. */
   totalBytes = 0;
+  /** How many pieces that are, as `Frame.pieces` has it; told then too. */
+  pieces = 0;
   /** Strict rules: the two MAC addresses, as three words. */
   macs0 = 0;
   /** Second word. */

@@ -1,4 +1,4 @@
-import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { type Frame, NetHeader } from "../../core/frame.ts";
 import { FRAME_HEADROOM_BYTES, FramePool } from "../../core/frame_pool.ts";
@@ -125,4 +125,54 @@ Deno.test("Frame.release() gives every piece back to the pool that it came from"
   assertEquals([left.inUse, right.inUse], [0, 0]);
   assertStrictEquals(left.take(60), frame);
   assertStrictEquals(right.take(60), tail);
+});
+
+Deno.test("Frame.release() throws for a piece of another frame, in use and in the pool", () => {
+  const pool = new FramePool();
+  const frame = numbered(pool, 60);
+  const tail = numbered(pool, 60);
+  frame.append(tail);
+  assertThrows(() => tail.release(), Error, "or appended it");
+  assertThrows(() => numbered(pool, 60).append(tail), Error, "Cannot append a frame");
+  frame.release();
+  assertThrows(() => tail.release(), Error, "Cannot release a frame twice");
+  assertEquals(pool.inUse, 1);
+});
+
+Deno.test("merged frames of any sizes come apart in the pool: no piece is lost or handed out twice", () => {
+  const size = fc.constantFrom(60, 1514, 5000, 60_000);
+  const step = fc.oneof(
+    fc.record({ take: size }),
+    fc.record({ append: fc.nat(), to: fc.nat() }),
+    fc.record({ release: fc.nat() }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+      const pool = new FramePool({ maxBytes: 1 << 25 });
+      const held: Frame[][] = [];
+      for (const step of steps) {
+        if ("take" in step) {
+          const frame = pool.take(step.take)!;
+          assertEquals([frame.next, frame.pieces, frame.last === frame], [null, 1, true]);
+          assert(!held.flat().includes(frame), "a frame in use was handed out");
+          held.push([frame]);
+        } else if (held.length > 0 && "release" in step) {
+          held.splice(step.release % held.length, 1)[0][0].release();
+        } else if (held.length > 1 && "to" in step) {
+          const [pieces] = held.splice(step.append % held.length, 1);
+          const to = held[step.to % held.length];
+          to[0].append(pieces[0]);
+          to.push(...pieces);
+        }
+        assertEquals(pool.inUse, held.flat().length);
+      }
+      const made = pool.made;
+      for (const [frame] of held) frame.release();
+      const again = held.flat().map((piece) =>
+        pool.take(Math.min(piece.capacity - FRAME_HEADROOM_BYTES, 60_000))
+      );
+      assertEquals([pool.made, new Set(again).size], [made, again.length]);
+    }),
+    { numRuns: 100 },
+  );
 });

@@ -11,6 +11,12 @@ function segmentOf(...words: number[]): Segment {
   return segment;
 }
 
+/** A unit for a flow that has none. */
+function opened(table: FlowTable, segment: Segment): Unit {
+  assertEquals(table.find(segment), null);
+  return table.open(segment);
+}
+
 /** The keys of the units held, in order of opening, found by walking the list both ways. */
 function listed(table: FlowTable): Unit[] {
   const forwards: Unit[] = [];
@@ -31,10 +37,9 @@ Deno.test("FlowTable finds and lists what a Map finds and lists", () => {
       for (const [what, flow] of steps) {
         // Five sources, three destinations, three ports: flows share addresses and differ in one word only.
         const segment = segmentOf(flow % 5, ...new Array<number>(keyWords - 3).fill(7), flow % 3, flow);
-        const hash = table.hashOf(segment);
-        const found = table.find(segment, hash);
+        const found = table.find(segment);
         assertEquals(found, model.get(flow) ?? null);
-        if (what === "open" && found === null && !table.isFull) model.set(flow, table.open(segment, hash));
+        if (what === "open" && found === null && !table.isFull) model.set(flow, table.open(segment));
         if (what === "close" && found !== null) {
           table.close(found);
           model.delete(flow);
@@ -67,7 +72,7 @@ Deno.test("FlowTable.firstOfPair() leads to every unit of a pair of addresses, i
           const [key, pair] = [`${source} ${destination} ${ports}`, `${source} ${destination}`];
           const entry = held.get(key);
           if (open && entry === undefined) {
-            held.set(key, { unit: table.open(segment, table.hashOf(segment)), pair });
+            held.set(key, { unit: opened(table, segment), pair });
           } else if (!open && entry !== undefined) {
             table.close(entry.unit);
             held.delete(key);
@@ -88,14 +93,14 @@ Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them 
   for (let i = 0; i < most; i++) {
     const segment = segmentOf(1, 2, i);
     assertEquals(table.isFull, false);
-    table.open(segment, table.hashOf(segment));
+    opened(table, segment);
   }
   assertEquals([table.count, table.isFull], [most, true]);
   assertEquals(pairList(table, segmentOf(1, 2, 0)).length, most);
   let i = 0;
   for (let unit = table.oldest; unit !== null; unit = unit.following, i++) {
     const segment = segmentOf(1, 2, i);
-    if (table.find(segment, table.hashOf(segment)) !== unit) {
+    if (table.find(segment) !== unit) {
       throw new Error(`unit ${i} is not found in its place`);
     }
   }
@@ -103,11 +108,11 @@ Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them 
   // Every third leaves: the others must still be found behind the holes.
   for (let flow = 0; flow < most; flow += 3) {
     const segment = segmentOf(1, 2, flow);
-    table.close(table.find(segment, table.hashOf(segment))!);
+    table.close(table.find(segment)!);
   }
   for (let flow = 0; flow < most; flow++) {
     const segment = segmentOf(1, 2, flow);
-    const found = table.find(segment, table.hashOf(segment)) !== null;
+    const found = table.find(segment) !== null;
     if (found !== (flow % 3 !== 0)) throw new Error(`flow ${flow} is ${found ? "still" : "no longer"} found`);
   }
   while (table.oldest !== null) table.close(table.oldest);
@@ -119,7 +124,7 @@ Deno.test("FlowTable reuses units: steady traffic makes no new ones", () => {
   const seen = new Set<Unit>();
   for (let i = 0; i < 10_000; i++) {
     const segment = segmentOf(1, 2, i);
-    seen.add(table.open(segment, table.hashOf(segment)));
+    seen.add(opened(table, segment));
     if (table.count === 50) table.close(table.oldest!);
   }
   assertEquals(seen.size, 50);
@@ -184,7 +189,7 @@ Deno.test("FlowTable.firstOfPair() leads past few units of other pairs, even wit
   const table = new FlowTable(3, 65_536);
   for (let i = 0; i < 65_536; i++) {
     const segment = segmentOf(i, 2, 3);
-    table.open(segment, table.hashOf(segment));
+    opened(table, segment);
   }
   let longest = 0;
   for (let i = 0; i < 1000; i++) {
@@ -192,4 +197,38 @@ Deno.test("FlowTable.firstOfPair() leads past few units of other pairs, even wit
   }
   // 16 on average; 64 would be twelve standard deviations away.
   assert(longest < 64, `a list of ${longest} units`);
+});
+
+Deno.test("FlowTable tells flows apart that its shortcut takes for one", () => {
+  // The last word of the source and the ports cancel: every flow has the same tag.
+  for (const keyWords of [3, MAX_KEY_WORDS]) {
+    const table = new FlowTable(keyWords, 64);
+    const flows = Array.from({ length: 40 }, (_, i) => {
+      const segment = new Segment();
+      segment.key[keyWords >>> 1 === 1 ? 0 : 3] = i;
+      segment.key[keyWords - 1] = i ^ 0x1234;
+      return segment;
+    });
+    const units = flows.map((segment) => opened(table, segment));
+    for (let lap = 0; lap < 3; lap++) {
+      for (const [i, segment] of flows.entries()) {
+        if (i % 3 === lap) table.close(units[i]);
+        assertEquals(table.find(segment), i % 3 <= lap ? null : units[i], `lap ${lap}, flow ${i}`);
+      }
+    }
+    assertEquals(table.count, 0);
+  }
+});
+
+Deno.test("FlowTable.open() after close() of the same flow's unit needs no further find()", () => {
+  const table = new FlowTable(3, 16);
+  const segment = segmentOf(1, 2, 3);
+  opened(table, segment);
+  const others = [4, 5, 6].map((ports) => opened(table, segmentOf(1, 2, ports)));
+  for (let i = 0; i < 50; i++) {
+    table.close(table.find(segment)!);
+    const unit = table.open(segment);
+    assertEquals(table.find(segment), unit);
+  }
+  assertEquals(others.map((_, i) => table.find(segmentOf(1, 2, 4 + i))), others);
 });
