@@ -42,9 +42,9 @@ export class NetHeader {
   }
 }
 
-/** Where a frame returns to when nobody needs it any more: the pool that made it. */
+/** Where a frame returns to when nobody needs it any more: the frames of its size in the pool that made it. */
 export interface FrameOwner {
-  /** Takes back `pieces` pieces, `first` and those that follow it by `next`, which are all alike. */
+  /** Takes back `pieces` pieces, `first` and those that follow it by `next`, which all have this owner. */
   giveBack(first: Frame, pieces: number): void;
 }
 
@@ -67,9 +67,8 @@ export class Frame {
   readonly slot: number;
   /** Bytes of this frame's own storage, headroom included. */
   readonly capacity: number;
-  /** Which size of slot this is; for the pool. */
-  readonly sizeClass: number;
-  readonly #owner: FrameOwner;
+  /** Where it returns to. */
+  readonly owner: FrameOwner;
 
   /** First byte of the frame in `bytes`. */
   start = 0;
@@ -81,7 +80,7 @@ export class Frame {
   next: Frame | null = null;
   /** The last piece of the frame; only true of the first piece. */
   last: Frame = this;
-  /** How many pieces it has, if all are slots of one size in one pool, else 0; only true of the first piece. */
+  /** How many pieces it has, if all have one owner, else 0; only true of the first piece. */
   pieces = 1;
   /** The virtio-net facts about this frame. */
   readonly header: NetHeader = new NetHeader();
@@ -101,14 +100,12 @@ export class Frame {
     view: DataView<ArrayBuffer>,
     slot: number,
     capacity: number,
-    sizeClass: number,
   ) {
-    this.#owner = owner;
+    this.owner = owner;
     this.bytes = bytes;
     this.view = view;
     this.slot = slot;
     this.capacity = capacity;
-    this.sizeClass = sizeClass;
   }
 
   /** Bytes free behind the data in this piece's own storage. */
@@ -127,23 +124,12 @@ export class Frame {
   /** Appends `other`, all its pieces, to this frame, which then owns them. Throws Error if another owns them already. */
   append(other: Frame): void {
     if (!other.isOwned) throw new Error("Cannot append a frame that is part of another or in the pool");
-    const further = other.pieces;
-    const linked = this.last.link(other, this.pieces);
-    this.pieces = linked === 0 || further === 0 ? 0 : this.pieces + further;
+    const alike = this.pieces !== 0 && other.pieces !== 0 && this.owner === other.owner;
+    this.pieces = alike ? this.pieces + other.pieces : 0;
+    other.isOwned = false;
+    this.last.next = other;
     this.last = other.last;
     this.total += other.total;
-  }
-
-  /**
-   * Has `other` follow this piece, the last of a frame that has `pieces` of them. Returns how many it has then, if `other` is
-   * one. For those who build a frame piece by piece and keep its `last`, `total` and `pieces` themselves meanwhile.
-   */
-  link(other: Frame, pieces: number): number {
-    other.isOwned = false;
-    this.next = other;
-    return pieces !== 0 && this.sizeClass === other.sizeClass && this.#owner === other.#owner
-      ? pieces + 1
-      : 0;
   }
 
   /** Copies all pieces to `target` from `at` on and returns how many bytes that were. */
@@ -162,18 +148,17 @@ export class Frame {
   release(): void {
     if (!this.isOwned) throw releasedTwice();
     this.isOwned = false;
-    if (this.pieces !== 0) this.#owner.giveBack(this, this.pieces);
-    else Frame.#releasePieces(this);
+    if (this.pieces !== 0) this.owner.giveBack(this, this.pieces);
+    else releasePieces(this);
   }
+}
 
-  static #releasePieces(first: Frame): void {
-    let piece: Frame | null = first;
-    while (piece !== null) {
-      const next: Frame | null = piece.next;
-      piece.next = null;
-      piece.#owner.giveBack(piece, 1);
-      piece = next;
-    }
+function releasePieces(first: Frame): void {
+  for (let piece: Frame | null = first; piece !== null;) {
+    const { next }: Frame = piece;
+    piece.next = null;
+    piece.owner.giveBack(piece, 1);
+    piece = next;
   }
 }
 

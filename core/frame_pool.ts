@@ -2,7 +2,8 @@
  * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates nothing.
  * @module
  */
-import { Frame, type FrameOwner } from "./frame.ts";
+import { Frame } from "./frame.ts";
+import { FreeFrames } from "./free_frames.ts";
 
 /**
  * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a multiple of
@@ -46,10 +47,8 @@ export interface FramePoolOptions {
  * A pool of frames in three sizes. It grows in chunks up to its limit and never shrinks; `take` then answers null and
  * the caller waits, which is back-pressure. The last slot given back is the first taken: it is still in the caches.
  */
-export class FramePool implements FrameOwner {
-  /** Frames of each size as they were given back: a merged one still in one piece with its payloads, for nobody else looks. */
-  readonly #free: Frame[][] = SLOT_BYTES.map(() => []);
-  readonly #freeCount: number[] = SLOT_BYTES.map(() => 0);
+export class FramePool {
+  readonly #free: readonly FreeFrames[] = SLOT_BYTES.map(() => new FreeFrames());
   readonly #slots: number[] = SLOT_BYTES.map(() => 0);
   readonly #maxBytes: number;
   /** The given buffer, as bytes and as view, and how much of it is in use. */
@@ -58,7 +57,6 @@ export class FramePool implements FrameOwner {
   #givenUsed = 0;
   #bytes = 0;
   #made = 0;
-  #inUse = 0;
   #refusals = 0;
 
   /** A pool without frames yet. @param options how large it may grow */
@@ -70,7 +68,9 @@ export class FramePool implements FrameOwner {
 
   /** Frames (pieces) that are out of the pool. 0 when the pool is whole. */
   get inUse(): number {
-    return this.#inUse;
+    let pieces = 0;
+    for (const { inUse } of this.#free) pieces += inUse;
+    return pieces;
   }
 
   /** Bytes of storage reserved so far. */
@@ -100,8 +100,9 @@ export class FramePool implements FrameOwner {
     const needed = length + FRAME_HEADROOM_BYTES;
     for (let size = 0; size < SLOT_BYTES.length; size++) {
       if (needed > SLOT_BYTES[size]) continue;
-      if (this.#freeCount[size] === 0 && !this.#grow(size)) continue;
-      const frame = this.#takeFree(size);
+      const free = this.#free[size];
+      if (free.isEmpty && !this.#grow(size)) continue;
+      const frame = free.take();
       frame.isOwned = true;
       frame.start = frame.slot + FRAME_HEADROOM_BYTES;
       frame.length = length;
@@ -113,7 +114,6 @@ export class FramePool implements FrameOwner {
       frame.queue = 0;
       frame.number = 0;
       frame.offerAgain = false;
-      this.#inUse++;
       return frame;
     }
     this.#refusals++;
@@ -127,22 +127,6 @@ export class FramePool implements FrameOwner {
     return frame;
   }
 
-  /** Takes pieces of one size back; called by `Frame.release`. Only the first of them is looked at. */
-  giveBack(first: Frame, pieces: number): void {
-    this.#free[first.sizeClass][this.#freeCount[first.sizeClass]++] = first;
-    this.#inUse -= pieces;
-  }
-
-  /** The first piece of what was given back last; what follows it takes its place. */
-  #takeFree(size: number): Frame {
-    const free = this.#free[size];
-    const last = this.#freeCount[size] - 1;
-    const frame = free[last];
-    if (frame.next === null) this.#freeCount[size] = last;
-    else free[last] = frame.next;
-    return frame;
-  }
-
   #grow(size: number): boolean {
     const stride = SLOT_BYTES[size];
     const slots = Math.min(SLOTS_PER_CHUNK[size], Math.floor(this.#budget(size) / stride));
@@ -152,16 +136,8 @@ export class FramePool implements FrameOwner {
     const view = isGiven ? this.#givenView : new DataView(bytes.buffer);
     const from = isGiven ? this.#givenUsed : 0;
     if (isGiven) this.#givenUsed += stride * slots;
-    for (let i = slots - 1; i >= 0; i--) {
-      this.#free[size][this.#freeCount[size]++] = new Frame(
-        this,
-        bytes,
-        view,
-        from + i * stride,
-        stride,
-        size,
-      );
-    }
+    const free = this.#free[size];
+    for (let i = slots - 1; i >= 0; i--) free.add(new Frame(free, bytes, view, from + i * stride, stride));
     this.#bytes += stride * slots;
     this.#made += slots;
     this.#slots[size] += slots;

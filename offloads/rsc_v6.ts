@@ -33,7 +33,15 @@ const QEMU_ECN_MASK = 0xc0;
 
 function fillAddresses(view: DataView, segment: Segment): void {
   const at = segment.ipAt + IPV6_SOURCE;
-  for (let i = 0; i < ADDRESS_WORDS; i++) segment.key[i] = view.getInt32(at + 4 * i);
+  const { key } = segment;
+  key[0] = view.getInt32(at);
+  key[1] = view.getInt32(at + 4);
+  key[2] = view.getInt32(at + 8);
+  key[3] = view.getInt32(at + 12);
+  key[4] = view.getInt32(at + 16);
+  key[5] = view.getInt32(at + 20);
+  key[6] = view.getInt32(at + 24);
+  key[7] = view.getInt32(at + 28);
 }
 
 /** IPv6, as the chains see it. */

@@ -127,7 +127,8 @@ export abstract class RscChain implements Stage {
     unit.frame = frame;
     unit.tail = frame;
     unit.totalBytes = frame.total;
-    unit.pieces = frame.pieces;
+    unit.pieces = 1;
+    unit.owner = frame.owner;
     unit.ipAt = segment.ipAt;
     unit.tcpAt = segment.tcpAt;
     unit.tcpHeaderBytes = segment.tcpHeaderBytes;
@@ -155,8 +156,11 @@ export abstract class RscChain implements Stage {
     } else {
       frame.start = payloadAt;
       frame.length = payloadBytes;
-      unit.pieces = tail.link(frame, unit.pieces);
+      frame.isOwned = false;
+      tail.next = frame;
       unit.tail = frame;
+      unit.pieces++;
+      if (frame.owner !== unit.owner) unit.owner = null;
     }
     unit.payloadBytes += payloadBytes;
     unit.totalBytes += payloadBytes;
@@ -168,7 +172,7 @@ export abstract class RscChain implements Stage {
     const frame = unit.frame!;
     frame.last = unit.tail!;
     frame.total = unit.totalBytes;
-    frame.pieces = unit.pieces;
+    frame.pieces = unit.owner === null ? 0 : unit.pieces;
     this.finish(unit, frame);
     table.close(unit);
     this.output.push(frame);

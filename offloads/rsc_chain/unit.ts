@@ -2,7 +2,7 @@
  * A unit: one held segment, with whatever has been merged into it.
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
+import type { Frame, FrameOwner } from "../../core/frame.ts";
 
 /**
  * What a chain holds of one flow. The frame's pieces are the payloads as they arrived, not copied; the header fields
@@ -34,14 +34,18 @@ export class Unit {
   offsetFlags = 0;
   /** Segments merged, as the rule book counts them. */
   segments = 0;
+  /** How many units had been opened since the chain was last empty, when this one was. */
+  order = 0;
   /** Has anything been merged into it, be it only a window? */
   changed = false;
   /** The last of the frame's pieces. */
   tail: Frame | null = null;
   /** Bytes in all pieces of the frame, which is told when the unit leaves. */
   totalBytes = 0;
-  /** How many pieces that are, as `Frame.pieces` has it; told then too. */
+  /** How many pieces that are; told then too. */
   pieces = 0;
+  /** Where all of them return to; null if that is not one place. */
+  owner: FrameOwner | null = null;
   /** Strict rules: the two MAC addresses, as three words. */
   macs0 = 0;
   /** Second word. */
@@ -61,8 +65,6 @@ export class Unit {
   /** Strict rules: the latest TSecr. */
   tsEcho = 0;
 
-  /** How many units had been opened since the chain was last empty, when this one was. */
-  order = 0;
   /** Its place in the table; never changes. */
   readonly index: number;
   /** The frame that opened it, followed by the merged payloads. Null while the unit is unused. */

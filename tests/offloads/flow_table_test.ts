@@ -220,7 +220,7 @@ Deno.test("FlowTable tells flows apart that its shortcut takes for one", () => {
   }
 });
 
-Deno.test("FlowTable.open() after close() of the same flow's unit needs no further find()", () => {
+Deno.test("FlowTable finds the unit of a flow that was closed and opened again, and the others", () => {
   const table = new FlowTable(3, 16);
   const segment = segmentOf(1, 2, 3);
   opened(table, segment);
