@@ -3,8 +3,9 @@
  *
  * Theory of operation. A round makes buffers available, tells the network that a burst of 64 frames is ready (or lets 64 chains
  * be ready in the guest's transmit queues), and polls the device once. All that is timed is the device, and the driver's
- * stores to make buffers available. Guest memory is one buffer cut into regions, each 4 KiB apart from the next in the guest's
- * address space; the rings are in the first region, the buffers where `scattered` says.
+ * stores to make buffers available. Guest memory is one file of memory, mapped as that of a real guest is, and cut into regions,
+ * each 4 KiB apart from the next in the guest's address space; the rings are in the first region, the buffers where `scattered`
+ * says. With memory of the runtime's own there is nobody who copies but the language.
  *
  * @module
  */
@@ -14,6 +15,9 @@ import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core
 import { GuestMemory } from "../../core/memory.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
+import { newMemoryFile } from "../../transports/host/memory_file.ts";
+import { MemoryMapping } from "../../transports/host/memory_mapping.ts";
+import { NativeCopier } from "../../transports/host/native_copier.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { ReadyNetwork } from "./ready_network.ts";
@@ -50,6 +54,8 @@ export interface DeviceSetup {
   readonly queuePairs?: number;
   /** Regions of the guest's memory, 1 to 509; default 1. */
   readonly regions?: number;
+  /** Is the guest's memory the runtime's own instead of mapped? */
+  readonly ownMemory?: boolean;
   /** Are buffers anywhere in memory, instead of in a row? Must be, if there is more than one region. */
   readonly scattered?: boolean;
 }
@@ -81,8 +87,8 @@ export class DeviceRig {
       parse({ mac: "52:54:00:00:00:01", queueSize: RING_SIZE, queuePairs }),
       this.#network,
     );
-    const buffer = new ArrayBuffer(MEMORY_BYTES);
-    const memory = cutMemory(buffer, regions);
+    const memory = cutMemory(regions, setup.ownMemory === true);
+    const { buffer } = memory.regions[0];
     const bits = [VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF];
     if (layout === "packed") bits.push(VIRTIO_F_RING_PACKED);
     if (queuePairs > 1) bits.push(VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ);
@@ -162,14 +168,23 @@ function someFrames(frameBytes: number): Uint8Array[] {
   });
 }
 
-function cutMemory(buffer: ArrayBuffer, count: number): GuestMemory {
-  const size = Math.floor(buffer.byteLength / count / 4096) * 4096;
+/** The guest's memory; mapped for as long as this process runs. */
+function cutMemory(count: number, ownMemory: boolean): GuestMemory {
+  const size = Math.floor(MEMORY_BYTES / count / 4096) * 4096;
+  const mapping = ownMemory ? null : mapMemory();
+  const buffer = mapping?.buffer ?? new ArrayBuffer(MEMORY_BYTES);
   return new GuestMemory(Array.from({ length: count }, (_, i) => ({
     guestAddress: i * (size + REGION_GAP_BYTES),
     size,
     buffer,
     bufferOffset: i * size,
+    ...mapping === null ? {} : { copier: new NativeCopier(mapping.address + BigInt(i * size), size) },
   })));
+}
+
+function mapMemory(): MemoryMapping {
+  using file = newMemoryFile("bench", MEMORY_BYTES);
+  return MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: MEMORY_BYTES }, "the guest's memory");
 }
 
 /** Guest addresses of a queue's buffers, in a row behind the rings. */
