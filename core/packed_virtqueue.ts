@@ -186,13 +186,14 @@ export class PackedVirtqueue implements Virtqueue {
     if (slots === 0) throw ringErrors.notInFlight(head);
     const slot = this.#used;
     const flags = writtenBytes > 0 ? this.#usedMark | DESC_F_WRITE : this.#usedMark;
-    this.#ring32[(slot << 2) + 2] = writtenBytes;
-    this.#ring16[(slot << 3) + 6] = head;
+    const at = slot << 2;
+    this.#ring32[at + 2] = writtenBytes;
     if (this.#first < 0) {
+      this.#ring16[(slot << 3) + 6] = head;
       this.#first = slot;
       this.#firstFlags = flags;
     } else {
-      this.#ring16[(slot << 3) + 7] = flags;
+      this.#ring32[at + 3] = flags << 16 | head;
       if (this.#log !== null) this.#log.mark(this.#ringAddress + slot * DESC_BYTES, DESC_BYTES);
     }
     const after = slot + slots;

@@ -1,6 +1,6 @@
 /**
  * The virtio-net header in front of every frame (virtio 1.2, section 5.1.6): constants, reading and writing.
- * Little-endian, at any offset of a byte array.
+ * Little-endian, at any offset.
  * @module
  */
 import {
@@ -58,11 +58,9 @@ export const NET_HEADER_BYTES = 12;
 /** Bytes of the header with `hash_value` and `hash_report`. */
 export const HASH_NET_HEADER_BYTES = 20;
 
+/** Offsets of fields; gso_type (1) and hdr_len (2) go with flags, csum_start (6) with gso_size. */
 const FLAGS = 0;
-const GSO_TYPE = 1;
-const HDR_LEN = 2;
 const GSO_SIZE = 4;
-const CSUM_START = 6;
 const CSUM_OFFSET = 8;
 const NUM_BUFFERS = 10;
 const HASH_VALUE = 12;
@@ -91,46 +89,40 @@ export function headerBytes(features: FeatureBits): number {
   return counted ? NET_HEADER_BYTES : LEGACY_NET_HEADER_BYTES;
 }
 
-/** Reads the ten bytes that every form of the header has from `bytes[at]` on. They must be there. */
-export function readNetHeader(bytes: Uint8Array, at: number, into: NetHeaderFields): void {
-  into.flags = bytes[at + FLAGS];
-  into.gsoType = bytes[at + GSO_TYPE];
-  into.hdrLen = bytes[at + HDR_LEN] | bytes[at + HDR_LEN + 1] << 8;
-  into.gsoSize = bytes[at + GSO_SIZE] | bytes[at + GSO_SIZE + 1] << 8;
-  into.csumStart = bytes[at + CSUM_START] | bytes[at + CSUM_START + 1] << 8;
-  into.csumOffset = bytes[at + CSUM_OFFSET] | bytes[at + CSUM_OFFSET + 1] << 8;
+/** Reads the ten bytes that every form of the header has from offset `at` of `view` on. They must be there. */
+export function readNetHeader(view: DataView, at: number, into: NetHeaderFields): void {
+  const kind = view.getUint32(at + FLAGS, true);
+  const segments = view.getUint32(at + GSO_SIZE, true);
+  into.flags = kind & 0xff;
+  into.gsoType = kind >>> 8 & 0xff;
+  into.hdrLen = kind >>> 16;
+  into.gsoSize = segments & 0xffff;
+  into.csumStart = segments >>> 16;
+  into.csumOffset = view.getUint16(at + CSUM_OFFSET, true);
 }
 
 /**
- * Writes a header of `sizeBytes` (10, 12 or 20: {@linkcode headerBytes}) to `bytes[at]` on. `numBuffers` (0 to 65535)
+ * Writes a header of `sizeBytes` (10, 12 or 20: {@linkcode headerBytes}) to offset `at` of `view` on. `numBuffers` (0 to 65535)
  * is left out of the legacy form; the hash of the longest form says NONE until {@linkcode writeHashReport}.
  */
 export function writeNetHeader(
-  bytes: Uint8Array,
+  view: DataView,
   at: number,
   from: Readonly<NetHeaderFields>,
   numBuffers: number,
   sizeBytes: number,
 ): void {
-  bytes[at + FLAGS] = from.flags;
-  bytes[at + GSO_TYPE] = from.gsoType;
-  storeLe16(bytes, at + HDR_LEN, from.hdrLen);
-  storeLe16(bytes, at + GSO_SIZE, from.gsoSize);
-  storeLe16(bytes, at + CSUM_START, from.csumStart);
-  storeLe16(bytes, at + CSUM_OFFSET, from.csumOffset);
+  // Two fields a store: byte by byte it is a tenth of all that a short frame costs.
+  view.setUint32(at + FLAGS, from.flags & 0xff | (from.gsoType & 0xff) << 8 | from.hdrLen << 16, true);
+  view.setUint32(at + GSO_SIZE, from.gsoSize & 0xffff | from.csumStart << 16, true);
+  view.setUint16(at + CSUM_OFFSET, from.csumOffset, true);
   if (sizeBytes < NET_HEADER_BYTES) return;
-  storeLe16(bytes, at + NUM_BUFFERS, numBuffers);
-  for (let i = NET_HEADER_BYTES; i < sizeBytes; i++) bytes[at + i] = 0;
+  view.setUint16(at + NUM_BUFFERS, numBuffers, true);
+  for (let i = NET_HEADER_BYTES; i < sizeBytes; i += 4) view.setUint32(at + i, 0, true);
 }
 
 /** Fills `hash_value` (32 bits) and `hash_report` (one of VIRTIO_NET_HASH_REPORT_*) of a 20-byte header at `at`. */
-export function writeHashReport(bytes: Uint8Array, at: number, value: number, report: number): void {
-  storeLe16(bytes, at + HASH_VALUE, value);
-  storeLe16(bytes, at + HASH_VALUE + 2, value >>> 16);
-  storeLe16(bytes, at + HASH_REPORT, report);
-}
-
-function storeLe16(bytes: Uint8Array, at: number, value: number): void {
-  bytes[at] = value;
-  bytes[at + 1] = value >>> 8;
+export function writeHashReport(view: DataView, at: number, value: number, report: number): void {
+  view.setUint32(at + HASH_VALUE, value, true);
+  view.setUint16(at + HASH_REPORT, report, true);
 }

@@ -135,7 +135,7 @@ export function ourTransport(network: TapNetwork, frame: TapFrame, pool: FramePo
 /** A frame as it comes from a guest. */
 function takeFrame(pool: FramePool, { bytes, gsoSize }: TapFrame): Frame {
   const frame = pool.takeCopy(bytes)!;
-  if (gsoSize > 0) readNetHeader(headerOf({ bytes, gsoSize }, 12), 0, frame.header);
+  if (gsoSize > 0) readNetHeader(new DataView(headerOf({ bytes, gsoSize }, 12).buffer), 0, frame.header);
   return frame;
 }
 

@@ -76,7 +76,7 @@ export function strictViolations(vector: Vector, run: VectorRun): string[] {
     const header = new NetHeader();
     const raw = new Uint8Array(12);
     raw.set(fromHex(event.vnet_hdr ?? "").subarray(0, 12));
-    readNetHeader(raw, 0, header);
+    readNetHeader(new DataView(raw.buffer), 0, header);
     inputs.push({ atNs: event.t_ns, bytes: fromHex(event.frame), header });
   }
   const outputs = run.packets.map(({ t_ns, hdr, frame }) => ({ atNs: t_ns, hdr, bytes: fromHex(frame) }));

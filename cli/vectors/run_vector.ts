@@ -136,7 +136,7 @@ class VectorBench {
       if (event.vnet_hdr !== undefined) {
         const bytes = new Uint8Array(12);
         bytes.set(fromHex(event.vnet_hdr).subarray(0, 12));
-        readNetHeader(bytes, 0, header);
+        readNetHeader(new DataView(bytes.buffer), 0, header);
       }
       this.#port.inject(fromHex(event.frame), header);
     } else if ("offloads" in event) {

@@ -28,6 +28,7 @@ export class FrameWriter {
   readonly #first = new DescriptorChain();
   readonly #further = new DescriptorChain();
   readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
+  readonly #headerView = new DataView(this.#header.buffer);
   #heads = new Int32Array(64);
   #written = new Int32Array(64);
 
@@ -53,11 +54,11 @@ export class FrameWriter {
     }
     const { bytes, start } = frame;
     if (start - frame.slot >= headerBytes) {
-      this.#fillHeader(bytes, start - headerBytes, frame, 1, takes);
+      this.#fillHeader(frame.view, start - headerBytes, frame, 1, takes);
       chain.write(bytes, start - headerBytes, headerBytes + frame.length);
     } else {
       // A stage has used the headroom up.
-      this.#fillHeader(this.#header, 0, frame, 1, takes);
+      this.#fillHeader(this.#headerView, 0, frame, 1, takes);
       chain.write(this.#header, 0, headerBytes);
       chain.write(bytes, start, frame.length);
     }
@@ -110,7 +111,7 @@ export class FrameWriter {
         return slots >= queue.size && !takes.anything ? NEVER_FITS : NO_ROOM_YET;
       }
     }
-    this.#fillHeader(this.#header, 0, frame, buffers, takes);
+    this.#fillHeader(this.#headerView, 0, frame, buffers, takes);
     first.rewind();
     first.write(this.#header, 0, headerBytes);
     for (let i = 0; i < buffers; i++) queue.push(this.#heads[i], this.#written[i]);
@@ -130,7 +131,7 @@ export class FrameWriter {
     this.#written[index] = writtenBytes;
   }
 
-  #fillHeader(target: Uint8Array, at: number, frame: Frame, buffers: number, takes: GuestTakes): void {
+  #fillHeader(target: DataView, at: number, frame: Frame, buffers: number, takes: GuestTakes): void {
     writeNetHeader(target, at, frame.header, buffers, takes.headerBytes);
     if (takes.headerBytes === HASH_NET_HEADER_BYTES) {
       const report = this.#hasher.compute(frame.bytes, frame.start, frame.length);

@@ -184,7 +184,7 @@ export class FromGuest implements FrameSink {
     // One copy for both: a new frame has headroom for its header.
     const headerAt = frame.start - headerBytes;
     chain.read(frame.bytes, headerAt, headerBytes + length);
-    readNetHeader(frame.bytes, headerAt, frame.header);
+    readNetHeader(frame.view, headerAt, frame.header);
     frame.queue = pair;
     if (!isHeaderSound(frame, this.#sends)) {
       frame.release();

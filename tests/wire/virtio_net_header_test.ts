@@ -39,7 +39,7 @@ Deno.test("writeNetHeader() writes little-endian fields and touches no other byt
     const [size, tail] of [[10, []], [12, [0x34, 0x12]], [20, [0x34, 0x12, 0, 0, 0, 0, 0, 0, 0, 0]]] as const
   ) {
     const bytes = new Uint8Array(30).fill(0xee);
-    writeNetHeader(bytes, 3, header(), 0x1234, size);
+    writeNetHeader(new DataView(bytes.buffer), 3, header(), 0x1234, size);
     const rest = new Array(27 - size).fill(0xee);
     assertEquals(Array.from(bytes), [0xee, 0xee, 0xee, ...WRITTEN, ...tail, ...rest]);
   }
@@ -47,8 +47,8 @@ Deno.test("writeNetHeader() writes little-endian fields and touches no other byt
 
 Deno.test("writeHashReport() fills the hash of a 20-byte header only", () => {
   const bytes = new Uint8Array(24).fill(0xee);
-  writeNetHeader(bytes, 2, header(), 1, 20);
-  writeHashReport(bytes, 2, 0xdde51bbf, VIRTIO_NET_HASH_REPORT_TCPV6);
+  writeNetHeader(new DataView(bytes.buffer), 2, header(), 1, 20);
+  writeHashReport(new DataView(bytes.buffer), 2, 0xdde51bbf, VIRTIO_NET_HASH_REPORT_TCPV6);
   assertEquals(Array.from(bytes), [
     ...[0xee, 0xee, ...WRITTEN, 1, 0],
     ...[0xbf, 0x1b, 0xe5, 0xdd, 5, 0, 0, 0, 0xee, 0xee],
@@ -70,9 +70,9 @@ Deno.test("readNetHeader() reads back what writeNetHeader() wrote, at any offset
       (flags, gsoType, hdrLen, gsoSize, start, offset, at) => {
         const from = { flags, gsoType, hdrLen, gsoSize, csumStart: start, csumOffset: offset };
         const bytes = new Uint8Array(at + 10);
-        writeNetHeader(bytes, at, from, 7, 10);
+        writeNetHeader(new DataView(bytes.buffer), at, from, 7, 10);
         const into = new NetHeader();
-        readNetHeader(bytes, at, into);
+        readNetHeader(new DataView(bytes.buffer), at, into);
         assertEquals({ ...into }, from);
       },
     ),

@@ -169,7 +169,7 @@ export class ReceiveQueue {
 
   #readHeader(packet: ReceivedPacket): void {
     const { headerBytes } = this.#shape;
-    readNetHeader(this.#header, 0, packet);
+    readNetHeader(this.#headerView, 0, packet);
     const field = headerBytes >= NET_HEADER_BYTES
       ? this.#headerView.getUint16(NUM_BUFFERS, true)
       : UNWRITTEN_NUM_BUFFERS;

@@ -43,6 +43,7 @@ export class TransmitQueue {
   readonly #free: Int32Array;
   readonly #next: Int32Array;
   readonly #header = new Uint8Array(MAX_HEADER_BYTES);
+  readonly #headerView: DataView = new DataView(this.#header.buffer);
   readonly #fields: NetHeaderFields = {
     flags: 0,
     gsoType: 0,
@@ -141,7 +142,7 @@ export class TransmitQueue {
     fields.csumStart = header.csumStart ?? 0;
     fields.csumOffset = header.csumOffset ?? 0;
     // num_buffers is unused on transmission and must be 0 (section 5.1.6.2.1).
-    writeNetHeader(this.#header, 0, fields, 0, this.#shape.headerBytes);
+    writeNetHeader(this.#headerView, 0, fields, 0, this.#shape.headerBytes);
   }
 
   #takeSlots(count: number, frame: Uint8Array, copied: number): void {

@@ -132,7 +132,7 @@ export class TapReader implements Disposable {
     const at = landing.start - this.#headerBytes;
     // Most frames are finished: nothing is said of them.
     const hasFacts = this.#headerBytes > 0 && (landing.bytes[at] | landing.bytes[at + 1]) !== 0;
-    if (hasFacts) readNetHeader(landing.bytes, at, landing.header);
+    if (hasFacts) readNetHeader(landing.view, at, landing.header);
     if (total < ETHERNET_HEADER_BYTES || hasFacts && !isSound(landing.header, total)) {
       counters.badHeader++;
       return null;

@@ -46,6 +46,7 @@ export class TapWriter {
   readonly #addresses = new FrameAddresses();
   readonly #vector = new IoVector(1 + MOST_PIECES);
   readonly #header = new Uint8Array(NET_HEADER_BYTES);
+  readonly #headerView = new DataView(this.#header.buffer);
   /** Where in the list the pieces begin: behind the header, if there is one. */
   readonly #pieceAt: number;
 
@@ -70,7 +71,7 @@ export class TapWriter {
     }
     const headerAt = frame.start - this.#headerBytes;
     if (frame.next !== null || headerAt < frame.slot) return this.#writePieces(number, frame);
-    if (this.#headerBytes > 0) this.#fillHeader(frame.bytes, headerAt, frame);
+    if (this.#headerBytes > 0) this.#fillHeader(frame.view, headerAt, frame);
     // A BigInt that a small integer is added to does not become an object on its way into the call.
     const from = this.#addresses.pointer(frame.bytes) + BigInt(headerAt | 0);
     return this.#writeBytes(
@@ -82,7 +83,7 @@ export class TapWriter {
   }
 
   #writePieces(number: number, frame: Frame): WriteEnd {
-    if (this.#headerBytes > 0) this.#fillHeader(this.#header, 0, frame);
+    if (this.#headerBytes > 0) this.#fillHeader(this.#headerView, 0, frame);
     let places = this.#pieceAt;
     for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
       if (places > MOST_PIECES) return this.#writeGathered(number, frame);
@@ -138,17 +139,18 @@ export class TapWriter {
   }
 
   /** What the kernel must know: a checksum to complete, and how to segment. It does not believe that one is valid. */
-  #fillHeader(bytes: Uint8Array, at: number, frame: Frame): void {
+  #fillHeader(view: DataView, at: number, frame: Frame): void {
     const { header } = frame;
     if (isFinished(header)) {
-      for (let i = 0; i < this.#headerBytes; i++) bytes[at + i] = 0;
+      for (let i = 0; i < this.#headerBytes; i += 2) view.setUint16(at + i, 0);
       return;
     }
-    writeNetHeader(bytes, at, header, 0, this.#headerBytes);
-    bytes[at] &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    if (bytes[at] === 0) bytes.fill(0, at + CSUM_START, at + CSUM_START + 4);
+    writeNetHeader(view, at, header, 0, this.#headerBytes);
+    const flags = header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    view.setUint8(at, flags);
+    if (flags === 0) view.setUint32(at + CSUM_START, 0);
     // Only a hint, but the kernel refuses one that cannot be.
-    if (header.hdrLen > frame.total) bytes.fill(0, at + HDR_LEN, at + HDR_LEN + 2);
+    if (header.hdrLen > frame.total) view.setUint16(at + HDR_LEN, 0);
   }
 }
 

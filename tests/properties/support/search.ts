@@ -130,7 +130,7 @@ class Recorder implements Witness {
 
   frame(atNs: number, { bytes, header }: Injection): void {
     const raw = new Uint8Array(10);
-    writeNetHeader(raw, 0, header, 0, raw.length);
+    writeNetHeader(new DataView(raw.buffer), 0, header, 0, raw.length);
     const plain = raw.every((byte) => byte === 0);
     this.events.push({ t_ns: atNs, frame: toHex(bytes), ...(plain ? {} : { vnet_hdr: toHex(raw) }) });
   }

@@ -62,7 +62,9 @@ export class Rig implements Disposable {
   /** The kernel delivers a frame. */
   arrive(frame: Uint8Array, facts: Facts = {}): void {
     const bytes = new Uint8Array(this.headerBytes + frame.length);
-    if (this.headerBytes > 0) writeNetHeader(bytes, 0, { ...NO_FACTS, ...facts }, 0, this.headerBytes);
+    if (this.headerBytes > 0) {
+      writeNetHeader(new DataView(bytes.buffer), 0, { ...NO_FACTS, ...facts }, 0, this.headerBytes);
+    }
     bytes.set(frame, this.headerBytes);
     this.arriveRaw(bytes);
   }
@@ -102,7 +104,7 @@ export class Rig implements Disposable {
     const count = libc().read(this.kernel.number, addressOf(buffer), BigInt(buffer.length));
     if (count < 0) return null;
     const facts = { ...NO_FACTS };
-    if (this.headerBytes > 0) readNetHeader(buffer, 0, facts);
+    if (this.headerBytes > 0) readNetHeader(new DataView(buffer.buffer), 0, facts);
     return { facts, bytes: buffer.slice(this.headerBytes, count) };
   }
 
