@@ -201,7 +201,7 @@ Deno.test("an idle reactor burns no time of the processor", async () => {
   const stop = new AbortController();
   const running = reactor.run(stop.signal);
   event.signal(); // and nobody drains it
-  await after(100);
+  await after(250);
   const [ticksBefore, pollsBefore] = [ticks(), polls];
   await after(2000);
   assertEquals(polls - pollsBefore, 0, "it turned rounds");
