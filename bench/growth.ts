@@ -131,6 +131,7 @@ async function measure(growth: Growth, yardstick: Yardstick, options: SuiteOptio
     unit: growth.unit,
     across: growth.across,
     columns: xs.map(String),
+    isPlotted: true,
     rows: lines.map(({ name }, line) => ({ name, values: samples[line].map((list) => median(list)) })),
   };
 }

@@ -14,6 +14,7 @@ import { program } from "../tests/host/support/require.ts";
 import type { Entry } from "./support/guest_rounds.ts";
 import { guestTables } from "./support/guest_tables.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
+import { WakeProbe } from "./support/wake_probe.ts";
 import { Yardstick } from "./support/yardstick.ts";
 
 const NEEDS = [
@@ -53,10 +54,16 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
   const qemu = qemu10() === null ? QEMU_10 : QEMU_7;
   const entries = options.quick ? MAIN : [...MAIN, ...BY_INTERVAL];
   const yardstick = new Yardstick();
-  const figures = await measureGuests(entries, qemu, options, yardstick);
+  const notes: string[] = [];
+  using wakes = await WakeProbe.build().catch((cause: Error) => {
+    notes.push(`NOT MEASURED what a wake costs: ${cause.message}`);
+    return null;
+  });
+  const figures = await measureGuests(entries, qemu, options, yardstick, wakes);
   return {
-    tables: guestTables(entries, figures),
+    tables: guestTables(entries, figures, wakes),
     notes: [
+      ...notes,
       `Guests run in ${qemu.name} without help of the processor (TCG), with one processor and a queue pair each; ` +
       (qemu.takesMsix ? "interrupts by MSI-X." : "without MSI-X, which crashes this QEMU."),
       "MTU frames: the host's kernel segments and checksums, as a network card does for frames from elsewhere " +

@@ -26,6 +26,43 @@ export async function compilePeer(source: PeerSource, folder: string): Promise<s
   return program;
 }
 
+/** A built program in C that is run to its end each time. Its file goes with this object. */
+export class BuiltPeer implements Disposable {
+  readonly #folder: string;
+  readonly #program: string;
+
+  private constructor(folder: string, program: string) {
+    this.#folder = folder;
+    this.#program = program;
+  }
+
+  /** Builds it. Throws Error with what is missing, or what the compiler said. */
+  static async build(source: PeerSource): Promise<BuiltPeer> {
+    const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
+    try {
+      return new BuiltPeer(folder, await compilePeer(source, folder));
+    } catch (error) {
+      Deno.removeSync(folder, { recursive: true });
+      throw error;
+    }
+  }
+
+  /** Runs it and returns the numbers that it printed. Throws Error if it fails. */
+  async run(...args: number[]): Promise<number[]> {
+    const { success, stdout } = await new Deno.Command(this.#program, {
+      args: args.map(String),
+      stderr: "inherit",
+    }).output();
+    if (!success) throw new Error(`${this.#program} ${args.join(" ")} has failed`);
+    return words(new TextDecoder().decode(stdout)).map(Number);
+  }
+
+  /** Takes away what was built. */
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.#folder, { recursive: true });
+  }
+}
+
 /** What DPDK needs to be told to run anywhere: no huge pages, no devices, one thread on any processor that is ours. */
 export function dpdkArguments(): string[] {
   const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1] ??

@@ -2,7 +2,7 @@
  * The machine under a benchmark with DPDK: its processors, its huge pages, and what a cache line costs between two processors.
  * @module
  */
-import { compilePeer } from "./compile.ts";
+import { BuiltPeer } from "./compile.ts";
 import { MEMORY_MIB } from "./dpdk_testpmd.ts";
 import { median } from "./statistics.ts";
 
@@ -55,34 +55,23 @@ function freePages(): number {
 
 /** Measures what it costs to bring a cache line from one processor to another: the state of the machine. */
 export class CacheLineProbe implements Disposable {
-  readonly #folder: string;
-  readonly #program: string;
+  readonly #peer: BuiltPeer;
   readonly #cores: readonly [number, number];
   readonly #samplesNs: number[] = [];
 
-  private constructor(folder: string, program: string, cores: readonly [number, number]) {
-    this.#folder = folder;
-    this.#program = program;
+  private constructor(peer: BuiltPeer, cores: readonly [number, number]) {
+    this.#peer = peer;
     this.#cores = cores;
   }
 
   /** Builds it. Throws Error with what is missing, or what the compiler said. */
   static async build(cores: readonly [number, number]): Promise<CacheLineProbe> {
-    const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
-    try {
-      return new CacheLineProbe(folder, await compilePeer({ name: "cache_line" }, folder), cores);
-    } catch (error) {
-      Deno.removeSync(folder, { recursive: true });
-      throw error;
-    }
+    return new CacheLineProbe(await BuiltPeer.build({ name: "cache_line" }), cores);
   }
 
   /** Measures once more, while nothing else runs on those processors. Returns ns. */
   async sample(): Promise<number> {
-    const args = [...this.#cores, PROBE_MS].map(String);
-    const { success, stdout } = await new Deno.Command(this.#program, { args, stderr: "inherit" }).output();
-    if (!success) throw new Error("The probe of the cache line has failed");
-    const ns = Number(new TextDecoder().decode(stdout));
+    const [ns] = await this.#peer.run(...this.#cores, PROBE_MS);
     this.#samplesNs.push(ns);
     return ns;
   }
@@ -94,6 +83,6 @@ export class CacheLineProbe implements Disposable {
 
   /** Takes away what was built. */
   [Symbol.dispose](): void {
-    Deno.removeSync(this.#folder, { recursive: true });
+    this.#peer[Symbol.dispose]();
   }
 }

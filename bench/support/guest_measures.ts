@@ -9,7 +9,8 @@ import { type Contestant, ECHO_PORT } from "./guest_contestant.ts";
 const WARM_S = 1;
 const UDP_PER_SECOND = 10_000;
 const UDP_BYTES = 64;
-const PING_INTERVAL_S = 0.01;
+/** From one ping to the next, in ms. */
+export const PING_INTERVAL_MS = 10;
 /** No MTU-sized frame is longer: 1500 bytes and the Ethernet header. */
 const MTU_FRAME_BYTES = 1514;
 
@@ -83,7 +84,7 @@ export async function datagrams(
 
 /** Pings the guest every 10 ms. Returns the times in µs. Throws Error if one is lost. */
 export async function pings(contestant: Contestant, count: number): Promise<number[]> {
-  const limitMs = 20_000 + count * PING_INTERVAL_S * 1000;
+  const limitMs = 20_000 + count * PING_INTERVAL_MS;
   const text = await contestant.onHost(
     limitMs,
     "busybox",
@@ -91,7 +92,7 @@ export async function pings(contestant: Contestant, count: number): Promise<numb
     "-c",
     `${count}`,
     "-i",
-    `${PING_INTERVAL_S}`,
+    `${PING_INTERVAL_MS / 1000}`,
     OURS,
   );
   const timesUs = Array.from(text.matchAll(/ time=([\d.]+) ms/g), ([, ms]) => Number(ms) * 1000);

@@ -5,9 +5,10 @@
 import { GuestImage } from "../../tests/host/support/guest_image.ts";
 import type { QemuProgram } from "../../tests/host/support/qemu_program.ts";
 import { Contestant, type OurDevice, type Wire } from "./guest_contestant.ts";
-import { assertWire, datagrams, pings, roundTrips, transfer } from "./guest_measures.ts";
+import { assertWire, datagrams, PING_INTERVAL_MS, pings, roundTrips, transfer } from "./guest_measures.ts";
 import { median, percentile } from "./statistics.ts";
 import type { SuiteOptions } from "./suite.ts";
+import type { WakeProbe } from "./wake_probe.ts";
 import type { Yardstick } from "./yardstick.ts";
 
 /** A figure that is measured. */
@@ -113,6 +114,7 @@ export async function measureGuests(
   qemu: QemuProgram,
   { quick, runs, progress }: SuiteOptions,
   yardstick: Yardstick,
+  wakes: WakeProbe | null,
 ): Promise<Figures[]> {
   using image = new GuestImage(["iperf3", "perl"]);
   await using owned = new AsyncDisposableStack();
@@ -123,6 +125,7 @@ export async function measureGuests(
   }
   const figures = entries.map(() => ({}) as Partial<Record<Figure, number[]>>);
   for (let run = 0; run < runs; run++) {
+    await wakes?.sample(PING_INTERVAL_MS);
     for (const { wire, byInterval, measure } of KINDS) {
       yardstick.sample();
       for (let turn = 0; turn < guests.length; turn++) {

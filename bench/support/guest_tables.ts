@@ -5,9 +5,14 @@
 import type { Entry, Figure, Figures } from "./guest_rounds.ts";
 import { median } from "./statistics.ts";
 import { ratioRow, type Row, type Table } from "./suite.ts";
+import type { WakeProbe } from "./wake_probe.ts";
 
 /** All tables. @param figures those of `entries`, in their order */
-export function guestTables(entries: readonly Entry[], figures: readonly Figures[]): Table[] {
+export function guestTables(
+  entries: readonly Entry[],
+  figures: readonly Figures[],
+  wakes: WakeProbe | null,
+): Table[] {
   const all = entries.map((entry, index) => ({ entry, figures: figures[index] }));
   const main = all.filter(({ entry }) => entry.intervalOnly !== true);
   const rows = (...wanted: Figure[]) =>
@@ -40,7 +45,11 @@ export function guestTables(entries: readonly Entry[], figures: readonly Figures
       unit: "µs",
       across: "percentile",
       columns: ["50", "99"],
-      rows: [...ping, ...ping.slice(1).map((row) => differenceRow(row, ping[0]))],
+      rows: [
+        ...ping,
+        ...ping.slice(1).map((row) => differenceRow(row, ping[0])),
+        ...wakes === null ? [] : [{ name: "a wake of another processor, in C", values: wakes.wakeUs }],
+      ],
     },
     {
       id: "udp",
@@ -55,11 +64,49 @@ export function guestTables(entries: readonly Entry[], figures: readonly Figures
       })),
     },
     intervals(all.filter(({ entry }) => entry.device?.mode !== "threads")),
+    latency(all.filter(({ entry }) => entry.device?.mode !== "threads")),
   ];
 }
 
-/** What it costs and what it brings to hold segments longer: for a plot, with the interval as abscissa. */
-function intervals(all: readonly { readonly entry: Entry; readonly figures: Figures }[]): Table {
+/** One who took part, and what was measured of it. */
+interface Measured {
+  readonly entry: Entry;
+  readonly figures: Figures;
+}
+
+/** What holding adds to the way there and back, by interval, beside devices that hold nothing. */
+function latency(all: readonly Measured[]): Table {
+  const held = all.filter(({ entry }) => typeof entry.device?.intervalUs === "number")
+    .toSorted((a, b) => a.entry.device!.intervalUs! - b.entry.device!.intervalUs!);
+  const row = (name: string, figure: Figure): Row => ({
+    name,
+    values: held.map(({ figures }) => middle(figures, figure)),
+  });
+  const level = (name: string, is: (entry: Entry) => boolean): Row => {
+    const found = all.find(({ entry }) => is(entry));
+    return {
+      name,
+      values: held.map(() => found === undefined ? null : middle(found.figures, "roundTripUs")),
+    };
+  };
+  return {
+    id: "latency",
+    title: "There and back by TCP, 64 bytes, by how long segments are held",
+    unit: "µs",
+    across: "interval in µs",
+    columns: held.map(({ entry }) => String(entry.device!.intervalUs)),
+    rows: [
+      row("held, 99 of 100", "roundTrip99Us"),
+      row("held, median", "roundTripUs"),
+      level("not held, median", ({ device }) => device?.intervalUs === null),
+      level("QEMU's own, median", ({ device }) => device === null),
+    ],
+    isPlotted: true,
+  };
+}
+
+/** What it costs and what it brings to hold segments longer. */
+function intervals(all: readonly Measured[]): Table {
   const interval = ({ device }: Entry) => device?.intervalUs ?? (device === null ? -1 : 0);
   const sorted = all.toSorted((a, b) => interval(a.entry) - interval(b.entry));
   const row = (name: string, figure: Figure, unit: string): Row => ({

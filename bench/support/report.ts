@@ -4,8 +4,8 @@
  *     deno task bench --json > figures.json
  *     deno task bench:report figures.json      (or - for standard input)
  *
- * For each suite in the file, what lies between `<!-- figures: name -->` and `<!-- end -->` is replaced; the others stay. Suites
- * whose columns are numbers to be plotted (`growth`) become pictures as well.
+ * For each suite in the file, what lies between `<!-- figures: name -->` and `<!-- end -->` is replaced; the others stay, and
+ * what is plotted becomes a picture as well.
  *
  * @module
  */
@@ -14,7 +14,6 @@ import { describeMachine, formatFigure, type Report, type SuiteReport, tableToMa
 
 const DOCUMENT = new URL("../../docs/performance.md", import.meta.url);
 const PLOTS = new URL("../../docs/plots/", import.meta.url);
-const PLOTTED = "growth";
 const END = "<!-- end -->";
 /** In front of this, suites that the document does not know yet get a place. */
 const MORE = "<!-- more suites -->";
@@ -51,16 +50,17 @@ function section(suite: SuiteReport, report: Report): string {
     ...notes.map((note) => `- ${note}`),
   ];
   const text = parts.join("\n\n");
-  return suite.name === PLOTTED ? `<details><summary>The figures</summary>\n\n${text}\n\n</details>` : text;
+  return tables.every(({ isPlotted }) => isPlotted)
+    ? `<details><summary>The figures</summary>\n\n${text}\n\n</details>`
+    : text;
 }
 
 /** File names and contents of the plots of this report. */
 export function plots(report: Report): [string, string][] {
   return report.suites
-    .filter(({ name }) => name === PLOTTED)
-    .flatMap(({ result }) =>
-      (result?.tables ?? []).map((table): [string, string] => [`${table.id}.svg`, plot(table)])
-    );
+    .flatMap(({ result }) => result?.tables ?? [])
+    .filter(({ isPlotted }) => isPlotted)
+    .map((table): [string, string] => [`${table.id}.svg`, plot(table)]);
 }
 
 async function main([file]: readonly string[]): Promise<number> {

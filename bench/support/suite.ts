@@ -53,6 +53,8 @@ export interface Table {
   readonly columns: readonly string[];
   /** The rows. */
   readonly rows: readonly Row[];
+  /** Is it to be drawn in docs/plots, by columns that are numbers? */
+  readonly isPlotted?: boolean;
 }
 
 /** One line of a table. */
