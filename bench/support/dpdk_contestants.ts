@@ -5,7 +5,7 @@
  * what the back-end has taken or given.
  * @module
  */
-import { OurBackend } from "./dpdk_backend.ts";
+import { startDpdkBackend } from "./dpdk_backend.ts";
 import { TestpmdProgram } from "./dpdk_testpmd.ts";
 
 /** Which way frames go; `exchange`: the front-end sends back all that it gets. */
@@ -51,7 +51,7 @@ export async function ourContestant(task: Task, mode: "loop" | "threads"): Promi
   const folder = temporaryFolder(made);
   const socket = `${folder}/net0.sock`;
   const backend = made.use(
-    await OurBackend.start({
+    await startDpdkBackend({
       socket,
       file: `${folder}/config.json`,
       packed,

@@ -2,10 +2,8 @@
  * DPDK's `dpdk-testpmd` with ports to order and its forwarding threads on given processors, led by its command line.
  * @module
  */
+import { TestpmdShell } from "../../tests/host/support/testpmd_shell.ts";
 
-const PROMPT = "testpmd> ";
-/** Time that one command, or the start, may take. */
-const PATIENCE_MS = 15_000;
 /** Memory of one program in MiB: 8192 packets and what the environment itself takes. */
 export const MEMORY_MIB = 64;
 
@@ -41,50 +39,27 @@ export interface PortTotals extends PortRates {
 
 /** A running testpmd. */
 export class TestpmdProgram implements AsyncDisposable {
-  readonly #process: Deno.ChildProcess;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
-  readonly #reading: Promise<void>;
-  readonly #complaints: Promise<string>;
-  readonly #runtimeFolder: string;
-  #output = "";
-  #ended = false;
-  #end: Promise<void> | null = null;
-  #changed: () => void = () => {};
+  readonly #shell: TestpmdShell;
 
-  private constructor(process: Deno.ChildProcess, runtimeFolder: string) {
-    this.#process = process;
-    this.#runtimeFolder = runtimeFolder;
-    this.#writer = process.stdin.getWriter();
-    this.#reading = this.#read();
-    this.#complaints = new Response(process.stderr).text();
+  private constructor(shell: TestpmdShell) {
+    this.#shell = shell;
   }
 
   /** Starts it and waits until it takes commands. Throws Error with what it complains of. */
   static async start({ ports, pairs, cores, idleCores, hugePages }: ProgramOptions): Promise<TestpmdProgram> {
-    const runtimeFolder = Deno.makeTempDirSync({ prefix: "testpmd-" });
     const lcores = [`0@(${idleCores})`, ...cores.map((core, index) => `${index + 1}@${core}`)].join(",");
-    const memory = hugePages ? ["--in-memory", "--single-file-segments"] : ["--no-huge", "--no-shconf"];
-    const args = ["-o0", "dpdk-testpmd", "--lcores", lcores, "-m", `${MEMORY_MIB}`, ...memory]
-      .concat("--no-pci", "--no-telemetry", "--force-max-simd-bitwidth=512")
+    const args = ["--lcores", lcores, "-m", `${MEMORY_MIB}`, "--force-max-simd-bitwidth=512"]
       .concat(ports.flatMap((port) => ["--vdev", port]))
       .concat("--", "-i", "--no-mlockall", "--total-num-mbufs=8192", `--nb-cores=${cores.length}`)
       // What the other side has sent before this one starts is not to be thrown away: it may be all there is.
       .concat("--no-flush-rx")
       .concat(`--rxq=${pairs}`, `--txq=${pairs}`, "--rxd=256", "--txd=256");
-    // Unbuffered: the prompt goes past the buffer, and must not overtake what it follows.
-    const command = new Deno.Command("stdbuf", {
-      args,
-      env: { XDG_RUNTIME_DIR: runtimeFolder, RUNTIME_DIRECTORY: runtimeFolder },
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    });
-    const program = new TestpmdProgram(command.spawn(), runtimeFolder);
+    const shell = TestpmdShell.start(hugePages, args);
     try {
-      await program.#prompt("start");
-      return program;
+      await shell.ready();
+      return new TestpmdProgram(shell);
     } catch (error) {
-      await program[Symbol.asyncDispose]();
+      await shell[Symbol.asyncDispose]();
       throw error;
     }
   }
@@ -92,11 +67,7 @@ export class TestpmdProgram implements AsyncDisposable {
   /** Carries commands out, and returns what the last one prints. Throws Error if testpmd has ended or does not answer. */
   async run(...lines: string[]): Promise<string> {
     let answer = "";
-    for (const line of lines) {
-      this.#output = "";
-      await this.#writer.write(new TextEncoder().encode(`${line}\n`));
-      answer = await this.#prompt(line);
-    }
+    for (const line of lines) answer = await this.#shell.command(line);
     return answer;
   }
 
@@ -119,44 +90,7 @@ export class TestpmdProgram implements AsyncDisposable {
 
   /** Lets it end, by force if need be. */
   [Symbol.asyncDispose](): Promise<void> {
-    return this.#end ??= this.#quit();
-  }
-
-  async #quit(): Promise<void> {
-    await this.#writer.write(new TextEncoder().encode("quit\n")).catch(() => {});
-    await this.#writer.close().catch(() => {});
-    const timer = setTimeout(() => this.#process.kill("SIGKILL"), PATIENCE_MS);
-    await Promise.all([this.#process.status, this.#reading, this.#complaints]);
-    clearTimeout(timer);
-    Deno.removeSync(this.#runtimeFolder, { recursive: true });
-  }
-
-  async #read(): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const bytes of this.#process.stdout) {
-      this.#output += decoder.decode(bytes, { stream: true });
-      this.#changed();
-    }
-    this.#ended = true;
-    this.#changed();
-  }
-
-  async #prompt(what: string): Promise<string> {
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      this.#changed();
-    }, PATIENCE_MS);
-    try {
-      while (!this.#output.includes(PROMPT) && !late && !this.#ended) {
-        await new Promise<void>((resolve) => this.#changed = resolve);
-      }
-    } finally {
-      clearTimeout(timer);
-    }
-    if (this.#ended) throw new Error(`testpmd has ended at "${what}": ${await this.#complaints}`);
-    if (late) throw new Error(`testpmd has not answered "${what}": ${this.#output}`);
-    return this.#output;
+    return this.#shell[Symbol.asyncDispose]();
   }
 }
 

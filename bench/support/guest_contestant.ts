@@ -8,7 +8,8 @@ import { HOST, OUR_MAC, OURS } from "../../tests/host/support/kernel.ts";
 import { Namespace } from "../../tests/host/support/namespace.ts";
 import { QemuGuest } from "../../tests/host/support/qemu.ts";
 import type { QemuProgram } from "../../tests/host/support/qemu_program.ts";
-import { GuestBackend } from "./guest_backend.ts";
+import type { Backend } from "./backend.ts";
+import { startGuestBackend } from "./guest_backend.ts";
 
 const TAP = "dv0";
 /** Two rings, configuration space and the control queue; the back-end's device has as many. */
@@ -45,13 +46,13 @@ export class Contestant implements AsyncDisposable {
   readonly device: OurDevice | null;
   readonly #namespace: Namespace;
   readonly #guest: QemuGuest;
-  readonly #backend: GuestBackend | null;
+  readonly #backend: Backend | null;
   readonly #owned: AsyncDisposableStack;
 
   private constructor(
     name: string,
     device: OurDevice | null,
-    parts: { namespace: Namespace; guest: QemuGuest; backend: GuestBackend | null },
+    parts: { namespace: Namespace; guest: QemuGuest; backend: Backend | null },
     owned: AsyncDisposableStack,
   ) {
     this.name = name;
@@ -78,7 +79,7 @@ export class Contestant implements AsyncDisposable {
     const socket = device === null ? null : `${image.folder}/${id}.sock`;
     const backend = device === null
       ? null
-      : owned.use(await GuestBackend.start(namespace, `${image.folder}/${id}.json`, config(device, socket!)));
+      : owned.use(await startGuestBackend(namespace, `${image.folder}/${id}.json`, config(device, socket!)));
     const args = device === null ? ownArgs(qemu) : [];
     // Up to its first promise it is in the network: QEMU finds its TAP there.
     const starting = namespace.run(() => QemuGuest.start(image, socket, { name: id, qemu, args }));

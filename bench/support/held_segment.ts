@@ -12,7 +12,8 @@ import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket
 import { libc } from "../../transports/host/libc.ts";
 import { UnixStream } from "../../transports/host/unix_stream.ts";
 import { tcpFrame } from "../tcp_frame.ts";
-import { GuestBackend } from "./guest_backend.ts";
+import type { Backend } from "./backend.ts";
+import { startGuestBackend } from "./guest_backend.ts";
 import { PacketSender } from "./tap_network.ts";
 
 const INTERFACE = "bench0";
@@ -38,13 +39,13 @@ export interface HeldSetup {
 
 /** A machine between a TAP and a guest, both ours. */
 export class HeldSegments implements AsyncDisposable {
-  readonly #backend: GuestBackend;
+  readonly #backend: Backend;
   readonly #front: SocketFrontEnd;
   readonly #send: () => void;
   readonly #owned: DisposableStack;
 
   private constructor(
-    backend: GuestBackend,
+    backend: Backend,
     front: SocketFrontEnd,
     send: () => void,
     owned: DisposableStack,
@@ -62,7 +63,7 @@ export class HeldSegments implements AsyncDisposable {
     made.defer(() => Deno.removeSync(folder, { recursive: true }));
     const namespace = made.use(new Namespace());
     namespace.command("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true");
-    const backend = await GuestBackend.start(namespace, `${folder}/config.json`, {
+    const backend = await startGuestBackend(namespace, `${folder}/config.json`, {
       devices: [{
         use: "net",
         mode,

@@ -57,6 +57,8 @@ export const LIBC_SYMBOLS = {
   },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
   // The rest.
+  // Since glibc 2.30.
+  gettid: { parameters: [], result: "i32", optional: true },
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

@@ -10,11 +10,12 @@ import { errno, libc } from "./libc.ts";
 const LAST = 31;
 const EPOLL_CTL_DEL = 2;
 
+/** By thread, for every thread has a module of its own. */
 let found: number | null | undefined;
 
 /**
- * The descriptor of the epoll set in which this runtime waits for its sockets, signals, threads and promises, or null if it
- * has none. It becomes readable when the event loop has something to do, timers excepted: whoever keeps the main thread from
+ * The descriptor of the epoll set in which the runtime's main thread waits for its sockets, signals, threads and promises; null
+ * in other threads, whose sets cannot be told from each other, and where there is none. It becomes readable when the event loop has something to do, timers excepted: whoever keeps the main thread from
  * its event loop watches it, to know when to let go. It is the runtime's: only to be watched.
  */
 export function runtimePoll(): number | null {
@@ -24,6 +25,7 @@ export function runtimePoll(): number | null {
 
 function find(): number | null {
   const c = libc();
+  if (c.gettid?.() !== Deno.pid) return null;
   using event = EventFd.create();
   for (let number = 3; number <= LAST; number++) {
     // A set says that there is no such descriptor in it. Whatever is no set says that it is none.

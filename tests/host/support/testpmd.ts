@@ -1,15 +1,13 @@
 /**
  * DPDK's `dpdk-testpmd` with a virtio-user port: a front-end with a poll-mode driver, led by its command line.
  */
+import { TestpmdShell } from "./testpmd_shell.ts";
 
-const PROMPT = "testpmd> ";
 /** The address of its port. */
 export const GUEST_MAC = "52:54:00:12:34:56";
 const HUGE_PAGES = "/proc/sys/vm/nr_hugepages";
 /** Enough for 128 MiB of packets and what the environment itself takes. */
 const PAGES_NEEDED = 96;
-/** Time that one command may take. */
-const PATIENCE_MS = 8000;
 
 /** How the port is made, and how it meets the back-end. */
 export interface TestpmdOptions {
@@ -67,22 +65,10 @@ export function reserveHugePages(): Disposable {
 
 /** A running testpmd. */
 export class Testpmd implements AsyncDisposable {
-  readonly #process: Deno.ChildProcess;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
-  readonly #reading: Promise<void>;
-  readonly #logging: Promise<void>;
-  readonly #runtimeFolder: string;
-  #output = "";
-  #log = "";
-  #ended = false;
-  #changed: () => void = () => {};
+  readonly #shell: TestpmdShell;
 
-  private constructor(process: Deno.ChildProcess, runtimeFolder: string) {
-    this.#process = process;
-    this.#runtimeFolder = runtimeFolder;
-    this.#writer = process.stdin.getWriter();
-    this.#reading = this.#read();
-    this.#logging = this.#readLog();
+  private constructor(shell: TestpmdShell) {
+    this.#shell = shell;
   }
 
   /** Starts it. Its port is there when `ready` is fulfilled; a server waits for the back-end before. */
@@ -94,10 +80,8 @@ export class Testpmd implements AsyncDisposable {
       ...(server ? ["server=1"] : []),
       ...(options.portParameters === undefined ? [] : [options.portParameters]),
     ].join(",");
-    const runtimeFolder = Deno.makeTempDirSync({ prefix: "testpmd-" });
-    const memory = hugePages ? ["--in-memory", "--single-file-segments"] : ["--no-huge", "--no-shconf"];
     // One thread answers commands, one forwards; where they run is the scheduler's business.
-    const args = ["--lcores", "0@(0,1),1@(0,1)", "-m", "128", "--no-pci", "--no-telemetry", ...memory]
+    const args = ["--lcores", "0@(0,1),1@(0,1)", "-m", "128"]
       .concat(
         "--vdev",
         port,
@@ -117,32 +101,24 @@ export class Testpmd implements AsyncDisposable {
         `--mbuf-size=${options.bufferBytes ?? maxFrameBytes + 512}`,
         `--max-pkt-len=${Math.max(1518, maxFrameBytes + 4)}`,
       );
-    // Unbuffered: the prompt goes past the buffer, and must not overtake what it follows.
-    const command = new Deno.Command("stdbuf", {
-      args: ["-o0", "dpdk-testpmd", ...args],
-      env: { XDG_RUNTIME_DIR: runtimeFolder, RUNTIME_DIRECTORY: runtimeFolder },
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "piped",
-    });
-    return new Testpmd(command.spawn(), runtimeFolder);
+    return new Testpmd(TestpmdShell.start(hugePages, args));
   }
 
   /** Waits until it takes commands. */
-  async ready(): Promise<void> {
-    await this.#prompt("start");
+  ready(): Promise<void> {
+    return this.#shell.ready();
   }
 
   /** The paths that the driver has taken at the last start of its port. */
   async paths(): Promise<BurstPaths> {
     for (let tries = 0; tries < 200; tries++) {
       const [receive, send] = ["Rx", "Tx"].map((way) =>
-        [...this.#log.matchAll(new RegExp(`virtio: using (.+) ${way} path on port 0`, "g"))].at(-1)?.[1]
+        [...this.#shell.log.matchAll(new RegExp(`virtio: using (.+) ${way} path on port 0`, "g"))].at(-1)?.[1]
       );
       if (receive !== undefined && send !== undefined) return { receive, send };
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
-    throw new Error(`testpmd has not said which paths it takes: ${this.#log}`);
+    throw new Error(`testpmd has not said which paths it takes: ${this.#shell.log}`);
   }
 
   /** Starts forwarding in this mode, with counters at 0. */
@@ -160,15 +136,13 @@ export class Testpmd implements AsyncDisposable {
   }
 
   /** Carries a command out and returns what it prints. */
-  async command(line: string): Promise<string> {
-    this.#output = "";
-    await this.#writer.write(new TextEncoder().encode(`${line}\n`));
-    return await this.#prompt(line);
+  command(line: string): Promise<string> {
+    return this.#shell.command(line);
   }
 
   /** Ends it at once, without a word to the back-end. */
   kill(): void {
-    this.#process.kill("SIGKILL");
+    this.#shell.kill();
   }
 
   /** What the port has counted since the counters were cleared. */
@@ -190,48 +164,7 @@ export class Testpmd implements AsyncDisposable {
   }
 
   /** Lets it end, by force if need be. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#writer.write(new TextEncoder().encode("quit\n")).catch(() => {});
-    await this.#writer.close().catch(() => {});
-    const timer = setTimeout(() => this.#process.kill("SIGKILL"), PATIENCE_MS);
-    await Promise.all([this.#process.status, this.#reading, this.#logging]);
-    clearTimeout(timer);
-    Deno.removeSync(this.#runtimeFolder, { recursive: true });
-  }
-
-  async #read(): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const bytes of this.#process.stdout) {
-      this.#output += decoder.decode(bytes, { stream: true });
-      this.#changed();
-    }
-    this.#ended = true;
-    this.#changed();
-  }
-
-  async #readLog(): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const bytes of this.#process.stderr) this.#log += decoder.decode(bytes, { stream: true });
-  }
-
-  async #prompt(what: string): Promise<string> {
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      this.#changed();
-    }, PATIENCE_MS);
-    try {
-      while (!this.#output.includes(PROMPT) && !late && !this.#ended) {
-        await new Promise<void>((resolve) => this.#changed = resolve);
-      }
-    } finally {
-      clearTimeout(timer);
-    }
-    if (this.#ended) {
-      await this.#logging;
-      throw new Error(`testpmd has ended at "${what}": ${this.#log}`);
-    }
-    if (late) throw new Error(`testpmd has not answered "${what}": ${this.#output}`);
-    return this.#output;
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#shell[Symbol.asyncDispose]();
   }
 }
