@@ -87,8 +87,7 @@ export class Contestant implements AsyncDisposable {
     namespace.address(TAP, `${HOST}/24`);
     // Datagrams are to be lost on their way, not for want of a guest's program that reads them in time.
     await guest.shell.run("echo 8388608 >/proc/sys/net/core/rmem_default");
-    // It ends now and then, when a client is cut off.
-    await serve(guest, IPERF3_PORT, "while :; do iperf3 -s; done");
+    await serve(guest, IPERF3_PORT, "iperf3 -s");
     await serve(guest, ECHO_PORT, `perl -e '${ECHO}'`);
     await guest.qmp.run("stop");
     return new Contestant(name, device, { namespace, guest, backend }, owned.move());

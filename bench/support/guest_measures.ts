@@ -7,6 +7,9 @@ import { type Contestant, ECHO_PORT } from "./guest_contestant.ts";
 
 /** Seconds at the start of a transfer that do not count: windows grow, code is compiled. */
 const WARM_S = 1;
+/** How often a client asks for the server, and how long it waits in between. */
+const SERVER_TRIES = 20;
+const SERVER_PAUSE_MS = 250;
 const UDP_PER_SECOND = 10_000;
 const UDP_BYTES = 64;
 /** From one ping to the next, in ms. */
@@ -126,8 +129,22 @@ interface IperfEnd {
 /** Runs iperf3 on the host against the guest. Throws Error with what it says of a failure. */
 async function iperf3(contestant: Contestant, seconds: number, args: string[]): Promise<IperfEnd> {
   const limitMs = 30_000 + seconds * 1000;
-  const text = await contestant.onHost(limitMs, "iperf3", "-J", "-c", OURS, ...args);
-  const { end, error } = JSON.parse(text);
-  if (error !== undefined) throw new Error(`${contestant.name}: iperf3 ${args.join(" ")}: ${error}`);
-  return end;
+  for (let tries = 1;; tries++) {
+    const text = await contestant.onHost(limitMs, "iperf3", "-J", "-c", OURS, ...args).catch(String);
+    const result = parsed(text);
+    if (result?.end?.sum !== undefined || result?.end?.sum_received !== undefined) return result.end;
+    // Between two clients the server does not listen for a moment.
+    if (!text.includes("Connection refused") || tries === SERVER_TRIES) {
+      throw new Error(`${contestant.name}: iperf3 ${args.join(" ")}: ${result?.error ?? text}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, SERVER_PAUSE_MS));
+  }
+}
+
+function parsed(text: string): { end?: IperfEnd; error?: string } | null {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
