@@ -6,7 +6,8 @@
  * `rxonly`. Both take turns, second by second, with a front-end of the same kind each, whose counters are the measure.
  *
  * On how soon a cache line gets from one processor to the other hangs everything, and virtual machines change that within
- * minutes. It is measured before each turn and told; ratios are medians of those of single rounds.
+ * minutes, as they are moved between the cores of their host. It is measured before each turn, and what was found while the
+ * processors were near each other stands apart from what was found while they were far.
  *
  * On one processor two programs take turns when the kernel lets them: DPDK's never sleep, ours sleeps until it is kicked. DPDK's
  * ends can also be two ports of one program, which gives each a burst in turn; that says what the work costs without the wait.
@@ -23,7 +24,7 @@ import {
   type Traffic,
 } from "./support/dpdk_contestants.ts";
 import { allowedCores, CacheLineProbe, HugePages } from "./support/dpdk_host.ts";
-import { median } from "./support/statistics.ts";
+import { ANY_STATE, headings, rowsOf, type Samples, STATES } from "./support/dpdk_states.ts";
 import type { Row, Suite, SuiteOptions, SuiteResult, Table } from "./support/suite.ts";
 import { Yardstick } from "./support/yardstick.ts";
 
@@ -59,9 +60,6 @@ interface Rig {
   /** Processors of the back-end beyond the first. */
   readonly moreCores: readonly number[];
 }
-
-/** Mpps in each round, by name; ours comes first. */
-type Samples = Map<string, number[]>;
 
 /** Somebody who takes turns. */
 interface Entry {
@@ -127,6 +125,7 @@ async function sizesTable(
   where: string,
   more: Partial<Task>,
 ): Promise<Table> {
+  const states = traffic === "exchange" ? ANY_STATE : STATES;
   const rows: Row[] = [];
   for (const layout of LAYOUTS) {
     const columns: Samples[] = [];
@@ -138,14 +137,14 @@ async function sizesTable(
       }
       columns.push(await measure(rig, `${WAYS[traffic]}, ${where}, ${layout}, ${frameBytes} bytes`, entries));
     }
-    rows.push(...rowsOf(layout, columns));
+    rows.push(...rowsOf(layout, columns, states));
   }
   return {
     id: `${id}-${traffic}`,
     title: `Frames ${WAYS[traffic]}, ${where}`,
     unit: "Mpps",
     across: "bytes",
-    columns: SIZES.map(String),
+    columns: headings(SIZES.map(String), states),
     rows,
   };
 }
@@ -166,14 +165,14 @@ async function queuesTable(rig: Rig): Promise<Table> {
         ...(rig.moreCores.length > 0 ? [theirs(spread)] : []),
       ]),
     ];
-    rows.push(...rowsOf(WAYS[traffic], columns));
+    rows.push(...rowsOf(WAYS[traffic], columns, STATES));
   }
   return {
     id: "queues",
     title: "Frames of 64 bytes through split rings",
     unit: "Mpps",
     across: "queue pairs",
-    columns: ["1", "2, one thread", "2, two threads"],
+    columns: headings(["1", "2, one thread", "2, two threads"], STATES),
     rows,
   };
 }
@@ -203,29 +202,11 @@ async function measure(
       const { name } = entries[index];
       const lineNs = await probe?.sample() ?? NaN;
       yardstick.sample();
-      const found = await contestants[index].measure(spanMs) / 1e6;
-      if (round > 0) samples.get(name)!.push(found);
-      options.progress(`${what}: ${name} ${found.toFixed(2)} Mpps (cache line ${lineNs.toFixed(0)} ns)`);
+      const mpps = await contestants[index].measure(spanMs) / 1e6;
+      if (round > 0) samples.get(name)!.push({ mpps, lineNs });
+      options.progress(`${what}: ${name} ${mpps.toFixed(2)} Mpps (cache line ${lineNs.toFixed(0)} ns)`);
     }
   }
   for (const contestant of contestants) await contestant.end();
   return samples;
-}
-
-/** A row for everybody, and one of ratios for every rival. */
-function rowsOf(what: string, columns: readonly Samples[]): Row[] {
-  const names = [...columns[0].keys()];
-  const medians = names.map((name): Row => ({
-    name: `${name}, ${what}`,
-    values: columns.map((samples) => samples.has(name) ? median(samples.get(name)!) : null),
-  }));
-  const ratios = names.slice(1).map((name): Row => ({
-    name: `ours / ${name}, ${what}`,
-    values: columns.map((samples) => {
-      const rival = samples.get(name);
-      return rival === undefined ? null : median(samples.get("ours")!.map((value, i) => value / rival[i]));
-    }),
-    unit: "x",
-  }));
-  return [...medians, ...ratios];
 }
