@@ -5,12 +5,13 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+
+#include "pinned.h"
 
 #define TURNS 1000
 #define LEAST_LAPS 50
@@ -26,17 +27,6 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void pin(int core)
-{
-	cpu_set_t set;
-	CPU_ZERO(&set);
-	CPU_SET(core, &set);
-	if (sched_setaffinity(0, sizeof set, &set) != 0) {
-		perror("sched_setaffinity");
-		exit(1);
-	}
-}
-
 /* Answers every even number by the odd one behind it. */
 static void *answer(void *core)
 {
@@ -47,12 +37,6 @@ static void *answer(void *core)
 			atomic_store_explicit(&turn, seen + 1, memory_order_release);
 	}
 	return NULL;
-}
-
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
 }
 
 int main(int argc, char **argv)
