@@ -17,6 +17,8 @@ hostTest(
       childProcess: true,
       signal: true,
       nothing: false,
+      othersInNaps: true,
+      othersBetweenEvents: true,
       sameAgain: true,
     });
   },
