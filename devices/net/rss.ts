@@ -14,8 +14,8 @@ import {
   VIRTIO_NET_HASH_REPORT_UDPV4,
   VIRTIO_NET_HASH_REPORT_UDPV6,
 } from "../../wire/virtio_net_header.ts";
+import { HeaderLocator } from "../../wire/headers.ts";
 import { PROTOCOL_TCP } from "../../wire/tcp.ts";
-import { FlowLocator } from "./flow.ts";
 
 /** Hash over the IPv4 addresses (virtio 1.2, section 5.1.6.4.3.1). */
 export const VIRTIO_NET_HASH_TYPE_IPV4 = 1 << 0;
@@ -78,7 +78,7 @@ export class ToeplitzHash {
 /** Hashes frames as the driver has asked for: which fields, which key. */
 export class PacketHash {
   readonly #toeplitz = new ToeplitzHash();
-  readonly #flow = new FlowLocator();
+  readonly #flow = new HeaderLocator();
   #types = 0;
   #key: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 
@@ -117,7 +117,7 @@ export class PacketHash {
     if (this.#types === 0) return VIRTIO_NET_HASH_REPORT_NONE;
     const flow = this.#flow;
     flow.locate(bytes, start, length);
-    if (flow.version === 0) return VIRTIO_NET_HASH_REPORT_NONE;
+    if (flow.version === 0 || flow.isEncapsulated) return VIRTIO_NET_HASH_REPORT_NONE;
     const report = this.#choose(flow);
     if (report === VIRTIO_NET_HASH_REPORT_NONE) return report;
     const addressesBytes = flow.version === 4 ? 8 : 32;
@@ -130,7 +130,7 @@ export class PacketHash {
   }
 
   /** The most detailed enabled type that the frame has the fields for. */
-  #choose(flow: FlowLocator): number {
+  #choose(flow: HeaderLocator): number {
     const types = this.#types;
     const tcp = flow.protocol === PROTOCOL_TCP;
     if (flow.version === 4) {

@@ -18,8 +18,9 @@
  *
  * @module
  */
+import { HeaderLocator } from "../../wire/headers.ts";
 import { VIRTIO_NET_HASH_REPORT_NONE } from "../../wire/virtio_net_header.ts";
-import { FlowLocator } from "./flow.ts";
+import { symmetricHash } from "./flow.ts";
 import { PacketHash } from "./rss.ts";
 
 const SLOTS = 1024;
@@ -43,7 +44,7 @@ export class Steering {
   /** How frames are hashed for RSS and for hash reports; nothing is hashed until the driver configures it. */
   readonly packetHash: PacketHash = new PacketHash();
   readonly #maxPairs: number;
-  readonly #flow = new FlowLocator();
+  readonly #headers = new HeaderLocator();
   readonly #hashes = new Int32Array(SLOTS);
   readonly #learned = new Uint16Array(SLOTS);
   #pairs = 1;
@@ -131,7 +132,8 @@ export class Steering {
 
   /** Never 0, which stands for an empty slot. */
   #hash(bytes: Uint8Array, start: number, length: number): number {
-    this.#flow.locate(bytes, start, length);
-    return this.#flow.symmetricHash(bytes, start, length) || 1;
+    const headers = this.#headers;
+    headers.locate(bytes, start, length);
+    return symmetricHash(headers, bytes, start, length) || 1;
   }
 }

@@ -1,6 +1,5 @@
 import { assertEquals } from "@std/assert";
 import * as fc from "fast-check";
-import { FlowLocator } from "../../../devices/net/flow.ts";
 import { PacketHash, SUPPORTED_HASH_TYPES, ToeplitzHash } from "../../../devices/net/rss.ts";
 import { frame, type FrameParts, PUBLISHED_KEY, UDP, v4, v6 } from "./frames.ts";
 
@@ -154,42 +153,4 @@ Deno.test("PacketHash.reset() and unsupported types leave nothing to hash", () =
   assertEquals(hash.compute(bytes, start, length), 1);
   hash.reset();
   assertEquals([hash.compute(bytes, start, length), hash.value], [0, 0]);
-});
-
-Deno.test("FlowLocator.locate() reads no extension header behind the end of the frame", () => {
-  const { bytes } = frame({
-    source: v6("2001:db8::1"),
-    destination: v6("2001:db8::2"),
-    extensions: [[60, [0, 0, 1, 4]]],
-  });
-  const flow = new FlowLocator();
-  flow.locate(bytes, 0, 54 + 4);
-  assertEquals([flow.version, flow.protocol, flow.portsAt], [6, 60, -1]);
-});
-
-Deno.test("FlowLocator.locate() stays inside the frame, whatever its bytes", () => {
-  const flow = new FlowLocator();
-  const types = fc.constantFrom([0x08, 0x00, 0x45], [0x86, 0xdd, 0x60], [0x81, 0x00, 0x00], [
-    0x08,
-    0x00,
-    0x4f,
-  ]);
-  fc.assert(
-    fc.property(types, fc.uint8Array({ maxLength: 160 }), fc.nat(9), (type, tail, before) => {
-      const bytes = Uint8Array.from([...new Array(before + 12).fill(0xff), ...type, ...tail]);
-      const length = bytes.length - before;
-      flow.locate(bytes, before, length);
-      const found = { ...flow, hash: flow.symmetricHash(bytes, before, length) };
-      const amid = Uint8Array.from([...bytes.fill(0x11, 0, before), ...new Array(300).fill(6)]);
-      flow.locate(amid, before, length);
-      const again = { ...flow, hash: flow.symmetricHash(amid, before, length) };
-      assertEquals(again, found, "what is around the frame in memory does not count");
-      if (flow.version === 0) return assertEquals(flow.portsAt, -1);
-      const addressesEnd = flow.addressesAt + (flow.version === 4 ? 8 : 32);
-      assertEquals(addressesEnd <= before + length, true);
-      if (flow.portsAt < 0) return;
-      assertEquals(flow.portsAt >= addressesEnd && flow.portsAt + 4 <= before + length, true);
-    }),
-    { numRuns: 500 },
-  );
 });
