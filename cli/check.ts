@@ -3,14 +3,15 @@
  * @module
  */
 import { newRegistry } from "../config/builtins.ts";
-import { parseJsonc } from "../config/jsonc.ts";
+import { guarded, located } from "../config/guarded.ts";
 import { loadConfig } from "../config/load.ts";
-import { EXIT_OK } from "./console/failure.ts";
+import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
 import { refuseContradictions } from "./check/contradictions.ts";
 import { describeConfig } from "./check/description.ts";
 import { dryBuild } from "./check/dry_build.ts";
+import { hostFindings } from "./check/host_findings.ts";
 import { permissionsOf } from "./check/permissions.ts";
 import { checkReport } from "./check/report.ts";
 
@@ -25,8 +26,10 @@ export const CHECK: CommandUsage = {
     "Reads a configuration, loads the modules that it names, and builds everything without starting it. Then shows the " +
     "devices, their transports, their stages in order with all options, the features they offer, what is left of these " +
     "with each front-end (QEMU, DPDK's virtio-user, cloud-hypervisor, crosvm), what works otherwise than one may think, " +
-    "and the permissions that Deno needs to run it. Captures are opened to be read; nothing is written, no interface " +
-    "and no socket is touched.",
+    "and the permissions that Deno needs to run it. A software guest negotiates with its device as it would. Captures " +
+    "are opened to be read; nothing is written, no interface and no socket is touched.",
+    "What keeps this host from running it, such as a folder that is not there or a right that is missing, is listed, and " +
+    "the exit code is 1 then; rights are only seen with --allow-ffi.",
   ],
   options: [],
   examples: ["check examples/replay_capture.jsonc", "check examples/real_guest.jsonc"],
@@ -38,15 +41,22 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
   if (parsed === null) return EXIT_OK;
   const [path] = parsed.operands;
   const config = await loadConfig(path, newRegistry());
-  refuseContradictions(config);
+  located(config, () => refuseContradictions(config));
   const { machine, closed } = dryBuild(config);
   await using _ = machine;
-  const written = parseJsonc(await Deno.readTextFile(new URL(config.baseUrl)));
+  const agreed = config.devices.map((resolved, i) => {
+    const { device, driver } = machine.devices[i];
+    return located(config, () => guarded(resolved.driver, "negotiate", () => driver.negotiate?.(device))) ??
+      null;
+  });
+  // The file is not read again: it may be a pipe.
+  const written = JSON.parse(config.text);
   const description = {
-    ...describeConfig(path, written, config, machine, closed),
+    ...describeConfig(path, written, config, machine, { closed, agreed }),
+    host: hostFindings(config),
     permissions: permissionsOf(path, written, config),
   };
   if (parsed.json) io.out(`${JSON.stringify(description, null, 2)}\n`);
   else io.out(checkReport(description, io));
-  return EXIT_OK;
+  return description.host.problems.length === 0 ? EXIT_OK : EXIT_FAILED;
 }

@@ -4,6 +4,7 @@
  */
 import { buildMachine } from "../config/build.ts";
 import { newRegistry } from "../config/builtins.ts";
+import { located } from "../config/guarded.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Machine } from "../config/machine.ts";
 import { EXIT_OK } from "./console/failure.ts";
@@ -80,7 +81,7 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   }
   const intervalS = parsed.number("stats-interval-s", 0.1, LONGEST_INTERVAL_S);
   const config = withSocket(await loadConfig(parsed.operands[0], newRegistry()), parsed);
-  refuseContradictions(config);
+  located(config, () => refuseContradictions(config));
   // Disposed of in reverse: what the machine says while it closes is still written down.
   await using end = new AsyncDisposableStack();
   const machine = buildMachine(config);

@@ -22,7 +22,7 @@ import { contradictions, missingNeeds } from "./contradictions.ts";
 import { CounterBook } from "./counter_book.ts";
 import { ConfigError } from "./errors.ts";
 import { newFramePool } from "./frame_memory.ts";
-import { guarded } from "./guarded.ts";
+import { guarded, located } from "./guarded.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
 import { Lanes } from "./threads/lanes.ts";
 import { NO_GUEST, TransportBuilder } from "./transport_builder.ts";
@@ -39,9 +39,11 @@ export interface BuildOptions {
  * what contradicts itself across objects, HostError for what this host cannot, PluginError for what a plugin cannot.
  */
 export function buildMachine(config: ResolvedConfig, options: BuildOptions = {}): Machine {
-  const issues = contradictions(config);
-  if (issues.length > 0) throw new ConfigError(issues);
-  return new Builder(config, options).build();
+  return located(config, () => {
+    const issues = contradictions(config);
+    if (issues.length > 0) throw new ConfigError(issues);
+    return new Builder(config, options).build();
+  });
 }
 
 class Builder {
@@ -88,9 +90,9 @@ class Builder {
 
   #device(resolved: ResolvedDevice, index: number): MachineDevice {
     const { name, plugin, mode } = resolved;
-    const facts = guarded(plugin, "facts", () => plugin.facts?.(resolved.options)) ?? NO_GUEST;
+    const facts = guarded(resolved, "facts", () => plugin.facts?.(resolved.options)) ?? NO_GUEST;
     const network = this.#transports.network(resolved, facts);
-    const device = guarded(plugin, "create", () =>
+    const device = guarded(resolved, "create", () =>
       plugin.create({
         name,
         pool: this.#pool,

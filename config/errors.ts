@@ -19,18 +19,32 @@ export interface ConfigIssue {
   readonly remedy?: string;
   /** Lines of the text, with a mark under the place; shown below the issue. */
   readonly excerpt?: string;
+  /** The file in which that stands, as its reader named it. */
+  readonly file?: string;
+  /** The line of that text, from 1. */
+  readonly line?: number;
+  /** The column in that line, in characters of JavaScript, from 1. */
+  readonly column?: number;
 }
 
 /**
  * Writes an issue as a line (and its excerpt below it).
  * @param issue what is wrong
- * @returns such as `$.devices[0].mac: "52:54:00" is no MAC address; write six bytes such as "52:54:00:00:00:01"`
+ * @returns such as `$.devices[0].mac: "52:54:00" is no MAC address; write six bytes such as "52:54:00:00:00:01"`, behind
+ * `net.jsonc:8:5: ` where the place in a file is known
  */
 export function describeIssue(issue: ConfigIssue): string {
   const value = "value" in issue ? `${showValue(issue.value)} ` : "";
   const remedy = issue.remedy === undefined ? "" : `; ${issue.remedy}`;
   const excerpt = issue.excerpt === undefined ? "" : `\n${issue.excerpt}`;
-  return printable(`${issue.path}: ${value}${issue.problem}${remedy}`) + excerpt;
+  return printable(`${placeOf(issue)}: ${value}${issue.problem}${remedy}`) + excerpt;
+}
+
+/** Where an issue is, in the form that editors and terminals make a link of. The whole text needs no path beside a place. */
+function placeOf({ path, file, line, column }: ConfigIssue): string {
+  if (line === undefined) return path;
+  const place = file === undefined ? `line ${line}, column ${column}` : `${file}:${line}:${column}`;
+  return path === "$" ? place : `${place}: ${path}`;
 }
 
 /**

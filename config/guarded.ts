@@ -1,17 +1,47 @@
 /**
- * Calls into plugins while a machine is built.
+ * Calls into plugins while a machine is built, and where in the configuration what fails stands.
  * @module
  */
 import { HostError, PluginError } from "../core/errors.ts";
-import type { Plugin } from "../core/plugin.ts";
 import { ConfigError } from "./errors.ts";
+import type { ResolvedConfig, ResolvedPart } from "./types.ts";
 
-/** Calls `build`. Errors that say what they mean pass; anything else is told to be the plugin's, as a PluginError. */
-export function guarded<T>(plugin: Plugin, hook: string, build: () => T): T {
+/** Where errors that are no ConfigError come from: the path of the part that was being built. */
+const PARTS = new WeakMap<Error, string>();
+
+/**
+ * Calls `build`, a hook of a part. Errors that say what they mean pass; anything else is told to be the plugin's, as a
+ * PluginError.
+ */
+export function guarded<T>({ plugin, path }: ResolvedPart, hook: string, build: () => T): T {
   try {
     return build();
   } catch (cause) {
-    const clear = cause instanceof ConfigError || cause instanceof HostError || cause instanceof PluginError;
-    throw clear ? cause : new PluginError(plugin.name, hook, cause);
+    const isClear = [ConfigError, HostError, PluginError].some((kind) => cause instanceof kind);
+    const error = isClear ? cause as Error : new PluginError(plugin.name, hook, cause);
+    if (!PARTS.has(error)) PARTS.set(error, path);
+    throw error;
+  }
+}
+
+/**
+ * Calls `build`, which makes something of a configuration. What it throws says file, line, column and path of the part
+ * that it is about, as far as the configuration was read from a text.
+ */
+export function located<T>({ source }: Pick<ResolvedConfig, "source">, build: () => T): T {
+  try {
+    return build();
+  } catch (cause) {
+    if (cause instanceof ConfigError) {
+      throw source === undefined ? cause : new ConfigError(source.located(cause.issues), { cause });
+    }
+    const path = cause instanceof Error ? PARTS.get(cause) : undefined;
+    if (path !== undefined) {
+      const error = cause as Error;
+      PARTS.delete(error);
+      const named = error.message.startsWith(`${path}:`) ? error.message : `${path}: ${error.message}`;
+      error.message = source === undefined ? named : `${source.placeOf(path)}: ${named}`;
+    }
+    throw cause;
   }
 }

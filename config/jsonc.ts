@@ -10,7 +10,7 @@
 import { ConfigError, type ConfigIssue } from "./errors.ts";
 import { childPath } from "./paths.ts";
 import { DEEPEST } from "./plain.ts";
-import { excerptAt, positionAt } from "./text_position.ts";
+import { excerptAt, positionAt, type TextPosition } from "./text_position.ts";
 
 /** The longest text that is read, in bytes and in characters: 1 MiB. */
 export const LONGEST_TEXT = 1 << 20;
@@ -21,6 +21,25 @@ const MOST_DOUBLED = 20;
 const NO_JSON = "this is no JSON; keys and text need double quotes";
 const NO_UNICODE = "this is no Unicode escape; write \\u and four hexadecimal digits";
 const UNCLOSED_TEXT = "this text is not closed by a double quote on its line";
+/** Characters that look like a space, like a quotation mark or like nothing, and are none that JSON knows. */
+const NAMES: Readonly<Record<number, string>> = {
+  0x00a0: "a no-break space",
+  0x00ad: "a soft hyphen",
+  0x200b: "a space without width",
+  0x200e: "a mark of direction",
+  0x200f: "a mark of direction",
+  0x2013: "a dash",
+  0x2014: "a dash",
+  0x2018: "a typographic quotation mark",
+  0x2019: "a typographic quotation mark",
+  0x201c: "a typographic quotation mark",
+  0x201d: "a typographic quotation mark",
+  0x2028: "a line separator",
+  0x2029: "a paragraph separator",
+  0x202f: "a narrow no-break space",
+  0x3000: "an ideographic space",
+  0xfeff: "a byte order mark",
+};
 
 const SPACES = /[ \t\r\n]*/y;
 const LINE_COMMENT = /[^\r\n]*/y;
@@ -50,18 +69,21 @@ const LITERALS: ReadonlyMap<string, unknown> = new Map<string, unknown>([
 class Reader {
   readonly issues: ConfigIssue[] = [];
   readonly #text: string;
+  readonly #places: Map<string, Place> | null;
   /** Keys and indices of the containers that are open. */
   readonly #path: (string | number)[] = [];
   #at = 0;
 
-  constructor(text: string) {
+  /** @param places takes where every value stands, by path; null if that does not matter */
+  constructor(text: string, places: Map<string, Place> | null = null) {
     this.#text = text;
+    this.#places = places;
   }
 
   /** The value that is the whole text. */
   read(): unknown {
     this.#skip();
-    const value = this.#value();
+    const value = this.#value("$", this.#at);
     this.#skip();
     if (this.#at < this.#text.length) {
       throw this.#error("the configuration has ended before this; take it away");
@@ -69,13 +91,15 @@ class Reader {
     return value;
   }
 
-  #value(): unknown {
+  /** @param path where the value stands; only kept if places are. @param key where its key stands, or itself if it has none */
+  #value(path: string, key: number): unknown {
     const first = this.#text[this.#at];
+    if (this.#places !== null && !this.#places.has(path)) this.#places.set(path, { key, value: this.#at });
     switch (first) {
       case "{":
-        return this.#object();
+        return this.#object(path);
       case "[":
-        return this.#array();
+        return this.#array(path);
       case '"':
         return this.#string();
       case undefined:
@@ -88,7 +112,7 @@ class Reader {
     return /[-\d]/.test(first) ? this.#number() : this.#literal();
   }
 
-  #object(): Record<string, unknown> {
+  #object(path: string): Record<string, unknown> {
     const object: Record<string, unknown> = {};
     this.#open();
     for (; this.#text[this.#at] !== "}"; this.#comma("}")) {
@@ -101,7 +125,8 @@ class Reader {
       this.#skip();
       this.#path.push(key);
       if (isDoubled) this.#doubled(start);
-      const member = { value: this.#value(), enumerable: true, writable: true, configurable: true };
+      const value = this.#value(this.#places === null ? path : childPath(path, key), start);
+      const member = { value, enumerable: true, writable: true, configurable: true };
       Object.defineProperty(object, key, member);
       this.#path.pop();
     }
@@ -109,13 +134,13 @@ class Reader {
     return object;
   }
 
-  #array(): unknown[] {
+  #array(path: string): unknown[] {
     const array: unknown[] = [];
     this.#open();
     for (; this.#text[this.#at] !== "]"; this.#comma("]")) {
       if (this.#at === this.#text.length) throw this.#error('a "]" is missing here');
       this.#path.push(array.length);
-      array.push(this.#value());
+      array.push(this.#value(this.#places === null ? path : childPath(path, array.length), this.#at));
       this.#path.pop();
     }
     this.#at++;
@@ -220,9 +245,89 @@ class Reader {
 
   #error(problem: string, offset = this.#at): ConfigError {
     const position = positionAt(this.#text, offset);
-    const path = `line ${position.line}, column ${position.column}`;
-    return new ConfigError([{ path, problem, excerpt: excerptAt(this.#text, offset, position) }]);
+    const excerpt = excerptAt(this.#text, offset, position);
+    return new ConfigError([{
+      path: "$",
+      problem: foreign(this.#text, offset) ?? problem,
+      ...position,
+      excerpt,
+    }]);
   }
+}
+
+/** What is wrong at `offset` if a character stands there that only looks like one of JSON; null for all others. */
+function foreign(text: string, offset: number): string | null {
+  const code = text.codePointAt(offset) ?? 0;
+  if (code < 0x80 || (NAMES[code] === undefined && !/[\s\p{Cf}]/u.test(String.fromCodePoint(code)))) {
+    return null;
+  }
+  const name = NAMES[code] ?? "a character that cannot be told from a space";
+  const hex = code.toString(16).toUpperCase().padStart(4, "0");
+  const instead = /quotation/.test(name)
+    ? 'a plain double quote (")'
+    : /dash/.test(name)
+    ? "a hyphen"
+    : "a plain space";
+  return `U+${hex}, ${name}, cannot stand here; write ${instead}, or take it away`;
+}
+
+/** Where a value stands: offsets in characters. */
+interface Place {
+  /** Of its key; of itself if it has none. */
+  readonly key: number;
+  /** Of the value. */
+  readonly value: number;
+}
+
+/** The text that a configuration was read from: knows where in it something stands. */
+export class ConfigSource {
+  /** The file, as its reader named it. */
+  readonly file: string;
+  /** Everything in it. */
+  readonly text: string;
+
+  /** Keeps both; looks for nothing yet. */
+  constructor(file: string, text: string) {
+    this.file = file;
+    this.text = text.startsWith("\ufeff") ? text.slice(1) : text;
+  }
+
+  /** The issues with file, line and column: of the value that is wrong, else of its key, else of what should hold it. */
+  located(issues: readonly ConfigIssue[]): ConfigIssue[] {
+    // Only what fails asks for places, and then for all of them: one more reading of 1 MiB at the most.
+    let places: Map<string, Place> | null = null;
+    return issues.map((issue) => {
+      if (issue.line !== undefined) return { file: this.file, ...issue };
+      if (!issue.path.startsWith("$")) return issue;
+      places ??= this.#places();
+      const offset = offsetOf(places, issue.path, "value" in issue);
+      return { ...issue, file: this.file, ...positionAt(this.text, offset) };
+    });
+  }
+
+  /** Where the part at `path` stands, as in `net.jsonc:8:5`. */
+  placeOf(path: string): string {
+    const { line, column }: TextPosition = positionAt(this.text, offsetOf(this.#places(), path, false));
+    return `${this.file}:${line}:${column}`;
+  }
+
+  #places(): Map<string, Place> {
+    const places = new Map<string, Place>();
+    new Reader(this.text, places).read();
+    return places;
+  }
+}
+
+/** The path of what holds something, as `childPath` writes paths. */
+const PARENT = /^(.+)(?:\.[\w$]+|\[\d+\]|\["(?:[^"\\]|\\.)*"\])$/s;
+
+/** The offset of what stands at `path`, or of the nearest that holds it and is there. */
+function offsetOf(places: ReadonlyMap<string, Place>, path: string, ofValue: boolean): number {
+  for (let at: string | undefined = path; at !== undefined; at = PARENT.exec(at)?.[1]) {
+    const place = places.get(at);
+    if (place !== undefined) return ofValue || at !== path ? place.value : place.key;
+  }
+  return 0;
 }
 
 /**

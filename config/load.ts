@@ -4,7 +4,7 @@
  */
 import { pathToFileURL } from "node:url";
 import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
-import { LONGEST_TEXT, parseJsonc } from "./jsonc.ts";
+import { ConfigSource, LONGEST_TEXT, parseJsonc } from "./jsonc.ts";
 import { printable, quoted } from "./paths.ts";
 import type { PluginRegistry } from "./registry.ts";
 import { resolveConfig } from "./resolve.ts";
@@ -28,7 +28,7 @@ export async function loadConfig(pathOrUrl: string | URL, registry: PluginRegist
       cause,
     });
   }
-  return await parseConfig(text, url, registry);
+  return await parseConfig(text, url, registry, printable(String(pathOrUrl)));
 }
 
 /**
@@ -36,14 +36,27 @@ export async function loadConfig(pathOrUrl: string | URL, registry: PluginRegist
  * @param text JSON, with comments and trailing commas if you like, at most 1 MiB
  * @param baseUrl URL of the file it comes from: paths and module specifiers are resolved against it
  * @param registry finds the plugins; modules that the text names are imported, which runs their code
- * @throws {ConfigError} with line and column for text that is not JSON, otherwise with everything that is wrong
+ * @param file what messages call the text; by default the last part of `baseUrl`, or `configuration`
+ * @throws {ConfigError} with everything that is wrong, each with file, line, column and path
  */
 export async function parseConfig(
   text: string,
   baseUrl: string | URL,
   registry: PluginRegistry,
+  file: string = nameOf(baseUrl),
 ): Promise<ResolvedConfig> {
-  return await resolveConfig(parseJsonc(text), baseUrl, registry);
+  const source = new ConfigSource(file, text);
+  try {
+    return Object.freeze({ ...await resolveConfig(parseJsonc(text), baseUrl, registry), source });
+  } catch (cause) {
+    if (!(cause instanceof ConfigError) || !URL.canParse(baseUrl)) throw cause;
+    throw new ConfigError(source.located(cause.issues), { cause });
+  }
+}
+
+function nameOf(baseUrl: string | URL): string {
+  const name = URL.parse(baseUrl)?.pathname.split("/").at(-1) ?? "";
+  return name === "" ? "configuration" : printable(name);
 }
 
 function fileUrl(pathOrUrl: string | URL): URL {

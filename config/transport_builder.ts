@@ -64,7 +64,7 @@ export class TransportBuilder {
   /** Makes the way to a device's guest. Throws ConfigError, HostError and PluginError. */
   driver({ name, driver: part }: ResolvedDevice, facts: DeviceFacts): DriverTransport {
     const context = this.#context(part.path, `${name}.driver`, facts, () => {});
-    const driver = guarded(part.plugin, "create", () => part.plugin.create(context, part.options));
+    const driver = guarded(part, "create", () => part.plugin.create(context, part.options));
     this.#opened.push(driver);
     return driver;
   }
@@ -83,7 +83,7 @@ export class TransportBuilder {
   /** Opens a network; those that it has wrapped meanwhile are its own from now on. */
   #open(part: NonNullable<ResolvedDevice["network"]>, context: TransportContext): FrameTransport {
     const before = this.#opened.length;
-    const network = guarded(part.plugin, "create", () => part.plugin.create(context, part.options));
+    const network = guarded(part, "create", () => part.plugin.create(context, part.options));
     this.#opened.length = before;
     this.#opened.push(network);
     return network;

@@ -3,6 +3,7 @@
  * @module
  */
 import type { DevicePlugin, DriverPlugin, NetworkPlugin, OffloadPlugin, Plugin } from "../core/plugin.ts";
+import type { ConfigSource } from "./jsonc.ts";
 import type { PluginKind } from "./plugin_shape.ts";
 
 /** A plugin and its options, as written. A bare name is short for `{ "use": name }`. */
@@ -84,6 +85,8 @@ export interface ResolvedConfig {
   readonly baseUrl: string;
   /** What was written, as JSON: other threads resolve it anew. */
   readonly text: string;
+  /** The text that it was read from, for messages; none for a configuration that was a value. */
+  readonly source?: ConfigSource;
   /** The devices. */
   readonly devices: readonly ResolvedDevice[];
   /**

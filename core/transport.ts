@@ -3,6 +3,7 @@
  * @module
  */
 import type { Device } from "./device.ts";
+import type { FeatureSet } from "./features.ts";
 import type { RingBorrower } from "./threads.ts";
 
 export type { FrameTransport, GuestAccepts } from "./frame_transport.ts";
@@ -18,6 +19,12 @@ export interface DriverTransport extends Disposable {
    * the machine stops then. Rejects with HostError if this host cannot.
    */
   serve(device: Device, signal: AbortSignal): Promise<void>;
+  /**
+   * Attaches its guest to this device, tells which features they agreed on, and lets go again: what `check` tries instead
+   * of running. HostError, with the remedy, if the two cannot agree. Left out where the guest is a program that is not
+   * there yet.
+   */
+  negotiate?(device: Device): FeatureSet;
   /** Lends the rings that the device leaves to other threads (`Device.lendsQueue`). Called before `serve`, once. */
   lendTo?(borrower: RingBorrower): void;
 }

@@ -3,9 +3,9 @@
  * @module
  */
 
-/** The six bytes of a MAC address such as `52:54:00:12:34:56`. Throws RangeError. */
+/** The six bytes of a MAC address such as `52:54:00:12:34:56`, with colons or hyphens. Throws RangeError. */
 export function macBytes(text: string): Uint8Array<ArrayBuffer> {
-  const parts = text.split(":");
+  const parts = text.split(text.includes("-") ? "-" : ":");
   if (parts.length !== 6 || !parts.every((part) => /^[0-9a-f]{2}$/i.test(part))) {
     throw new RangeError(`Cannot read MAC address "${text}": write six bytes such as 52:54:00:12:34:56`);
   }

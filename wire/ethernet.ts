@@ -45,9 +45,12 @@ export function macEquals(bytes: Uint8Array, at: number, mac: Uint8Array): boole
     bytes[at + 3] === mac[3] && bytes[at + 4] === mac[4] && bytes[at + 5] === mac[5];
 }
 
+/** How an address is written: six pairs of hexadecimal digits, with colons or hyphens between them. */
+export const MAC_PATTERN = /^[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})$/;
+
 /** The six bytes of an address written as `52:54:00:12:34:56`, with colons or hyphens. Throws RangeError. */
 export function parseMac(text: string): Uint8Array<ArrayBuffer> {
-  if (!/^[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}$/i.test(text)) {
+  if (!MAC_PATTERN.test(text)) {
     throw new RangeError(
       `Cannot read MAC address "${text}": it must be six pairs of hexadecimal digits, such as 52:54:00:12:34:56`,
     );

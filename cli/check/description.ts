@@ -9,6 +9,7 @@ import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
 import type { Machine } from "../../config/machine.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
+import type { FeatureSet } from "../../core/features.ts";
 import type { Direction } from "../../core/stage.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import {
@@ -22,6 +23,7 @@ import {
 import { describeOptions } from "../plugins/describe.ts";
 import { tapEnds, tapIsUnfinished, vhostUserEnds } from "./ends.ts";
 import { describeFrontEnds, type FrontEndDescription } from "./front_ends.ts";
+import type { HostFindings } from "./host_findings.ts";
 import { notesOn } from "./notes.ts";
 import type { Permissions } from "./permissions.ts";
 
@@ -53,6 +55,8 @@ export interface DeviceDescription extends PartDescription {
   readonly kernelFeatures: readonly string[];
   /** The largest size of each queue. */
   readonly queueSizes: readonly number[];
+  /** What its driver would accept of them, by name; null if the driver is a program that is not there yet. */
+  readonly agreed: readonly string[] | null;
   /** What front-ends would make of it; none without a vhost-user driver. */
   readonly frontEnds: readonly FrontEndDescription[];
   /** What works otherwise than one may think. */
@@ -71,8 +75,18 @@ export interface ConfigDescription {
   readonly frameMemoryBytes: number;
   /** The devices. */
   readonly devices: readonly DeviceDescription[];
+  /** What this host lacks to run it. */
+  readonly host: HostFindings;
   /** What Deno must permit. */
   readonly permissions: Permissions;
+}
+
+/** What was found out when the configuration was built to be looked at. */
+export interface BuildFindings {
+  /** Paths of networks that could not be opened for a look. */
+  readonly closed: readonly string[];
+  /** The features that each device's driver would accept; null where that is not known. */
+  readonly agreed: readonly (FeatureSet | null)[];
 }
 
 /** Describes a configuration that was built. */
@@ -81,8 +95,8 @@ export function describeConfig(
   written: unknown,
   config: ResolvedConfig,
   machine: Machine,
-  closed: readonly string[],
-): Omit<ConfigDescription, "permissions"> {
+  { closed, agreed }: BuildFindings,
+): Omit<ConfigDescription, "permissions" | "host"> {
   const part = (resolved: ResolvedPart): PartDescription => ({
     use: resolved.plugin.name,
     options: optionsOf(resolved, written),
@@ -108,12 +122,18 @@ export function describeConfig(
       features: [...device.features].map(featureName),
       kernelFeatures: kernelFeatures(config, resolved, device),
       queueSizes: device.queueSizes,
+      agreed: agreed[i] === null ? null : Array.from(agreed[i], featureName),
       frontEnds,
-      notes: notesOn(config, resolved, device, frontEnds),
+      notes: located(config, notesOn(config, resolved, device, { frontEnds, agreed: agreed[i] })),
     };
   });
   const { name, clock, frameMemoryBytes } = config;
   return { file, name, clock, frameMemoryBytes, devices };
+}
+
+/** The notes with their places, if the configuration was read from a text. */
+function located({ source }: ResolvedConfig, notes: readonly ConfigIssue[]): readonly ConfigIssue[] {
+  return source === undefined ? notes : source.located(notes);
 }
 
 /** What a TAP adds if its kernel knows large UDP frames. */

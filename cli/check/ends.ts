@@ -38,7 +38,12 @@ export function vhostUserEnds(config: ResolvedConfig): VhostUserEnd[] {
     if (device.driver.plugin !== vhostUser) return [];
     const options = device.driver.options as VhostUserOptions;
     const { socket } = options;
-    return [{ device, index, options, socket: socket === null ? null : absolute(socket, config.baseUrl) }];
+    return [{
+      device,
+      index,
+      options,
+      socket: socket === null ? null : absolutePath(socket, config.baseUrl),
+    }];
   });
 }
 
@@ -73,7 +78,8 @@ export function tapIsUnfinished(options: TapOptions): boolean {
   return options.offloads === "auto" && options.vnetHeader;
 }
 
-function absolute(written: string, baseUrl: string): string {
+/** A path of the configuration, absolute. */
+export function absolutePath(written: string, baseUrl: string): string {
   if (written.startsWith("/")) return resolve(written);
   const base = new URL(".", baseUrl);
   return base.protocol === "file:" ? resolve(dirname(fileURLToPath(new URL("x", base))), written) : written;

@@ -5,11 +5,15 @@
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
-import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { net } from "../../devices/net/mod.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import * as bits from "../../wire/net_features.ts";
-import { tapEnds, tapIsUnfinished, tapQueues } from "./ends.ts";
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
+import loopback, { type LoopbackOptions } from "../../transports/loopback.ts";
+import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
+import { absolutePath, networksOf, tapEnds, tapIsUnfinished, tapQueues } from "./ends.ts";
 import type { FrontEndDescription } from "./front_ends.ts";
 
 /** The MTU of an interface that nobody has set one for. */
@@ -20,13 +24,114 @@ export function notesOn(
   config: ResolvedConfig,
   resolved: ResolvedDevice,
   device: Device,
-  frontEnds: readonly FrontEndDescription[],
+  { frontEnds, agreed }: {
+    readonly frontEnds: readonly FrontEndDescription[];
+    readonly agreed: FeatureSet | null;
+  },
 ): ConfigIssue[] {
   if (resolved.plugin !== net) return [];
   return [
+    ...idleOffloads(resolved, frontEnds, agreed),
+    ...captureNotes(config, resolved),
+    ...cableNotes(config, resolved),
     ...networkNotes(config, resolved, device, frontEnds.length > 0),
     ...(frontEnds.length > 0 ? guestNotes(resolved, device, frontEnds) : []),
   ];
+}
+
+/** Offloads that wait for a feature which no driver that may come accepts: they never do anything. */
+function idleOffloads(
+  resolved: ResolvedDevice,
+  frontEnds: readonly FrontEndDescription[],
+  agreed: FeatureSet | null,
+): ConfigIssue[] {
+  const notes: ConfigIssue[] = [];
+  const isHad = (bit: number) =>
+    agreed === null
+      ? frontEnds.length === 0 || frontEnds.some((end) => !end.lost.includes(bits.featureName(bit)))
+      : agreed.has(bit);
+  for (const { plugin, options, path } of resolved.offloads) {
+    const { rules = (resolved.options as NetOptions).rules } = options as { rules?: string };
+    // Under the rules of QEMU a driver that does not know RSC_EXT gets nothing merged.
+    const offers = typeof plugin.offers === "function" ? plugin.offers(options) : plugin.offers ?? [];
+    const needs = [...plugin.needs ?? [], ...(rules === "qemu" ? offers : [])];
+    const missing = needs.filter((bit) => !isHad(bit)).map(bits.featureName).join(", ");
+    if (missing === "") continue;
+    notes.push({
+      path,
+      value: plugin.name,
+      problem: `never has anything to do: the driver does not accept ${missing}`,
+      remedy: agreed === null
+        ? "use a front-end that passes it on, or leave the offload out"
+        : `let ${resolved.driver.path} accept ${missing}, or leave the offload out`,
+    });
+  }
+  return notes;
+}
+
+/** How much of a capture is looked at: enough to know whom it is for. */
+const MAX_PACKETS_LOOKED_AT = 200_000;
+
+/** A capture that has nothing for this guest: the network is silent. */
+function captureNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigIssue[] {
+  const notes: ConfigIssue[] = [];
+  for (const { plugin, options, path } of networksOf(config, resolved)) {
+    if (plugin !== pcap) continue;
+    const { read, take, guestMac } = options as PcapOptions;
+    if (read === undefined || take === "all") continue;
+    const mac = guestMac === undefined ? (resolved.options as NetOptions).mac : parseMac(guestMac);
+    const seen = stationsOf(absolutePath(read, config.baseUrl));
+    if (seen === null || seen.stations.has(formatMac(mac))) continue;
+    const [busiest] = [...seen.stations].sort((a, b) => b[1] - a[1]);
+    notes.push({
+      path: guestMac === undefined ? path : `${path}.guestMac`,
+      value: formatMac(mac),
+      problem:
+        `is the guest's address, and no packet of ${seen.isWhole ? "" : "the beginning of "}the capture is ` +
+        "sent to it",
+      remedy: busiest === undefined
+        ? 'write "take": "all" to deliver every packet'
+        : `write "guestMac": "${busiest[0]}", to which most are sent, or "take": "all"`,
+    });
+  }
+  return notes;
+}
+
+/** To which stations packets of a capture are sent, and how many; null if it cannot be read a second time. */
+function stationsOf(file: string): { stations: Map<string, number>; isWhole: boolean } | null {
+  const stations = new Map<string, number>();
+  try {
+    if (!Deno.statSync(file).isFile) return null;
+    using reader = CaptureReader.open(file);
+    for (let packets = 0; packets < MAX_PACKETS_LOOKED_AT; packets++) {
+      if (!reader.next()) return { stations, isWhole: true };
+      const { bytes, at, length } = reader.packet;
+      if (length < MAC_BYTES || isMulticast(bytes, at)) continue;
+      const mac = formatMac(bytes, at);
+      // A capture of a flood has as many addresses as packets; a few thousand tell as much.
+      if (stations.has(mac) || stations.size < 4096) stations.set(mac, (stations.get(mac) ?? 0) + 1);
+    }
+    return { stations, isWhole: false };
+  } catch {
+    // What is damaged is told where it is replayed.
+    return null;
+  }
+}
+
+/** A cable with one end: nothing arrives. */
+function cableNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigIssue[] {
+  const ends = config.devices.flatMap((device) =>
+    networksOf(config, device).filter(({ plugin }) => plugin === loopback)
+      .map(({ options, path }) => ({ device, path, cable: (options as LoopbackOptions).cable }))
+  );
+  return ends.filter(({ device }) => device === resolved).filter(({ cable }) =>
+    ends.filter((end) => end.cable === cable).length === 1
+  ).map(({ cable, path }) => ({
+    path,
+    value: cable,
+    problem: "is a cable with no other device: nothing arrives",
+    remedy: "put a second device on it, or use another network",
+  }));
 }
 
 function networkNotes(

@@ -2,7 +2,7 @@
  * The description of a configuration, for people.
  * @module
  */
-import type { ConfigIssue } from "../../config/errors.ts";
+import { describeIssue } from "../../config/errors.ts";
 import type { Passage } from "../../transports/vhost_user/mod.ts";
 import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
@@ -14,13 +14,19 @@ const COLUMN = 14;
 
 /** The whole report. */
 export function checkReport(description: ConfigDescription, io: Io): string {
-  const { bold, cyan, green } = styleFor(io);
+  const { bold, cyan, green, red } = styleFor(io);
   const { file, name, clock, devices, frameMemoryBytes, permissions } = description;
   const time = clock === "system" ? "in real time" : "in virtual time";
   const facts = `${plural(devices.length, "device")}, ${time}, ${
     count(frameMemoryBytes / 2 ** 20)
   } MiB for frames`;
-  let text = `${green("Good:")} ${file}\n${bold(name)}: ${facts}\n`;
+  const { problems, unseen } = description.host;
+  const verdict = problems.length === 0 ? green("Good:") : red("Not on this host:");
+  let text = `${verdict} ${file}\n${bold(name)}: ${facts}\n`;
+  for (const problem of problems) {
+    text += labelled("  lacks", describeIssue(problem), COLUMN, io.columns);
+  }
+  for (const one of unseen) text += labelled("  not seen", one, COLUMN, io.columns);
   for (const device of devices) text += `\n${deviceText(device, io)}`;
   text += `\n${bold("Run it with")}\n`;
   text += `  ${cyan(["deno run", ...permissions.flags, "mod.ts", shellQuoted(file)].join(" "))}\n`;
@@ -49,7 +55,8 @@ function deviceText(device: DeviceDescription, io: Io): string {
     : "";
   if (kernel !== "") sure += `; and ${kernel}, if the kernel is Linux 6.2 or newer`;
   text += line("offers", offers + sure);
-  for (const note of device.notes) text += line("mind", sentence(note));
+  if (device.agreed !== null) text += line("agreed", device.agreed.join(", "));
+  for (const note of device.notes) text += line("mind", describeIssue(note));
   return text + frontEndsText(device.frontEnds, io);
 }
 
@@ -79,10 +86,6 @@ const CELLS: Readonly<Record<Passage, string>> = { agreed: "yes", newer: "new", 
 const LEGEND =
   "yes: agreed on with this device; new: by new versions only; own: the front-end's own affair; " +
   "-: not with this front-end";
-
-function sentence({ path, problem, remedy }: ConfigIssue): string {
-  return `${path}: ${problem}${remedy === undefined ? "" : `; ${remedy}`}`;
-}
 
 function stagesText(
   label: string,

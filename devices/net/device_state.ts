@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
+import { formatMac, isMulticast, MAC_BYTES, MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { MAC_TABLE_ENTRIES } from "./mac_table.ts";
 import { type FilterState, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
 import { RSS_MAX_KEY_BYTES, RSS_MAX_TABLE_LENGTH, SUPPORTED_HASH_TYPES } from "./rss.ts";
@@ -35,7 +35,7 @@ const MODES = [
   "nobcast",
 ] as const satisfies ReceiveMode[];
 
-const mac = z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/).transform(parseMac);
+const mac = z.string().regex(MAC_PATTERN).transform(parseMac);
 const key = z.array(z.int().min(0).max(255)).max(RSS_MAX_KEY_BYTES).transform((bytes) =>
   Uint8Array.from(bytes)
 );

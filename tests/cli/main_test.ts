@@ -105,7 +105,7 @@ Deno.test("main() answers a configuration that cannot be used with exit code 2 a
       assertStringIncludes(err, "error: the configuration cannot be used\n");
       assertStringIncludes(
         err,
-        '  $.devices[0].network: unknown network "lopback", did you mean "loopback"?',
+        `  ${path}:1:57: $.devices[0].network: unknown network "lopback", did you mean "loopback"?`,
       );
       assertStringIncludes(err, 'did you mean "intervalUs"?');
       assertFalse(err.includes("    at "), err);

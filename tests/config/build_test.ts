@@ -217,6 +217,9 @@ Deno.test("buildMachine() refuses an offload whose needs the device withholds, a
   });
   assert(error instanceof ConfigError);
   assertEquals(error.issues, [{
+    file: "build_test.ts",
+    line: 1,
+    column: 146,
     path: "$.devices[0].offloads[1]",
     problem: '"needs-mergeable" needs MRG_RXBUF, which net0 does not offer',
     remedy: 'take MRG_RXBUF out of "withhold", or leave the offload out',
@@ -235,7 +238,7 @@ Deno.test("buildMachine() disposes of everything that it had opened, the last fi
     ],
   });
   assert(error instanceof HostError);
-  assertEquals(error.message, "$.devices[2].network: no such interface");
+  assertEquals(error.message, "build_test.ts:1:287: $.devices[2].network: no such interface");
   assertEquals(spies.log, [
     ...["open n0", "open d0", "open inner1", "open n1", "open d1", "open inner2"],
     // What n1 wraps is n1's to close; what n2 would have wrapped is nobody's.
@@ -255,7 +258,10 @@ Deno.test("buildMachine() tells what failed first, even if something does not cl
       }),
     ],
   });
-  assertEquals(error.message, 'plugin "spy" failed in create: no memory left');
+  assertEquals(
+    error.message,
+    'build_test.ts:1:188: $.devices[2].driver: plugin "spy" failed in create: no memory left',
+  );
   assertEquals(spies.log.slice(3), ["dispose n2", "dispose sticky", "dispose n0"]);
 });
 

@@ -3,6 +3,7 @@ import { defineDevice, defineDriver, defineNetwork, defineOffload, type Plugin }
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { ConfigError, type ConfigIssue } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
+import { resolveConfig } from "../../config/resolve.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
 import { z } from "zod";
 
@@ -93,7 +94,9 @@ export async function good(
 /** The error of a configuration that must be wrong. */
 export async function bad(config: unknown, registry: PluginRegistry = fakeRegistry()): Promise<ConfigError> {
   try {
-    await parseConfig(typeof config === "string" ? config : JSON.stringify(config), BASE_URL, registry);
+    // A value has no places in a text, which messages would begin with.
+    if (typeof config === "string") await parseConfig(config, BASE_URL, registry);
+    else await resolveConfig(config, BASE_URL, registry);
   } catch (error) {
     if (error instanceof ConfigError) return error;
     throw error;

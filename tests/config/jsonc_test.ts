@@ -50,7 +50,23 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
     ["[1.e]", "line 1, column 2: this number is not complete"],
     ["[01]", 'line 1, column 3: a "," is missing here'],
     ["[1]/", "line 1, column 4: the configuration has ended before this; take it away"],
-    ["[\u00a01]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
+    [
+      "[\u00a01]",
+      "line 1, column 2: U+00A0, a no-break space, cannot stand here; write a plain space, or take it away",
+    ],
+    [
+      "[1,\u20092]",
+      "line 1, column 4: U+2009, a character that cannot be told from a space, cannot stand here; write a plain space, or take it away",
+    ],
+    [
+      '{\u201ca": 1}',
+      'line 1, column 2: U+201C, a typographic quotation mark, cannot stand here; write a plain double quote ("), or take it away',
+    ],
+    [
+      "[1]\ufeff",
+      "line 1, column 4: U+FEFF, a byte order mark, cannot stand here; write a plain space, or take it away",
+    ],
+    ["[\u20131]", "line 1, column 2: U+2013, a dash, cannot stand here; write a hyphen, or take it away"],
     ["[NaN]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
   ];
   for (const [text, expected] of cases) assertStrictEquals(failure(text).split("\n")[0], expected, text);

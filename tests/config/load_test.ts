@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { pathToFileURL } from "node:url";
 import { ConfigError } from "../../config/errors.ts";
+import { ConfigSource } from "../../config/jsonc.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
 import { device, fakeRegistry } from "./fakes.ts";
 
@@ -95,12 +96,12 @@ Deno.test("loadConfig() names the permission for the file, then the one for the 
     );
     assertStrictEquals(
       await run(`--allow-read=${path}`),
-      `ConfigError: $.devices[0].offloads[0]: module "./stage.ts" may not be loaded: ` +
+      `ConfigError: ${path}:1:79: $.devices[0].offloads[0]: module "./stage.ts" may not be loaded: ` +
         `read access to "${stage}" is missing; run with --allow-read=${stage}`,
     );
     assertStrictEquals(
       await run(`--allow-read=${directory}`),
-      'ConfigError: $.devices[0].offloads[0]: module "./stage.ts" failed while it was loaded: 1',
+      `ConfigError: ${path}:1:79: $.devices[0].offloads[0]: module "./stage.ts" failed while it was loaded: 1`,
     );
   } finally {
     await Deno.remove(directory, { recursive: true });
@@ -111,7 +112,49 @@ Deno.test("parseConfig() reads text as if it were in a file", async () => {
   const config = await parseConfig(GOOD, new URL("file:///somewhere/net.json"), fakeRegistry());
   assertEquals([config.name, config.baseUrl], ["m", "file:///somewhere/net.json"]);
   const error = await assertRejects(() => parseConfig("{", "file:///x", fakeRegistry()), ConfigError);
-  assertStrictEquals(error.issues[0]!.path, "line 1, column 2");
+  assertStrictEquals(error.message.split("\n")[0], 'x:1:2: a "}" is missing here');
+  const { file, line, column } = error.issues[0]!;
+  assertEquals({ file, line, column }, { file: "x", line: 1, column: 2 });
   const base = await assertRejects(() => parseConfig(GOOD, "nowhere", fakeRegistry()), ConfigError);
   assertStrictEquals(base.message, '$: the base URL "nowhere" is no URL; give one such as "file:///dir/"');
+});
+
+Deno.test("parseConfig() says where in the text each mistake stands: value, key, or what lacks a key", async () => {
+  const text = `{
+  // a comment
+  "devices": [{
+    "use": "net",
+    "mac": "52:54:00",
+    "drivr": 1,
+    "driver": { "use": "loopback", "rings": "split" },
+    "offloads": ["rsc-v4", { "use": "rsc-v5" }]
+  }, { "use": "net", "options": { "two words": [1, { "x": 2 }] } }]
+}`;
+  const error = await assertRejects(
+    () => parseConfig(text, "file:///d/net.jsonc", fakeRegistry(), "d/net.jsonc"),
+    ConfigError,
+  );
+  const places = error.issues.map(({ file, line, column, path }) => `${file}:${line}:${column} ${path}`);
+  assertEquals(places, [
+    "d/net.jsonc:5:12 $.devices[0].mac",
+    "d/net.jsonc:6:5 $.devices[0].drivr",
+    "d/net.jsonc:7:36 $.devices[0].driver.rings",
+    "d/net.jsonc:8:30 $.devices[0].offloads[1].use",
+    "d/net.jsonc:9:22 $.devices[1].options",
+    "d/net.jsonc:9:6 $.devices[1].driver",
+  ]);
+  assertEquals(
+    error.message.split("\n")[0]!.startsWith('d/net.jsonc:5:12: $.devices[0].mac: "52:54:00" is'),
+    true,
+  );
+});
+
+Deno.test("a configuration knows where its parts stand, also behind a byte order mark and odd keys", async () => {
+  const { source } = await parseConfig(`\ufeff${GOOD}`, "file:///d/net.jsonc", fakeRegistry());
+  assertStrictEquals(source!.placeOf("$"), "net.jsonc:1:1");
+  const odd = new ConfigSource("o.json", '{"a b": {"c\\"]": [1,\n 2]}, "a": {}}');
+  assertStrictEquals(odd.placeOf('$["a b"]["c\\"]"][1]'), "o.json:2:2");
+  assertStrictEquals(odd.placeOf('$["a b"]["c\\"]"][1].x[7]'), "o.json:2:2");
+  assertStrictEquals(odd.placeOf("$.a.b"), "o.json:2:12");
+  assertStrictEquals(odd.placeOf("$.z"), "o.json:1:1");
 });

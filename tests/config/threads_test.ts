@@ -82,6 +82,9 @@ hostTest("a network with fewer queues than the device has pairs is refused", [li
   const config = await resolved({ ...RIGHT, queuePairs: 3, network: { use: SOCKETS, queues: 2 } });
   const { issues } = assertThrows(() => buildMachine(config), ConfigError);
   assertEquals(issues, [{
+    file: "threads_test.ts",
+    line: 1,
+    column: 94,
     path: "$.devices[0].network",
     problem: "has 2 queues for the 3 pairs of net0, each of which is worked by a thread",
     remedy: "give the network a queue for each pair, or the device fewer pairs",

@@ -22,6 +22,7 @@ export const LIBC_SYMBOLS = {
   unlink: { parameters: ["buffer"], result: "i32" },
   chmod: { parameters: ["buffer", "u32"], result: "i32" },
   fchmod: { parameters: ["i32", "u32"], result: "i32" },
+  faccessat: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" },
   // Memory.
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "pointer" },
@@ -59,6 +60,7 @@ export const LIBC_SYMBOLS = {
   // The rest.
   // Since glibc 2.30.
   gettid: { parameters: [], result: "i32", optional: true },
+  capget: { parameters: ["buffer", "buffer"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
 } as const satisfies Deno.ForeignLibraryInterface;
 

@@ -16,6 +16,7 @@ export * from "./libc.ts";
 export * from "./memory_file.ts";
 export * from "./memory_mapping.ts";
 export * from "./memory_view.ts";
+export * from "./rights.ts";
 export * from "./socket_address.ts";
 export * from "./timer_fd.ts";
 export * from "./unix_listener.ts";

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import type { FeatureSet } from "../../core/features.ts";
 import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
 import { type GuestOptions, guestOptionsSchema } from "./options.ts";
@@ -58,6 +59,13 @@ export class LoopbackDriver implements DriverTransport, Pollable {
       }
     }, { once: true });
     return promise;
+  }
+
+  /** Attaches the guest to the device for a moment. Throws as `serve` rejects. */
+  negotiate(device: Device): FeatureSet {
+    this.guest.attach(device);
+    this.guest.detach();
+    return this.guest.features;
   }
 
   /** Works the device, then the guest. */

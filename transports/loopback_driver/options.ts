@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import type { OptionsSchema } from "../../core/plugin.ts";
+import { MAC_PATTERN } from "../../wire/ethernet.ts";
 import { featureBit } from "../../wire/net_features.ts";
 
 /** Frames that the guest makes up and sends. */
@@ -68,8 +69,6 @@ export type GuestOptionsInput =
       | undefined;
   };
 
-const MAC_ADDRESS = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
-
 const sendSchema = z.strictObject({
   count: z.int().min(0).default(1).describe("How many frames to send; 0 for no end"),
   frameBytes: z.int().min(60).max(65535).default(60).describe(
@@ -77,7 +76,7 @@ const sendSchema = z.strictObject({
   ),
   intervalUs: z.number().min(0).max(1e9).default(1000)
     .describe("Time between two frames in microseconds; 0 for as fast as the ring takes them"),
-  destination: z.string().regex(MAC_ADDRESS, "write six bytes such as 52:54:00:00:00:01")
+  destination: z.string().regex(MAC_PATTERN, "write six bytes such as 52:54:00:00:00:01")
     .default("ff:ff:ff:ff:ff:ff").describe("Destination MAC address of the frames"),
 });
 

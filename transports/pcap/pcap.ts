@@ -12,6 +12,7 @@ import {
   type TransportContext,
 } from "../../core/plugin.ts";
 import type { FrameTransport } from "../../core/transport.ts";
+import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { CaptureReader } from "./capture_reader.ts";
 import { CaptureWriter } from "./capture_writer.ts";
 import { PcapRecorder } from "./recorder.ts";
@@ -46,11 +47,8 @@ const options: OptionsSchema<PcapOptions> = z.strictObject({
   take: z.enum(["guest", "all"]).default("guest").describe(
     "guest: only packets to the guest's MAC address, broadcasts and multicasts of others. all: every packet.",
   ),
-  guestMac: z.string().regex(
-    /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i,
-    "must be a MAC address such as 52:54:00:00:00:01",
-  )
-    .optional().describe("The guest's MAC address in the capture, if it is not the device's."),
+  guestMac: z.string().regex(MAC_PATTERN, "must be a MAC address such as 52:54:00:00:00:01").optional()
+    .describe("The guest's MAC address in the capture, if it is not the device's."),
   inner: z.unknown().optional().describe("Another network: its frames are recorded to write, both ways."),
 }).superRefine((value, context) => {
   const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
@@ -102,8 +100,4 @@ function createRecorder(context: TransportContext, inner: FrameTransport, path: 
     inner[Symbol.dispose]();
     throw error;
   }
-}
-
-function parseMac(text: string): Uint8Array {
-  return Uint8Array.from(text.split(":"), (byte) => parseInt(byte, 16));
 }

@@ -25,6 +25,11 @@ export function linux(): string | null {
   return Deno.build.os === "linux" ? null : `Linux is needed, this is ${Deno.build.os}`;
 }
 
+/** The user root, who can become another one. */
+export function root(): string | null {
+  return Deno.build.os !== "windows" && Deno.uid() === 0 ? null : "the user root is needed";
+}
+
 /** A program in the path, such as `ip`. */
 export function program(name: string, from: string): Need {
   return () => {
