@@ -105,6 +105,7 @@ export type { DirtyLog, RegionCopier } from "./core/memory_region.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export { ConfigError, type ConfigIssue } from "./config/errors.ts";
+export type { ConfigSource } from "./config/jsonc.ts";
 export { loadConfig, parseConfig } from "./config/load.ts";
 export { buildMachine, type BuildOptions } from "./config/build.ts";
 export { Machine, type MachineDevice, type MachineParts } from "./config/machine.ts";
