@@ -101,3 +101,28 @@ export function countLists(
   if (lists !== 0) Atomics.load(ring, (last << 3) + 7);
   return lists;
 }
+
+/** Slots that the next `lists` lists take from `slot` on, as far as they are available; at most `limit`. */
+export function slotsOfLists(
+  ring: Uint16Array<ArrayBuffer>,
+  size: number,
+  slot: number,
+  mark: number,
+  lists: number,
+  limit: number,
+): number {
+  let at = slot;
+  let expected = mark;
+  let left = lists;
+  let slots = 0;
+  for (; left > 0 && slots < limit; slots++) {
+    const flags = ring[(at << 3) + 7];
+    if ((flags & TURN) !== expected) break;
+    if ((flags & DESC_F_NEXT) === 0) left--;
+    if (++at === size) {
+      at = 0;
+      expected ^= TURN;
+    }
+  }
+  return slots;
+}

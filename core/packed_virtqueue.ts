@@ -18,6 +18,12 @@
  * `look` counts the lists that are there, ahead of `pop`, with one atomic a burst (see `countLists`). What it saw is not
  * trusted; `pop` reads each descriptor's fields once and judges those.
  *
+ * Lists that were put back are no reason to stay awake: their device waits for more of them. `enableKicks` finds the
+ * place behind them as they stand now, asks for a kick there, and if it is taken already, looks as `pop` does: what it
+ * then counts is what `pop` goes by, so that "worth another round" and "there to be popped" are one observation, whatever
+ * the driver takes back meanwhile. Each such round pops more lists than the one before, or meets a GuestError, so that
+ * rounds without a result are fewer than the ring has slots.
+ *
  * Ids are the driver's. The ledger knows how many slots the buffer of each took, and in which order they went out.
  *
  * The order of stores to the ring and loads of the event words is as in split_virtqueue.ts, by atomics.
@@ -29,7 +35,8 @@ import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indire
 import { IndirectTable, wideAddress } from "./indirect_table.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
 import { PackedEvents } from "./packed_events.ts";
-import { AVAILABLE_1, countLists, FRESH_RING, packPosition, TURN, unpackPosition } from "./packed_ring.ts";
+import { AVAILABLE_1, countLists, FRESH_RING, packPosition } from "./packed_ring.ts";
+import { slotsOfLists, TURN, unpackPosition } from "./packed_ring.ts";
 import * as ringErrors from "./ring_errors.ts";
 import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
 
@@ -62,9 +69,8 @@ export class PackedVirtqueue implements Virtqueue {
   #since: number;
   /** Lists popped since the last push: so many can be put back. */
   #returnable = 0;
-  /** Lists put back and not popped again, and the slots that they take. */
+  /** Lists put back and not popped again. */
   #unpopped = 0;
-  #unpoppedSlots = 0;
   /** Told of what is written into the ring. */
   #log: DirtyLog | null = null;
   readonly #ringAddress: number;
@@ -119,7 +125,7 @@ export class PackedVirtqueue implements Virtqueue {
 
   /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
   pop(chain: DescriptorChain): boolean {
-    if (this.#ready === 0 && !this.#look()) return false;
+    if (this.#ready === 0 && !this.#look(0)) return false;
     const size = this.size;
     const ring = this.#ring32;
     const free = size - this.#inFlight;
@@ -159,7 +165,7 @@ export class PackedVirtqueue implements Virtqueue {
     this.#inFlight += count;
     this.#ready--;
     this.#returnable++;
-    if (this.#unpopped !== 0) this.#repopped(count);
+    if (this.#unpopped !== 0) this.#unpopped--;
     return true;
   }
 
@@ -169,7 +175,6 @@ export class PackedVirtqueue implements Virtqueue {
     for (let i = 0; i < count; i++) {
       const slots = this.#ledger.untake();
       this.#inFlight -= slots;
-      this.#unpoppedSlots += slots;
       this.#available -= slots;
       if (this.#available < 0) {
         this.#available += this.size;
@@ -220,15 +225,22 @@ export class PackedVirtqueue implements Virtqueue {
 
   /** Asks for a kick. True if lists are there already that were not popped yet; those put back do not count. */
   enableKicks(): boolean {
-    let slot = this.#available + this.#unpoppedSlots;
+    const { size } = this;
+    const ring = this.#ring16;
+    const free = size - this.#inFlight;
+    const unpopped = this.#unpopped;
+    const known = unpopped === 0
+      ? 0
+      : slotsOfLists(ring, size, this.#available, this.#availableMark, unpopped, free);
+    let slot = this.#available + known;
     let mark = this.#availableMark;
-    if (slot >= this.size) {
-      slot -= this.size;
+    if (slot >= size) {
+      slot -= size;
       mark ^= TURN;
     }
     this.#events.askForKick(slot, mark === AVAILABLE_1);
-    if (this.#inFlight + this.#unpoppedSlots >= this.size) return false;
-    return (Atomics.load(this.#ring16, (slot << 3) + 7) & TURN) === mark;
+    if (known >= free || (Atomics.load(ring, (slot << 3) + 7) & TURN) !== mark) return false;
+    return this.#look(known) && this.#ready > unpopped;
   }
 
   /** Tells the driver that kicks are a waste. */
@@ -236,15 +248,10 @@ export class PackedVirtqueue implements Virtqueue {
     this.#events.refuseKicks();
   }
 
-  #look(): boolean {
-    const limit = Math.min(LOOK_AHEAD, this.size - this.#inFlight);
+  /** Counts the lists that are there. False if there is none. @param known slots that are not worth a bound */
+  #look(known: number): boolean {
+    const limit = Math.min(known + LOOK_AHEAD, this.size - this.#inFlight);
     this.#ready = countLists(this.#ring16, this.size, this.#available, this.#availableMark, limit);
     return this.#ready !== 0;
-  }
-
-  #repopped(slots: number): void {
-    this.#unpopped--;
-    // The list may have another length by now: the driver was free to change it.
-    this.#unpoppedSlots = this.#unpopped === 0 ? 0 : Math.max(0, this.#unpoppedSlots - slots);
   }
 }

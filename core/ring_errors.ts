@@ -66,10 +66,10 @@ export function nested(): GuestError {
 }
 
 /** An available index that is too far ahead, or went back. */
-export function tooFar(index: number, published: number, next: number, size: number): GuestError {
+export function tooFar(index: number, published: number, seen: number, size: number): GuestError {
   return new GuestError(
     "available-index-too-far",
-    `Available index is ${index}; it must be from ${next} to ${(published + size) & 0xffff}, ` +
+    `Available index is ${index}; it must be from ${seen} to ${(published + size) & 0xffff}, ` +
       `at most ${size} ahead of the used index`,
   );
 }

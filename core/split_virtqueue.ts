@@ -23,7 +23,10 @@
  * atomics a burst, none a chain.
  *
  * `unpop` moves `next` back. The chains are then popped, and judged, anew. Chains that were put back are no reason to
- * stay awake: whoever did that waits for more of them, so `enableKicks` asks for what comes behind them.
+ * stay awake: their device waits for more of them, so `enableKicks` asks for what comes behind them. What `enableKicks`
+ * sees there it keeps as `seen`: "worth another round" and "there to be popped" are one observation, whatever the
+ * driver does to its index meanwhile. The place that is waited for only moves forward while nothing is pushed, so that
+ * rounds without a result are fewer than the ring has slots.
  *
  * A GuestError leaves the queue where it was; the device needs a reset.
  * @module
@@ -204,7 +207,10 @@ export class SplitVirtqueue implements Virtqueue {
     return splitEventDue(event, from, used);
   }
 
-  /** Asks for a kick. True if chains are there already that were not popped yet; those put back do not count. */
+  /**
+   * Asks for a kick. True if chains are there already that were not popped yet; those put back do not count. GuestError for
+   * an available index that cannot be.
+   */
   enableKicks(): boolean {
     const waited = (this.#next + this.#unpopped) & 0xffff;
     if (this.#eventIndex) Atomics.store(this.#used, this.#availEvent, waited);
@@ -212,7 +218,10 @@ export class SplitVirtqueue implements Virtqueue {
     if (this.#log !== null) {
       this.#log.mark(this.#logAddress + 2 * (this.#eventIndex ? this.#availEvent : FLAGS), 2);
     }
-    return Atomics.load(this.#available, INDEX) !== waited;
+    const index = Atomics.load(this.#available, INDEX);
+    if (index === waited) return false;
+    this.#see(index);
+    return true;
   }
 
   /** Tells the driver that kicks are a waste. With EVENT_IDX there is nothing to say: the event stays in the past. */
@@ -238,12 +247,17 @@ export class SplitVirtqueue implements Virtqueue {
   #look(): boolean {
     const index = Atomics.load(this.#available, INDEX);
     if (index === this.#next) return false;
+    this.#see(index);
+    return true;
+  }
+
+  /** Judges the driver's index and keeps it. */
+  #see(index: number): void {
     const out = (index - this.#published) & 0xffff;
-    // An index that went back shows as one that is far ahead of `published`, or between it and `next`.
-    if (out > this.size || out < ((this.#next - this.#published) & 0xffff)) {
-      throw ringErrors.tooFar(index, this.#published, this.#next, this.size);
+    // An index that went back shows as one that is far ahead of `published`, or between it and what was seen.
+    if (out > this.size || out < ((this.#seen - this.#published) & 0xffff)) {
+      throw ringErrors.tooFar(index, this.#published, this.#seen, this.size);
     }
     this.#seen = index;
-    return true;
   }
 }

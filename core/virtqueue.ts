@@ -22,7 +22,8 @@ export interface Virtqueue {
   publish(): boolean;
   /**
    * Asks the driver to kick when it adds buffers. True if some are there already that were never popped: look again before
-   * going to sleep. Those that were put back do not count: whoever did that waits for more.
+   * going to sleep. Those that were put back do not count: a device that did that waits for more. What makes it true is
+   * what the next `pop` finds, even if the driver takes it back meanwhile.
    */
   enableKicks(): boolean;
   /** Tells the driver that kicks are a waste for now. */

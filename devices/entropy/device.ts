@@ -57,8 +57,9 @@ export class EntropyDevice implements Device {
   readonly #counters: Record<"requests" | "bytes" | "shortened" | "limited" | "interrupts", number>;
   #session: Session | null = null;
   #kicksOn = false;
-  /** When the request that the rate limit holds back may be served; 0 if there is none. */
+  /** When the request that the rate limit holds back may be served, 0 if there is none, and with how many bytes. */
   #resumeNs = 0;
+  #heldBytes = 0;
 
   /** Is served when polled. @param source where random bytes come from; by default the host's generator */
   constructor(
@@ -122,8 +123,9 @@ export class EntropyDevice implements Device {
   poll(nowNs: number): boolean {
     const queue = this.#session?.queues[REQUEST_QUEUE] ?? null;
     if (queue === null || nowNs < this.#resumeNs) return false;
+    const heldBytes = this.#resumeNs === 0 ? 0 : this.#heldBytes;
     this.#resumeNs = 0;
-    const did = this.#serve(queue, nowNs);
+    const did = this.#serve(queue, nowNs, heldBytes);
     if (did || this.#resumeNs !== 0) {
       if (this.#kicksOn) queue.disableKicks();
       this.#kicksOn = false;
@@ -134,12 +136,15 @@ export class EntropyDevice implements Device {
     return queue.enableKicks();
   }
 
-  #serve(queue: Virtqueue, nowNs: number): boolean {
+  /** @param heldBytes what the first request waited for; 0 if it did not wait */
+  #serve(queue: Virtqueue, nowNs: number, heldBytes: number): boolean {
     let requests = 0;
     let bytes = 0;
     try {
       while (requests < BURST && bytes < MOST_ROUND_BYTES) {
-        const written = this.#serveOne(queue, nowNs);
+        // The driver may have made the request longer meanwhile: it gets what it waited for, and does not wait again.
+        const mostBytes = requests === 0 && heldBytes !== 0 ? heldBytes : this.#burstBytes;
+        const written = this.#serveOne(queue, nowNs, mostBytes);
         if (written === 0) break;
         requests++;
         bytes += written;
@@ -155,15 +160,16 @@ export class EntropyDevice implements Device {
   }
 
   /** Answers one request and returns with how many bytes; 0 if there is none, or it must wait. */
-  #serveOne(queue: Virtqueue, nowNs: number): number {
+  #serveOne(queue: Virtqueue, nowNs: number, mostBytes: number): number {
     const chain = this.#chain;
     if (!queue.pop(chain)) return 0;
     if (chain.readableBytes > 0) throw notEmpty(chain.readableBytes);
-    const count = Math.min(chain.writableBytes, this.#burstBytes);
+    const count = Math.min(chain.writableBytes, mostBytes);
     if (this.#limit !== null) {
       const earliestNs = this.#limit.earliestNs(count, nowNs);
       if (earliestNs > nowNs) {
         this.#resumeNs = earliestNs;
+        this.#heldBytes = count;
         this.#counters.limited++;
         queue.unpop(1);
         return 0;

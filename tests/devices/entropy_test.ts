@@ -108,6 +108,10 @@ class Rig {
     assertEquals(session.status, READY, session.lastFault?.message);
   }
 
+  get descriptors(): number {
+    return this.#place.descriptors;
+  }
+
   /** Posts buffers, each cut into pieces of these lengths; the device sees them. Returns whether it wants a kick. */
   post(...requests: (number | readonly number[])[]): boolean {
     for (const request of requests) this.add(typeof request === "number" ? [request] : request);
@@ -302,6 +306,19 @@ Deno.test("EntropyDevice keeps to its rate: a burst at once, then each request w
   assertEquals(rig.session.poll(160_000_000), false);
   assertEquals(rig.session.deadlineNs(), Infinity);
   assertEquals(rig.counters, { requests: 5, bytes: 260, shortened: 1, limited: 3, interrupts: 4 });
+});
+
+Deno.test("EntropyDevice answers a request that has waited, though its driver makes it longer each time", () => {
+  const rig = new Rig({ indirect: false, options: { rateLimitBytesPerS: 1000, burstBytes: 100 } });
+  rig.post(100, 1);
+  rig.session.poll(0);
+  let rounds = 0;
+  for (let length = 2; rig.counters.requests < 2; length++) {
+    rig.memory.writeU32(rig.descriptors + 16 + 8, length);
+    rig.session.poll(rig.session.deadlineNs());
+    assert(++rounds < 10, "it waits for ever");
+  }
+  assertEquals([rounds, rig.counters.bytes], [1, 101]);
 });
 
 Deno.test("EntropyDevice does not fill its bucket anew when a driver resets it", () => {

@@ -19,6 +19,9 @@ export interface Meeting extends Disposable {
   readonly isOver: boolean;
 }
 
+/** Attempts become rarer until they are this far apart, unless the options say more. */
+const MAX_RETRY_NS = 1e9;
+
 /** What goes wrong when too many files are open: it may pass. */
 const PASSING = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
 /** What a front-end that is not there yet looks like. */
@@ -56,12 +59,12 @@ class Server implements Meeting {
   readonly isOver = false;
   readonly #listener: UnixListener;
   readonly #watch: Disposable;
-  readonly #retryNs: number;
+  readonly #pause: Pause;
   #retryAtNs = Infinity;
 
   constructor(listener: UnixListener, watch: (descriptor: number) => Disposable, retryNs: number) {
     this.#listener = listener;
-    this.#retryNs = retryNs;
+    this.#pause = new Pause(retryNs);
     try {
       this.#watch = watch(listener.fd.number);
     } catch (error) {
@@ -74,10 +77,11 @@ class Server implements Meeting {
     try {
       const stream = this.#listener.accept();
       this.#retryAtNs = Infinity;
+      this.#pause.reset();
       return stream;
     } catch (error) {
       if (!isOneOf(PASSING, error)) throw error;
-      this.#retryAtNs = nowNs + this.#retryNs;
+      this.#retryAtNs = nowNs + this.#pause.nextNs();
       return null;
     }
   }
@@ -92,23 +96,31 @@ class Server implements Meeting {
   }
 }
 
-/** Connects, again and again, however long the front-end stays away. */
+/**
+ * Connects, again and again, however long the front-end stays away. A connection that ends within MAX_RETRY_NS is no better
+ * than none: a front-end that takes every connection and closes it must not keep this program busy.
+ */
 class Client implements Meeting {
   readonly isOver = false;
   readonly #path: string;
-  readonly #retryNs: number;
+  readonly #pause: Pause;
   #nextAtNs = -Infinity;
+  #connectedAtNs = Infinity;
 
   constructor(path: string, retryNs: number) {
     this.#path = path;
-    this.#retryNs = retryNs;
+    this.#pause = new Pause(retryNs);
   }
 
   next(nowNs: number): UnixStream | null {
+    if (nowNs - this.#connectedAtNs >= MAX_RETRY_NS) this.#pause.reset();
+    this.#connectedAtNs = Infinity;
     if (nowNs < this.#nextAtNs) return null;
-    this.#nextAtNs = nowNs + this.#retryNs;
+    this.#nextAtNs = nowNs + this.#pause.nextNs();
     try {
-      return UnixStream.connect(this.#path);
+      const stream = UnixStream.connect(this.#path);
+      this.#connectedAtNs = nowNs;
+      return stream;
     } catch (error) {
       if (isOneOf(NOT_YET, error) || isOneOf(PASSING, error)) return null;
       throw error;
@@ -120,6 +132,27 @@ class Client implements Meeting {
   }
 
   [Symbol.dispose](): void {}
+}
+
+/** How long to wait between attempts: as the options say at first, twice as long each time, up to MAX_RETRY_NS. */
+class Pause {
+  readonly #firstNs: number;
+  #nextNs: number;
+
+  constructor(firstNs: number) {
+    this.#firstNs = firstNs;
+    this.#nextNs = firstNs;
+  }
+
+  nextNs(): number {
+    const pauseNs = this.#nextNs;
+    this.#nextNs = Math.max(this.#firstNs, Math.min(2 * pauseNs, MAX_RETRY_NS));
+    return pauseNs;
+  }
+
+  reset(): void {
+    this.#nextNs = this.#firstNs;
+  }
 }
 
 /** One connection, made by whoever started this program; there is no second one. */

@@ -22,7 +22,7 @@ export interface VhostUserOptions {
   readonly socketUser: number | null;
   /** Group that is to own it, by number; null for the usual one. */
   readonly socketGroup: number | null;
-  /** Milliseconds between two attempts to reach the front-end. */
+  /** Milliseconds between the first two attempts to reach the front-end; later ones are up to a second apart, or as far as this says. */
   readonly reconnectMs: number;
 }
 
@@ -47,7 +47,8 @@ export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject(
     error: 'Write numbers of user and group, such as "64055:64055", or of the user alone',
   }).optional().describe('Owner of the socket by number, such as "64055:108"; for a server.'),
   reconnectMs: z.int().min(1).max(60_000).default(200).describe(
-    "Milliseconds between two attempts to reach the front-end; for a client. There is no limit to their number.",
+    "Milliseconds between the first two attempts to reach the front-end; for a client. The pause doubles up to a second. " +
+      "There is no limit to the number of attempts.",
   ),
 }).superRefine((written, context) => {
   if ((written.socket === undefined) === (written.fd === undefined)) {

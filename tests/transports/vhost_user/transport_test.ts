@@ -218,6 +218,39 @@ hostTest("VhostUserTransport as a client goes to a front-end that comes late, an
   }
 });
 
+hostTest("VhostUserTransport as a client is idle, however short its time and whatever the front-end does", [
+  linux,
+], async () => {
+  await using served = await Served.start({ mode: "client", reconnectMs: 1 });
+  const attempt = () => {
+    served.nowNs = Math.max(served.nowNs, served.transport.deadlineNs());
+    served.turn();
+  };
+  served.turn();
+  for (let i = 0; i < 60; i++) attempt();
+  assert(served.nowNs > 45e9, `60 attempts in ${served.nowNs / 1e9} s, and nobody is there`);
+  using listener = UnixListener.listen(served.path);
+  const fromNs = served.nowNs;
+  for (let i = 0; i < 60; i++) {
+    attempt();
+    assert(served.transport.connected);
+    listener.accept()![Symbol.dispose]();
+    served.turn();
+    assertEquals(served.transport.connected, false);
+  }
+  const seconds = (served.nowNs - fromNs) / 1e9;
+  assert(seconds > 45, `60 connections that were closed at once in ${seconds} s`);
+  // One that lasted is worth a quick return.
+  attempt();
+  served.nowNs += 5e9;
+  listener.accept()![Symbol.dispose]();
+  served.turn();
+  assertEquals(served.transport.connected, true);
+  listener.accept()![Symbol.dispose]();
+  served.turn();
+  assertEquals(served.transport.deadlineNs() - served.nowNs, 1e6);
+});
+
 hostTest("VhostUserTransport takes a connected socket that was passed on, once", [linux], async () => {
   const [ours, theirs] = UnixStream.pair();
   await using served = await Served.start({ mode: "client", fd: ours.fd.release() });
