@@ -6,6 +6,7 @@ import { HostError } from "../../core/errors.ts";
 import { CaptureSink } from "../../transports/pcap/capture_sink.ts";
 import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
 import { DIRECTION_INBOUND } from "../../transports/pcap/captured_packet.ts";
+import { offloadFlags } from "../../transports/pcap/packet_flags.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
 import { messageOf } from "../../config/errors.ts";
@@ -40,7 +41,8 @@ export class DeliveryCapture implements Disposable {
 
   /** Writes a packet; a failure is told by `close`. */
   write(packet: ReceivedPacket, segments: number, nowNs: number): void {
-    this.#writer.writeBytes(packet.bytes, DIRECTION_INBOUND, nowNs, commentOn(packet, segments));
+    const flags = DIRECTION_INBOUND | offloadFlags(packet.flags, packet.gsoType);
+    this.#writer.writeBytes(packet.bytes, flags, nowNs, commentOn(packet, segments));
   }
 
   /** Completes the file. Rejects with HostError if it could not be written. */

@@ -62,7 +62,7 @@ export function surveyCapture(path: string): CaptureSurvey {
     payloadBytes += payload;
   }
   return {
-    format: reader.format,
+    format: reader.format!,
     packets: reader.counters.read,
     durationNs: lastNs,
     startUnixNs: reader.startUnixNs,

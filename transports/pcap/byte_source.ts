@@ -4,25 +4,31 @@
  */
 import { HostError } from "../../core/errors.ts";
 
-/** A stream of bytes, read in order and at once: a file, a pipe, or memory. */
+/** What {@linkcode ByteSource.read} returns if more bytes may come, but none are there now. */
+export const NOT_YET = -1;
+
+/** A stream of bytes, read in order and without waiting: a file, a pipe, or memory. */
 export interface ByteSource extends Disposable {
-  /** Fills the front of `into` and returns how many bytes that were; 0 at the end. May return fewer than fit. */
+  /**
+   * Fills the front of `into` and returns how many bytes that were; 0 at the end, NOT_YET if none are there now. May return
+   * fewer than fit.
+   */
   read(into: Uint8Array): number;
 }
 
-/** A file as a {@linkcode ByteSource}. Needs permission to read it. */
-export class FileSource implements ByteSource {
-  readonly #file: Deno.FsFile;
+/** The name that stands for standard input. */
+export const STANDARD_INPUT = "-";
 
-  /** Opens `path`. Throws HostError if it cannot be opened or is a directory. */
+/** A file as a {@linkcode ByteSource}; one that is no regular file, such as a pipe, keeps its reader waiting. Needs permission. */
+export class FileSource implements ByteSource {
+  readonly #file: { readSync(into: Uint8Array): number | null; close(): void };
+
+  /** Opens `path`, or takes standard input if it is `-`. Throws HostError if it cannot be opened or is a directory. */
   constructor(path: string) {
     try {
-      this.#file = Deno.openSync(path, { read: true });
+      this.#file = path === STANDARD_INPUT ? Deno.stdin : Deno.openSync(path, { read: true });
     } catch (cause) {
-      throw new HostError(
-        `Cannot open capture "${path}": ${reason(cause)}; check the path and the permission to read it`,
-        { cause },
-      );
+      throw openError(path, cause);
     }
   }
 
@@ -33,8 +39,98 @@ export class FileSource implements ByteSource {
 
   /** Closes the file. */
   [Symbol.dispose](): void {
-    this.#file.close();
+    if (this.#file !== Deno.stdin) this.#file.close();
   }
+}
+
+/** Bytes of one read of a {@linkcode PipeSource}. */
+const PIPE_CHUNK_BYTES = 64 * 1024;
+
+/**
+ * A pipe, a FIFO, a terminal or standard input as a {@linkcode ByteSource} that never keeps its reader waiting: one read is under
+ * way in the background, and `wake` is called when it has brought something. Opening a FIFO, which waits for a writer, is part of
+ * that.
+ */
+export class PipeSource implements ByteSource {
+  readonly #path: string;
+  readonly #wake: () => void;
+  readonly #chunk = new Uint8Array(PIPE_CHUNK_BYTES);
+  #file: Deno.FsFile | typeof Deno.stdin | null = null;
+  #at = 0;
+  #end = 0;
+  #isOver = false;
+  #isClosed = false;
+  #failure: unknown = null;
+
+  /**
+   * Begins to open and to read.
+   * @param path the file, or `-`; @param wake called when there is something to read, the end included
+   */
+  constructor(path: string, wake: () => void) {
+    this.#path = path;
+    this.#wake = wake;
+    this.#fill();
+  }
+
+  /** Takes what is there; NOT_YET if that is nothing. Throws what opening or reading threw. */
+  read(into: Uint8Array): number {
+    if (this.#at === this.#end) {
+      if (this.#failure !== null) throw this.#failure;
+      return this.#isOver ? 0 : NOT_YET;
+    }
+    const length = Math.min(into.length, this.#end - this.#at);
+    into.set(this.#chunk.subarray(this.#at, this.#at + length));
+    this.#at += length;
+    if (this.#at === this.#end) this.#fill();
+    return length;
+  }
+
+  /** Closes the file. A read that waits for a writer ends when the writer does. */
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    this.#close();
+  }
+
+  async #fill(): Promise<void> {
+    try {
+      this.#file ??= this.#path === STANDARD_INPUT ? Deno.stdin : await Deno.open(this.#path, { read: true });
+      if (this.#isClosed) return this.#close();
+      const count = await this.#file.read(this.#chunk);
+      this.#at = 0;
+      this.#end = count ?? 0;
+      this.#isOver = count === null;
+    } catch (cause) {
+      this.#failure = this.#file === null ? openError(this.#path, cause) : cause;
+    }
+    if (!this.#isClosed) this.#wake();
+  }
+
+  #close(): void {
+    if (this.#file !== null && this.#file !== Deno.stdin) this.#file.close();
+    this.#file = null;
+  }
+}
+
+/**
+ * Does reading `path` possibly wait for another program: is it standard input, a pipe, or anything else that is neither a regular
+ * file nor missing?
+ */
+export function isPipe(path: string): boolean {
+  if (path === STANDARD_INPUT) return true;
+  try {
+    const { isFile, isDirectory } = Deno.statSync(path);
+    return !isFile && !isDirectory;
+  } catch {
+    // Opening it says what is wrong.
+    return false;
+  }
+}
+
+function openError(path: string, cause: unknown): HostError {
+  return new HostError(
+    `Cannot open capture "${path}": ${reason(cause)}; check the path and the permission to read it`,
+    { cause },
+  );
 }
 
 /** Bytes in memory as a {@linkcode ByteSource}. */
@@ -64,6 +160,8 @@ export class MemorySource implements ByteSource {
 
 /** Bytes of the window: the largest block that is ever held whole, and room to read ahead. */
 export const WINDOW_BYTES: number = 512 * 1024;
+/** Bytes in front of the window's content, so that a header can be put before any packet. */
+const HEADROOM_BYTES = 16;
 
 /**
  * A window over a source. `ensure(n)` brings the next `n` bytes together at `position` in `bytes` and `view`;
@@ -71,16 +169,18 @@ export const WINDOW_BYTES: number = 512 * 1024;
  */
 export class ByteWindow {
   /** The storage; valid from `position`, as far as `ensure` has said. Its content moves with every `ensure`. */
-  readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(WINDOW_BYTES);
+  readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(HEADROOM_BYTES + WINDOW_BYTES);
   /** The same storage, to read numbers from. */
   readonly view: DataView<ArrayBuffer> = new DataView(this.bytes.buffer);
   /** The next byte in `bytes`. */
-  position = 0;
+  position = HEADROOM_BYTES;
   readonly #source: ByteSource;
   readonly #name: string;
-  #end = 0;
-  #startOffset = 0;
+  #end = HEADROOM_BYTES;
+  #startOffset = -HEADROOM_BYTES;
   #exhausted = false;
+  #waits = false;
+  #isCutOff = false;
 
   /**
    * Opens a window at the start of a source.
@@ -101,18 +201,33 @@ export class ByteWindow {
     return this.#end - this.position;
   }
 
-  /** Makes the next `length` bytes available; false if the file ends before. `length` is at most WINDOW_BYTES. */
+  /** Did the last `ensure` fail because the bytes are not there yet, and not because the file ends? */
+  get waits(): boolean {
+    return this.#waits;
+  }
+
+  /** Has `cutOff` been called: does the file end within something? */
+  get isCutOff(): boolean {
+    return this.#isCutOff;
+  }
+
+  /**
+   * Makes the next `length` bytes available; false if the file ends before, or has no more at the moment (`waits`). `length` is
+   * at most WINDOW_BYTES.
+   */
   ensure(length: number): boolean {
     if (this.#end - this.position >= length) return true;
     if (length > WINDOW_BYTES) {
       throw new RangeError(`Cannot hold ${length} bytes: the window has ${WINDOW_BYTES}`);
     }
-    this.bytes.copyWithin(0, this.position, this.#end);
-    this.#startOffset += this.position;
-    this.#end -= this.position;
-    this.position = 0;
-    while (this.#end < length && !this.#exhausted) this.#fill();
-    return this.#end >= length;
+    const moved = this.position - HEADROOM_BYTES;
+    this.bytes.copyWithin(HEADROOM_BYTES, this.position, this.#end);
+    this.#startOffset += moved;
+    this.#end -= moved;
+    this.position = HEADROOM_BYTES;
+    this.#waits = false;
+    while (this.#end - this.position < length && !this.#exhausted && !this.#waits) this.#fill();
+    return this.#end - this.position >= length;
   }
 
   /** Steps over `length` bytes that `ensure` has made available. */
@@ -120,21 +235,23 @@ export class ByteWindow {
     this.position += length;
   }
 
-  /** Steps over `length` bytes, however many; false if the file ends before. */
-  skip(length: number): boolean {
-    let left = length;
-    while (left > this.#end - this.position) {
-      left -= this.#end - this.position;
-      this.position = this.#end;
-      if (!this.ensure(1)) return false;
-    }
-    this.position += left;
-    return true;
+  /** Steps over at most `length` of the bytes that are there, or that one look at the source brings; returns how many. */
+  skip(length: number): number {
+    if (length > 0 && this.#end === this.position) this.ensure(1);
+    const skipped = Math.min(length, this.#end - this.position);
+    this.position += skipped;
+    return skipped;
   }
 
   /** The error that the file is wrong in this way at `offset`. */
   error(offset: number, text: string): HostError {
     return new HostError(`Cannot read capture "${this.#name}" at byte ${offset}: ${text}`);
+  }
+
+  /** The error that the file ends within something that begins at `offset`. */
+  cutOff(offset: number, text: string): HostError {
+    this.#isCutOff = true;
+    return this.error(offset, text);
   }
 
   #fill(): void {
@@ -145,7 +262,8 @@ export class ByteWindow {
       throw this.error(this.#startOffset + this.#end, reason(cause));
     }
     this.#exhausted = count === 0;
-    this.#end += count;
+    this.#waits = count === NOT_YET;
+    if (count > 0) this.#end += count;
   }
 }
 

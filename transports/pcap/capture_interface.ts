@@ -34,6 +34,16 @@ export class CaptureInterface {
     this.snapLength = snapLength;
   }
 
+  /**
+   * Takes `if_fcslen`. The draft counts bits, much of what writes it counts octets: a number below 8 is octets, a multiple of 8
+   * bits. False, and nothing is taken, for any other.
+   */
+  setFcsLength(value: number): boolean {
+    if (value >= 8 && value % 8 !== 0) return false;
+    this.fcsBytes = value < 8 ? value : value / 8;
+    return true;
+  }
+
   /** Takes `if_tsresol`: ticks are 10 to the power of -`value` seconds, or of 2 if its upper bit is set. */
   setResolution(value: number): void {
     const exponent = value & 0x7f;

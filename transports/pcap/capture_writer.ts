@@ -9,6 +9,7 @@ import type { CaptureFormat } from "./capture_reader.ts";
 import { CaptureSink } from "./capture_sink.ts";
 import { PcapEncoder } from "./pcap_encoder.ts";
 import { PcapngEncoder } from "./pcapng_encoder.ts";
+import { offloadFlags } from "./packet_flags.ts";
 import type { RecordEncoder } from "./record_encoder.ts";
 
 /** How a capture is written. */
@@ -59,7 +60,8 @@ export class CaptureWriter implements Disposable {
    * @param timeNs when, in ns from the start of the capture; @param comment for the reader; pcapng only
    */
   stage(frame: Frame, direction: PacketDirection, timeNs: number, comment = ""): boolean {
-    const at = this.#reserve(frame.total, direction, timeNs, comment);
+    const { flags, gsoType } = frame.header;
+    const at = this.#reserve(frame.total, direction | offloadFlags(flags, gsoType), timeNs, comment);
     if (at < 0) return false;
     frame.copyTo(this.#sink.bytes, at);
     return true;
@@ -78,9 +80,12 @@ export class CaptureWriter implements Disposable {
     return taken;
   }
 
-  /** Writes a packet that is no frame of a pool; otherwise as `write`. */
-  writeBytes(bytes: Uint8Array, direction: PacketDirection, timeNs: number, comment = ""): boolean {
-    const at = this.#reserve(bytes.length, direction, timeNs, comment);
+  /**
+   * Writes a packet that is no frame of a pool; otherwise as `write`.
+   * @param flags its `epb_flags`; a direction alone is one of them
+   */
+  writeBytes(bytes: Uint8Array, flags: number, timeNs: number, comment = ""): boolean {
+    const at = this.#reserve(bytes.length, flags, timeNs, comment);
     if (at < 0) return false;
     this.#sink.bytes.set(bytes, at);
     this.commit();
@@ -97,7 +102,7 @@ export class CaptureWriter implements Disposable {
     this.#sink[Symbol.dispose]();
   }
 
-  #reserve(length: number, direction: PacketDirection, timeNs: number, comment: string): number {
+  #reserve(length: number, flags: number, timeNs: number, comment: string): number {
     this.#staged = 0;
     if (length > MAX_CAPTURED_BYTES) return -1;
     const { headBytes, maxTailBytes } = this.#encoder;
@@ -105,7 +110,7 @@ export class CaptureWriter implements Disposable {
     if (at < 0) return -1;
     // A last flush happens at Infinity: it keeps the stamp of the packet before it.
     if (Number.isFinite(timeNs)) this.#lastNs = timeNs;
-    this.#staged = this.#encoder.encode(this.#sink, at, length, direction, this.#lastNs, comment);
+    this.#staged = this.#encoder.encode(this.#sink, at, length, flags, this.#lastNs, comment);
     return at + headBytes;
   }
 }

@@ -2,21 +2,64 @@
  * One packet of a capture, and what a parser says after each step.
  * @module
  */
+import { HeaderLocator } from "../../wire/headers.ts";
 
-/** The link type of Ethernet, in pcap and pcapng. */
-export const LINKTYPE_ETHERNET = 1;
+const headers = new HeaderLocator();
 
-/** The most captured bytes of one packet, the limit of the usual tools: a file that claims more is damaged. */
+/** The most captured bytes of one packet that are read, the limit of the usual tools for Ethernet. */
 export const MAX_CAPTURED_BYTES = 262_144;
 
 /** The most packets whose numbers are listed one by one; the counter goes on. */
 export const MAX_LISTED_PACKETS = 1000;
 
 /**
- * What a step found: a `whole` Ethernet frame; a packet that was `snapped` (the capture has not all of its bytes); one
- * of another link type; `other`, something that is no packet; or the `end` of the file.
+ * What a step found: a `whole` Ethernet frame; a packet that was `snapped` (the capture has not all of its bytes); one of a
+ * link type that is `otherLinkType`, from which no Ethernet frame can be made; one that is `unreadable`, and why is in
+ * `CapturedPacket.obstacle`; `other`, something that is no packet; `wait`, the source has no more bytes at the moment; or the
+ * `end` of the file.
  */
-export type CaptureStep = "whole" | "snapped" | "otherLinkType" | "other" | "end";
+export type CaptureStep = "whole" | "snapped" | "otherLinkType" | "unreadable" | "other" | "wait" | "end";
+
+/**
+ * What is odd about a capture without ending it, by how many packets or blocks. All but the first three keep a packet from
+ * being read.
+ */
+export interface CaptureOddities extends Record<string, number> {
+  /** Packets with a captured length above the original one; all captured bytes are taken. */
+  capturedAboveOriginal: number;
+  /** Packets whose IP length contradicts the frame check sequence that the file declares; these are not shortened. */
+  fcsContradictsIp: number;
+  /** Blocks with an option that is longer than its block, or of an impossible value; the options behind it are not read. */
+  badOptions: number;
+  /** Packets whose captured length exceeds the block that holds them. */
+  beyondBlock: number;
+  /** Packets of an interface that the section has not described. */
+  unknownInterface: number;
+  /** Packets of an interface with a number from MAX_INTERFACES on: a limit of this reader. */
+  beyondInterfaceLimit: number;
+  /** Packets of more than MAX_CAPTURED_BYTES: a limit of this reader. */
+  beyondLengthLimit: number;
+}
+
+/** Why a packet is unreadable. */
+export type PacketObstacle =
+  | "beyondBlock"
+  | "unknownInterface"
+  | "beyondInterfaceLimit"
+  | "beyondLengthLimit";
+
+/** Counters at 0. */
+export function newCaptureOddities(): CaptureOddities {
+  return {
+    capturedAboveOriginal: 0,
+    fcsContradictsIp: 0,
+    badOptions: 0,
+    beyondBlock: 0,
+    unknownInterface: 0,
+    beyondInterfaceLimit: 0,
+    beyondLengthLimit: 0,
+  };
+}
 
 /** Which way a packet went at the interface where it was captured, as in the two lowest bits of `epb_flags`. */
 export type PacketDirection = 0 | 1 | 2;
@@ -27,6 +70,17 @@ export const DIRECTION_UNKNOWN = 0;
 export const DIRECTION_INBOUND = 1;
 /** The packet went out. */
 export const DIRECTION_OUTBOUND = 2;
+
+/** `epb_flags`: the bits of the direction. */
+export const PACKET_FLAGS_DIRECTION = 0x3;
+/** `epb_flags`: the bits of the length of the frame check sequence, in octets. */
+export const PACKET_FLAGS_FCS_LENGTH = 0x1e0;
+/** `epb_flags`: the checksum in the packet is not computed yet. */
+export const PACKET_FLAG_CHECKSUM_NOT_READY = 1 << 9;
+/** `epb_flags`: the checksum was found right when the packet came in, whatever the field holds. */
+export const PACKET_FLAG_CHECKSUM_VALID = 1 << 10;
+/** `epb_flags`: the packet is still to be cut into segments, or was put together from several. */
+export const PACKET_FLAG_SEGMENTATION_OFFLOAD = 1 << 11;
 
 /** The packet found last. One object, filled over and over; its bytes are valid until the next step. */
 export class CapturedPacket {
@@ -40,8 +94,12 @@ export class CapturedPacket {
   interfaceId = 0;
   /** Which way it went. */
   direction: PacketDirection = DIRECTION_UNKNOWN;
+  /** Its `epb_flags` as they stand in the file, 32 bits; 0 where the format has none. */
+  flags = 0;
+  /** Why it is unreadable, if it is. */
+  obstacle: PacketObstacle = "beyondBlock";
   /** The storage its bytes lie in. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  bytes: Uint8Array<ArrayBuffer>;
   /** Where in `bytes` it begins. */
   at = 0;
   /** Bytes captured, less a frame check sequence. */
@@ -67,40 +125,30 @@ export class CapturedPacket {
     return this.bytes.slice(this.at, this.at + this.length);
   }
 
-  /** Takes the lengths of a record, without the `fcsBytes` of its frame check sequence. */
-  setLengths(at: number, captured: number, original: number, fcsBytes: number): void {
+  /**
+   * Takes the lengths of a record, without the `fcsBytes` of a frame check sequence. True if the packet is whole without it:
+   * it may be declared and not captured. An IP length that says otherwise has the last word.
+   */
+  setLengths(
+    at: number,
+    captured: number,
+    original: number,
+    fcsBytes: number,
+    oddities: CaptureOddities,
+  ): boolean {
     this.at = at;
-    this.originalLength = Math.max(0, original - fcsBytes);
+    if (captured > original) oddities.capturedAboveOriginal++;
+    const wireBytes = Math.max(captured, original);
+    this.originalLength = Math.max(0, wireBytes - fcsBytes);
     this.length = Math.min(captured, this.originalLength);
+    if (this.length < captured) {
+      headers.locate(this.bytes, at, this.length);
+      const ipBytes = headers.version === 0 ? 0 : headers.packetEnd - at;
+      if (ipBytes > this.length) {
+        oddities.fcsContradictsIp++;
+        if (ipBytes <= captured) this.length = this.originalLength = captured;
+      }
+    }
+    return this.length === this.originalLength;
   }
-}
-
-const LINK_TYPE_NAMES: Readonly<Record<number, string>> = {
-  0: "BSD loopback",
-  1: "Ethernet",
-  6: "Token Ring",
-  9: "PPP",
-  10: "FDDI",
-  12: "raw IP",
-  14: "raw IP",
-  101: "raw IP",
-  105: "IEEE 802.11",
-  108: "OpenBSD loopback",
-  113: "Linux cooked capture",
-  127: "IEEE 802.11 with radiotap header",
-  147: "user 0",
-  228: "raw IPv4",
-  229: "raw IPv6",
-  239: "Linux netfilter log",
-  249: "USB with USBPcap header",
-  252: "Wireshark upper PDU",
-  253: "Linux netlink",
-  274: "Ethernet MPacket",
-  276: "Linux cooked capture v2",
-};
-
-/** A link type in words, with its number. */
-export function linkTypeName(linkType: number): string {
-  const name = LINK_TYPE_NAMES[linkType];
-  return name === undefined ? String(linkType) : `${linkType} (${name})`;
 }

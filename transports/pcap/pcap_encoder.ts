@@ -2,8 +2,9 @@
  * Records of the classic pcap format, little-endian, with nanosecond stamps.
  * @module
  */
-import { LINKTYPE_ETHERNET, MAX_CAPTURED_BYTES, type PacketDirection } from "./captured_packet.ts";
+import { MAX_CAPTURED_BYTES } from "./captured_packet.ts";
 import type { CaptureSink } from "./capture_sink.ts";
+import { LINKTYPE_ETHERNET } from "./link_types.ts";
 import { PCAP_FILE_HEADER_BYTES, PCAP_MAGIC_NANOSECONDS, PCAP_RECORD_HEADER_BYTES } from "./pcap_parser.ts";
 import type { RecordEncoder } from "./record_encoder.ts";
 
@@ -37,7 +38,7 @@ export class PcapEncoder implements RecordEncoder {
   }
 
   /** Writes a record's header. Stamps before 1970 and after 2106 are moved to these limits. */
-  encode(sink: CaptureSink, at: number, length: number, _direction: PacketDirection, timeNs: number): number {
+  encode(sink: CaptureSink, at: number, length: number, _flags: number, timeNs: number): number {
     const ns = this.#startFractionNs + timeNs;
     const carry = Math.floor(ns / 1e9);
     const seconds = this.#startSeconds + carry;

@@ -2,13 +2,9 @@
  * Blocks of the pcapng format, little-endian: one section, one interface a direction, Enhanced Packet blocks.
  * @module
  */
-import {
-  DIRECTION_OUTBOUND,
-  LINKTYPE_ETHERNET,
-  MAX_CAPTURED_BYTES,
-  type PacketDirection,
-} from "./captured_packet.ts";
+import { DIRECTION_OUTBOUND, MAX_CAPTURED_BYTES, PACKET_FLAGS_DIRECTION } from "./captured_packet.ts";
 import type { CaptureSink } from "./capture_sink.ts";
+import { LINKTYPE_ETHERNET } from "./link_types.ts";
 import {
   BLOCK_ENHANCED_PACKET,
   BLOCK_INTERFACE,
@@ -77,7 +73,7 @@ export class PcapngEncoder implements RecordEncoder {
     sink: CaptureSink,
     at: number,
     length: number,
-    direction: PacketDirection,
+    flags: number,
     timeNs: number,
     comment: string,
   ): number {
@@ -86,7 +82,7 @@ export class PcapngEncoder implements RecordEncoder {
     const low = this.#startLow + (timeNs - carry * TWO_32);
     const high = this.#startHigh + carry + (low >= TWO_32 ? 1 : 0);
     view.setUint32(at, BLOCK_ENHANCED_PACKET, true);
-    view.setUint32(at + 8, direction === DIRECTION_OUTBOUND ? 1 : 0, true);
+    view.setUint32(at + 8, (flags & PACKET_FLAGS_DIRECTION) === DIRECTION_OUTBOUND ? 1 : 0, true);
     const inRange = high >= 0 && high < TWO_32;
     view.setUint32(at + 12, inRange ? high : high < 0 ? 0 : 0xffffffff, true);
     view.setUint32(at + 16, inRange ? (low >= TWO_32 ? low - TWO_32 : low) : 0, true);
@@ -104,7 +100,7 @@ export class PcapngEncoder implements RecordEncoder {
     }
     view.setUint16(to, OPTION_FLAGS, true);
     view.setUint16(to + 2, 4, true);
-    view.setUint32(to + 4, direction, true);
+    view.setUint32(to + 4, flags, true);
     view.setUint32(to + 8, 0, true);
     const blockBytes = to + 16 - at;
     view.setUint32(to + 12, blockBytes, true);

@@ -3,27 +3,39 @@
  * read; all others are stepped over.
  *
  * Theory of operation. A Section Header block fixes the byte order and forgets the interfaces; an Interface
- * Description block adds one; a packet block names one by its number. `step` reads one block. Blocks that are read are
- * brought into the window whole, so their length is limited (MAX_BLOCK_BYTES); others may have any length and pass
- * through the window (`pcapng_framing.ts`). Every length is checked against the block's before it is used: a file that
- * lies is refused at the offset of the lie.
+ * Description block adds one; a packet block names one by its number. `step` reads one block. A block is delimited by its
+ * length alone: whatever else is wrong in it costs a packet or an option, is counted, and the next block follows. The file
+ * ends early only where it is cut off or a block's two lengths do not say where it ends.
+ *
+ * A block is brought into the window whole if it is no longer than MAX_HELD_BLOCK_BYTES. A longer one passes through the window
+ * in pieces: `#begin` has read its head, then each `step` reads one option or steps over as much as is there (`#left` bytes of
+ * the body are still to come, `#skip` of these are of no interest). The packet of such a block is put aside before its
+ * options pass. So the work of a step, and memory, are bounded whatever the lengths are.
+ *
+ * A source may have no bytes at the moment; then a step does nothing and says `wait`, wherever in a block that is.
  *
  * Time. Each interface counts 64-bit ticks of its own length from its own offset. The first packet of an interface is
  * converted exactly, with BigInt; later ones add their distance in ticks to it, in plain numbers.
  *
- * Limits: MAX_INTERFACES a section, MAX_CAPTURED_BYTES a packet; stamps are cut to nanoseconds.
+ * Limits of this reader, counted as such: MAX_INTERFACES a section, MAX_CAPTURED_BYTES a packet. Stamps are cut to
+ * nanoseconds.
  * @module
  */
+import type { HostError } from "../../core/errors.ts";
 import type { ByteWindow } from "./byte_source.ts";
 import {
   CapturedPacket,
+  type CaptureOddities,
   type CaptureStep,
   DIRECTION_UNKNOWN,
-  LINKTYPE_ETHERNET,
   MAX_CAPTURED_BYTES,
+  PACKET_FLAGS_DIRECTION,
+  PACKET_FLAGS_FCS_LENGTH,
   type PacketDirection,
+  type PacketObstacle,
 } from "./captured_packet.ts";
 import { CaptureInterface } from "./capture_interface.ts";
+import { isReadableLinkType, LINKTYPE_ETHERNET, toEthernet } from "./link_types.ts";
 import {
   BLOCK_ENHANCED_PACKET,
   BLOCK_INTERFACE,
@@ -31,27 +43,70 @@ import {
   BLOCK_SECTION_HEADER,
   BLOCK_SIMPLE_PACKET,
   BYTE_ORDER_MAGIC,
+  LEAST_BLOCK_BYTES,
+  MAX_HELD_BLOCK_BYTES,
   MAX_INTERFACES,
-  readOptions,
+  MAX_OPTION_BYTES,
+  OPTION_END,
+  OPTION_PACKET_FLAGS,
+  takeInterfaceOption,
 } from "./pcapng_blocks.ts";
-import { blockLength, holdBlock, LEAST_BLOCK_BYTES, stepOverBlock } from "./pcapng_framing.ts";
+
+/** Bytes in front of the packet: of an Enhanced or obsolete Packet block, and of a Simple Packet block. */
+const PACKET_HEAD_BYTES = 28;
+const SIMPLE_HEAD_BYTES = 12;
+/** Bytes of the head that any block has: its type and its length. */
+const BARE_HEAD_BYTES = 8;
+/** As in the window, there is room for an Ethernet header in front of a packet that was put aside. */
+const ASIDE_HEADROOM_BYTES = 16;
+/** The link type of an interface that does not tell one. */
+const NO_LINK_TYPE = -1;
+/** Bytes of the length at the end of a block. */
+const TRAILER_BYTES = 4;
+const FLAGS_FCS_SHIFT = 5;
 
 /** Reads a pcapng file, one block a step. */
 export class PcapngParser {
   /** The packet of the last step. */
   readonly packet: CapturedPacket;
   readonly #window: ByteWindow;
+  readonly #hostMac: Uint8Array;
+  readonly #oddities: CaptureOddities;
   readonly #interfaces: CaptureInterface[] = [];
+  #described = 0;
   #littleEndian = true;
   #startUnixNs: bigint | null = null;
+  /** The packet of a long block lies here; made when there is the first. */
+  #aside: Uint8Array<ArrayBuffer> | null = null;
+  /** The block at hand. */
+  #type = 0;
+  #offset = 0;
+  #length = 0;
+  /** Bytes of it between its head and its trailer. */
+  #room = 0;
+  /** Is it passing in pieces? */
+  #isPassing = false;
+  /** Bytes of it in front of the trailer that are still to come, and how many of these to step over. */
+  #left = 0;
+  #skip = 0;
+  /** Are there options that matter? Of which interface, if of one? */
+  #hasOptions = false;
+  #target: CaptureInterface | null = null;
+  /** The packet of the block at hand. */
+  #outcome: CaptureStep = "other";
+  #captured = 0;
+  #original = 0;
   #flags = 0;
 
   /**
    * Begins at a section header.
-   * @param window the file, from its first section header on
+   * @param window the file, from its first section header on; @param hostMac address of the host that captured, for packets
+   * without one; @param oddities what to count in
    */
-  constructor(window: ByteWindow) {
+  constructor(window: ByteWindow, hostMac: Uint8Array, oddities: CaptureOddities) {
     this.#window = window;
+    this.#hostMac = hostMac;
+    this.#oddities = oddities;
     this.packet = new CapturedPacket(window.bytes);
   }
 
@@ -60,156 +115,321 @@ export class PcapngParser {
     return this.#startUnixNs ?? 0n;
   }
 
-  /** Reads one block. Throws HostError, with the offset, for one that is cut off or impossible. */
+  /** Reads one block, or a part of a long one. Throws HostError, with the offset, where the next block cannot be found. */
   step(): CaptureStep {
+    if (this.#isPassing) return this.#pass();
     const window = this.#window;
     const { offset, view } = window;
     if (!window.ensure(LEAST_BLOCK_BYTES)) {
+      if (window.waits) return "wait";
       if (window.available === 0) return "end";
       const wanted = `${window.available} of at least ${LEAST_BLOCK_BYTES} bytes are there`;
-      throw window.error(offset, `a block is cut off: ${wanted}`);
+      throw window.cutOff(offset, `a block is cut off: ${wanted}`);
     }
-    const type = view.getUint32(window.position, this.#littleEndian);
-    if (type === BLOCK_SECTION_HEADER) this.#readByteOrder(offset);
-    const length = blockLength(window, this.#littleEndian);
-    switch (type) {
+    this.#offset = offset;
+    this.#type = view.getUint32(window.position, this.#littleEndian);
+    if (this.#type === BLOCK_SECTION_HEADER) this.#readByteOrder();
+    this.#length = view.getUint32(window.position + 4, this.#littleEndian);
+    if (this.#length < LEAST_BLOCK_BYTES || this.#length % 4 !== 0) {
+      throw window.error(
+        offset + 4,
+        `block length ${this.#length} is not a multiple of 4 of at least ${LEAST_BLOCK_BYTES}`,
+      );
+    }
+    const headBytes = this.#headBytes();
+    const isHeld = headBytes > BARE_HEAD_BYTES && this.#length <= MAX_HELD_BLOCK_BYTES;
+    if (!window.ensure(isHeld ? this.#length : headBytes)) return this.#unlessCutOff();
+    this.#room = this.#length - headBytes - TRAILER_BYTES;
+    this.#readLengths(headBytes);
+    if (isHeld) {
+      this.#trailer(window.position + this.#length - TRAILER_BYTES);
+    } else if (this.#captured <= MAX_CAPTURED_BYTES && !window.ensure(headBytes + this.#captured)) {
+      return this.#unlessCutOff();
+    }
+    this.#begin(headBytes);
+    if (isHeld) {
+      const at = window.position + headBytes;
+      if (this.#hasOptions) this.#readOptions(at + this.#dataBytes(), at + this.#room);
+      this.packet.at = at;
+      this.packet.bytes = window.bytes;
+      window.advance(this.#length);
+      return this.#finish();
+    }
+    if (this.#outcome === "whole") this.#putAside(window.position + headBytes);
+    window.advance(headBytes);
+    this.#left = this.#room;
+    this.#skip = this.#hasOptions ? this.#dataBytes() : this.#left;
+    this.#isPassing = true;
+    return this.#pass();
+  }
+
+  /** Bytes of the head of the block at hand; those of any block if it is too short for its own. */
+  #headBytes(): number {
+    const headBytes = headOf(this.#type);
+    if (this.#length >= headBytes + TRAILER_BYTES) return headBytes;
+    if (this.#type !== BLOCK_SECTION_HEADER) return BARE_HEAD_BYTES;
+    throw this.#window.error(
+      this.#offset + 4,
+      `the section header's length ${this.#length} is less than ${
+        headBytes + TRAILER_BYTES
+      }; the file is damaged`,
+    );
+  }
+
+  /** Reads how long the packet of the block is; 0 if it has none. */
+  #readLengths(headBytes: number): void {
+    const { view, position } = this.#window;
+    this.#captured = this.#original = 0;
+    if (headBytes === PACKET_HEAD_BYTES) {
+      this.#captured = view.getUint32(position + 20, this.#littleEndian);
+      this.#original = view.getUint32(position + 24, this.#littleEndian);
+    } else if (headBytes === SIMPLE_HEAD_BYTES) {
+      this.#original = view.getUint32(position + 8, this.#littleEndian);
+      const snapLength = this.#interfaces[0]?.snapLength || this.#original;
+      // How much was captured is not written down: the snap length tells, and the block has the last word.
+      this.#captured = Math.min(this.#original, snapLength, this.#room);
+    }
+  }
+
+  /** Reads the head of the block at hand, which is in the window: what it is, and whether options follow that matter. */
+  #begin(headBytes: number): void {
+    const { view, position } = this.#window;
+    this.#hasOptions = false;
+    this.#target = null;
+    this.#outcome = "other";
+    this.#flags = 0;
+    const isBare = headBytes === BARE_HEAD_BYTES;
+    switch (this.#type) {
       case BLOCK_SECTION_HEADER:
-        holdBlock(window, this.#littleEndian, type, length, 28);
-        this.#readSection(offset);
+        this.#readSection();
         break;
       case BLOCK_INTERFACE:
-        holdBlock(window, this.#littleEndian, type, length, 20);
-        this.#readInterface(offset, length);
+        this.#hasOptions = !isBare;
+        if (this.#described++ >= MAX_INTERFACES) break;
+        this.#target = isBare ? new CaptureInterface(NO_LINK_TYPE, 0) : new CaptureInterface(
+          view.getUint16(position + 8, this.#littleEndian),
+          view.getUint32(position + 12, this.#littleEndian),
+        );
+        this.#interfaces.push(this.#target);
         break;
       case BLOCK_ENHANCED_PACKET:
-        holdBlock(window, this.#littleEndian, type, length, 32);
-        return this.#readPacket(offset, length, view.getUint32(window.position + 8, this.#littleEndian));
       case BLOCK_PACKET:
-        holdBlock(window, this.#littleEndian, type, length, 32);
-        return this.#readPacket(offset, length, view.getUint16(window.position + 8, this.#littleEndian));
+        if (isBare) this.#beginPacket(0, true, -1, -1);
+        else {
+          const interfaceId = this.#type === BLOCK_PACKET
+            ? view.getUint16(position + 8, this.#littleEndian)
+            : view.getUint32(position + 8, this.#littleEndian);
+          const high = view.getUint32(position + 12, this.#littleEndian);
+          this.#beginPacket(interfaceId, false, high, view.getUint32(position + 16, this.#littleEndian));
+        }
+        break;
       case BLOCK_SIMPLE_PACKET:
-        holdBlock(window, this.#littleEndian, type, length, 16);
-        return this.#readSimplePacket(offset, length);
-      default:
-        stepOverBlock(window, this.#littleEndian, type, length);
-        return "other";
+        // It has no stamp, so it keeps that of the packet before it.
+        this.#beginPacket(0, isBare, -1, -1);
+        break;
     }
-    window.advance(length);
-    return "other";
   }
 
-  #readByteOrder(offset: number): void {
-    const { view, position } = this.#window;
-    const magic = view.getUint32(position + 8, false);
-    if (magic === BYTE_ORDER_MAGIC) this.#littleEndian = false;
-    else if (view.getUint32(position + 8, true) === BYTE_ORDER_MAGIC) this.#littleEndian = true;
-    else {throw this.#window.error(
-        offset + 8,
-        `the byte-order magic is 0x${magic.toString(16)}; the file is damaged`,
-      );}
-  }
-
-  #readSection(offset: number): void {
-    const { view, position } = this.#window;
-    const major = view.getUint16(position + 12, this.#littleEndian);
-    const minor = view.getUint16(position + 14, this.#littleEndian);
-    if (major !== 1 || (minor !== 0 && minor !== 2)) {
-      throw this.#window.error(
-        offset + 12,
-        `the section's version is ${major}.${minor}, and only 1.0 can be read`,
-      );
+  #beginPacket(interfaceId: number, isBare: boolean, high: number, low: number): void {
+    const { packet } = this;
+    packet.number++;
+    packet.offset = this.#offset;
+    packet.interfaceId = interfaceId;
+    const source = this.#interfaces[interfaceId];
+    const obstacle = isBare ? "beyondBlock" : this.#obstacle(interfaceId);
+    if (obstacle !== null) {
+      packet.obstacle = obstacle;
+      this.#oddities[obstacle]++;
+      this.#outcome = "unreadable";
+    } else {
+      this.#outcome = isReadableLinkType(source.linkType) ? "whole" : "otherLinkType";
+      this.#hasOptions = this.#outcome === "whole" && this.#type !== BLOCK_SIMPLE_PACKET;
     }
-    this.#interfaces.length = 0;
-  }
-
-  #readInterface(offset: number, length: number): void {
-    const { view, position } = this.#window;
-    if (this.#interfaces.length === MAX_INTERFACES) {
-      throw this.#window.error(
-        offset,
-        `the section has more than ${MAX_INTERFACES} interfaces; the file is damaged`,
-      );
-    }
-    const added = new CaptureInterface(
-      view.getUint16(position + 8, this.#littleEndian),
-      view.getUint32(position + 12, this.#littleEndian),
-    );
-    this.#interfaces.push(added);
-    readOptions(this.#window, offset, 16, length, this.#littleEndian, added);
-  }
-
-  #readPacket(offset: number, length: number, interfaceId: number): CaptureStep {
-    const window = this.#window;
-    const { view, position } = window;
-    const high = view.getUint32(position + 12, this.#littleEndian);
-    const low = view.getUint32(position + 16, this.#littleEndian);
-    const captured = view.getUint32(position + 20, this.#littleEndian);
-    const original = view.getUint32(position + 24, this.#littleEndian);
-    const source = this.#interfaceOf(offset, interfaceId);
-    this.#checkLengths(offset + 20, captured, original, length - 32);
-    // The data is padded to four bytes, and so is the block: the padding cannot reach beyond it.
-    this.#flags = readOptions(window, offset, 28 + ((captured + 3) & ~3), length, this.#littleEndian, null);
+    if (source === undefined || high < 0) return;
     if (!source.hasBase) {
       const unixNs = source.unixNs(high, low);
       this.#startUnixNs ??= unixNs;
       source.setBase(high, low, Number(unixNs - this.#startUnixNs));
     }
-    this.packet.timeNs = source.timeNs(high, low);
-    const fcsBytes = (this.#flags >>> 5) & 0xf;
-    return this.#found(offset, length, 28, captured, original, interfaceId, fcsBytes || source.fcsBytes);
+    packet.timeNs = source.timeNs(high, low);
   }
 
-  #readSimplePacket(offset: number, length: number): CaptureStep {
-    const { view, position } = this.#window;
-    const original = view.getUint32(position + 8, this.#littleEndian);
-    const source = this.#interfaceOf(offset, 0);
-    const captured = source.snapLength === 0 ? original : Math.min(original, source.snapLength);
-    this.#checkLengths(offset + 8, captured, original, length - 16);
-    this.#flags = 0;
-    // It has no stamp, so it keeps that of the packet before it.
-    return this.#found(offset, length, 12, captured, original, 0, source.fcsBytes);
+  #obstacle(interfaceId: number): PacketObstacle | null {
+    if (interfaceId >= this.#described) return "unknownInterface";
+    if (interfaceId >= MAX_INTERFACES) return "beyondInterfaceLimit";
+    if (this.#captured > this.#room) return "beyondBlock";
+    // What is of no interest may have any length.
+    if (!isReadableLinkType(this.#interfaces[interfaceId].linkType)) return null;
+    return this.#captured > MAX_CAPTURED_BYTES ? "beyondLengthLimit" : null;
   }
 
-  #found(
-    offset: number,
-    length: number,
-    dataAt: number,
-    captured: number,
-    original: number,
-    interfaceId: number,
-    fcsBytes: number,
-  ): CaptureStep {
+  /** Bytes of the packet with its padding. */
+  #dataBytes(): number {
+    return Math.ceil(this.#captured / 4) * 4;
+  }
+
+  /** Copies the packet of a long block, which is in the window from `from` on. */
+  #putAside(from: number): void {
+    this.#aside ??= new Uint8Array(ASIDE_HEADROOM_BYTES + MAX_CAPTURED_BYTES);
+    this.#aside.set(this.#window.bytes.subarray(from, from + this.#captured), ASIDE_HEADROOM_BYTES);
+  }
+
+  /** Reads options that are in the window, from `at` to `end`. */
+  #readOptions(at: number, end: number): void {
+    const { view } = this.#window;
+    while (end - at >= 4) {
+      const code = view.getUint16(at, this.#littleEndian);
+      const size = view.getUint16(at + 2, this.#littleEndian);
+      if (code === OPTION_END) return;
+      if (size > end - at - 4) {
+        this.#oddities.badOptions++;
+        return;
+      }
+      this.#takeOption(at + 4, code, size);
+      at += 4 + ((size + 3) & ~3);
+    }
+  }
+
+  #takeOption(at: number, code: number, size: number): void {
+    const { view } = this.#window;
+    if (this.#target !== null) {
+      if (!takeInterfaceOption(view, at, this.#littleEndian, code, size, this.#target)) {
+        this.#oddities.badOptions++;
+      }
+    } else if (code === OPTION_PACKET_FLAGS && size === 4 && this.#type !== BLOCK_INTERFACE) {
+      this.#flags = view.getUint32(at, this.#littleEndian);
+    }
+  }
+
+  /** Goes on with a long block: one option, or what there is to step over. */
+  #pass(): CaptureStep {
     const window = this.#window;
-    const packet = this.packet;
-    packet.number++;
-    packet.offset = offset;
-    packet.interfaceId = interfaceId;
-    const direction = this.#flags & 3;
+    if (this.#skip > 0) {
+      const skipped = window.skip(this.#skip);
+      this.#skip -= skipped;
+      this.#left -= skipped;
+      return skipped > 0 ? "other" : this.#unlessCutOff();
+    }
+    if (this.#hasOptions && this.#left >= 4) {
+      const { view } = window;
+      if (!window.ensure(4)) return this.#unlessCutOff();
+      const code = view.getUint16(window.position, this.#littleEndian);
+      const size = view.getUint16(window.position + 2, this.#littleEndian);
+      const isBad = size > this.#left - 4;
+      if (isBad) this.#oddities.badOptions++;
+      if (isBad || code === OPTION_END) {
+        this.#hasOptions = false;
+        this.#skip = this.#left;
+        return "other";
+      }
+      if (size <= MAX_OPTION_BYTES) {
+        if (!window.ensure(4 + size)) return this.#unlessCutOff();
+        this.#takeOption(window.position + 4, code, size);
+      }
+      this.#skip = Math.min(4 + ((size + 3) & ~3), this.#left);
+      return "other";
+    }
+    if (this.#left > 0) {
+      this.#skip = this.#left;
+      return "other";
+    }
+    if (!window.ensure(TRAILER_BYTES)) return this.#unlessCutOff();
+    this.#trailer(window.position);
+    window.advance(TRAILER_BYTES);
+    this.#isPassing = false;
+    if (this.#aside !== null) {
+      this.packet.bytes = this.#aside;
+      this.packet.at = ASIDE_HEADROOM_BYTES;
+    }
+    return this.#finish();
+  }
+
+  /** Says what the block was, all of which has been read. */
+  #finish(): CaptureStep {
+    const { packet } = this;
+    if (this.#outcome === "other") return "other";
+    const direction = this.#flags & PACKET_FLAGS_DIRECTION;
+    packet.flags = this.#flags;
     packet.direction = direction === 3 ? DIRECTION_UNKNOWN : direction as PacketDirection;
-    packet.setLengths(window.position + dataAt, captured, original, fcsBytes);
-    window.advance(length);
-    if (this.#interfaces[interfaceId].linkType !== LINKTYPE_ETHERNET) return "otherLinkType";
-    return captured < original ? "snapped" : "whole";
+    packet.length = packet.originalLength = 0;
+    if (this.#outcome !== "whole") return this.#outcome;
+    const source = this.#interfaces[packet.interfaceId];
+    const isEthernet = source.linkType === LINKTYPE_ETHERNET;
+    const fcsBytes = (this.#flags & PACKET_FLAGS_FCS_LENGTH) >>> FLAGS_FCS_SHIFT || source.fcsBytes;
+    const isWhole = packet.setLengths(
+      packet.at,
+      this.#captured,
+      this.#original,
+      isEthernet ? fcsBytes : 0,
+      this.#oddities,
+    );
+    if (!isEthernet && !toEthernet(packet, source.linkType, this.#hostMac)) return "otherLinkType";
+    return isWhole ? "whole" : "snapped";
   }
 
-  #interfaceOf(offset: number, interfaceId: number): CaptureInterface {
-    const source = this.#interfaces[interfaceId];
-    if (source === undefined) {
-      throw this.#window.error(
-        offset + 8,
-        `a packet names interface ${interfaceId}, and the section has described ${this.#interfaces.length}`,
-      );
-    }
-    return source;
+  #readByteOrder(): void {
+    const { view, position } = this.#window;
+    const magic = view.getUint32(position + 8, false);
+    if (magic === BYTE_ORDER_MAGIC) this.#littleEndian = false;
+    else if (view.getUint32(position + 8, true) === BYTE_ORDER_MAGIC) this.#littleEndian = true;
+    else {throw this.#window.error(
+        this.#offset + 8,
+        `the byte-order magic is 0x${magic.toString(16)}; the file is damaged`,
+      );}
   }
 
-  #checkLengths(offset: number, captured: number, original: number, room: number): void {
-    if (captured > original || captured > room || captured > MAX_CAPTURED_BYTES) {
+  #readSection(): void {
+    const { view, position } = this.#window;
+    const major = view.getUint16(position + 12, this.#littleEndian);
+    const minor = view.getUint16(position + 14, this.#littleEndian);
+    if (major !== 1 || (minor !== 0 && minor !== 2)) {
       throw this.#window.error(
-        offset,
-        `captured length ${captured} exceeds the original length ${original}, the block's ${room} bytes, ` +
-          `or ${MAX_CAPTURED_BYTES}; the file is damaged`,
+        this.#offset + 12,
+        `the section's version is ${major}.${minor}, and only 1.0 can be read`,
       );
     }
+    this.#interfaces.length = 0;
+    this.#described = 0;
+  }
+
+  /** Checks the length at the end of the block, which stands at `at`. */
+  #trailer(at: number): void {
+    const repeated = this.#window.view.getUint32(at, this.#littleEndian);
+    if (repeated === this.#length) return;
+    throw this.#window.error(
+      this.#offset + this.#length - TRAILER_BYTES,
+      `the block's length is ${this.#length} at its start and ${repeated} at its end; the file is damaged`,
+    );
+  }
+
+  /** `wait`, unless the file ends here. */
+  #unlessCutOff(): "wait" | never {
+    if (this.#window.waits) return "wait";
+    throw this.#cutOff();
+  }
+
+  #cutOff(): HostError {
+    const there = this.#window.offset + this.#window.available - this.#offset;
+    return this.#window.cutOff(
+      this.#offset,
+      `a block of type ${this.#type} is cut off: ${there} of ${this.#length} bytes are there`,
+    );
+  }
+}
+
+/** Bytes of the head of a block that must be together to read it. */
+function headOf(type: number): number {
+  switch (type) {
+    case BLOCK_SECTION_HEADER:
+      return 24;
+    case BLOCK_INTERFACE:
+      return 16;
+    case BLOCK_ENHANCED_PACKET:
+    case BLOCK_PACKET:
+      return PACKET_HEAD_BYTES;
+    case BLOCK_SIMPLE_PACKET:
+      return SIMPLE_HEAD_BYTES;
+    default:
+      return BARE_HEAD_BYTES;
   }
 }

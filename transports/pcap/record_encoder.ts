@@ -3,7 +3,6 @@
  * @module
  */
 import type { CaptureSink } from "./capture_sink.ts";
-import type { PacketDirection } from "./captured_packet.ts";
 
 /** Encodes records of one format; allocates nothing per record. */
 export interface RecordEncoder {
@@ -13,12 +12,15 @@ export interface RecordEncoder {
   readonly headBytes: number;
   /** The most bytes after a packet's own. */
   readonly maxTailBytes: number;
-  /** Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record. */
+  /**
+   * Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record.
+   * @param flags the packet's `epb_flags`, its direction among them
+   */
   encode(
     sink: CaptureSink,
     at: number,
     length: number,
-    direction: PacketDirection,
+    flags: number,
     timeNs: number,
     comment: string,
   ): number;

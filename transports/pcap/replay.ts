@@ -6,8 +6,11 @@
  * always known (`deadlineNs`), and `finished` is true as soon as the last one was delivered. The capture's time 0 is
  * the first packet's; the replay's is the first `receive` or `send`.
  *
- * Work is bounded: one call reads at most MAX_STEPS_A_CALL records or blocks beside the frames it delivers; if that
- * did not lead to a frame, `deadlineNs` asks to be called again at once.
+ * Work is bounded: one call reads at most MAX_STEPS_A_CALL records or blocks, and MAX_BYTES_A_CALL, beside the frames it delivers;
+ * if that did not lead to a frame, `deadlineNs` asks to be called again at once.
+ *
+ * A pipe may have no more at the moment. Then the replay asks for nothing and delivers what is there; its source wakes the
+ * reactor. The capture's time 0 is then the moment at which the first frame could be read.
  *
  * A damaged capture is delivered up to the damage, then the replay is `finished`; `failure` and the rejection of
  * `close` say what is wrong. A capture that is damaged before its first frame is refused by the constructor.
@@ -17,8 +20,9 @@ import { HostError } from "../../core/errors.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
-import { DIRECTION_OUTBOUND } from "./captured_packet.ts";
+import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import { applyPacketFlags } from "./packet_flags.ts";
+import { type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import type { CaptureReader } from "./capture_reader.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import type { ReplayCounters } from "./replay_counters.ts";
@@ -32,6 +36,8 @@ export type ReplayTake = "guest" | "all";
 const ETHERNET_HEADER_BYTES = 14;
 /** The most records or blocks read in one call without delivering a frame. */
 const MAX_STEPS_A_CALL = 1024;
+/** The most bytes read in one call without delivering a frame: what is stepped over may be long. */
+const MAX_BYTES_A_CALL = 4 * 1024 * 1024;
 
 /** What a replay is made of. */
 export interface ReplaySettings {
@@ -59,8 +65,6 @@ export class PcapReplay implements FrameTransport {
   readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
   /** A file is one queue. */
   readonly queuePairs: number = 1;
-  /** When the first packet was captured, in ns since 1970; 0 without a capture. */
-  readonly startUnixNs: bigint;
   readonly #reader: CaptureReader | null;
   readonly #writer: CaptureWriter | null;
   readonly #recorded: boolean;
@@ -68,7 +72,9 @@ export class PcapReplay implements FrameTransport {
   readonly #guestMac: Uint8Array;
   readonly #pool: FramePool;
   readonly #counters: ReplayCounters;
+  #acceptsPartial = true;
   #ready = false;
+  #waits = false;
   #ended: boolean;
   #started = false;
   #startNs = 0;
@@ -87,12 +93,16 @@ export class PcapReplay implements FrameTransport {
     try {
       this.#seek();
       if (this.#failure !== null) throw this.#failure;
-      this.startUnixNs = this.#reader?.startUnixNs ?? 0n;
       this.#writer = settings.openWriter?.(this.startUnixNs) ?? null;
     } catch (error) {
       this.#reader?.[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** When the first packet was captured, in ns since 1970; 0 without a capture, and before its first packet is there. */
+  get startUnixNs(): bigint {
+    return this.#reader?.startUnixNs ?? 0n;
   }
 
   /** Has every frame been delivered? */
@@ -103,6 +113,11 @@ export class PcapReplay implements FrameTransport {
   /** What is wrong with the capture, once that was met; null if all is well. */
   get failure(): HostError | null {
     return this.#failure;
+  }
+
+  /** What is odd about the capture so far; null without one. */
+  get oddities(): Readonly<CaptureOddities> | null {
+    return this.#reader?.oddities ?? null;
   }
 
   /** The numbers of the first snapped packets, which were left out. */
@@ -123,6 +138,7 @@ export class PcapReplay implements FrameTransport {
       if (frame === null) break;
       packet.copyTo(frame.bytes, frame.start);
       frame.number = packet.number;
+      applyPacketFlags(packet.flags, frame, this.#acceptsPartial);
       out.push(frame);
       this.#ready = false;
       this.#counters.taken++;
@@ -149,9 +165,14 @@ export class PcapReplay implements FrameTransport {
     return batch.length;
   }
 
+  /** A checksum that is not ready is computed for a guest that does not take it so. */
+  guestAccepts(accepts: GuestAccepts): void {
+    this.#acceptsPartial = accepts.checksum;
+  }
+
   /** When the next frame's time comes; the present while it has come or the search for it goes on. */
   deadlineNs(): number {
-    if (this.finished) return Infinity;
+    if (this.finished || (this.#waits && !this.#ready)) return Infinity;
     if (!this.#ready || !this.#recorded || !this.#started) return this.#nowNs;
     return Math.max(this.#nowNs, this.#startNs + this.#reader!.packet.timeNs);
   }
@@ -178,27 +199,33 @@ export class PcapReplay implements FrameTransport {
     this.#startNs = nowNs;
   }
 
-  /** Reads on to a frame that the guest is to have; false if the file ended or the work of one call is done. */
+  /** Reads on to a frame that the guest is to have; false if there is none now, or the work of one call is done. */
   #seek(): boolean {
     const reader = this.#reader;
-    for (let steps = 0; reader !== null && !this.#ended && steps < MAX_STEPS_A_CALL; steps++) {
+    if (reader === null) return false;
+    const most = reader.offset + MAX_BYTES_A_CALL;
+    this.#waits = false;
+    for (let steps = 0; !this.#ready && !this.#waits && !this.#ended && steps < MAX_STEPS_A_CALL; steps++) {
       try {
         const step = reader.step();
         if (step === "end") this.#ended = true;
+        else if (step === "wait") this.#waits = true;
         else if (step === "whole") this.#ready = this.#wanted(reader);
+        else if (step === "unreadable") this.#counters.unreadable++;
       } catch (error) {
         if (!(error instanceof HostError)) throw error;
         this.#ended = true;
         this.#failure = error;
         this.#counters.damaged = 1;
       }
-      if (this.#ready) break;
+      if (reader.offset > most) break;
     }
-    if (reader !== null) {
-      this.#counters.read = reader.counters.read;
-      this.#counters.snapped = reader.counters.snapped;
-      this.#counters.otherLinkType = reader.counters.otherLinkType;
-    }
+    const counters = this.#counters;
+    counters.read = reader.counters.read;
+    counters.snapped = reader.counters.snapped;
+    counters.otherLinkType = reader.counters.otherLinkType;
+    counters.capturedAboveOriginal = reader.oddities.capturedAboveOriginal;
+    counters.fcsContradictsIp = reader.oddities.fcsContradictsIp;
     return this.#ready;
   }
 

@@ -19,7 +19,13 @@ export interface ReplayCounters extends Record<string, number> {
   tooLong: number;
   /** Packets left out because they are shorter than an Ethernet header. */
   tooShort: number;
-  /** 1 if the capture is damaged. */
+  /** Packets left out because their block is not right, or beyond a limit of the reader. */
+  unreadable: number;
+  /** Packets delivered although their captured length exceeds the original one. */
+  capturedAboveOriginal: number;
+  /** Packets delivered whose IP length contradicts the frame check sequence that the file declares. */
+  fcsContradictsIp: number;
+  /** 1 if the capture is damaged or cut off. */
   damaged: number;
   /** Frames that the device sent. */
   sent: number;
@@ -39,6 +45,9 @@ export function newReplayCounters(): ReplayCounters {
     otherLinkType: 0,
     tooLong: 0,
     tooShort: 0,
+    unreadable: 0,
+    capturedAboveOriginal: 0,
+    fcsContradictsIp: 0,
     damaged: 0,
     sent: 0,
     written: 0,

@@ -121,10 +121,15 @@ Deno.test("CaptureReader reads sections of different byte orders and forgets the
     enhanced(false, 0, 7n, bytes),
   );
   assertEquals(all(file).map((packet) => packet.timeNs), [0, 2_000]);
-  refuses(
-    join(section(true), described(true), section(true), enhanced(true, 0, 0n, bytes)),
-    "at byte 84: a packet names interface 0, and the section has described 0",
+  using reader = open(
+    join(section(true), described(true), section(true), enhanced(true, 0, 0n, bytes), file),
   );
+  assertEquals(reader.step(), "other");
+  assertEquals([reader.step(), reader.step()], ["other", "other"]);
+  assertEquals([reader.step(), reader.packet.obstacle], ["unreadable", "unknownInterface"]);
+  // The next section is read as if nothing had been.
+  assert(reader.next() && reader.next());
+  assertEquals([reader.packet.number, reader.oddities.unknownInterface], [3, 1]);
 });
 
 Deno.test("CaptureReader counts and lists snapped packets, and those of other link types, without delivering them", () => {
@@ -180,12 +185,10 @@ Deno.test("CaptureReader leaves frame check sequences away", () => {
 
 Deno.test("CaptureReader names what is no capture, and the remedy", () => {
   refuses(new Uint8Array(0), "at byte 0: it has 0 bytes");
-  refuses(Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0), "gunzip");
   refuses(Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd), "unzstd");
-  refuses(Uint8Array.of(0xa1, 0xb2, 0xcd, 0x34), "editcap");
   refuses(new TextEncoder().encode("hello"), "its first four bytes are 0x68656c6c");
-  refuses(pcapHeader(false, US, 113), "at byte 20: the link type is 113 (Linux cooked capture)");
-  refuses(pcapHeader(true, US, 101), "the link type is 101 (raw IP); capture on an Ethernet interface");
+  refuses(pcapHeader(false, US, 105), "at byte 20: the link type is 105 (IEEE 802.11)");
+  refuses(pcapHeader(true, US, 9), "the link type is 9 (PPP); capture on an Ethernet interface");
   const version = pcapHeader(true, US);
   version[4] = 3;
   refuses(version, "at byte 4: the version is 3.4");
@@ -197,23 +200,9 @@ Deno.test("CaptureReader names what is no capture, and the remedy", () => {
 });
 
 Deno.test("CaptureReader refuses lengths that lie, at their offset", () => {
-  const bytes = frameBytes(60);
   const huge = new Bytes(true).u32(0).u32(0).u32(0x7fffffff).u32(0x7fffffff).done();
   refuses(join(pcapHeader(true, US), huge), "at byte 32: captured length 2147483647 exceeds 262144");
-  refuses(
-    join(pcapHeader(true, US), record(true, 0, 0, bytes, 59)),
-    "at byte 32: captured length 60 exceeds the original",
-  );
-
   const head = join(section(true), described(true));
-  const body = (captured: number, original: number) =>
-    block(true, 6, new Bytes(true).u32(0).u32(0).u32(0).u32(captured).u32(original).padded(bytes).done());
-  refuses(join(head, body(61, 61)), "at byte 68: captured length 61 exceeds");
-  refuses(join(head, body(60, 10)), "at byte 68: captured length 60 exceeds the original length 10");
-  refuses(
-    join(head, block(true, 3, new Bytes(true).u32(100).padded(bytes).done())),
-    "captured length 100 exceeds",
-  );
   for (const length of [0, 8, 11, 13, 14]) {
     refuses(
       join(head, new Bytes(true).u32(99).u32(length).u32(0).done()),
@@ -222,11 +211,7 @@ Deno.test("CaptureReader refuses lengths that lie, at their offset", () => {
   }
   refuses(
     join(head, new Bytes(true).u32(6).u32(0xfffffffc).u32(0).done()),
-    "block length 4294967292 of type 6 is not from 32",
-  );
-  refuses(
-    join(head, new Bytes(true).u32(6).u32(16).u32(0).u32(16).done()),
-    "block length 16 of type 6 is not from 32",
+    "at byte 48: a block of type 6 is cut off: 12 of 4294967292 bytes are there",
   );
   refuses(
     join(head, new Bytes(true).u32(99).u32(0xfffffffc).u32(0).done()),
@@ -236,18 +221,15 @@ Deno.test("CaptureReader refuses lengths that lie, at their offset", () => {
     join(head, new Bytes(true).u32(99).u32(16).u32(0).u32(20).done()),
     "at byte 60: the block's length is 16 at its start and 20 at its end",
   );
-  const option = new Bytes(true).u32(0).u32(0).u32(0).u32(0).u32(0).u16(1).u16(500).u32(0).done();
-  refuses(join(head, block(true, 6, option)), "option 1 has 500 bytes, and the block ends after 4");
   const wrongMagic = section(true);
   wrongMagic[8] = 0;
   refuses(wrongMagic, "at byte 8: the byte-order magic");
   const wrongVersion = section(true);
   wrongVersion[12] = 9;
   refuses(wrongVersion, "at byte 12: the section's version is 9.0");
-  refuses(
-    join(section(true), ...new Array<Uint8Array>(4097).fill(described(true))),
-    "the section has more than 4096 interfaces",
-  );
+  const short = section(true);
+  short[4] = 24;
+  refuses(short, "at byte 4: the section header's length 24 is less than 28");
 });
 
 Deno.test("CaptureReader delivers the packets before a truncation at any offset, then says where", () => {

@@ -1,0 +1,66 @@
+/**
+ * What `epb_flags` say about checksums and segmentation, and the header of a frame: the one becomes the other and back.
+ * @module
+ */
+import type { Frame } from "../../core/frame.ts";
+import { addToSum, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
+import { HeaderLocator, PROTOCOL_UDP } from "../../wire/headers.ts";
+import { PROTOCOL_TCP, TCP_CHECKSUM } from "../../wire/tcp.ts";
+import {
+  VIRTIO_NET_HDR_F_DATA_VALID,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from "../../wire/virtio_net_header.ts";
+import {
+  PACKET_FLAG_CHECKSUM_NOT_READY,
+  PACKET_FLAG_CHECKSUM_VALID,
+  PACKET_FLAG_SEGMENTATION_OFFLOAD,
+} from "./captured_packet.ts";
+
+const UDP_CHECKSUM = 6;
+const headers = new HeaderLocator();
+
+/** The flags about checksums and segmentation that a frame's header amounts to. */
+export function offloadFlags(flags: number, gsoType: number): number {
+  return ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 ? PACKET_FLAG_CHECKSUM_NOT_READY : 0) |
+    ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0 ? PACKET_FLAG_CHECKSUM_VALID : 0) |
+    (gsoType !== VIRTIO_NET_HDR_GSO_NONE ? PACKET_FLAG_SEGMENTATION_OFFLOAD : 0);
+}
+
+/**
+ * Takes what a packet's flags say about its checksum into the header of the frame. One that is not ready gets the sum of its
+ * pseudo header in its field, whatever the capture has there, as NEEDS_CSUM means it (virtio 1.2, section 5.1.6.2);
+ * where that is neither TCP nor UDP the flag has no meaning here.
+ * @param acceptsPartial false to compute the checksum that is not ready, for a guest that takes no partial one
+ */
+export function applyPacketFlags(flags: number, frame: Frame, acceptsPartial: boolean): void {
+  if ((flags & PACKET_FLAG_CHECKSUM_NOT_READY) !== 0) makeReady(frame, acceptsPartial);
+  else if ((flags & PACKET_FLAG_CHECKSUM_VALID) !== 0) frame.header.flags |= VIRTIO_NET_HDR_F_DATA_VALID;
+}
+
+function makeReady(frame: Frame, acceptsPartial: boolean): void {
+  const { bytes, view, start, length, header } = frame;
+  headers.locate(bytes, start, length);
+  const { version, transportAt, protocol, addressBytes } = headers;
+  if (version === 0 || transportAt < 0 || (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP)) return;
+  const offset = protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
+  const checksumAt = transportAt + offset;
+  const end = Math.min(headers.packetEnd, start + length);
+  if (checksumAt + 2 > end) return;
+  let sum = sumOf16(protocol) + sumOf16(end - transportAt);
+  sum = addToSum(view, headers.sourceAt, addressBytes, sum);
+  sum = addToSum(view, headers.destinationAt, addressBytes, sum);
+  if (!acceptsPartial) {
+    view.setUint16(checksumAt, 0);
+    storeChecksum(view, checksumAt, addToSum(view, transportAt, end - transportAt, sum));
+    // UDP says "no checksum" by 0 and sends its equal instead (RFC 768).
+    if (protocol === PROTOCOL_UDP && view.getUint16(checksumAt) === 0) view.setUint16(checksumAt, 0xffff);
+    return;
+  }
+  storePartial(view, checksumAt, sum);
+  // The sum runs to the end of the frame: padding is no part of it.
+  frame.trim(end - start);
+  header.flags |= VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  header.csumStart = transportAt - start;
+  header.csumOffset = offset;
+}
