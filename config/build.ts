@@ -24,7 +24,7 @@ import { ConfigError } from "./errors.ts";
 import { newFramePool } from "./frame_memory.ts";
 import { guarded, located } from "./guarded.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
-import { Lanes } from "./threads/lanes.ts";
+import { QueueWorkers } from "./threads/queue_workers.ts";
 import { NO_GUEST, TransportBuilder } from "./transport_builder.ts";
 import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
 
@@ -117,7 +117,7 @@ class Builder {
     device: number,
     network: FrameTransport,
     pairs: number,
-  ): Lanes {
+  ): QueueWorkers {
     if (network.queuePairs < pairs) {
       throw new ConfigError([{
         path: part?.path ?? path,
@@ -128,6 +128,15 @@ class Builder {
     }
     const { text, baseUrl } = this.#config;
     const wake = () => this.#reactor.wake();
-    return new Lanes({ name, text, baseUrl, device, pairs, network, counters: this.#book.groups, wake });
+    return new QueueWorkers({
+      name,
+      text,
+      baseUrl,
+      device,
+      pairs,
+      network,
+      counters: this.#book.groups,
+      wake,
+    });
   }
 }

@@ -83,7 +83,7 @@ export class ConfigError extends Error {
 export function messageOf(thrown: unknown): string {
   let text: string;
   try {
-    text = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
+    text = String(thrown instanceof Error ? thrown.message || thrown.name : thrown);
   } catch {
     // An object without a usable toString(), as a foreign module may throw.
     text = "something that cannot be shown";

@@ -101,6 +101,8 @@ export interface RingNews {
 export interface RingBorrower {
   /** Can it take rings yet? Whoever waits for it is woken by the reactor. */
   readonly isReady: boolean;
+  /** What ends the machine with the next round; null if nothing. Until then no message is answered. */
+  readonly failure: Error | null;
   /**
    * Has a thread not given back what it was lent, and may it still write to it? Then the memory must stay mapped until the
    * process ends; the machine has failed.
@@ -108,7 +110,10 @@ export interface RingBorrower {
   readonly isStuck: boolean;
   /** Takes rings over, those that it should have from now on. They were recalled before. */
   lend(loan: RingsLoan): void;
-  /** Lets everything go that is held, and gives all rings back: they are not touched any more when this returns. */
+  /**
+   * Lets everything go that is held, and gives all rings back: they are not touched any more when this returns, unless it
+   * `isStuck` then.
+   */
   recall(): RecalledRings;
   /** The driver takes the device back, or begins anew: everything about it is forgotten. After `recall`. */
   reset(): void;

@@ -8,7 +8,8 @@ import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import type { RingLoan, RingsLoan } from "../../core/threads.ts";
-import { signalEvent } from "../../transports/host/event_fd.ts";
+import { EventFd } from "../../transports/host/event_fd.ts";
+import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { MemoryView } from "../../transports/host/memory_view.ts";
 import { PageLog } from "../../transports/vhost_user/page_log.ts";
 
@@ -18,6 +19,8 @@ export interface BorrowedRing {
   readonly loan: RingLoan;
   /** What the device works on. */
   readonly queue: SplitVirtqueue | PackedVirtqueue;
+  /** Tells the driver of used buffers; null if there is no event for that. */
+  readonly call: EventFd | null;
 }
 
 /** Rings of one loan. After `dispose` nothing of them can be reached: every view of the memory is empty. */
@@ -30,7 +33,7 @@ export class BorrowedRings implements Disposable {
   readonly isPolled: boolean;
   readonly #owned: DisposableStack;
   readonly #log: PageLog | null;
-  readonly #logEvent: number | null;
+  readonly #logEvent: EventFd | null;
 
   /**
    * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
@@ -44,7 +47,12 @@ export class BorrowedRings implements Disposable {
     });
     this.memory = new GuestMemory(regions);
     this.#log = loan.log && made.use(openLog(loan.log.address, loan.log.sizeBytes));
-    this.#logEvent = loan.log?.event ?? null;
+    // Events of its own: a thread that comes round late signals nothing that got the number of a closed one.
+    const openEvent = (number: number | null | undefined) =>
+      number === null || number === undefined
+        ? null
+        : made.use(new EventFd(FileDescriptor.duplicate(number, "an event of the front-end")));
+    this.#logEvent = openEvent(loan.log?.event);
     this.memory.dirtyLog = this.#log;
     this.all = loan.rings.map((ring) => {
       if (ring.kick !== null) made.use(watch(ring.kick));
@@ -55,7 +63,7 @@ export class BorrowedRings implements Disposable {
         features,
       );
       queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);
-      return { loan: ring, queue };
+      return { loan: ring, queue, call: openEvent(ring.call) };
     });
     this.isPolled = loan.rings.some(({ polled }) => polled);
     this.#owned = made.move();
@@ -69,17 +77,17 @@ export class BorrowedRings implements Disposable {
   /** Tells the driver that queue `index` has used buffers. False if it has no event for that. */
   interrupt(index: number): boolean {
     for (let i = 0; i < this.all.length; i++) {
-      const { loan } = this.all[i];
+      const { loan, call } = this.all[i];
       if (loan.index !== index) continue;
-      if (loan.call === null) return false;
-      signalEvent(loan.call);
+      if (call === null) return false;
+      call.signal();
     }
     return true;
   }
 
   /** Tells the front-end that pages were marked, if any were. */
   tellLog(): void {
-    if (this.#log?.takeModified() === true && this.#logEvent !== null) signalEvent(this.#logEvent);
+    if (this.#log?.takeModified() === true && this.#logEvent !== null) this.#logEvent.signal();
   }
 
   /** Lets everything go; queues and memory must not be used any more. */

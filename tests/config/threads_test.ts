@@ -7,8 +7,13 @@ import { newRegistry } from "../../config/builtins.ts";
 import { CounterBook } from "../../config/counter_book.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import { Mailbox, NOTICE_FAULT, NOTICE_READY } from "../../config/threads/mailbox.ts";
-import { readError, writeError } from "../../config/threads/orders.ts";
+import {
+  CommandChannel,
+  NOTICE_FAULT,
+  NOTICE_READY,
+  SharedChannelMemory,
+} from "../../config/threads/command_channel.ts";
+import { readError, writeError } from "../../config/threads/commands.ts";
 import { Tally } from "../../config/threads/tally.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
 import { GuestError, HostError, PluginError } from "../../core/errors.ts";
@@ -100,41 +105,86 @@ hostTest("a device whose pairs are worked by threads does not offer RSS", [linux
   assertEquals([await offers("loop"), await offers("threads")], [true, false]);
 });
 
-Deno.test("Mailbox carries orders one way and answers the other", () => {
-  const main = new Mailbox();
-  const worker = new Mailbox(main.buffer);
+/** Both ends of a channel, in one thread. */
+function bothEnds(memory = new SharedChannelMemory()): [main: CommandChannel, worker: CommandChannel] {
+  return [new CommandChannel(memory), new CommandChannel(new SharedChannelMemory(memory.buffer))];
+}
+
+Deno.test("CommandChannel carries commands one way and replies the other", () => {
+  const [main, worker] = bothEnds();
   for (let i = 0; i < 3; i++) {
-    assertEquals(worker.hasOrder, false);
-    main.order({ kind: "count", text: `é${i}` });
-    assertEquals(worker.hasOrder, true);
-    assertEquals(worker.takeOrder(), { kind: "count", text: `é${i}` });
-    assertEquals(worker.hasOrder, false);
-    worker.reply({ answer: i });
-    assertEquals(main.answer(1000), { answer: i });
+    assertEquals(worker.hasCommand, false);
+    main.command({ kind: "count", text: `é${i}` });
+    assertEquals(worker.hasCommand, true);
+    assertEquals(worker.takeCommand(), { kind: "count", text: `é${i}` });
+    assertEquals(worker.hasCommand, false);
+    worker.answer({ answer: i });
+    assertEquals(main.reply(1000), { answer: i });
   }
 });
 
-Deno.test("Mailbox waits for an answer only so long", () => {
-  const main = new Mailbox();
-  main.order({});
-  assertEquals(main.answer(20), null);
-  assertEquals(main.hasEnded, false);
+Deno.test("CommandChannel goes on where its numbers begin anew", () => {
+  const memory = new SharedChannelMemory();
+  const LAST_NUMBER = 0x3fff_ffff;
+  memory.store(0, LAST_NUMBER - 1);
+  memory.store(1, 2 * (LAST_NUMBER - 1));
+  const [main, worker] = bothEnds(memory);
+  for (let i = 0; i < 4; i++) {
+    assertEquals(worker.hasCommand, false);
+    main.command(i);
+    assertEquals(main.reply(0), null);
+    assertEquals(worker.hasCommand, true);
+    assertEquals(worker.takeCommand(), i);
+    worker.answer(10 + i);
+    assertEquals(main.reply(0), 10 + i);
+  }
+  assertEquals(memory.load(0), 3);
 });
 
-Deno.test("Mailbox has the last words of a thread that has ended, whatever it has answered before", () => {
-  const main = new Mailbox();
-  const worker = new Mailbox(main.buffer);
-  main.order({});
-  worker.takeOrder();
-  worker.reply({ answer: 1 });
+Deno.test("CommandChannel waits for a reply only so long, and takes a late one for no other", () => {
+  const [main, worker] = bothEnds();
+  main.command("first");
+  assertEquals(main.reply(20), null);
+  assertEquals(main.hasEnded, false);
+  // The worker may be reading the text of the first.
+  assertThrows(() => main.command("second"), Error, "it has not answered the last one");
+  assertEquals(worker.takeCommand(), "first");
+  worker.answer("to the first, late");
+  main.command("second");
+  assertEquals(main.reply(0), null);
+  assertEquals(worker.takeCommand(), "second");
+  worker.answer("to the second");
+  assertEquals(main.reply(0), "to the second");
+});
+
+Deno.test("CommandChannel has the last words of a thread that has ended, and the reply it gave before", () => {
+  const [main, worker] = bothEnds();
+  main.command({});
+  worker.takeCommand();
+  worker.answer({ answer: 1 });
   worker.end({ counters: {} });
   assert(main.hasEnded);
-  for (let i = 0; i < 2; i++) assertEquals(main.answer(10_000), { counters: {} });
+  assertEquals(main.reply(10_000), { answer: 1 });
+  assertEquals(main.lastWords, { counters: {} });
+  // Whatever it is told then, nothing is waited for.
+  for (let i = 0; i < 2; i++) {
+    main.command({});
+    assertEquals(main.reply(10_000), null);
+  }
 });
 
-Deno.test("Mailbox collects notices and says when the main thread must be woken for them", () => {
-  const main = new Mailbox();
-  const worker = new Mailbox(main.buffer);
+Deno.test("CommandChannel tells a worker to stop although it has not answered", () => {
+  const [main, worker] = bothEnds();
+  main.command("first");
+  assertEquals(worker.mustStop, false);
+  main.stop();
+  assertEquals(worker.mustStop, true);
+  worker.end("over");
+  assertEquals([main.hasEnded, main.lastWords], [true, "over"]);
+});
+
+Deno.test("CommandChannel collects notices and says when the main thread must be woken for them", () => {
+  const [main, worker] = bothEnds();
   assertEquals(main.takeNotices(), 0);
   assertEquals([worker.notice(NOTICE_READY), worker.notice(NOTICE_FAULT), worker.notice(NOTICE_FAULT)], [
     true,
@@ -146,13 +196,23 @@ Deno.test("Mailbox collects notices and says when the main thread must be woken 
   assertEquals(worker.notice(NOTICE_FAULT), true);
 });
 
-Deno.test("Mailbox refuses what does not fit, and is still good for the next order", () => {
-  const main = new Mailbox();
-  const worker = new Mailbox(main.buffer);
-  assertThrows(() => main.order("x".repeat(300_000)), RangeError, "Cannot pass 300002 bytes on to a thread");
-  assertEquals(worker.hasOrder, false);
-  main.order("y".repeat(200_000));
-  assertEquals(worker.takeOrder(), "y".repeat(200_000));
+Deno.test("CommandChannel refuses what does not fit, and is still good for the next command", () => {
+  const [main, worker] = bothEnds();
+  assertThrows(
+    () => main.command("x".repeat(300_000)),
+    RangeError,
+    "Cannot pass 300002 bytes on to a thread",
+  );
+  assertEquals(worker.hasCommand, false);
+  main.command("y".repeat(200_000));
+  assertEquals(worker.takeCommand(), "y".repeat(200_000));
+  assertThrows(
+    () => worker.answer("x".repeat(300_000)),
+    RangeError,
+    "Cannot pass 300002 bytes on to a thread",
+  );
+  assertThrows(() => worker.end("x".repeat(300_000)), RangeError, "Cannot pass 300002 bytes on to a thread");
+  assertEquals([main.reply(0), main.hasEnded], [null, false]);
 });
 
 Deno.test("errors go from thread to thread as they are", () => {
@@ -171,6 +231,24 @@ Deno.test("errors go from thread to thread as they are", () => {
   assertInstanceOf(guest, GuestError);
   assertEquals(guest.fault, "descriptor-loop");
   assertEquals(readError(writeError("words")).message, "words");
+});
+
+Deno.test("whatever is thrown in a thread can be written down, and there is room for it", () => {
+  const odd = Object.assign(new Error(), { message: 7 });
+  assertEquals(readError(writeError(odd)).message, "7");
+  assertEquals(readError(writeError(Object.create(null))).message, "something that cannot be shown");
+  assertEquals(readError(writeError(null)).message, "null");
+  for (const error of [new Error("x".repeat(1e6)), new HostError("x".repeat(1e6))]) {
+    assertEquals(readError(writeError(error)).message.length, 16_384);
+  }
+  const plugin = readError(writeError(new PluginError("drop-every", "process", "no error at all")));
+  assertEquals(plugin.message, 'plugin "drop-every" failed in process: no error at all');
+  // What came up while cleaning up hides nothing.
+  const both = new SuppressedError(
+    new Error("second"),
+    new PluginError("drop-every", "flush", new Error("first")),
+  );
+  assertEquals(readError(writeError(both)).message, 'plugin "drop-every" failed in flush: first');
 });
 
 Deno.test("Tally tells by how much counters have grown, also those that came later", () => {

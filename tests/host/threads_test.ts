@@ -241,7 +241,63 @@ hostTest("a plugin that throws in a thread ends the machine with its error", [li
   front.start();
   write(rig.ends[0], 1);
   const error = await assertRejects(() => rig.running, PluginError);
-  assertEquals(error.message, 'plugin "throwing" failed in process: the first frame');
+  assertEquals(error.message, 'plugin "throwing" failed in process: the step process');
+});
+
+/** What the machine ends with when the plugin fails at this step, in a thread that moves frames and is asked for its counters. */
+async function endOf(at: string, message: (front: SocketFrontEnd) => void = () => {}): Promise<Error> {
+  const module = new URL("./support/throwing_offload.ts", import.meta.url).href;
+  await using rig = await ThreadsRig.start({ offloads: [{ use: module, at }] });
+  using front = rig.connect();
+  try {
+    front.start();
+    // As many rounds as it takes until the thread's event loop has turned.
+    for (let i = 0; i < 40; i++) {
+      write(rig.ends[0], i);
+      await after(1);
+    }
+    rig.counters("net0");
+    message(front);
+  } catch {
+    // Where the front-end turns the machine itself, it meets the failure as well.
+  }
+  const began = performance.now();
+  const error = await assertRejects(() => rig.running, Error);
+  assert(performance.now() - began < 5000, "a time limit was waited for");
+  return error;
+}
+
+hostTest(
+  "wherever a plugin throws in a thread, the machine ends with its error, at once",
+  [linux],
+  async () => {
+    for (
+      const [at, message] of [
+        ["negotiated", 'plugin "throwing" failed in negotiated: the step negotiated'],
+        // The second error, while the thread is cleaned up after, does not hide the first.
+        ["process and reset", 'plugin "throwing" failed in process: the step process and reset'],
+        ["long text", `plugin "throwing" failed in process: ${"x".repeat(16_384)}`],
+        ["promise", "the step promise"],
+        ["counters", "Cannot mix BigInt and other types, use explicit conversions"],
+      ]
+    ) {
+      assertEquals((await endOf(at)).message, message);
+    }
+    // In the midst of a command: it is not answered, because it is not known where the rings stand.
+    let answer: unknown = null;
+    const error = await endOf("flush", (front) => void (answer = front.front.base(0)));
+    assertEquals(error.message, 'plugin "throwing" failed in flush: the step flush');
+    assertEquals(answer, null);
+  },
+);
+
+hostTest("a thread that fails before it works ends the machine with its error", [linux], async () => {
+  const module = new URL("./support/throwing_offload.ts", import.meta.url).href;
+  const error = await assertRejects(
+    () => ThreadsRig.start({ offloads: [{ use: module, at: "create" }] }),
+    PluginError,
+  );
+  assertEquals(error.message, 'plugin "throwing" failed in create: the step create');
 });
 
 hostTest("a thread that does not answer ends the machine, and may come round later", [linux], async () => {
@@ -397,5 +453,31 @@ hostTest(
       assertEquals(guest.returned(1), 1);
     }
     rig.assertNoFault();
+  },
+);
+
+hostTest(
+  "a thread that is preempted before its notify is waited for: resets and traffic in turn",
+  [linux],
+  async () => {
+    const module = new URL("./support/late_notify_offload.ts", import.meta.url).href;
+    await using rig = await ThreadsRig.start({ offloads: [{ use: module }] });
+    using front = rig.connect();
+    front.start();
+    for (let i = 0; i < 40; i++) {
+      write(rig.ends[0], i);
+      await assertReceives(front, 0, [i]);
+      // Back to back: the recall of the second message comes while the thread is about to notify of the first.
+      front.front.setStatus(0);
+      front.guest.forget(0);
+      front.guest.forget(1);
+      front.front.setFeatures(usualFeatures(front.front.features()));
+      for (const ring of [0, 1]) front.front.describe(ring);
+      for (const ring of [0, 1]) front.front.enable(ring, true);
+      front.guest.post(0, 8);
+      front.front.features();
+    }
+    rig.assertNoFault();
+    assertEquals(rig.counters("net0").resets, 40);
   },
 );

@@ -6,11 +6,6 @@ import { checked } from "./errno.ts";
 import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
 import { libc, type LibcSymbols } from "./libc.ts";
 
-/** Signals an eventfd that somebody else owns, as those that are lent to a thread. */
-export function signalEvent(number: number): void {
-  libc().eventfd_write(number, 1n);
-}
-
 /** A counter in the kernel. Neither signalling nor draining ever waits. */
 export class EventFd implements Disposable {
   /** The descriptor, owned. */

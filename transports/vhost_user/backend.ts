@@ -128,9 +128,11 @@ export class Backend implements Pollable, Disposable {
   ): Uint8Array<ArrayBuffer> | null {
     const bag = new DescriptorBag(descriptors);
     this.#link.recall();
-    if (this.#isStuck) {
+    const failure = this.#parts.borrower?.failure ?? null;
+    if (failure !== null) {
+      // Not answered: rings may be worked still, or stand where it is not known.
       bag.close();
-      throw new HostError("Cannot serve the front-end any more: a thread has not given its rings back");
+      throw new HostError(`Cannot serve the front-end any more: ${failure.message}`);
     }
     let answer: Uint8Array<ArrayBuffer> | null;
     try {

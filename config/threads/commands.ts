@@ -1,12 +1,13 @@
 /**
- * What the main thread and a thread of a queue pair say to each other.
+ * What the main thread and the worker of a queue pair say to each other.
  * @module
  */
 import { GuestError, type GuestFault, HostError, PluginError } from "../../core/errors.ts";
 import type { RingsLoan } from "../../core/threads.ts";
+import { messageOf } from "../errors.ts";
 
 /** What a thread is to do. */
-export type LaneOrder =
+export type WorkerCommand =
   /** Work these rings. */
   | { readonly kind: "lend"; readonly loan: RingsLoan }
   /** Let everything go, and give the rings back. */
@@ -16,28 +17,26 @@ export type LaneOrder =
   /** Let everything go, and go on. */
   | { readonly kind: "drain" }
   /** Say what was counted. */
-  | { readonly kind: "count" }
-  /** End. */
-  | { readonly kind: "stop" };
+  | { readonly kind: "count" };
 
 /** What a thread answers. */
-export interface LaneReply {
+export interface WorkerReply {
   /** What was counted since the last answer, by group. */
   readonly counters: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  /** Where each ring stands, as pairs of index and place; in answer to `recall`. */
+  /** Where each ring stands, as pairs of index and place; in answer to `recall`, and at an end with rings. */
   readonly bases?: readonly (readonly [index: number, base: number])[];
   /** The rule that the guest has broken; in answer to `recall`. */
   readonly fault?: WrittenError | null;
-  /** Why it has ended, if it was not told to. */
+  /** Why it has ended, if it was not told to; at the end. */
   readonly failure?: WrittenError;
-  /** Frames that were not given back; in the last answer. */
+  /** Frames that were not given back; at the end. */
   readonly framesKept?: number;
 }
 
 /** What a thread begins with. */
-export interface LaneStart {
-  /** Its mailbox. */
-  readonly mailbox: SharedArrayBuffer;
+export interface WorkerStart {
+  /** Its command channel. */
+  readonly channel: SharedArrayBuffer;
   /** Descriptor of the event that wakes it. */
   readonly wake: number;
   /** The configuration, as JSON. */
@@ -66,18 +65,29 @@ export interface WrittenError {
   readonly hook?: string;
 }
 
-/** Writes an error down. */
+/** Characters of an error that go from thread to thread: there must be room for the rest. */
+const MAX_TEXT_LENGTH = 16_384;
+
+/**
+ * Writes an error down, whatever was thrown. Of several, where each came up while the one before was cleaned up after, it
+ * is the first.
+ */
 export function writeError(error: unknown): WrittenError {
+  if (error instanceof SuppressedError) return writeError(error.suppressed);
   if (error instanceof GuestError) {
     const { name, fault, message } = error;
-    return { name, fault, text: message.slice(`${fault}: `.length) };
+    return { name, fault, text: cut(message.slice(`${fault}: `.length)) };
   }
   if (error instanceof PluginError) {
-    const { name, plugin, hook, message, cause } = error;
-    return { name, plugin, hook, text: cause instanceof Error ? cause.message : message };
+    const { name, plugin, hook, cause } = error;
+    return { name, plugin, hook, text: cut(messageOf(cause)) };
   }
-  if (error instanceof Error) return { name: error.name, text: error.message };
-  return { name: "Error", text: String(error) };
+  if (error instanceof HostError) return { name: error.name, text: cut(error.message) };
+  return { name: "Error", text: cut(messageOf(error)) };
+}
+
+function cut(text: string): string {
+  return text.slice(0, MAX_TEXT_LENGTH);
 }
 
 /** Makes the error again. */

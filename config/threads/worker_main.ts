@@ -10,14 +10,16 @@ import { newRegistry } from "../builtins.ts";
 import { CounterBook } from "../counter_book.ts";
 import { newFramePool } from "../frame_memory.ts";
 import { parseConfig } from "../load.ts";
-import { Mailbox, NOTICE_READY } from "./mailbox.ts";
-import { type LaneReply, type LaneStart, writeError } from "./orders.ts";
-import { PairWorker } from "./pair_worker.ts";
+import { CommandChannel, NOTICE_READY, SharedChannelMemory } from "./command_channel.ts";
+import { type WorkerReply, type WorkerStart, writeError } from "./commands.ts";
+import { QueuePairRunner } from "./queue_pair_runner.ts";
 import { Tally } from "./tally.ts";
 
 /** What a worker's global scope has; the types of both scopes do not go together in one program. */
 const scope = globalThis as unknown as {
-  onmessage: ((event: MessageEvent<LaneStart>) => void) | null;
+  onmessage: ((event: MessageEvent<WorkerStart>) => void) | null;
+  onerror: ((event: ErrorEvent) => void) | null;
+  onunhandledrejection: ((event: PromiseRejectionEvent) => void) | null;
   postMessage(message: null): void;
 };
 
@@ -26,32 +28,47 @@ scope.onmessage = ({ data }) => {
   void work(data);
 };
 
-async function work(start: LaneStart): Promise<void> {
-  const mailbox = new Mailbox(start.mailbox);
+async function work(start: WorkerStart): Promise<void> {
+  const channel = new CommandChannel(new SharedChannelMemory(start.channel));
   const book = new CounterBook();
   const tally = new Tally(book.groups);
-  let last: Partial<LaneReply>;
+  const last: { -readonly [key in keyof WorkerReply]?: WorkerReply[key] } = {};
   try {
-    last = { framesKept: await workPair(start, mailbox, book, tally) };
+    await workPair(start, channel, book, tally, last);
   } catch (error) {
-    last = { failure: writeError(error) };
+    last.failure = writeError(error);
   }
-  mailbox.end({ counters: tally.take(), ...last } satisfies LaneReply);
+  try {
+    channel.end({ counters: tally.take(), ...last } satisfies WorkerReply);
+  } catch (error) {
+    // What a plugin has published cannot be told; the end must be.
+    channel.end({ counters: {}, ...last, failure: last.failure ?? writeError(error) } satisfies WorkerReply);
+  }
   scope.postMessage(null);
 }
 
-/** Works until it is told to stop. Returns how many frames were not given back. */
+/** Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand that it had. */
 async function workPair(
-  { text, baseUrl, device: index, pair, wake, given }: LaneStart,
-  mailbox: Mailbox,
+  { text, baseUrl, device: index, pair, wake, given }: WorkerStart,
+  channel: CommandChannel,
   book: CounterBook,
   tally: Tally,
-): Promise<number> {
+  last: { framesKept?: number; bases?: WorkerReply["bases"] },
+): Promise<void> {
   const config = await parseConfig(text, baseUrl, newRegistry());
   const { name, plugin, options, offloads, network: part } = config.devices[index];
   const pool = newFramePool(config.frameMemoryBytes);
   const reactor = new Reactor(new SystemClock());
   const stop = new AbortController();
+  // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
+  const thrown: unknown[] = [];
+  const fail = (event: Event, cause: unknown) => {
+    event.preventDefault();
+    thrown.push(cause);
+    stop.abort();
+  };
+  scope.onerror = (event) => fail(event, event.error);
+  scope.onunhandledrejection = (event) => fail(event, event.reason);
   {
     using opened = new DisposableStack();
     const waiter = opened.use(new BlockingWaiter());
@@ -75,23 +92,24 @@ async function workPair(
       role: { pair },
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
     }, options);
-    const worker = new PairWorker({
-      mailbox,
+    const runner = new QueuePairRunner({
+      channel,
       device,
       tally,
       logCounters: book.publish(`${name}.driver`, { unlogged_pages: 0 }),
       watch,
       notice: (bit) => {
-        if (mailbox.notice(bit)) scope.postMessage(null);
+        if (channel.notice(bit)) scope.postMessage(null);
       },
       stop: () => stop.abort(),
     });
-    opened.defer(() => worker.close());
-    reactor.add(worker);
-    if (mailbox.notice(NOTICE_READY)) scope.postMessage(null);
+    opened.defer(() => last.bases = runner.close());
+    reactor.add(runner);
+    if (channel.notice(NOTICE_READY)) scope.postMessage(null);
     await reactor.run(stop.signal, () => network.finished === true);
+    if (thrown.length > 0) throw thrown[0];
     // A network that has come to its end says why.
     if (!stop.signal.aborted) await network.close?.();
   }
-  return pool.inUse;
+  last.framesKept = pool.inUse;
 }

@@ -1,5 +1,5 @@
 /**
- * A queue pair in its thread: carries orders out, and turns the device in between.
+ * A queue pair in its thread: carries commands out, and turns the device in between.
  *
  * Theory of operation. The device here is a replica in the role `{ pair }`. It is activated with the first loan of a driver
  * and reset when it is told so; in between its session stays, and only queues and memory come and go, as they do with a
@@ -22,14 +22,14 @@ import type { Pollable } from "../../core/transport.ts";
 import { POLL_INTERVAL_NS } from "../../transports/vhost_user/device_link.ts";
 import { LentSession } from "../../transports/vhost_user/lent_session.ts";
 import { BorrowedRings } from "./borrowed_rings.ts";
-import { type Mailbox, NOTICE_FAULT, NOTICE_INTERRUPT } from "./mailbox.ts";
-import { type LaneOrder, type LaneReply, writeError } from "./orders.ts";
+import { type CommandChannel, NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
+import { type WorkerCommand, type WorkerReply, writeError } from "./commands.ts";
 import type { Tally } from "./tally.ts";
 
-/** What a pair is worked with. */
-export interface PairParts {
-  /** Where orders come from. */
-  readonly mailbox: Mailbox;
+/** What a queue pair is worked with. */
+export interface QueuePairParts {
+  /** Where commands come from. */
+  readonly channel: CommandChannel;
   /** The replica. */
   readonly device: Device;
   /** What it counts. */
@@ -40,31 +40,37 @@ export interface PairParts {
   watch(number: number): Disposable;
   /** Raises a notice. */
   notice(bit: number): void;
-  /** The order to stop has come; it is answered by the end. */
+  /** The main thread wants the end. */
   stop(): void;
 }
 
 /** Works one queue pair. */
-export class PairWorker implements Pollable {
-  readonly #parts: PairParts;
+export class QueuePairRunner implements Pollable {
+  readonly #parts: QueuePairParts;
   #rings: BorrowedRings | null = null;
   #session: LentSession | null = null;
   #fault: GuestError | null = null;
   #nowNs = 0;
 
   /** Nothing is lent yet. */
-  constructor(parts: PairParts) {
+  constructor(parts: QueuePairParts) {
     this.#parts = parts;
   }
 
-  /** Carries out an order, if there is one, and turns the device. Throws PluginError and the like. */
+  /** Carries out a command, if there is one, and turns the device. Throws PluginError and the like. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
-    const ordered = this.#parts.mailbox.hasOrder;
-    if (ordered) this.#serve(this.#parts.mailbox.takeOrder() as LaneOrder);
+    const { channel } = this.#parts;
+    // Looked at first: the main thread may have stopped waiting for an answer to the command that is there.
+    if (channel.mustStop) {
+      this.#parts.stop();
+      return true;
+    }
+    const commanded = channel.hasCommand;
+    if (commanded) this.#serve(channel.takeCommand() as WorkerCommand);
     const rings = this.#rings;
-    if (rings === null || this.#fault !== null) return ordered;
-    let did = ordered;
+    if (rings === null || this.#fault !== null) return commanded;
+    let did = commanded;
     try {
       if (this.#parts.device.poll(nowNs)) did = true;
     } catch (error) {
@@ -82,18 +88,20 @@ export class PairWorker implements Pollable {
     return rings.isPolled ? Math.min(due, this.#nowNs + POLL_INTERVAL_NS) : due;
   }
 
-  /** Lets everything go: the thread ends. */
-  close(): void {
+  /** Lets everything go: the thread ends. Returns where the rings stand that it had. */
+  close(): WorkerReply["bases"] {
+    const bases = this.#bases();
     this.#letGo();
     this.#reset();
+    return bases;
   }
 
-  #serve(order: LaneOrder): void {
-    const { mailbox, tally } = this.#parts;
-    let more: Partial<LaneReply> = {};
-    switch (order.kind) {
+  #serve(command: WorkerCommand): void {
+    const { channel, tally } = this.#parts;
+    let more: Partial<WorkerReply> = {};
+    switch (command.kind) {
       case "lend":
-        this.#attempt(() => this.#lend(order.loan));
+        this.#attempt(() => this.#lend(command.loan));
         break;
       case "recall":
         more = this.#recall();
@@ -106,11 +114,8 @@ export class PairWorker implements Pollable {
         break;
       case "count":
         break;
-      case "stop":
-        this.#parts.stop();
-        return;
     }
-    mailbox.reply({ counters: tally.take(), ...more } satisfies LaneReply);
+    channel.answer({ counters: tally.take(), ...more } satisfies WorkerReply);
   }
 
   #lend(loan: RingsLoan): void {
@@ -141,13 +146,17 @@ export class PairWorker implements Pollable {
     return session;
   }
 
-  #recall(): Partial<LaneReply> {
+  #recall(): Partial<WorkerReply> {
     this.#attempt(() => this.#drain());
-    const bases = this.#rings?.all.map(({ loan, queue }) => [loan.index, queue.base] as const) ?? [];
+    const bases = this.#bases();
     const fault = this.#fault && writeError(this.#fault);
     this.#fault = null;
     this.#letGo();
     return { bases, fault };
+  }
+
+  #bases(): NonNullable<WorkerReply["bases"]> {
+    return this.#rings?.all.map(({ loan, queue }) => [loan.index, queue.base] as const) ?? [];
   }
 
   #drain(): void {

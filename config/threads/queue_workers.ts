@@ -1,19 +1,20 @@
 /**
  * All threads of a device: what borrows its rings.
  *
- * Every order goes to all of them first, and then all answers are waited for: they work at the same time. A thread that has
- * failed ends the machine, with the next round; until then what it was lent counts as given back.
+ * Every command goes to all of them first, and then all replies are waited for, up to one time limit: they work at the same
+ * time. A thread that has failed ends the machine, with the next round; what it was lent counts as given back, unless it is
+ * stuck.
  * @module
  */
 import { GuestError, HostError } from "../../core/errors.ts";
 import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
 import type { FrameTransport } from "../../core/transport.ts";
-import { Lane } from "./lane.ts";
-import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./mailbox.ts";
-import { type LaneOrder, type LaneReply, readError } from "./orders.ts";
+import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
+import { readError, type WorkerCommand, type WorkerReply } from "./commands.ts";
+import { QueueWorker, REPLY_LIMIT_MS } from "./queue_worker.ts";
 
-/** What lanes are made from. */
-export interface LanesParts {
+/** What queue workers are made from. */
+export interface QueueWorkersParts {
   /** What the device is called. */
   readonly name: string;
   /** The configuration, as JSON. */
@@ -35,14 +36,14 @@ export interface LanesParts {
 const NO_NOTICES = 0;
 
 /** The threads of one device. */
-export class Lanes implements DeviceThreads {
-  readonly #parts: LanesParts;
-  readonly #lanes: Lane[] = [];
+export class QueueWorkers implements DeviceThreads {
+  readonly #parts: QueueWorkersParts;
+  readonly #workers: QueueWorker[] = [];
   readonly #news: number[] = [];
   #isReady = false;
 
   /** Starts nothing before `start`. */
-  constructor(parts: LanesParts) {
+  constructor(parts: QueueWorkersParts) {
     this.#parts = parts;
   }
 
@@ -51,14 +52,23 @@ export class Lanes implements DeviceThreads {
     return this.#isReady;
   }
 
+  /** What one of them has failed with. */
+  get failure(): Error | null {
+    for (let i = 0; i < this.#workers.length; i++) {
+      const { failure } = this.#workers[i];
+      if (failure !== null) return failure;
+    }
+    return null;
+  }
+
   /** Has one of them not given back what it was lent? */
   get isStuck(): boolean {
-    return this.#lanes.some((lane) => lane.isStuck);
+    return this.#workers.some((worker) => worker.isStuck);
   }
 
   /** Frames that the threads had not given back when they ended. */
   get framesKept(): number {
-    return this.#lanes.reduce((sum, lane) => sum + lane.framesKept, 0);
+    return this.#workers.reduce((sum, worker) => sum + worker.framesKept, 0);
   }
 
   /** Starts a thread for each pair. */
@@ -70,8 +80,8 @@ export class Lanes implements DeviceThreads {
         throw new HostError(`Cannot have ${name} worked by threads: its network does not give queue ${pair}`);
       }
       this.#news.push(NO_NOTICES);
-      this.#lanes.push(
-        new Lane({
+      this.#workers.push(
+        new QueueWorker({
           name: `pair ${pair} of ${name}`,
           start: { text, baseUrl, device, pair, given },
           wake,
@@ -83,13 +93,11 @@ export class Lanes implements DeviceThreads {
 
   /** Hears what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
   poll(_nowNs: number): boolean {
-    for (let i = 0; i < this.#lanes.length; i++) {
-      const { failure } = this.#lanes[i];
-      if (failure !== null) throw failure;
-      this.#news[i] |= this.#lanes[i].takeNotices();
-    }
+    const failure = this.failure;
+    if (failure !== null) throw failure;
+    this.#hear();
     const before = this.#isReady;
-    this.#isReady = this.#lanes.length > 0 && this.#lanes.every((lane) => lane.isReady);
+    this.#isReady = this.#workers.length > 0 && this.#workers.every((worker) => worker.isReady);
     return this.#isReady !== before;
   }
 
@@ -109,19 +117,27 @@ export class Lanes implements DeviceThreads {
   /** Takes all rings back. */
   recall(): RecalledRings {
     const bases = new Map<number, number>();
-    for (let i = 0; i < this.#news.length; i++) this.#news[i] &= ~NOTICE_FAULT;
     let fault: GuestError | null = null;
     for (const reply of this.#all(() => ({ kind: "recall" }))) {
       for (const [index, base] of reply.bases ?? []) bases.set(index, base);
       const error = reply.fault ? readError(reply.fault) : null;
       if (error instanceof GuestError) fault ??= error;
     }
+    for (const worker of this.#workers) {
+      for (const [index, base] of worker.takeBases()) bases.set(index, base);
+    }
+    // What was raised up to now is told by the replies.
+    this.#hear();
+    for (let i = 0; i < this.#news.length; i++) this.#news[i] &= ~NOTICE_FAULT;
     return { bases, fault };
   }
 
   /** The driver takes the device back. */
   reset(): void {
     this.#all(() => ({ kind: "reset" }));
+    // The next driver is not told what this one was to hear.
+    this.#hear();
+    this.#news.fill(NO_NOTICES);
   }
 
   /** What the threads have raised since the last time. */
@@ -150,18 +166,32 @@ export class Lanes implements DeviceThreads {
 
   /** Ends the threads. Rejects with what one of them failed with at the last. */
   async close(): Promise<void> {
-    const failed = this.#lanes.map(({ failure }) => failure);
-    await Promise.all(this.#lanes.map((lane) => lane.close()));
-    const late = this.#lanes.find(({ failure }, i) => failure !== null && failed[i] === null);
+    const failed = this.#workers.map(({ failure }) => failure);
+    await Promise.all(this.#workers.map((worker) => worker.close()));
+    const late = this.#workers.find(({ failure }, i) => failure !== null && failed[i] === null);
     if (late !== undefined) throw late.failure;
   }
 
-  #all(order: (pair: number) => LaneOrder): LaneReply[] {
-    for (const [pair, lane] of this.#lanes.entries()) lane.order(order(pair));
-    return this.#lanes.map((lane) => lane.answer()).filter((reply) => reply !== null);
+  /** What the workers reply. Those that were given a command reply also if another cannot be given its own. */
+  #all(command: (pair: number) => WorkerCommand): WorkerReply[] {
+    const replies: WorkerReply[] = [];
+    try {
+      for (const [pair, worker] of this.#workers.entries()) worker.command(command(pair));
+    } finally {
+      const untilMs = performance.now() + REPLY_LIMIT_MS;
+      for (const worker of this.#workers) {
+        const reply = worker.reply(untilMs);
+        if (reply !== null) replies.push(reply);
+      }
+    }
+    return replies;
   }
 
-  #count(counters: LaneReply["counters"]): void {
+  #hear(): void {
+    for (let i = 0; i < this.#workers.length; i++) this.#news[i] |= this.#workers[i].takeNotices();
+  }
+
+  #count(counters: WorkerReply["counters"]): void {
     for (const [group, counts] of Object.entries(counters)) {
       const sums = this.#parts.counters[group] ??= {};
       for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
