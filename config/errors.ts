@@ -40,11 +40,11 @@ export function describeIssue(issue: ConfigIssue): string {
   return printable(`${placeOf(issue)}: ${value}${issue.problem}${remedy}`) + excerpt;
 }
 
-/** Where an issue is, in the form that editors and terminals make a link of. The whole text needs no path beside a place. */
-function placeOf({ path, file, line, column }: ConfigIssue): string {
+/** Where an issue is, in the form that editors and terminals make a link of. What is no JSON has no path yet. */
+function placeOf({ path, file, line, column, excerpt }: ConfigIssue): string {
   if (line === undefined) return path;
   const place = file === undefined ? `line ${line}, column ${column}` : `${file}:${line}:${column}`;
-  return path === "$" ? place : `${place}: ${path}`;
+  return excerpt !== undefined ? place : `${place}: ${path}`;
 }
 
 /**

@@ -69,13 +69,13 @@ const LITERALS: ReadonlyMap<string, unknown> = new Map<string, unknown>([
 class Reader {
   readonly issues: ConfigIssue[] = [];
   readonly #text: string;
-  readonly #places: Map<string, Place> | null;
+  readonly #places: Map<string, Place | null>;
   /** Keys and indices of the containers that are open. */
   readonly #path: (string | number)[] = [];
   #at = 0;
 
-  /** @param places takes where every value stands, by path; null if that does not matter */
-  constructor(text: string, places: Map<string, Place> | null = null) {
+  /** @param places has the paths of which it matters where they stand, and of all that holds them; is filled with that */
+  constructor(text: string, places: Map<string, Place | null> = new Map()) {
     this.#text = text;
     this.#places = places;
   }
@@ -91,10 +91,10 @@ class Reader {
     return value;
   }
 
-  /** @param path where the value stands; only kept if places are. @param key where its key stands, or itself if it has none */
+  /** @param path where the value stands; empty if that does not matter. @param key where its key, or itself, stands */
   #value(path: string, key: number): unknown {
     const first = this.#text[this.#at];
-    if (this.#places !== null && !this.#places.has(path)) this.#places.set(path, { key, value: this.#at });
+    if (path !== "" && this.#places.get(path) === null) this.#places.set(path, { key, value: this.#at });
     switch (first) {
       case "{":
         return this.#object(path);
@@ -125,7 +125,7 @@ class Reader {
       this.#skip();
       this.#path.push(key);
       if (isDoubled) this.#doubled(start);
-      const value = this.#value(this.#places === null ? path : childPath(path, key), start);
+      const value = this.#value(this.#pathOf(path, key), start);
       const member = { value, enumerable: true, writable: true, configurable: true };
       Object.defineProperty(object, key, member);
       this.#path.pop();
@@ -140,11 +140,18 @@ class Reader {
     for (; this.#text[this.#at] !== "]"; this.#comma("]")) {
       if (this.#at === this.#text.length) throw this.#error('a "]" is missing here');
       this.#path.push(array.length);
-      array.push(this.#value(this.#places === null ? path : childPath(path, array.length), this.#at));
+      array.push(this.#value(this.#pathOf(path, array.length), this.#at));
       this.#path.pop();
     }
     this.#at++;
     return array;
+  }
+
+  /** The path of a member, if it matters. */
+  #pathOf(holder: string, key: string | number): string {
+    if (holder === "" || this.#places.size === 0) return "";
+    const path = childPath(holder, key);
+    return this.#places.has(path) ? path : "";
   }
 
   #open(): void {
@@ -285,6 +292,7 @@ export class ConfigSource {
   readonly file: string;
   /** Everything in it. */
   readonly text: string;
+  #lineStarts: number[] | null = null;
 
   /** Keeps both; looks for nothing yet. */
   constructor(file: string, text: string) {
@@ -294,27 +302,45 @@ export class ConfigSource {
 
   /** The issues with file, line and column: of the value that is wrong, else of its key, else of what should hold it. */
   located(issues: readonly ConfigIssue[]): ConfigIssue[] {
-    // Only what fails asks for places, and then for all of them: one more reading of 1 MiB at the most.
-    let places: Map<string, Place> | null = null;
+    // What is no JSON tells its own place, and could not be read a second time.
+    const places = this.#places(issues.flatMap(({ line, path }) => line === undefined ? [path] : []));
     return issues.map((issue) => {
       if (issue.line !== undefined) return { file: this.file, ...issue };
       if (!issue.path.startsWith("$")) return issue;
-      places ??= this.#places();
-      const offset = offsetOf(places, issue.path, "value" in issue);
-      return { ...issue, file: this.file, ...positionAt(this.text, offset) };
+      return { ...issue, file: this.file, ...this.#position(offsetOf(places, issue.path, "value" in issue)) };
     });
   }
 
   /** Where the part at `path` stands, as in `net.jsonc:8:5`. */
   placeOf(path: string): string {
-    const { line, column }: TextPosition = positionAt(this.text, offsetOf(this.#places(), path, false));
+    const { line, column } = this.#position(offsetOf(this.#places([path]), path, false));
     return `${this.file}:${line}:${column}`;
   }
 
-  #places(): Map<string, Place> {
-    const places = new Map<string, Place>();
-    new Reader(this.text, places).read();
+  /** Reads the text once more, for the places of these and of all that holds them: only what fails asks for places. */
+  #places(paths: readonly string[]): Map<string, Place | null> {
+    const places = new Map<string, Place | null>();
+    for (const path of paths) {
+      for (
+        let at: string | undefined = path;
+        at?.startsWith("$") && !places.has(at);
+        at = PARENT.exec(at)?.[1]
+      ) {
+        places.set(at, null);
+      }
+    }
+    if (places.size > 0) new Reader(this.text, places).read();
     return places;
+  }
+
+  /** As `positionAt`, but the text is divided into lines once for all issues. */
+  #position(offset: number): TextPosition {
+    this.#lineStarts ??= [
+      0,
+      ...Array.from(this.text.matchAll(/\r\n|\n|\r/g), (end) => end.index + end[0].length),
+    ];
+    const line = this.#lineStarts.findLastIndex((start) => start <= offset);
+    return { line: line + 1, column: offset - this.#lineStarts[line] + 1 };
   }
 }
 
@@ -322,10 +348,10 @@ export class ConfigSource {
 const PARENT = /^(.+)(?:\.[\w$]+|\[\d+\]|\["(?:[^"\\]|\\.)*"\])$/s;
 
 /** The offset of what stands at `path`, or of the nearest that holds it and is there. */
-function offsetOf(places: ReadonlyMap<string, Place>, path: string, ofValue: boolean): number {
+function offsetOf(places: ReadonlyMap<string, Place | null>, path: string, ofValue: boolean): number {
   for (let at: string | undefined = path; at !== undefined; at = PARENT.exec(at)?.[1]) {
     const place = places.get(at);
-    if (place !== undefined) return ofValue || at !== path ? place.value : place.key;
+    if (place) return ofValue || at !== path ? place.value : place.key;
   }
   return 0;
 }

@@ -74,6 +74,9 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (kind === "device" && plugin.facts !== undefined && typeof plugin.facts !== "function") {
     faults.push(`has the facts ${showValue(plugin.facts)}; it must be a function of the options`);
   }
+  if (kind === "device" && ![undefined, "required", "none"].includes(plugin.network as string | undefined)) {
+    faults.push(`has the network ${showValue(plugin.network)}; it must be "required", "none" or left out`);
+  }
   return faults;
 }
 

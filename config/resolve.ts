@@ -101,7 +101,16 @@ class Resolver {
     const keys = this.#take(await checkOptions(deviceKeys, entry.own, path)) as DeviceKeys | null;
     const device = await this.#plugin("device", entry, path, DEVICE_KEYS);
     const driver = await this.#part("driver", entry.own.driver, childPath(path, "driver"));
-    const hasNetwork = entry.own.network !== undefined;
+    const wish = this.#networkWish(entry);
+    const isGiven = entry.own.network !== undefined;
+    if (wish === "none") {
+      // Without a network there are no frames, and so nothing for stages to do.
+      for (const key of ["network", "offloads"].filter((key) => entry.own[key] !== undefined)) {
+        const problem = `${quoted(entry.use)} is a device without a network`;
+        this.#add([{ path: childPath(path, key), problem, remedy: `leave ${quoted(key)} out` }]);
+      }
+    }
+    const hasNetwork = isGiven || wish === "required";
     const network = hasNetwork
       ? await this.#part("network", entry.own.network, childPath(path, "network"))
       : null;
@@ -120,6 +129,16 @@ class Resolver {
       offloads: Object.freeze(offloads),
       mode: keys.mode,
     };
+  }
+
+  /** Must a device have a network? Known of its plugin, even if its options are wrong. */
+  #networkWish({ use, usePath }: Entry): DevicePlugin["network"] {
+    try {
+      return (this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin).network;
+    } catch {
+      // There is no such plugin, which is an issue already.
+      return undefined;
+    }
   }
 
   /** Null if it is wrong, and also if it is right but switched off. */

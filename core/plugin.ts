@@ -82,6 +82,8 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   readonly kind: "device";
   /** Can its queue pairs be worked in threads of their own (`DeviceContext.role`)? Left out: no. */
   readonly worksInThreads?: boolean;
+  /** Must it have a network, or can it have none? Left out: it may have one. */
+  readonly network?: "required" | "none";
   /** What the transports of a device with these options have to know. */
   facts?(options: O): DeviceFacts;
   /** Builds the device. */

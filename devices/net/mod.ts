@@ -15,11 +15,9 @@ export const net: DevicePlugin<NetOptions> = defineDevice<NetOptions>({
   summary: "Virtio network device (virtio 1.2, section 5.1).",
   options: netOptions,
   worksInThreads: true,
+  network: "required",
   facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs }),
   create(context, options) {
-    if (context.network === null) {
-      throw new TypeError('A net device needs a network: write "network": "loopback" or another');
-    }
-    return new NetDevice(context, options, context.network);
+    return new NetDevice(context, options, context.network!);
   },
 });

@@ -292,14 +292,6 @@ Deno.test("buildMachine() names the plugin that fails, its hook and the cause", 
   }
 });
 
-Deno.test("buildMachine() says that a net device needs a network", async () => {
-  const error = await new Spies().failure({ devices: [{ use: "net", driver: "loopback" }] });
-  assertEquals(
-    error.message.includes('A net device needs a network: write "network": "loopback" or another'),
-    true,
-  );
-});
-
 Deno.test("buildMachine() resolves paths against the configuration file, whatever is in their names", async () => {
   const cases: [string, string, string][] = [
     ["file:///etc/net/config.json", "net0.pcap", "/etc/net/net0.pcap"],

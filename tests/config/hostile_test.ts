@@ -1,3 +1,4 @@
+import { cpuUsage } from "node:process";
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { ConfigError } from "../../config/errors.ts";
@@ -114,7 +115,8 @@ Deno.test("ResolvedConfig.resolvePart() gives nothing but a part or a ConfigErro
 });
 
 Deno.test("parseConfig() stays quick for a megabyte of mistakes", async () => {
-  const start = performance.now();
+  // Processor time: other programs of this machine take nothing of it.
+  const start = cpuUsage();
   const many = (item: string) => Array(Math.floor(900_000 / (item.length + 1))).fill(item).join();
   const keys = Array.from({ length: 60_000 }, (_, i) => `"key${i}":0`).join();
   const device = '"use":"net","driver":"loopback"';
@@ -128,6 +130,7 @@ Deno.test("parseConfig() stays quick for a megabyte of mistakes", async () => {
     `[${many("[]")}`,
   ];
   for (const text of texts) await isHandled(parseConfig(text, BASE_URL, registry));
-  const tookMs = performance.now() - start;
+  const { user, system } = cpuUsage(start);
+  const tookMs = (user + system) / 1000;
   assert(tookMs < 15_000, `took ${Math.round(tookMs)} ms`);
 });

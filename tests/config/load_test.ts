@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { pathToFileURL } from "node:url";
 import { ConfigError } from "../../config/errors.ts";
+import { newRegistry } from "../../config/builtins.ts";
 import { ConfigSource } from "../../config/jsonc.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
 import { device, fakeRegistry } from "./fakes.ts";
@@ -157,4 +158,13 @@ Deno.test("a configuration knows where its parts stand, also behind a byte order
   assertStrictEquals(odd.placeOf('$["a b"]["c\\"]"][1].x[7]'), "o.json:2:2");
   assertStrictEquals(odd.placeOf("$.a.b"), "o.json:2:12");
   assertStrictEquals(odd.placeOf("$.z"), "o.json:1:1");
+});
+
+Deno.test("parseConfig() says that a network is missing, together with all else", async () => {
+  const text = '{\n "devices": [\n  { "use": "net", "driver": "loopback", "mac": 1 }\n ]\n}';
+  const error = await assertRejects(() => parseConfig(text, "file:///n.json", newRegistry()), ConfigError);
+  assertEquals(error.message.split("\n").map((line) => line.split(";")[0]), [
+    "n.json:3:48: $.devices[0].mac: 1 is not what belongs here",
+    "n.json:3:3: $.devices[0].network: missing",
+  ]);
 });
