@@ -8,7 +8,13 @@ import { GuestError, type GuestFault } from "./errors.ts";
 export class FaultLog {
   /** How often each rule was broken, by the name of the fault. */
   readonly counts: Record<string, number> = {};
+  readonly #listener: ((fault: GuestError) => void) | null;
   #last: GuestError | null = null;
+
+  /** Nothing is counted yet. @param listener told of every fault, once it is counted */
+  constructor(listener: ((fault: GuestError) => void) | null = null) {
+    this.#listener = listener;
+  }
 
   /** The fault noted last, with the values, for logs; null if there was none. */
   get last(): GuestError | null {
@@ -20,6 +26,7 @@ export class FaultLog {
     if (!(error instanceof GuestError)) throw error;
     this.counts[error.fault] = (this.counts[error.fault] ?? 0) + 1;
     this.#last = error;
+    this.#listener?.(error);
     return error;
   }
 

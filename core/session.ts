@@ -25,6 +25,7 @@
 import { type Device, type Session, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK } from "./device.ts";
 import { STATUS_FAILED, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "./device.ts";
 import { GuestError } from "./errors.ts";
+import type { DeviceEvent } from "./events.ts";
 import { FaultLog } from "./fault_log.ts";
 import { judgeFeatures } from "./feature_rules.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "./features.ts";
@@ -42,6 +43,8 @@ export interface DriverNotifications {
   interrupt(queue: number): void;
   /** The configuration space or the status has changed. */
   configChanged(): void;
+  /** Something has happened that a watching program may want to know. Left out: nothing is told. */
+  event?(event: DeviceEvent): void;
 }
 
 /** One driver's dealings with one device. */
@@ -50,7 +53,7 @@ export class DriverSession implements Session, Pollable {
   readonly memory: GuestMemory;
   /** How often each rule was broken, by the name of the fault, since the session was made; resets do not clear it. */
   readonly faults: Record<string, number>;
-  readonly #log: FaultLog = new FaultLog();
+  readonly #log: FaultLog;
   readonly #device: Device;
   readonly #notifications: DriverNotifications;
   #status = 0;
@@ -64,6 +67,9 @@ export class DriverSession implements Session, Pollable {
   /** Begins with a device that is reset. @param notifications how to tell the driver something */
   constructor(device: Device, memory: GuestMemory, notifications: DriverNotifications) {
     this.memory = memory;
+    this.#log = new FaultLog(({ fault, message }) =>
+      notifications.event?.({ event: "fault", fault, message })
+    );
     this.faults = this.#log.counts;
     this.#device = device;
     this.#notifications = notifications;
@@ -211,7 +217,7 @@ export class DriverSession implements Session, Pollable {
 
   #settleFeatures(): boolean {
     if (!this.#log.attempt(() => judgeFeatures(this.#device, this.#driverFeatures))) return false;
-    this.#features = this.#driverFeatures;
+    this.#agree();
     this.#status |= STATUS_FEATURES_OK;
     return true;
   }
@@ -221,13 +227,15 @@ export class DriverSession implements Session, Pollable {
     try {
       if ((this.#status & STATUS_FEATURES_OK) === 0) {
         judgeFeatures(this.#device, this.#driverFeatures);
-        this.#features = this.#driverFeatures;
+        this.#agree();
       }
       this.#queues = this.#requests.map((request) =>
         request && buildQueue(this.memory, request, this.#features)
       );
       this.#active = true;
       this.#device.activate(this);
+      this.#notifications.event?.({ event: "ready" });
+      this.#tellQueues("queue-started");
     } catch (error) {
       this.fail(error);
     }
@@ -246,5 +254,16 @@ export class DriverSession implements Session, Pollable {
     if (!this.#active) return;
     this.#active = false;
     this.#device.reset();
+    this.#tellQueues("queue-stopped");
+    this.#notifications.event?.({ event: "reset" });
+  }
+
+  #agree(): void {
+    this.#features = this.#driverFeatures;
+    this.#notifications.event?.({ event: "features", features: this.#features });
+  }
+
+  #tellQueues(event: "queue-started" | "queue-stopped"): void {
+    this.#queues.forEach((queue, index) => queue && this.#notifications.event?.({ event, queue: index }));
   }
 }

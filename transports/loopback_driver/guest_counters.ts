@@ -2,6 +2,7 @@
  * What a software guest counts, and whom it tells.
  * @module
  */
+import type { DeviceEvent } from "../../core/events.ts";
 import type { ControlCommand } from "./control_queue.ts";
 import type { ReceivedPacket } from "./received_packet.ts";
 
@@ -13,6 +14,8 @@ export interface GuestHooks {
   onUsedTransmit?(queue: number): void;
   /** The device has answered a command. */
   onControl?(command: ControlCommand): void;
+  /** Something has happened between guest and device. */
+  onEvent?(event: DeviceEvent): void;
   /** The configuration has changed. The device is in the middle of its work: the guest must not be detached here. */
   onConfigChanged?(): void;
 }

@@ -38,7 +38,8 @@ export class LoopbackDriver implements DriverTransport, Pollable {
    * @param context where the counters are published
    * @param options complete options
    */
-  constructor(context: Pick<TransportContext, "publish">, options: GuestOptions) {
+  constructor(context: Pick<TransportContext, "publish" | "report">, options: GuestOptions) {
+    if (context.report !== undefined) this.hooks.onEvent = context.report;
     this.guest = new SoftwareGuest(options, this.hooks);
     context.publish(this.guest.counters);
   }

@@ -16,6 +16,7 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import type { DeviceEvent } from "../../core/events.ts";
 import type { DriverNotifications } from "../../core/session.ts";
 import type { DriverRing } from "./driver_ring.ts";
 import type { GuestHooks, GuestRecord } from "./guest_counters.ts";
@@ -85,6 +86,11 @@ export class QueueNotifications implements DriverNotifications {
   configChanged(): void {
     this.#record.counters.configChanges++;
     this.#hooks.onConfigChanged?.();
+  }
+
+  /** Something has happened between guest and device. */
+  event(event: DeviceEvent): void {
+    this.#hooks.onEvent?.(event);
   }
 
   /** Shows the device what was added to queue `index`, and kicks it if it wants that. */

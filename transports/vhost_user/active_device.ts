@@ -8,6 +8,7 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
+import type { DeviceEventListener } from "../../core/events.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { GuestMemory } from "../../core/memory.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
@@ -22,6 +23,8 @@ export interface ActiveDeviceHooks {
   configChanged(): void;
   /** Queues are to be taken back from other threads. Throws GuestError. */
   recall(): void;
+  /** The device was activated or reset. Left out: nothing is told. */
+  event?: DeviceEventListener | undefined;
 }
 
 /** One device of one front-end. */
@@ -83,6 +86,7 @@ export class ActiveDevice {
     this.#session.queues.fill(null);
     this.#session = null;
     this.#device.reset();
+    this.#hooks.event?.({ event: "reset" });
     return true;
   }
 
@@ -91,6 +95,7 @@ export class ActiveDevice {
     const session = new LentSession(features, memory, rings, interrupt, configChanged, recall);
     this.#session = session;
     this.#device.activate(session);
+    this.#hooks.event?.({ event: "ready" });
     return session;
   }
 }

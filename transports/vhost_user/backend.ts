@@ -19,6 +19,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import { HostError } from "../../core/errors.ts";
+import type { DeviceEventListener } from "../../core/events.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { RingBorrower } from "../../core/threads.ts";
@@ -53,6 +54,8 @@ export interface BackendParts {
   readonly trace: ProtocolTrace | null;
   /** Who works the queues that the device leaves to threads; left out if it leaves none. */
   readonly borrower?: RingBorrower | null;
+  /** Told what happens to the device; left out if nothing watches. */
+  readonly report?: DeviceEventListener | undefined;
 }
 
 /** Serves one front-end's messages. */
@@ -77,6 +80,7 @@ export class Backend implements Pollable, Disposable {
       configChanged: () => this.#channel.configChanged(),
       interruptWithoutEvent: (ring: number) => this.#channel.interrupt(ring),
       errorWithoutEvent: (ring: number) => this.#channel.error(ring),
+      event: parts.report,
     };
     this.#link = new DeviceLink(device, this.#table, faults, hooks, borrower);
     this.#deviceMessages = new DeviceMessages(device, host);

@@ -75,6 +75,7 @@ export class DeviceLink implements Disposable {
       interrupt: (index) => this.#rings.interrupt(index),
       configChanged: () => hooks.configChanged(),
       recall: () => this.#takeBack(),
+      event: hooks.event,
     });
   }
 
@@ -114,6 +115,7 @@ export class DeviceLink implements Disposable {
     this.#release();
     this.#rings.halt();
     this.#features = features;
+    if (features !== null) this.#hooks.event?.({ event: "features", features });
     this.settle();
   }
 

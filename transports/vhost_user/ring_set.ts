@@ -9,6 +9,7 @@
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Device } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
+import type { DeviceEventListener } from "../../core/events.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { DirtyLog } from "../../core/memory.ts";
@@ -24,6 +25,8 @@ export interface RingHooks {
   interruptWithoutEvent(index: number): void;
   /** Ring `index` cannot be worked, and there is no event to signal. */
   errorWithoutEvent(index: number): void;
+  /** A ring was started or stopped, or more. Left out: nothing is told. */
+  event?: DeviceEventListener | undefined;
 }
 
 /** The rings of one front-end. */
@@ -39,6 +42,8 @@ export class RingSet implements Disposable {
   readonly #chain = new DescriptorChain();
   #log: DirtyLog | null = null;
   #interruptsDue = false;
+  /** Rings that were last told to be started. */
+  readonly #working = new Set<number>();
   /** Rings that run, are disabled, and must be emptied. */
   #discarding: readonly Vring[] = [];
   /** Rings that run and whose driver does not kick. */
@@ -108,6 +113,13 @@ export class RingSet implements Disposable {
       ring.queue !== null && !ring.enabled && this.#device.discardsWhenDisabled?.(ring.index) === true
     );
     this.#polled = this.all.filter((ring) => ring.queue !== null && ring.isPolled);
+    for (const { index, queue, enabled } of this.all) {
+      const works = queue !== null && enabled;
+      if (works === this.#working.has(index)) continue;
+      if (works) this.#working.add(index);
+      else this.#working.delete(index);
+      this.#hooks.event?.({ event: works ? "queue-started" : "queue-stopped", queue: index });
+    }
   }
 
   /** Writes to memory and rings are told to `log` from now on; null for nobody. */

@@ -14,7 +14,6 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import type { GuestError } from "../../core/errors.ts";
 import { FaultLog } from "../../core/fault_log.ts";
 import type { TransportContext } from "../../core/plugin.ts";
 import type { RingBorrower } from "../../core/threads.ts";
@@ -44,31 +43,15 @@ export interface VhostUserCounters extends Record<string, number> {
   discarded_while_disabled: number;
 }
 
-/** Counts faults of guests where everybody can see them. */
-class PublishedFaults extends FaultLog {
-  readonly #counters: VhostUserCounters;
-
-  constructor(counters: VhostUserCounters) {
-    super();
-    this.#counters = counters;
-  }
-
-  override note(error: unknown): GuestError {
-    const noted = super.note(error);
-    countFault(this.#counters, noted.fault);
-    return noted;
-  }
-}
-
 /** A vhost-user back-end as a driver transport. */
 export class VhostUserTransport implements DriverTransport, Pollable {
   /** Listens to the dialogue, if anybody does; may be set before `serve`, and counts from the next connection on. */
   trace: ProtocolTrace | null = null;
   /** What it has counted; live. */
   readonly counters: VhostUserCounters;
-  readonly #context: Pick<TransportContext, "resolvePath" | "watch" | "wake">;
+  readonly #context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "report">;
   readonly #options: VhostUserOptions;
-  readonly #faults: PublishedFaults;
+  readonly #faults: FaultLog;
   #borrower: RingBorrower | null = null;
   #device: Device | null = null;
   #meeting: Meeting | null = null;
@@ -79,7 +62,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
 
   /** Opens nothing before `serve`. */
   constructor(
-    context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "publish">,
+    context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "publish" | "report">,
     options: VhostUserOptions,
   ) {
     this.#context = context;
@@ -92,7 +75,10 @@ export class VhostUserTransport implements DriverTransport, Pollable {
       unlogged_pages: 0,
       discarded_while_disabled: 0,
     });
-    this.#faults = new PublishedFaults(this.counters);
+    this.#faults = new FaultLog(({ fault, message }) => {
+      countFault(this.counters, fault);
+      context.report?.({ event: "fault", fault, message });
+    });
   }
 
   /** Is there a front-end? */
@@ -162,20 +148,24 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     stack.use(stream);
     this.#socketWatch = stack.use(this.#context.watch(stream.fd.number));
     const { counters, trace } = this;
+    const { report } = this.#context;
     const backend = new Backend(device, {
       host: new SystemHost((descriptor) => this.#context.watch(descriptor)),
       profile: this.#options.profile,
       faults: this.#faults,
-      refused: (fault) => {
+      refused: (fault, message) => {
         counters.refused++;
         countFault(counters, fault);
+        report?.({ event: "refused", fault, message });
       },
       trace,
       borrower: this.#borrower,
+      report,
     });
     stack.move();
     counters.connections++;
     trace?.note({ event: "connected" });
+    report?.({ event: "connected" });
     this.#connection = new Connection(stream, backend, counters);
     return this.#connection;
   }
@@ -192,6 +182,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#socketWatch = null;
     connection[Symbol.dispose]();
     this.trace?.note({ event: "disconnected", reason });
+    this.#context.report?.({ event: "disconnected", reason });
     if (this.#meeting?.isOver === true) this.#served();
   }
 }
