@@ -55,6 +55,7 @@ export {
   type DeviceFacts,
   type DevicePlugin,
   type DriverPlugin,
+  type FileClaim,
   type NetworkPlugin,
   type OffloadPlugin,
   type Plugin,
@@ -62,6 +63,7 @@ export {
   type QueueContext,
   type TransportContext,
 } from "./core/plugin.ts";
+export type { DeviceEvent, DeviceEventListener } from "./core/events.ts";
 export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/options_schema.ts";
 export {
   type DriverTransport,
@@ -108,6 +110,7 @@ export { ConfigError, type ConfigIssue } from "./config/errors.ts";
 export type { ConfigSource } from "./config/jsonc.ts";
 export { loadConfig, parseConfig } from "./config/load.ts";
 export { buildMachine, type BuildOptions } from "./config/build.ts";
+export type { FileClaims } from "./config/file_claims.ts";
 export { Machine, type MachineDevice, type MachineParts } from "./config/machine.ts";
 export { type BuiltIns, builtIns, PluginRegistry } from "./config/registry.ts";
 export { BUILT_IN_PLUGINS, newRegistry } from "./config/builtins.ts";

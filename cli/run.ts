@@ -27,7 +27,7 @@ export const RUN: CommandUsage = {
   summary: "Run the devices of a configuration.",
   about: [
     "Runs the devices of a configuration until every network is at its end, as a capture is, or until the process is " +
-    "told to stop. SIGINT (Ctrl-C) and SIGTERM stop it cleanly: what is held is delivered and files are completed. " +
+    "told to stop. SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it cleanly: what is held is delivered and files are completed. " +
     "SIGUSR2 prints all counters as a line of JSON.",
     "For devices with a vhost-user driver it prints the command line with which QEMU attaches to them. As management " +
     "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",

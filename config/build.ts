@@ -13,6 +13,7 @@
  * @module
  */
 import { ManualClock, SystemClock } from "../core/clock.ts";
+import type { DeviceEvent } from "../core/events.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import { Reactor } from "../core/reactor.ts";
 import type { VerdictLog } from "../core/stage.ts";
@@ -21,6 +22,7 @@ import { HostWatcher } from "../transports/host/host_watcher.ts";
 import { contradictions, missingNeeds } from "./contradictions.ts";
 import { CounterBook } from "./counter_book.ts";
 import { ConfigError } from "./errors.ts";
+import { FileClaims } from "./file_claims.ts";
 import { newFramePool } from "./frame_memory.ts";
 import { guarded, located } from "./guarded.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
@@ -32,6 +34,11 @@ import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
 export interface BuildOptions {
   /** Where stages explain what happens to each frame. Without it nothing is spent on explanations. */
   readonly verdicts?: VerdictLog;
+  /**
+   * Told what happens to each device, by its name. It is called in the midst of the work, as often as guests like: it returns
+   * at once and changes nothing. What it throws is reported as an uncaught error.
+   */
+  readonly events?: (device: string, event: DeviceEvent) => void;
 }
 
 /**
@@ -54,6 +61,8 @@ class Builder {
   readonly #reactor: Reactor;
   readonly #book = new CounterBook();
   readonly #transports: TransportBuilder;
+  readonly #files: FileClaims;
+  readonly #starts: (() => void)[] = [];
 
   constructor(config: ResolvedConfig, options: BuildOptions) {
     this.#config = config;
@@ -61,12 +70,23 @@ class Builder {
     this.#pool = newFramePool(config.frameMemoryBytes);
     this.#manualClock = config.clock === "virtual" ? new ManualClock() : null;
     this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
+    this.#files = new FileClaims(config);
+    const { events } = options;
     this.#transports = new TransportBuilder({
       config,
       pool: this.#pool,
       reactor: this.#reactor,
       watcher: this.#manualClock === null ? new HostWatcher(this.#reactor) : null,
       book: this.#book,
+      files: this.#files,
+      starts: this.#starts,
+      events: events === undefined ? null : (device, event) => {
+        try {
+          events(device, event);
+        } catch (error) {
+          reportError(error);
+        }
+      },
     });
   }
 
@@ -81,6 +101,8 @@ class Builder {
         counters: this.#book.groups,
         manualClock: this.#manualClock,
         shared: this.#transports.shared,
+        files: this.#files,
+        starts: this.#starts,
       });
     } catch (cause) {
       this.#transports.closeAll();

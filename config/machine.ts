@@ -2,6 +2,7 @@
  * A machine: everything that one configuration describes, built and ready to run.
  * @module
  */
+import type { FileClaims } from "./file_claims.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError } from "../core/errors.ts";
@@ -40,6 +41,10 @@ export interface MachineParts {
   readonly manualClock: ManualClock | null;
   /** What the devices share, such as in-memory cables. */
   readonly shared: ReadonlyMap<string, unknown>;
+  /** Which files it reads and writes; what else its program is to write is to be claimed here first. */
+  readonly files: FileClaims;
+  /** What is to be done when it starts: files are emptied, and their headers written. */
+  readonly starts: readonly (() => void)[];
 }
 
 /**
@@ -77,10 +82,14 @@ export class Machine implements AsyncDisposable {
     return this.parts.counters;
   }
 
-  /** Starts serving every device. A guest in memory is attached when this returns. Throws Error the second time. */
+  /**
+   * Starts serving every device. A guest in memory is attached when this returns, files to be written are emptied before.
+   * Throws Error the second time, HostError if a file cannot be emptied.
+   */
   start(): void {
     if (this.#started) throw new Error("Cannot start a machine twice: build another one");
     this.#started = true;
+    for (const start of this.parts.starts) start();
     for (const { device, driver, network, threads } of this.parts.devices) {
       device.wake = () => this.parts.reactor.wake();
       if (threads) {

@@ -10,6 +10,7 @@
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HostError } from "../core/errors.ts";
+import type { DeviceEvent } from "../core/events.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { DeviceFacts, TransportContext } from "../core/plugin.ts";
 import type { Reactor } from "../core/reactor.ts";
@@ -19,6 +20,7 @@ import { cableKey } from "../transports/loopback.ts";
 import { formatMac } from "../wire/ethernet.ts";
 import type { CounterBook } from "./counter_book.ts";
 import { ConfigError } from "./errors.ts";
+import type { FileClaims } from "./file_claims.ts";
 import { guarded } from "./guarded.ts";
 import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
 
@@ -37,6 +39,12 @@ export interface TransportBuilderParts {
   readonly watcher: HostWatcher | null;
   /** Where counters are published. */
   readonly book: CounterBook;
+  /** Which files are in use. */
+  readonly files: FileClaims;
+  /** What is to be done when the machine starts. */
+  readonly starts: (() => void)[];
+  /** Told what happens to each device; null if nothing watches. */
+  readonly events: ((device: string, event: DeviceEvent) => void) | null;
 }
 
 /** The transports of one machine. */
@@ -58,12 +66,12 @@ export class TransportBuilder {
     const { name, network } = device;
     if (network === null) return null;
     const onShared = (key: string) => this.#claimAddress(device, key, facts);
-    return this.#open(network, this.#context(network.path, `${name}.network`, facts, onShared));
+    return this.#open(network, this.#context(name, network.path, `${name}.network`, facts, onShared));
   }
 
   /** Makes the way to a device's guest. Throws ConfigError, HostError and PluginError. */
   driver({ name, driver: part }: ResolvedDevice, facts: DeviceFacts): DriverTransport {
-    const context = this.#context(part.path, `${name}.driver`, facts, () => {});
+    const context = this.#context(name, part.path, `${name}.driver`, facts, () => {});
     const driver = guarded(part, "create", () => part.plugin.create(context, part.options));
     this.#opened.push(driver);
     return driver;
@@ -91,12 +99,13 @@ export class TransportBuilder {
 
   /** @param onShared told of every shared thing that is asked for */
   #context(
+    device: string,
     path: string,
     group: string,
     facts: DeviceFacts,
     onShared: (key: string) => void,
   ): TransportContext {
-    const { config, pool, reactor, book } = this.#parts;
+    const { config, pool, reactor, book, files, starts, events } = this.#parts;
     return {
       path,
       pool,
@@ -112,9 +121,12 @@ export class TransportBuilder {
       wake: () => reactor.wake(),
       watch: (descriptor) => this.#watch(descriptor, path),
       publish: (counters) => book.publish(group, counters),
+      claimFile: (claim) => files.claim(claim, `${path}.${claim.key}`),
+      onStart: (action) => void starts.push(action),
+      report: events === null ? undefined : (event) => events(device, event),
       inner: (written, key) => {
         const inner = config.resolvePart("network", written, `${path}.${key}`);
-        return this.#open(inner, this.#context(inner.path, `${group}.${key}`, facts, onShared));
+        return this.#open(inner, this.#context(device, inner.path, `${group}.${key}`, facts, onShared));
       },
     };
   }

@@ -4,6 +4,7 @@
  */
 import type { Clock } from "./clock.ts";
 import type { Device, DeviceContext } from "./device.ts";
+import type { DeviceEventListener } from "./events.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
@@ -11,6 +12,18 @@ import type { DriverTransport } from "./transport.ts";
 
 export type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
 export type { OptionsSchema, SchemaIssue, SchemaResult } from "./options_schema.ts";
+
+/** A file that a part of a machine reads or writes. */
+export interface FileClaim {
+  /** The option that names it, such as `write`. */
+  readonly key: string;
+  /** Its path, for messages. */
+  readonly path: string;
+  /** What is done with it. */
+  readonly use: "read" | "write";
+  /** Which file it is, such as its device and inode in one string; null if that is not to be compared. */
+  readonly identity: string | null;
+}
 
 /** What a transport is built from. */
 export interface TransportContext {
@@ -38,6 +51,15 @@ export interface TransportContext {
   watch(descriptor: number): Disposable;
   /** Makes these counters readable from outside, live. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T): T;
+  /**
+   * Says that this transport has opened a file. Throws ConfigError if something of the machine reads what is to be written,
+   * or writes it. Claim a file before it is emptied, by what is open rather than by its name.
+   */
+  claimFile(claim: FileClaim): void;
+  /** Has this done when the machine starts: everything is built and every claim is accepted, so that files may be emptied. */
+  onStart(action: () => void): void;
+  /** Tells a watching program what has happened to the device of this transport. Left out: nothing watches. */
+  readonly report?: DeviceEventListener | undefined;
   /** Builds the transport that this one wraps, from its own part of the configuration. */
   inner(config: unknown, key: string): FrameTransport;
 }

@@ -10,7 +10,7 @@ import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import loopback from "../../transports/loopback.ts";
-import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
+import { identityOfPath, pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { tap, type TapOptions } from "../../transports/tap/mod.ts";
 import { tapIsUnfinished, tapQueues } from "./ends.ts";
 
@@ -29,25 +29,21 @@ export function dryBuild(config: ResolvedConfig): DryBuild {
   const closed: string[] = [];
   const devices = config.devices.map((device) => {
     if (device.network === null) return device;
-    return { ...device, network: dryNetwork(device.network, config, closed) };
+    return { ...device, network: dryNetwork(device.network, closed) };
   });
-  return { machine: buildMachine({ ...config, devices }), closed };
+  const resolvePart: ResolvedConfig["resolvePart"] = (kind, written, path) => {
+    const part = config.resolvePart(kind, written, path);
+    return kind === "network" ? dryNetwork(part as NetworkPart, closed) as typeof part : part;
+  };
+  return { machine: buildMachine({ ...config, devices, resolvePart }), closed };
 }
 
+type NetworkPart = ResolvedPart<NetworkPlugin>;
+
 /** The same network, less what it would write or open. */
-function dryNetwork(
-  part: ResolvedPart<NetworkPlugin>,
-  config: ResolvedConfig,
-  closed: string[],
-): ResolvedPart<NetworkPlugin> {
+function dryNetwork(part: NetworkPart, closed: string[]): NetworkPart {
   if (part.plugin === loopback) return part;
-  if (part.plugin === pcap) {
-    const { inner, write: _, ...options } = part.options as PcapOptions;
-    if (inner === undefined) return { ...part, options };
-    // A recorder passes on what the network behind it can do.
-    const path = `${part.path}.inner`;
-    return dryNetwork(config.resolvePart("network", inner, path), config, closed);
-  }
+  if (part.plugin === pcap) return { ...part, plugin: dryPcap };
   const { plugin, path } = part;
   let create: NetworkPlugin["create"] = () => silentNetwork(NO_ABILITIES, 1);
   if (part.plugin === tap) {
@@ -60,6 +56,19 @@ function dryNetwork(
   const silent = defineNetwork({ name: plugin.name, options: plugin.options, create });
   return { plugin: silent, options: part.options, path };
 }
+
+/** What the device writes is only claimed, so that it is compared with other files. */
+const dryPcap: NetworkPlugin<PcapOptions> = {
+  ...pcap,
+  create(context, { write, inner, ...options }) {
+    if (write !== undefined) {
+      const path = context.resolvePath(write);
+      context.claimFile({ key: "write", path, use: "write", identity: identityOfPath(path) });
+    }
+    // A recorder passes on what the network behind it can do.
+    return inner === undefined ? pcap.create(context, options) : context.inner(inner, "inner");
+  },
+};
 
 /** A network on which nothing ever happens. */
 function silentNetwork(abilities: NetworkAbilities, queuePairs: number): FrameTransport {

@@ -5,7 +5,7 @@
 
 /** What to do at a signal. */
 export interface SignalActions {
-  /** SIGINT or SIGTERM. A second one, half a second later, ends the process at once. */
+  /** SIGINT, SIGTERM or SIGHUP. A second one, half a second later, ends the process at once. */
   stop(signal: Deno.Signal): void;
   /** SIGUSR2. At SIGUSR1 the runtime opens a debugger to all users of this host, listener or not. */
   show(): void;
@@ -28,7 +28,12 @@ export function onSignals(actions: SignalActions): Disposable {
   };
   const listeners: [Deno.Signal, () => void][] = [["SIGINT", stop("SIGINT")]];
   if (Deno.build.os !== "windows") {
-    listeners.push(["SIGTERM", stop("SIGTERM")], ["SIGUSR2", () => actions.show()]);
+    listeners.push(
+      ["SIGTERM", stop("SIGTERM")],
+      // The terminal has gone, or a supervisor says goodbye this way.
+      ["SIGHUP", stop("SIGHUP")],
+      ["SIGUSR2", () => actions.show()],
+    );
   }
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
   return {

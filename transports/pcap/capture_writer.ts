@@ -45,8 +45,12 @@ export class CaptureWriter implements Disposable {
 
   /** Creates the file `path`: classic pcap if its name ends in `.pcap`, else pcapng. Throws HostError if it cannot. */
   static open(path: string, startUnixNs = 0n): CaptureWriter {
-    const format = path.toLowerCase().endsWith(".pcap") ? "pcap" : "pcapng";
-    return new CaptureWriter(CaptureSink.open(path), { format, startUnixNs });
+    return new CaptureWriter(CaptureSink.open(path), { format: formatOf(path), startUnixNs });
+  }
+
+  /** Writes the header, and lets everything else follow, if the sink was held until now. Throws HostError. */
+  begin(): void {
+    this.#sink.begin();
   }
 
   /** Has writing failed, so that nothing more will be taken? `close` says why. */
@@ -113,4 +117,9 @@ export class CaptureWriter implements Disposable {
     this.#staged = this.#encoder.encode(this.#sink, at, length, flags, this.#lastNs, comment);
     return at + headBytes;
   }
+}
+
+/** The format that a file of this name is to have: classic pcap if the name ends in `.pcap`, else pcapng. */
+export function formatOf(path: string): CaptureFormat {
+  return path.toLowerCase().endsWith(".pcap") ? "pcap" : "pcapng";
 }

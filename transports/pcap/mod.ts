@@ -11,6 +11,7 @@ export * from "./captured_packet.ts";
 export * from "./gunzip.ts";
 export * from "./link_types.ts";
 export * from "./packet_flags.ts";
+export * from "./output_file.ts";
 export { default as pcap, type PcapOptions } from "./pcap.ts";
 export * from "./pcap_encoder.ts";
 export * from "./pcap_parser.ts";

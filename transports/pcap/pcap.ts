@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { HostError } from "../../core/errors.ts";
+import { ManualClock } from "../../core/clock.ts";
 import {
   defineNetwork,
   type NetworkPlugin,
@@ -14,7 +15,9 @@ import {
 import type { FrameTransport } from "../../core/transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { CaptureReader } from "./capture_reader.ts";
-import { CaptureWriter } from "./capture_writer.ts";
+import { CaptureSink } from "./capture_sink.ts";
+import { CaptureWriter, formatOf } from "./capture_writer.ts";
+import { identityOfPath, OutputFile } from "./output_file.ts";
 import { PcapRecorder } from "./recorder.ts";
 import { newReplayCounters } from "./replay_counters.ts";
 import { PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
@@ -75,14 +78,17 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
   if (options.inner !== undefined && writePath !== null) {
     return createRecorder(context, context.inner(options.inner, "inner"), writePath);
   }
-  if (readPath !== null && readPath === writePath) {
-    throw new HostError(
-      `${context.path}: cannot write to "${writePath}" while reading it; choose another file`,
-    );
+  if (readPath !== null) {
+    if (readPath === writePath) {
+      throw new HostError(
+        `${context.path}: cannot write to "${writePath}" while reading it; choose another file`,
+      );
+    }
+    context.claimFile({ key: "read", path: readPath, use: "read", identity: identityOfPath(readPath) });
   }
   return new PcapReplay({
     reader: readPath === null ? null : CaptureReader.open(readPath),
-    openWriter: writePath === null ? null : (startUnixNs) => CaptureWriter.open(writePath, startUnixNs),
+    openWriter: writePath === null ? null : (startUnixNs) => openWriter(context, writePath, startUnixNs),
     pace: options.pace,
     take: options.take,
     guestMac: options.guestMac === undefined ? context.guestMac : parseMac(options.guestMac),
@@ -94,10 +100,36 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
 function createRecorder(context: TransportContext, inner: FrameTransport, path: string): FrameTransport {
   try {
     const startUnixNs = inner instanceof PcapReplay ? inner.startUnixNs : 0n;
-    const writer = CaptureWriter.open(path, startUnixNs);
+    const writer = openWriter(context, path, startUnixNs);
     return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
   } catch (error) {
     inner[Symbol.dispose]();
     throw error;
   }
+}
+
+/** Opens a capture that is emptied and begun when the machine starts. Throws HostError and what `claimFile` throws. */
+function openWriter(context: TransportContext, path: string, startUnixNs: bigint): CaptureWriter {
+  // By a virtual clock time stands still while a write takes as long as it likes, and nothing is lost.
+  const waits = context.clock instanceof ManualClock;
+  const file = OutputFile.open(path, "capture", waits);
+  try {
+    context.claimFile({ key: "write", path, use: "write", identity: file.identity });
+  } catch (error) {
+    file.discard();
+    throw error;
+  }
+  const sink = new CaptureSink(file, path, {
+    held: true,
+    neverWaits: !waits,
+    trouble: (why, lost) =>
+      context.report?.(
+        why === null
+          ? { event: "recording-resumed", path, lost }
+          : { event: "recording-failed", path, message: why },
+      ),
+  });
+  const writer = new CaptureWriter(sink, { format: formatOf(path), startUnixNs });
+  context.onStart(() => writer.begin());
+  return writer;
 }

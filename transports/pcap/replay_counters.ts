@@ -31,7 +31,7 @@ export interface ReplayCounters extends Record<string, number> {
   sent: number;
   /** Frames written. */
   written: number;
-  /** Frames not written because writing failed. */
+  /** Frames not written because the file took no more, or writing failed. */
   writeDropped: number;
 }
 

@@ -24,6 +24,12 @@ export class TestContext implements TransportContext {
     return path;
   }
 
+  claimFile(): void {}
+
+  onStart(action: () => void): void {
+    action();
+  }
+
   shared<T>(key: string, make: () => T): T {
     if (!this.#shared.has(key)) this.#shared.set(key, make());
     return this.#shared.get(key) as T;
