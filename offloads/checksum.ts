@@ -9,9 +9,9 @@ import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
 import { isSumRight } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
+import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
 import { addFrameToSum, completeChecksum } from "./frame_checksum.ts";
-import { locateTransport, Transport } from "./transport_header.ts";
 
 /** What `checksum` can be told. */
 export interface ChecksumOptions {
@@ -39,7 +39,7 @@ class ChecksumStage implements Stage {
   readonly #verify: boolean;
   readonly #toGuest: boolean;
   readonly #counters: Record<"completed" | "verified" | "wrong" | "unverifiable" | "incomplete", number>;
-  readonly #transport = new Transport();
+  readonly #transport = new TransportHeader();
   /** Does the receiver take a partial checksum as it is? */
   #partialWelcome: boolean;
   /** Does the guest look at DATA_VALID? */
@@ -78,16 +78,30 @@ class ChecksumStage implements Stage {
 
   #check(frame: Frame): void {
     const transport = this.#transport;
-    if (!locateTransport(frame, transport) || !transport.hasChecksum) {
-      this.#counters.unverifiable++;
-      return;
+    const fault = transport.locate(frame, frame.header.gsoType !== 0);
+    if (fault === null) frame.trim(transport.ipEndAt - frame.start);
+    switch (fault === null ? this.#judge(frame) : fault === "bad_transport" ? "wrong" : "unverifiable") {
+      case "verified":
+        this.#counters.verified++;
+        frame.header.flags |= VIRTIO_NET_HDR_F_DATA_VALID;
+        break;
+      case "wrong":
+        this.#counters.wrong++;
+        break;
+      default:
+        this.#counters.unverifiable++;
     }
-    frame.trim(transport.endAt - frame.start);
-    if (isSumRight(addFrameToSum(frame, transport.at, transport.pseudoSum))) {
-      this.#counters.verified++;
-      frame.header.flags |= VIRTIO_NET_HDR_F_DATA_VALID;
-    } else {
-      this.#counters.wrong++;
+  }
+
+  /** What the checksum of the located transport header is worth. */
+  #judge(frame: Frame): "verified" | "wrong" | "unverifiable" {
+    const { at, endAt, isTcp, isV4, hasPseudoHeader } = this.#transport;
+    if (!isTcp && frame.view.getUint16(at + UDP_CHECKSUM) === 0) {
+      // UDP over IPv4 need not have one; over IPv6 it must (RFC 8200, section 8.1).
+      return isV4 ? "unverifiable" : "wrong";
     }
+    if (!hasPseudoHeader) return "unverifiable";
+    const pseudo = this.#transport.pseudoSum(frame.view, endAt - at);
+    return isSumRight(addFrameToSum(frame, at, pseudo, endAt)) ? "verified" : "wrong";
   }
 }

@@ -4,37 +4,49 @@
  */
 import type { Frame } from "../core/frame.ts";
 import { addToSum, fold, storeChecksum, swap16 } from "../wire/checksum.ts";
+import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
 
-/** Where the checksum is in a UDP header. */
-export const UDP_CHECKSUM = 6;
+const transport = new TransportHeader();
 
-/** Adds all bytes of the frame from `at` (in its first piece's storage) to its end to `sum`. */
-export function addFrameToSum(frame: Frame, at: number, sum: number): number {
-  const first = frame.start + frame.length - at;
+/**
+ * Adds the bytes of the frame from `at` to `endAt` to `sum`. Both are offsets in the storage of the first piece, as if the
+ * frame were in one; `endAt` is by default the frame's end.
+ */
+export function addFrameToSum(
+  frame: Frame,
+  at: number,
+  sum: number,
+  endAt: number = frame.start + frame.total,
+): number {
+  const first = Math.min(frame.start + frame.length, endAt) - at;
   let total = addToSum(frame.view, at, first, sum);
+  let left = endAt - at - first;
   let isOdd = (first & 1) === 1;
-  for (let piece = frame.next; piece !== null; piece = piece.next) {
-    const part = fold(addToSum(piece.view, piece.start, piece.length, 0));
+  for (let piece = frame.next; piece !== null && left > 0; piece = piece.next) {
+    const bytes = Math.min(piece.length, left);
+    const part = fold(addToSum(piece.view, piece.start, bytes, 0));
     // A piece that starts at an odd place has all its bytes in the other half of the 16-bit words.
     total += isOdd ? swap16(part) : part;
-    if ((piece.length & 1) === 1) isOdd = !isOdd;
+    if ((bytes & 1) === 1) isOdd = !isOdd;
+    left -= bytes;
   }
   return fold(total);
 }
 
 /**
- * Computes the transport checksum from `startAt` to the end of the frame, on top of the pseudo header's sum, and stores it at
- * `checksumAt`. Both are offsets in the storage of the first piece.
+ * Computes the transport checksum from `startAt` to `endAt`, by default the end of the frame, on top of the pseudo header's
+ * sum, and stores it at `checksumAt`. All are offsets in the storage of the first piece, as if the frame were in one.
  */
 export function storeFullChecksum(
   frame: Frame,
   startAt: number,
   checksumAt: number,
   pseudoSum: number,
+  endAt: number = frame.start + frame.total,
 ): void {
   frame.view.setUint16(checksumAt, 0);
-  storeChecksum(frame.view, checksumAt, addFrameToSum(frame, startAt, pseudoSum));
+  storeChecksum(frame.view, checksumAt, addFrameToSum(frame, startAt, pseudoSum, endAt));
 }
 
 /**
@@ -45,8 +57,12 @@ export function completeChecksum(frame: Frame): boolean {
   const { view, header, start } = frame;
   const checksumAt = start + header.csumStart + header.csumOffset;
   if (checksumAt + 2 > start + frame.length) return false;
+  const startAt = start + header.csumStart;
+  // The receiver checks what the packet's own lengths tell, without padding.
+  const isKnown = transport.locate(frame, false) === null && transport.at === startAt;
+  const endAt = isKnown ? transport.endAt : start + frame.total;
   // The field holds the pseudo header's sum already, so that the sum over everything includes it.
-  storeFullChecksum(frame, start + header.csumStart, checksumAt, view.getUint16(checksumAt, true));
+  storeFullChecksum(frame, startAt, checksumAt, view.getUint16(checksumAt, true), endAt);
   if (header.csumOffset === UDP_CHECKSUM) avoidNoChecksum(view, checksumAt);
   header.flags &= ~VIRTIO_NET_HDR_F_NEEDS_CSUM;
   header.csumStart = 0;

@@ -13,7 +13,8 @@
  *                              +-> more: cut, one after the other <-- left off while the pool is empty
  *
  * Each segment gets a copy of all headers, its own lengths, IPv4 identification and header checksum, sequence number and
- * flags, and a checksum: partial if the receiver takes that, else in full. When the pool is empty, the frame being cut and all
+ * flags, and a checksum: partial if the receiver takes that, else in full. It rests on the pseudo-header sum that the sender
+ * has left in the large frame, because only the sender knows the final destination of a source route for certain. When the pool is empty, the frame being cut and all
  * that follow it are held, in order, and tried again after 0.1 ms, or when frames have come back by the time that anything
  * else happens. A frame for which there is no memory for 10 ms is dropped: if nothing but frames like it fill the pool, they
  * would wait for each other.
@@ -21,8 +22,8 @@
  * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal of the pool is
  * not provoked again before something has changed, because the device drains its lines on each.
  *
- * Limits: a large frame whose transport header is behind a routing header, or another that hides it, is dropped; so is one
- * that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
+ * Limits: a large frame whose transport header is behind more than four extension headers, or one that hides it, is dropped;
+ * so are a jumbogram (RFC 2675) and one that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
  *
  * @module
  */
@@ -46,7 +47,7 @@ import {
 } from "../wire/virtio_net_header.ts";
 import { completeChecksum } from "./frame_checksum.ts";
 import { Cutter } from "./segment/cutter.ts";
-import { finishChecksum } from "./segment/headers.ts";
+import { finishChecksum, writeSegmentHeaders } from "./segment/headers.ts";
 import { type LargeFault, LargeFrame } from "./segment/large_frame.ts";
 import { isWelcome, NOTHING_TAKEN, takenByGuest, takenByNetwork, type Takes } from "./segment/takes.ts";
 
@@ -200,6 +201,7 @@ class SegmentStage implements Stage {
     const fault = this.#large.locate(frame, this.#mostSegments);
     if (fault !== null) return this.#drop(frame, fault);
     if (this.#large.segments === 1) {
+      if (this.#large.lacksIpLength) writeSegmentHeaders(frame, this.#large, 0, 0);
       finishChecksum(frame, this.#large, this.#takes.partialChecksum);
       this.#counters.finished_whole++;
       output.push(frame);

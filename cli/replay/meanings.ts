@@ -21,7 +21,8 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   already_large: "Flow flushed, passed: the frame is large already, or was merged before",
   bad_ip_checksum: "Flow flushed, passed unmodified: wrong IPv4 header checksum",
   bad_tcp_checksum: "Flow flushed, passed unmodified: wrong TCP checksum",
-  odd_partial_checksum: "Flow flushed, passed: a partial checksum that is not the TCP checksum",
+  odd_partial_checksum:
+    "Flow flushed, passed: a partial checksum that is not the TCP checksum, or has a wrong pseudo-header sum",
   syn: "Flow flushed, passed: SYN",
   fin: "Flow flushed, passed: FIN",
   rst: "Flow flushed, passed: RST",

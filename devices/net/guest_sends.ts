@@ -11,6 +11,7 @@ import {
   VIRTIO_NET_F_HOST_TSO6,
   VIRTIO_NET_F_HOST_USO,
 } from "../../wire/net_features.ts";
+import { TransportHeader } from "../../wire/transport_header.ts";
 import {
   headerBytes,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -20,6 +21,8 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
+
+const transport = new TransportHeader();
 
 /** What may come from the guest. */
 export interface GuestSends {
@@ -70,20 +73,32 @@ export function isHeaderSound(frame: Frame, sends: GuestSends): boolean {
       header.hdrLen = 0;
       return true;
     case VIRTIO_NET_HDR_GSO_TCPV4:
-      return sends.tso4 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame);
+      return sends.tso4 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame, kind);
     case VIRTIO_NET_HDR_GSO_TCPV6:
-      return sends.tso6 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame);
+      return sends.tso6 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame, kind);
     case VIRTIO_NET_HDR_GSO_UDP_L4:
-      return sends.uso && kind === header.gsoType && isLargeSound(frame);
+      return sends.uso && kind === header.gsoType && isLargeSound(frame, kind);
     default:
       return false;
   }
 }
 
-/** A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). */
-function isLargeSound(frame: Frame): boolean {
-  const { header } = frame;
+/**
+ * A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). It must be
+ * of the kind that it claims to be, with lengths that agree: whoever receives it relies on that.
+ */
+function isLargeSound(frame: Frame, kind: number): boolean {
+  const { header, view, start } = frame;
+  if (header.gsoSize === 0 || header.flags !== VIRTIO_NET_HDR_F_NEEDS_CSUM) return false;
+  if (transport.locate(frame, true) !== null) return false;
+  const { isTcp, isV4, at, endAt, ipEndAt } = transport;
+  const family = isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+  if (kind !== (isTcp ? family : VIRTIO_NET_HDR_GSO_UDP_L4) || endAt !== ipEndAt) return false;
+  if (header.csumStart !== at - start || header.csumOffset !== transport.checksumOffset) return false;
   // The length of the headers is a hint, which must not be relied upon: one that cannot be is no hint.
-  if (header.hdrLen > frame.length) header.hdrLen = 0;
-  return header.gsoSize > 0 && header.flags === VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  const headerBytes = at - start + transport.headerBytes;
+  if (header.hdrLen > frame.length || header.hdrLen < headerBytes) header.hdrLen = 0;
+  // TSO needs no IP length. The receivers of frames that are passed on as they are need one.
+  if (transport.lacksIpLength) transport.fillIpLength(view);
+  return true;
 }

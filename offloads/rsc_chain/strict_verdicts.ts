@@ -29,7 +29,7 @@ export const STRICT_RULES = {
   bad_ip_checksum: "S2.1",
   /** Flow flushed, passed unmodified: wrong TCP checksum. */
   bad_tcp_checksum: "S2.2",
-  /** Flow flushed, passed: a partial checksum that is not the TCP checksum. */
+  /** Flow flushed, passed: a partial checksum that is not the TCP checksum, or has a wrong pseudo-header sum. */
   odd_partial_checksum: "S2.3",
   /** Flow flushed, passed: SYN. */
   syn: "S3.1",

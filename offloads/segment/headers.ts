@@ -7,16 +7,16 @@ import { storeChecksum, storePartial } from "../../wire/checksum.ts";
 import { IPV4_CHECKSUM, IPV4_ID, IPV4_TOTAL_LENGTH, ipv4HeaderSum } from "../../wire/ipv4.ts";
 import { IPV6_HEADER_BYTES, IPV6_PAYLOAD_LENGTH } from "../../wire/ipv6.ts";
 import { TCP_CWR, TCP_FIN, TCP_OFFSET_FLAGS, TCP_PSH, TCP_SEQ, TCP_URG } from "../../wire/tcp.ts";
+import { UDP_LENGTH } from "../../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 import { avoidNoChecksum, storeFullChecksum } from "../frame_checksum.ts";
 import type { LargeFrame } from "./large_frame.ts";
 
-const UDP_LENGTH = 4;
 const TCP_URGENT = 18;
 
 /**
  * Makes the headers of segment `index`, which are a copy of the large frame's, its own.
- * @param segment the segment, in one piece, payload and all
+ * @param segment the segment, payload and all
  * @param payloadAt bytes of payload in the segments before it
  */
 export function writeSegmentHeaders(
@@ -27,7 +27,7 @@ export function writeSegmentHeaders(
 ): void {
   const { view, start } = segment;
   const ip = start + large.ipAt;
-  const ipBytes = segment.length - large.ipAt;
+  const ipBytes = segment.total - large.ipAt;
   if (large.isV4) {
     view.setUint16(ip + IPV4_TOTAL_LENGTH, ipBytes);
     view.setUint16(ip + IPV4_ID, view.getUint16(ip + IPV4_ID) + index);
@@ -38,7 +38,7 @@ export function writeSegmentHeaders(
   }
   const transport = start + large.transportAt;
   if (large.isTcp) writeTcp(view, transport, index === 0, index === large.segments - 1, payloadAt);
-  else view.setUint16(transport + UDP_LENGTH, segment.length - large.transportAt);
+  else view.setUint16(transport + UDP_LENGTH, segment.total - large.transportAt);
 }
 
 /** FIN and PSH are the last segment's, CWR the first one's (RFC 3168, section 6.1.2); URG ends with the urgent data. */
@@ -67,7 +67,7 @@ export function finishChecksum(segment: Frame, large: LargeFrame, partial: boole
   if (!large.hasChecksum) return;
   const transport = start + large.transportAt;
   const checksumAt = transport + large.checksumOffset;
-  const pseudo = large.pseudoSum(view, start, segment.total - large.transportAt);
+  const pseudo = large.pseudoSum(segment.total - large.transportAt);
   if (partial) {
     storePartial(view, checksumAt, pseudo);
     header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;

@@ -3,11 +3,14 @@ import fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import { checksum } from "../../offloads/checksum.ts";
+import { ipBytes } from "../../testing/addresses.ts";
 import {
   arp,
   BENCH_FEATURES,
   type FrameFacts,
   type HeaderFields,
+  internetSum,
+  pseudoHeaderSum,
   StageBench,
   type StageBenchSettings,
   tcp,
@@ -162,4 +165,100 @@ Deno.test("checksum verifies only for a guest that looks at the mark, only unmar
   assertEquals(run(frame, {}, { verify: true, ...NO_CSUM }).header.flags, 0);
   assertEquals(run(frame, { header: { flags: 2 } }, { verify: true }).counted, {});
   assertEquals(run(frame, {}, { verify: true, direction: "fromGuest" }).counted, {});
+});
+
+/** A UDP datagram that says it has `length` bytes, with these of its checksum right, within a longer IP packet. */
+function udpOfLength(length: number, source: string, checksum: (right: number) => number): Uint8Array {
+  const frame = udp({ source, payload: 40, checksum: 0 });
+  const at = frame.length - 48;
+  const view = new DataView(frame.buffer);
+  view.setUint16(at + 4, length);
+  const destination = source.includes(":") ? "fd00::2" : "10.0.0.2";
+  const pseudo = pseudoHeaderSum(ipBytes(source), ipBytes(destination), 17, length);
+  view.setUint16(
+    at + 6,
+    checksum(0xffff - internetSum(frame, at, Math.min(at + length, frame.length), pseudo)),
+  );
+  return frame;
+}
+
+Deno.test("checksum with verify goes by the length of the UDP datagram, not by that of IP", () => {
+  for (const source of ["10.0.0.1", "fd00::1"]) {
+    for (const length of [8, 9, 30, 47, 48]) {
+      const right = udpOfLength(length, source, (sum) => sum);
+      const verified = run(right, {}, { verify: true });
+      assertEquals([verified.header.flags, verified.bytes, verified.counted], [2, right, { verified: 1 }]);
+      const wrong = udpOfLength(length, source, (sum) => sum ^ 0x0100);
+      assertEquals(run(wrong, {}, { verify: true }).header.flags, 0);
+    }
+    // Right by the length of IP, wrong by RFC 768.
+    const other = udp({ source, payload: 40 });
+    other[other.length - 43] = 47;
+    const { header, counted } = run(other, {}, { verify: true });
+    assertEquals([header.flags, counted], [0, { wrong: 1 }]);
+    // No datagram has such a length, whatever the sum.
+    for (const length of [0, 1, 7, 49, 0xffff]) {
+      for (const checksum of [(sum: number) => sum, () => 0]) {
+        const { header, counted } = run(udpOfLength(length, source, checksum), {}, { verify: true });
+        assertEquals([header.flags, counted], [0, { wrong: 1 }], `${source} ${length}`);
+      }
+    }
+  }
+});
+
+Deno.test("checksum with verify adds up no more than the datagram, in whatever pieces, and no padding", () => {
+  const right = udpOfLength(31, "10.0.0.1", (sum) => sum);
+  const padded = Uint8Array.of(...right, 0xaa, 0xbb, 0xcc);
+  for (const cut of [42, 50, 65, 66, 82, 83]) {
+    using bench = new StageBench({ plugin: checksum, options: { verify: true } });
+    const frame = bench.frame(padded.slice(0, cut));
+    frame.append(bench.frame(padded.slice(cut)));
+    bench.feedFrame(frame);
+    assertEquals([bench.out[0].header.flags, bench.out[0].bytes], [2, padded]);
+  }
+});
+
+Deno.test("checksum with verify wants a checksum of UDP over IPv6", () => {
+  const { header, counted } = run(udp({ source: "fd00::1", payload: 9, checksum: 0 }), {}, { verify: true });
+  assertEquals([header.flags, counted], [0, { wrong: 1 }]);
+});
+
+Deno.test("checksum with verify makes no promise of fragments, of UDP-Lite, nor of what it cannot tell", () => {
+  const fragment = { type: 44, bytes: new Uint8Array(8) };
+  const unknownRoute = { type: 43, bytes: Uint8Array.of(0, 2, 9, 1, ...new Uint8Array(20)) };
+  const frames = [
+    tcp({ payload: 9, fragmentOffset: 9 }),
+    udp({ payload: 9, moreFragments: true }),
+    tcp({ source: "fd00::1", payload: 9, extension: fragment }),
+    tcp({ source: "fd00::1", payload: 9, extension: unknownRoute }),
+    udp({ payload: 9, protocol: 136 }),
+    tcp({ payload: 9, ipLength: 0 }),
+    tcp({ payload: 9, ipLength: 50 }),
+  ];
+  for (const frame of frames) {
+    const { header, counted } = run(frame, {}, { verify: true });
+    assertEquals(header.flags, 0);
+    assertEquals(counted.verified, undefined);
+  }
+  assertEquals(run(tcp({ payload: 9, dataOffset: 15 }), {}, { verify: true }).counted, { wrong: 1 });
+});
+
+Deno.test("checksum with verify computes with the final destination of a source route", () => {
+  const ipOptions = Uint8Array.of(137, 7, 4, 10, 0, 0, 77, 0);
+  const finally77 = tcp({ payload: 30, destination: "10.0.0.77" });
+  const sum = finally77[50] << 8 | finally77[51];
+  const { header, counted } = run(tcp({ payload: 30, ipOptions, checksum: sum }), {}, { verify: true });
+  assertEquals([header.flags, counted], [2, { verified: 1 }]);
+  assertEquals(run(tcp({ payload: 30, ipOptions }), {}, { verify: true }).counted, { wrong: 1 });
+});
+
+Deno.test("checksum completes over the packet, not over padding behind it", () => {
+  for (const [build, csumOffset] of [[tcp, 16], [udp, 6]] as const) {
+    const partial = build({ payload: 99, checksum: "partial", padding: 3 });
+    partial.fill(0xa5, partial.length - 3);
+    const right = build({ payload: 99, padding: 3 });
+    right.fill(0xa5, right.length - 3);
+    const { bytes } = run(partial, { header: { flags: 1, csumStart: 34, csumOffset } }, NO_CSUM);
+    assertEquals(bytes, right);
+  }
 });

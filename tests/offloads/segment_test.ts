@@ -4,9 +4,12 @@ import { FeatureSet } from "../../core/features.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { FramePool } from "../../core/frame_pool.ts";
 import { segment } from "../../offloads/segment.ts";
+import { ipBytes } from "../../testing/addresses.ts";
 import {
   type Delivered,
   type HeaderFields,
+  internetSum,
+  pseudoHeaderSum,
   StageBench,
   type StageBenchSettings,
   streamBytes,
@@ -303,14 +306,88 @@ Deno.test("segment finishes a large frame of one segment where it lies", () => {
   }
 });
 
-Deno.test("segment does not care what partial sum the sender left, nor for padding", () => {
+Deno.test("segment does not care for padding", () => {
   using stage = bench();
   const fields = { payload: streamBytes(0, 400) };
-  const { frame, header } = largeTcp({ ...fields, checksum: 0x1234 }, 150);
+  const { frame, header } = largeTcp(fields, 150);
   const padded = new Uint8Array(frame.length + 9).fill(0xee);
   padded.set(frame);
   stage.feed(padded, { header });
   assertFrames(stage.out, expectedTcp(fields, 150, "right"), PLAIN);
+});
+
+/** Headers that hide whose addresses are in the pseudo header: the final destination, or the source, in 4 or 16 bytes. */
+const HIDING: [string, string, string, TcpFields][] = [
+  ["LSRR", "10.0.0.1", "10.0.0.77", {
+    ipOptions: Uint8Array.of(1, 131, 11, 4, 10, 0, 0, 9, 10, 0, 0, 77),
+  }],
+  ["SSRR", "10.0.0.1", "10.0.0.77", { ipOptions: Uint8Array.of(137, 7, 4, 10, 0, 0, 77, 0) }],
+  ["routing type 0", "fd00::1", "fd00::b", { ...V6, extension: routing(0, 1, ["fd00::a", "fd00::b"]) }],
+  ["routing type 2", "fd00::1", "fd00::a", { ...V6, extension: routing(2, 1, ["fd00::a"]) }],
+  ["routing type 4", "fd00::1", "fd00::a", { ...V6, extension: routing(4, 1, ["fd00::a", "fd00::b"]) }],
+  ["a home address", "fd00::a", "fd00::2", {
+    ...V6,
+    extension: { type: 60, bytes: Uint8Array.of(0, 2, 1, 2, 0, 0, 201, 16, ...ipBytes("fd00::a")) },
+  }],
+];
+
+function routing(type: number, segmentsLeft: number, addresses: readonly string[]) {
+  const list = addresses.flatMap((address) => [...ipBytes(address)]);
+  return {
+    type: 43,
+    bytes: Uint8Array.of(0, list.length / 8, type, segmentsLeft, 0, 0, 0, 0, ...list),
+  };
+}
+
+for (const [what, source, destination, fields] of HIDING) {
+  Deno.test(`segment builds on the pseudo-header sum that the sender left: ${what}`, () => {
+    const payload = streamBytes(0, 700);
+    const seed = (bytes: number) => pseudoHeaderSum(ipBytes(source), ipBytes(destination), 6, 20 + bytes);
+    for (const features of [PLAIN_GUEST, CSUM_GUEST]) {
+      using stage = bench({ features });
+      feedInPieces(stage, largeTcp({ ...fields, payload, checksum: seed(700) }, 300));
+      assertEquals(stage.out.length, 3);
+      for (const { bytes, header } of stage.out) {
+        const transport = bytes.subarray(transportAt(fields));
+        const data = transport.length - 20;
+        if (features === CSUM_GUEST) {
+          assertEquals([header.flags, (transport[16] << 8 | transport[17]) % 0xffff], [
+            1,
+            seed(data) % 0xffff,
+          ]);
+        } else {
+          // The receiver computes with the final destination, which is in the IP header by then.
+          assertEquals(internetSum(transport, 0, transport.length, seed(data)) % 0xffff, 0);
+        }
+      }
+    }
+    // Without a partial checksum the addresses are found in the headers.
+    using other = bench();
+    const sum = internetSum(
+      tcp({ ...fields, payload, checksum: 0 }).subarray(transportAt(fields)),
+      0,
+      720,
+      seed(700),
+    );
+    feedInPieces(other, largeTcp({ ...fields, payload, checksum: 0xffff - sum }, 300, { flags: 0 }));
+    assertEquals([other.out.length, countersOf(other)], [3, { cut: 1, segments: 3 }]);
+    const { bytes } = other.out[0];
+    const transport = bytes.subarray(transportAt(fields));
+    assertEquals(internetSum(transport, 0, transport.length, seed(300)) % 0xffff, 0);
+  });
+}
+
+Deno.test("segment takes an IP length of 0 for that of the frame, as senders that leave it to TSO mean it", () => {
+  for (const family of [{}, V6, { vlans: [{ id: 7 }] }]) {
+    for (const gsoSize of [300, 5000]) {
+      const fields = { ...family, payload: streamBytes(0, 900) };
+      for (const cuts of [[], [200, 500]]) {
+        using stage = bench();
+        feedInPieces(stage, largeTcp({ ...fields, ipLength: 0 }, gsoSize), cuts);
+        assertFrames(stage.out, expectedTcp(fields, gsoSize, "right"), PLAIN);
+      }
+    }
+  }
 });
 
 Deno.test("segment gives each segment the queue and the number of its frame", () => {
@@ -455,7 +532,17 @@ Deno.test("segment drops a large frame that contradicts itself, and counts it by
     ["dropped_wrong_kind", largeTcp({ ...V6, payload, ipVersion: 4 }, 300)],
     [
       "dropped_wrong_kind",
-      largeTcp({ ...V6, payload, extension: { type: 43, bytes: new Uint8Array(8) } }, 300),
+      largeTcp({ ...V6, payload, extension: { type: 51, bytes: new Uint8Array(8) } }, 300),
+    ],
+    // Whose addresses are in the pseudo header cannot be told, and the sender has not left its sum.
+    [
+      "dropped_wrong_kind",
+      largeTcp({ ...V6, payload, extension: routing(9, 1, ["fd00::a"]) }, 300, { flags: 0 }),
+    ],
+    // A jumbogram: its segments must not have the option with its length.
+    [
+      "dropped_bad_length",
+      largeTcp({ ...V6, payload, ipLength: 0, extension: { type: 0, bytes: new Uint8Array(8) } }, 300),
     ],
     ["dropped_fragment", largeTcp({ payload, moreFragments: true }, 300)],
     ["dropped_fragment", largeTcp({ payload, fragmentOffset: 5 }, 300)],
@@ -464,10 +551,8 @@ Deno.test("segment drops a large frame that contradicts itself, and counts it by
       largeTcp({ ...V6, payload, extension: { type: 44, bytes: new Uint8Array(8) } }, 300),
     ],
     ["dropped_bad_length", largeTcp({ payload, ipLength: 941 }, 300)],
-    ["dropped_bad_length", largeTcp({ payload, ipLength: 0 }, 300)],
     ["dropped_bad_length", largeTcp({ payload, ipLength: 39 }, 300)],
     ["dropped_bad_length", largeTcp({ payload, ipLength: 900 }, 300), [500]],
-    ["dropped_bad_length", largeTcp({ ...V6, payload, ipLength: 0 }, 300)],
     ["dropped_bad_length", largeTcp({ ...V6, payload, ipLength: 19 }, 300)],
     ["dropped_bad_length", largeTcp({ payload, dataOffset: 4 }, 300)],
     ["dropped_bad_length", largeTcp({ payload: streamBytes(0, 10), dataOffset: 15 }, 300)],

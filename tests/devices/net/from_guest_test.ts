@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { tcp } from "../../../testing/mod.ts";
+import { tcp, udp } from "../../../testing/mod.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
 import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS } from "./support/rig.ts";
@@ -74,24 +74,77 @@ Deno.test("FromGuest drops frames that are no Ethernet frames or too long, count
   assertEquals([one.guest.counters.transmitted, one.guest.session.faults], [6, {}]);
 });
 
-/** Sends one frame of 154 bytes under this header, and tells what became of it. */
-async function under(header: object, accept: string[]): Promise<{ flags: number[] | null; dropped: number }> {
+const FRAME = tcp({ destinationMac: MACS[1], payload: 100 });
+
+/** Sends one frame under this header, and tells what became of it. */
+async function under(
+  header: object,
+  accept: string[],
+  frame = FRAME,
+): Promise<{ flags: number[] | null; dropped: number; bytes: Uint8Array | undefined }> {
   await using rig = await Rig.start([{ guest: { accept }, network: { largeFrames: true } }]);
   const { one } = rig;
   const taken: number[][] = [];
   one.port.tap(({ header: { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset } }) =>
     taken.push([flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset])
   );
-  const frame = tcp({ destinationMac: MACS[1], payload: 100 });
-  assertEquals(frame.length, 154);
   assert(one.guest.send(frame, header));
   rig.settle();
   assertEquals([one.guest.counters.transmitted, one.guest.session.faults], [1, {}]);
-  return { flags: taken[0] ?? null, dropped: one.counters("fromGuest").dropped_bad_header };
+  const { dropped_bad_header } = one.counters("fromGuest");
+  return { flags: taken[0] ?? null, dropped: dropped_bad_header, bytes: one.sent[0] };
 }
 
 const ALL = ["CSUM", "HOST_TSO4", "HOST_TSO6", "HOST_ECN", "HOST_USO"];
 const LARGE = { ...PARTIAL, hdrLen: 54, gsoType: 1, gsoSize: 50 };
+const TO_PEER = { destinationMac: MACS[1], payload: 100, checksum: "partial" } as const;
+const V6 = tcp({ ...TO_PEER, source: "fd00::1" });
+const UDP = udp(TO_PEER);
+const TAGGED = tcp({ ...TO_PEER, vlans: [{ id: 0 }] });
+
+Deno.test("FromGuest drops large frames that are of another kind than they say, or whose lengths disagree", async () => {
+  const changed = (frame: Uint8Array<ArrayBuffer>, at: number, ...bytes: number[]) => {
+    const copy = frame.slice();
+    copy.set(bytes, at);
+    return copy;
+  };
+  for (
+    const [header, frame] of [
+      [{ ...LARGE, gsoType: 4 }, FRAME],
+      [{ ...LARGE, gsoType: 0x84 }, FRAME],
+      [{ ...LARGE, gsoType: 5 }, FRAME],
+      [{ ...LARGE, csumStart: 54 }, V6],
+      [{ ...LARGE, csumOffset: 6 }, UDP],
+      [{ ...LARGE, csumStart: 30 }, FRAME],
+      [{ ...LARGE, csumOffset: 6 }, FRAME],
+      [LARGE, tcp({ ...TO_PEER, moreFragments: true })],
+      [LARGE, tcp({ ...TO_PEER, dataOffset: 4 })],
+      [LARGE, tcp({ ...TO_PEER, payload: 8, dataOffset: 8 })],
+      [LARGE, tcp({ ...TO_PEER, ipLength: 141 })],
+      [LARGE, tcp({ ...TO_PEER, ipLength: 39 })],
+      [LARGE, tcp({ ...TO_PEER, protocol: 1 })],
+      [LARGE, tcp({ ...TO_PEER, etherType: 0x0806 })],
+      [{ ...LARGE, gsoType: 5, csumOffset: 6 }, changed(UDP, 38, 0, 107)],
+      [{ ...LARGE, gsoType: 5, csumOffset: 6 }, changed(UDP, 38, 0, 109)],
+    ] as const
+  ) {
+    const { flags, dropped } = await under(header, ALL, frame);
+    assertEquals([flags, dropped], [null, 1], JSON.stringify(header));
+  }
+});
+
+Deno.test("FromGuest completes the IP length that a sender leaves to TSO", async () => {
+  for (
+    const [source, header] of [["10.0.0.1", LARGE], ["fd00::1", {
+      ...LARGE,
+      gsoType: 4,
+      csumStart: 54,
+    }]] as const
+  ) {
+    const { dropped, bytes } = await under(header, ALL, tcp({ ...TO_PEER, source, ipLength: 0 }));
+    assertEquals([dropped, bytes], [0, tcp({ ...TO_PEER, source })]);
+  }
+});
 
 Deno.test("FromGuest passes on what the driver may ask for", async () => {
   for (
@@ -101,12 +154,21 @@ Deno.test("FromGuest passes on what the driver may ask for", async () => {
       [{ ...PARTIAL, csumStart: 136, csumOffset: 16 }, [1, 0, 0, 0, 136, 16]],
       [LARGE, [1, 1, 54, 50, 34, 16]],
       [{ ...LARGE, gsoType: 0x81 }, [1, 0x81, 54, 50, 34, 16]],
-      [{ ...LARGE, gsoType: 4 }, [1, 4, 54, 50, 34, 16]],
-      [{ ...LARGE, gsoType: 0x84 }, [1, 0x84, 54, 50, 34, 16]],
-      [{ ...LARGE, gsoType: 5 }, [1, 5, 54, 50, 34, 16]],
     ] as const
   ) {
-    assertEquals(await under(header, ALL), { flags: [...expected], dropped: 0 }, JSON.stringify(header));
+    const { flags, dropped } = await under(header, ALL);
+    assertEquals([flags, dropped], [[...expected], 0], JSON.stringify(header));
+  }
+  for (
+    const [frame, header, expected] of [
+      [V6, { ...LARGE, gsoType: 4, csumStart: 54 }, [1, 4, 0, 50, 54, 16]],
+      [V6, { ...LARGE, gsoType: 0x84, csumStart: 54, hdrLen: 74 }, [1, 0x84, 74, 50, 54, 16]],
+      [UDP, { ...LARGE, gsoType: 5, csumOffset: 6 }, [1, 5, 54, 50, 34, 6]],
+      [TAGGED, { ...LARGE, csumStart: 38, hdrLen: 58 }, [1, 1, 58, 50, 38, 16]],
+    ] as const
+  ) {
+    const { flags, dropped, bytes } = await under(header, ALL, frame);
+    assertEquals([flags, dropped, bytes], [[...expected], 0, frame], JSON.stringify(header));
   }
 });
 
@@ -121,7 +183,8 @@ Deno.test("FromGuest takes off what has no meaning", async () => {
       [{ ...LARGE, hdrLen: 154 }, [1, 1, 154, 50, 34, 16]],
     ] as const
   ) {
-    assertEquals(await under(header, ALL), { flags: [...expected], dropped: 0 }, JSON.stringify(header));
+    const { flags, dropped } = await under(header, ALL);
+    assertEquals([flags, dropped], [[...expected], 0], JSON.stringify(header));
   }
 });
 
@@ -140,7 +203,8 @@ Deno.test("FromGuest drops frames whose header contradicts the frame, and counts
       { ...LARGE, gsoType: 0x85 },
     ]
   ) {
-    assertEquals(await under(header, ALL), { flags: null, dropped: 1 }, JSON.stringify(header));
+    const { flags, dropped } = await under(header, ALL);
+    assertEquals([flags, dropped], [null, 1], JSON.stringify(header));
   }
 });
 
@@ -156,11 +220,8 @@ Deno.test("FromGuest drops frames that ask for what was not negotiated", async (
       [{ ...LARGE, gsoType: 5 }, ["CSUM", "HOST_TSO4", "HOST_TSO6"]],
     ] as const
   ) {
-    assertEquals(
-      await under(header, [...accept]),
-      { flags: null, dropped: 1 },
-      `${JSON.stringify(header)} ${accept}`,
-    );
+    const { flags, dropped } = await under(header, [...accept]);
+    assertEquals([flags, dropped], [null, 1], `${JSON.stringify(header)} ${accept}`);
   }
 });
 

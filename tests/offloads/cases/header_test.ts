@@ -48,6 +48,16 @@ testCase(82, { arrive: [[0, A], [1, partialNext, { header: odd }]] }, {
   },
 });
 
+// Completed by the guest, this sum would make a wrong checksum; a unit has a new sum, and would make it right.
+const wrongSeed = packet({ seq: 1100, checksum: 0x1234 });
+testCase(82, { arrive: [[0, A], [1, wrongSeed, { header: partialHeader }]] }, {
+  S: {
+    says: "a partial checksum on top of another pseudo header lets A go and passes unchanged",
+    out: [[1, "[0,0,-]", A], [1, "[1,0,-]", wrongSeed, partialHeader]],
+    counters: { odd_partial_checksum: 1 },
+  },
+});
+
 const large = packet({ seq: 1100, payload: 2000, checksum: "partial" });
 const gso: Partial<HeaderFields> = {
   flags: 1,
