@@ -95,12 +95,11 @@ class ChecksumStage implements Stage {
 
   /** What the checksum of the located transport header is worth. */
   #judge(frame: Frame): "verified" | "wrong" | "unverifiable" {
-    const { at, endAt, isTcp, isV4, hasPseudoHeader } = this.#transport;
+    const { at, endAt, isTcp, isV4 } = this.#transport;
     if (!isTcp && frame.view.getUint16(at + UDP_CHECKSUM) === 0) {
       // UDP over IPv4 need not have one; over IPv6 it must (RFC 8200, section 8.1).
       return isV4 ? "unverifiable" : "wrong";
     }
-    if (!hasPseudoHeader) return "unverifiable";
     const pseudo = this.#transport.pseudoSum(frame.view, endAt - at);
     return isSumRight(addFrameToSum(frame, at, pseudo, endAt)) ? "verified" : "wrong";
   }

@@ -4,6 +4,9 @@
  */
 import type { Frame } from "../core/frame.ts";
 import { addToSum, fold, storeChecksum, swap16 } from "../wire/checksum.ts";
+import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
+import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH } from "../wire/ipv4.ts";
+import { TCP_CHECKSUM } from "../wire/tcp.ts";
 import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
 
@@ -58,9 +61,7 @@ export function completeChecksum(frame: Frame): boolean {
   const checksumAt = start + header.csumStart + header.csumOffset;
   if (checksumAt + 2 > start + frame.length) return false;
   const startAt = start + header.csumStart;
-  // The receiver checks what the packet's own lengths tell, without padding.
-  const isKnown = transport.locate(frame, false) === null && transport.at === startAt;
-  const endAt = isKnown ? transport.endAt : start + frame.total;
+  const endAt = checksummedEnd(frame, startAt);
   // The field holds the pseudo header's sum already, so that the sum over everything includes it.
   storeFullChecksum(frame, startAt, checksumAt, view.getUint16(checksumAt, true), endAt);
   if (header.csumOffset === UDP_CHECKSUM) avoidNoChecksum(view, checksumAt);
@@ -68,6 +69,24 @@ export function completeChecksum(frame: Frame): boolean {
   header.csumStart = 0;
   header.csumOffset = 0;
   return true;
+}
+
+/**
+ * Where the receiver stops adding up: it goes by the packet's own lengths, not by padding behind it. For anything but TCP and
+ * UDP that is the frame's end (virtio 1.2, section 5.1.6.2).
+ */
+function checksummedEnd(frame: Frame, startAt: number): number {
+  const { view, start, header } = frame;
+  const end = start + frame.total;
+  // Of most frames a glance tells that nothing is behind the packet, for less than the header's locator takes.
+  const typeAt = start + ETHERNET_TYPE;
+  if (header.csumOffset === TCP_CHECKSUM && header.csumStart >= ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES) {
+    const type = view.getUint16(typeAt);
+    if (type === ETHERTYPE_IPV4 && typeAt + 2 + view.getUint16(typeAt + 2 + IPV4_TOTAL_LENGTH) === end) {
+      return end;
+    }
+  }
+  return transport.locate(frame, false) === null && transport.at === startAt ? transport.endAt : end;
 }
 
 /** UDP says "no checksum" by 0, so that a checksum of 0 is sent as its equal (RFC 768). */

@@ -22,8 +22,7 @@
  * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal of the pool is
  * not provoked again before something has changed, because the device drains its lines on each.
  *
- * Limits: a large frame whose transport header is behind more than four extension headers, or one that hides it, is dropped;
- * so are a jumbogram (RFC 2675) and one that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
+ * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC 2675) and one that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
  *
  * @module
  */

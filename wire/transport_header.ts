@@ -1,5 +1,5 @@
 /**
- * Finding the TCP or UDP header of any frame, and how far its checksum reaches.
+ * The TCP or UDP header of a frame, and how far its checksum reaches.
  *
  * A packet states its length up to four times: by the frame, the IP header, the UDP header or the data offset of TCP.
  * What is promised of a packet must rest on all of them, so that they are compared here, in one place.
@@ -7,22 +7,12 @@
  * @module
  */
 import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6, payloadTypeAt } from "./ethernet.ts";
-import {
-  IPV4_CHECKSUM,
-  IPV4_FRAGMENT,
-  IPV4_HEADER_BYTES,
-  IPV4_MF_OR_OFFSET,
-  IPV4_PROTOCOL,
-  IPV4_SOURCE,
-  IPV4_TOTAL_LENGTH,
-  ipv4HeaderSum,
-} from "./ipv4.ts";
-import { IPV6_HEADER_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH, IPV6_SOURCE } from "./ipv6.ts";
+import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "./ethernet.ts";
+import { HeaderLocator, PROTOCOL_ESP, PROTOCOL_UDP } from "./headers.ts";
+import { IPV4_CHECKSUM, IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH, ipv4HeaderSum } from "./ipv4.ts";
+import { IPV6_HEADER_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH, isExtensionHeader } from "./ipv6.ts";
 import { PROTOCOL_TCP, TCP_CHECKSUM, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, tcpHeaderBytes } from "./tcp.ts";
 
-/** The protocol number of UDP (RFC 768). */
-export const PROTOCOL_UDP = 17;
 /** Bytes of a UDP header. */
 export const UDP_HEADER_BYTES = 8;
 /** Bytes of UDP header and data, from the first byte of the header. */
@@ -31,30 +21,18 @@ export const UDP_LENGTH = 4;
 export const UDP_CHECKSUM = 6;
 
 const HOP_BY_HOP = 0;
-const ROUTING = 43;
-const FRAGMENT = 44;
-const DESTINATION_OPTIONS = 60;
-/** No honest packet has more of them; an endless chain must not cost time. */
-const MAX_EXTENSION_HEADERS = 4;
-/** IPv4 options: loose and strict source route (RFC 791, section 3.1). */
-const LOOSE_SOURCE_ROUTE = 131;
-const STRICT_SOURCE_ROUTE = 137;
-/** The destination option that carries a mobile node's home address (RFC 6275, section 6.3). */
-const HOME_ADDRESS = 201;
-/** `destinationAt` where the final destination cannot be told. */
-const UNKNOWN = -1;
 
 /** Why no transport header was found. */
 export type TransportFault =
   /** The headers do not all lie in the first piece, or the frame ends in them. */
   | "cut"
-  /** Neither IPv4 nor IPv6, or a version or header length that cannot be. */
+  /** Neither IPv4 nor IPv6 right behind the Ethernet header and its tags, or a version or header length that cannot be. */
   | "not_ip"
-  /** Neither TCP nor UDP, or behind a header that is not looked behind. */
+  /** Neither TCP nor UDP, or encrypted. */
   | "other_protocol"
   /** An IP fragment. */
   | "fragment"
-  /** The IP length is larger than the frame or too small for the headers, or that of a jumbogram. */
+  /** The IP length is larger than the frame or too small for the headers, or that of a jumbogram (RFC 2675). */
   | "bad_length"
   /** The length of the UDP datagram or the data offset of TCP is larger than the IP packet or too small. */
   | "bad_transport";
@@ -80,8 +58,8 @@ export interface FrameBytes {
 export class TransportHeader {
   /** IPv4, or else IPv6? */
   isV4 = false;
-  /** PROTOCOL_TCP or PROTOCOL_UDP. */
-  protocol = 0;
+  /** TCP, or else UDP? */
+  isTcp = false;
   /** First byte of the IP header. */
   ipAt = 0;
   /** First byte of the transport header. */
@@ -94,52 +72,50 @@ export class TransportHeader {
   endAt = 0;
   /** Is the IP length field of a large frame 0, so that the frame's end is the packet's? */
   lacksIpLength = false;
-  #sourceAt = 0;
-  #destinationAt = 0;
+  readonly #headers = new HeaderLocator();
 
   /**
-   * Finds an unfragmented TCP or UDP header behind VLAN tags, IPv4 options, hop-by-hop and destination options, and routing
-   * headers. Null if all lengths agree.
+   * Finds an unfragmented TCP or UDP header whose lengths all agree; null if there is one.
    * @param isLarge the frame is yet to be segmented, so that its IP length may be left at 0
    */
   locate(frame: FrameBytes, isLarge: boolean): TransportFault | null {
-    const typeAt = payloadTypeAt(frame.bytes, frame.start, frame.length);
-    if (typeAt < 0) return "cut";
-    const etherType = frame.view.getUint16(typeAt);
-    this.ipAt = typeAt + 2;
-    this.isV4 = etherType === ETHERTYPE_IPV4;
-    if (!this.isV4 && etherType !== ETHERTYPE_IPV6) return "not_ip";
-    return (this.isV4 ? this.#locateIpv4(frame, isLarge) : this.#locateIpv6(frame, isLarge)) ??
-      this.#measure(frame);
-  }
-
-  /** TCP, or else UDP? */
-  get isTcp(): boolean {
-    return this.protocol === PROTOCOL_TCP;
+    const headers = this.#headers;
+    const { view, start, length } = frame;
+    headers.locate(frame.bytes, start, length);
+    if (headers.version === 0) return isCutInIp(view, headers.etherTypeAt, start + length) ? "cut" : "not_ip";
+    if (headers.isEncapsulated) return "not_ip";
+    if (headers.isFragment) return "fragment";
+    const { protocol, ipAt, transportAt } = headers;
+    this.isTcp = protocol === PROTOCOL_TCP;
+    if (!this.isTcp && protocol !== PROTOCOL_UDP) {
+      return isExtensionHeader(protocol) && protocol !== PROTOCOL_ESP ? "cut" : "other_protocol";
+    }
+    const isV4 = headers.version === 4;
+    const ipLength = view.getUint16(ipAt + (isV4 ? IPV4_TOTAL_LENGTH : IPV6_PAYLOAD_LENGTH));
+    const frameEnd = start + frame.total;
+    this.isV4 = isV4;
+    this.ipAt = ipAt;
+    this.at = transportAt;
+    this.lacksIpLength = isLarge && ipLength === 0;
+    this.ipEndAt = this.lacksIpLength ? frameEnd : ipAt + (isV4 ? 0 : IPV6_HEADER_BYTES) + ipLength;
+    if (this.ipEndAt > frameEnd) return "bad_length";
+    // The segments of a jumbogram must not have the option in which its length is (RFC 2675, section 3).
+    if (!isV4 && ipLength === 0 && view.getUint8(ipAt + IPV6_NEXT_HEADER) === HOP_BY_HOP) return "bad_length";
+    if (transportAt < 0) return this.ipEndAt < start + length ? "bad_length" : "cut";
+    return this.#measure(view, start + length);
   }
 
   /** Where the checksum is in the transport header. */
   get checksumOffset(): number {
-    return this.protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
+    return this.isTcp ? TCP_CHECKSUM : UDP_CHECKSUM;
   }
 
-  /** Are the addresses of the pseudo header known? They are not behind routing headers of an unknown type. */
-  get hasPseudoHeader(): boolean {
-    return this.#destinationAt !== UNKNOWN;
-  }
-
-  /**
-   * The sum of the pseudo header of `transportBytes`, up to 131071. Its destination is the final one, though a source route
-   * still has others before it (RFC 8200, section 8.1), its source a mobile node's home address (RFC 6275, section 6.3.1).
-   */
+  /** The sum of the pseudo header of `transportBytes`, up to 131071, between the addresses that the sender has put into it. */
   pseudoSum(view: DataView, transportBytes: number): number {
-    const rest = sumOf16(this.protocol) + sumOf16(transportBytes) + sumOf16(transportBytes >>> 16);
-    const addressBytes = this.isV4 ? 4 : 16;
-    const sourceAt = this.#sourceAt;
-    if (this.#destinationAt === sourceAt + addressBytes) {
-      return addToSum(view, sourceAt, 2 * addressBytes, rest);
-    }
-    return addToSum(view, this.#destinationAt, addressBytes, addToSum(view, sourceAt, addressBytes, rest));
+    const { sourceAt, destinationAt, protocol, addressBytes } = this.#headers;
+    const rest = sumOf16(protocol) + sumOf16(transportBytes) + sumOf16(transportBytes >>> 16);
+    if (destinationAt === sourceAt + addressBytes) return addToSum(view, sourceAt, 2 * addressBytes, rest);
+    return addToSum(view, destinationAt, addressBytes, addToSum(view, sourceAt, addressBytes, rest));
   }
 
   /** Writes the IP length that the frame lacks, if the field can hold it, and the checksum of an IPv4 header with it. */
@@ -153,67 +129,9 @@ export class TransportHeader {
     storeChecksum(view, ipAt + IPV4_CHECKSUM, ipv4HeaderSum(view, ipAt, this.at - ipAt));
   }
 
-  #locateIpv4(frame: FrameBytes, isLarge: boolean): TransportFault | null {
-    const { view } = frame;
-    const ip = this.ipAt;
-    const end = frame.start + frame.length;
-    if (end < ip + IPV4_HEADER_BYTES) return "cut";
-    const versionIhl = view.getUint8(ip);
-    const headerBytes = (versionIhl & 15) << 2;
-    if (versionIhl >>> 4 !== 4 || headerBytes < IPV4_HEADER_BYTES) return "not_ip";
-    if ((view.getUint16(ip + IPV4_FRAGMENT) & IPV4_MF_OR_OFFSET) !== 0) return "fragment";
-    this.protocol = view.getUint8(ip + IPV4_PROTOCOL);
-    this.at = ip + headerBytes;
-    this.#sourceAt = ip + IPV4_SOURCE;
-    this.#destinationAt = ip + IPV4_SOURCE + 4;
-    if (headerBytes !== IPV4_HEADER_BYTES) {
-      if (end < this.at) return "cut";
-      this.#followSourceRoute(view);
-    }
-    const ipLength = view.getUint16(ip + IPV4_TOTAL_LENGTH);
-    return this.#endIp(frame, ip + ipLength, isLarge && ipLength === 0);
-  }
-
-  #locateIpv6(frame: FrameBytes, isLarge: boolean): TransportFault | null {
-    const { view } = frame;
-    const ip = this.ipAt;
-    const end = frame.start + frame.length;
-    let at = ip + IPV6_HEADER_BYTES;
-    if (end < at) return "cut";
-    if (view.getUint8(ip) >>> 4 !== 6) return "not_ip";
-    const payloadLength = view.getUint16(ip + IPV6_PAYLOAD_LENGTH);
-    this.#sourceAt = ip + IPV6_SOURCE;
-    this.#destinationAt = ip + IPV6_SOURCE + 16;
-    let next = view.getUint8(ip + IPV6_NEXT_HEADER);
-    // A jumbogram has its length in an option there (RFC 2675), which its segments must not have.
-    if (payloadLength === 0 && next === HOP_BY_HOP) return "bad_length";
-    for (let i = 0; i < MAX_EXTENSION_HEADERS && isLookedBehind(next); i++) {
-      if (end < at + 8) return "cut";
-      const bytes = view.getUint8(at + 1) + 1 << 3;
-      if (end < at + bytes) return "cut";
-      if (next === ROUTING) this.#followRouting(view, at, bytes);
-      else if (next === DESTINATION_OPTIONS) this.#seekHomeAddress(view, at, at + bytes);
-      next = view.getUint8(at);
-      at += bytes;
-    }
-    if (next === FRAGMENT) return "fragment";
-    this.protocol = next;
-    this.at = at;
-    return this.#endIp(frame, ip + IPV6_HEADER_BYTES + payloadLength, isLarge && payloadLength === 0);
-  }
-
-  #endIp(frame: FrameBytes, endAt: number, lacksIpLength: boolean): TransportFault | null {
-    if (this.protocol !== PROTOCOL_TCP && this.protocol !== PROTOCOL_UDP) return "other_protocol";
-    const frameEnd = frame.start + frame.total;
-    this.lacksIpLength = lacksIpLength;
-    this.ipEndAt = lacksIpLength ? frameEnd : endAt;
-    return this.ipEndAt > frameEnd ? "bad_length" : null;
-  }
-
-  /** The lengths that the transport header itself states. */
-  #measure({ view, start, length }: FrameBytes): TransportFault | null {
+  /** The lengths that the transport header itself states. `end` is that of the first piece. */
+  #measure(view: DataView, end: number): TransportFault | null {
     const { at, ipEndAt, isTcp } = this;
-    const end = start + length;
     const leastBytes = isTcp ? TCP_HEADER_BYTES : UDP_HEADER_BYTES;
     if (ipEndAt < at + leastBytes) return "bad_length";
     if (end < at + leastBytes) return "cut";
@@ -225,48 +143,12 @@ export class TransportHeader {
     }
     return end < headerEnd ? "cut" : null;
   }
-
-  /** IPv4: the last address of a source route that has not been gone to its end. */
-  #followSourceRoute(view: DataView): void {
-    for (let at = this.ipAt + IPV4_HEADER_BYTES; at < this.at;) {
-      const type = view.getUint8(at);
-      if (type === 0) return;
-      const bytes = type === 1 ? 1 : at + 1 < this.at ? view.getUint8(at + 1) : 0;
-      const isRoute = type === LOOSE_SOURCE_ROUTE || type === STRICT_SOURCE_ROUTE;
-      if (bytes === 0 || (bytes < 3 && isRoute) || at + bytes > this.at) {
-        this.#destinationAt = UNKNOWN;
-        return;
-      }
-      // The pointer counts from 1, and is larger than the length when no address is left (RFC 791, section 3.1).
-      if (isRoute && view.getUint8(at + 2) <= bytes) {
-        this.#destinationAt = bytes < 7 ? UNKNOWN : at + bytes - 4;
-        return;
-      }
-      at += bytes;
-    }
-  }
-
-  /** IPv6: the last address of a routing header with segments left. */
-  #followRouting(view: DataView, at: number, bytes: number): void {
-    if (view.getUint8(at + 3) === 0) return;
-    const type = view.getUint8(at + 2);
-    const addresses = bytes - 8 >>> 4;
-    if (addresses === 0) this.#destinationAt = UNKNOWN;
-    // RFC 2460, section 4.4, and RFC 6275, section 6.4; RFC 8754, section 2: that list is in reverse order.
-    else if (type === 0 || type === 2) this.#destinationAt = at + 8 + 16 * (addresses - 1);
-    else this.#destinationAt = type === 4 ? at + 8 : UNKNOWN;
-  }
-
-  #seekHomeAddress(view: DataView, headerAt: number, end: number): void {
-    for (let at = headerAt + 2; at < end;) {
-      const type = view.getUint8(at);
-      const bytes = type === 0 ? 1 : at + 1 < end ? 2 + view.getUint8(at + 1) : 2;
-      if (type === HOME_ADDRESS && bytes === 18 && at + bytes <= end) this.#sourceAt = at + 2;
-      at += bytes;
-    }
-  }
 }
 
-function isLookedBehind(nextHeader: number): boolean {
-  return nextHeader === HOP_BY_HOP || nextHeader === DESTINATION_OPTIONS || nextHeader === ROUTING;
+/** No IP header was found: because the frame, or its first piece, ends too early? */
+function isCutInIp(view: DataView, typeAt: number, end: number): boolean {
+  if (typeAt < 0) return true;
+  const type = view.getUint16(typeAt);
+  if (type !== ETHERTYPE_IPV4 && type !== ETHERTYPE_IPV6) return false;
+  return end < typeAt + 2 + (type === ETHERTYPE_IPV4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
 }

@@ -130,7 +130,6 @@ export class LargeFrame {
     }
     this.hasChecksum = this.isTcp || !this.isV4 || view.getUint16(transport.at + UDP_CHECKSUM) !== 0;
     if (!this.hasChecksum) return null;
-    if (!transport.hasPseudoHeader) return "dropped_wrong_kind";
     this.#emptyPseudoSum = transport.pseudoSum(view, 0);
     if ((header.flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return null;
     const sum = addFrameToSum(this.frame, start + transportAt, this.pseudoSum(total - transportAt));

@@ -3,9 +3,8 @@
  * @module
  */
 import type { Frame } from "../../core/frame.ts";
-import { addToSum, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
-import { HeaderLocator, PROTOCOL_UDP } from "../../wire/headers.ts";
-import { PROTOCOL_TCP, TCP_CHECKSUM } from "../../wire/tcp.ts";
+import { addToSum, storeChecksum, storePartial } from "../../wire/checksum.ts";
+import { TransportHeader } from "../../wire/transport_header.ts";
 import {
   VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -17,8 +16,7 @@ import {
   PACKET_FLAG_SEGMENTATION_OFFLOAD,
 } from "./captured_packet.ts";
 
-const UDP_CHECKSUM = 6;
-const headers = new HeaderLocator();
+const transport = new TransportHeader();
 
 /** The flags about checksums and segmentation that a frame's header amounts to. */
 export function offloadFlags(flags: number, gsoType: number): number {
@@ -39,28 +37,22 @@ export function applyPacketFlags(flags: number, frame: Frame, acceptsPartial: bo
 }
 
 function makeReady(frame: Frame, acceptsPartial: boolean): void {
-  const { bytes, view, start, length, header } = frame;
-  headers.locate(bytes, start, length);
-  const { version, transportAt, protocol, addressBytes } = headers;
-  if (version === 0 || transportAt < 0 || (protocol !== PROTOCOL_TCP && protocol !== PROTOCOL_UDP)) return;
-  const offset = protocol === PROTOCOL_TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
-  const checksumAt = transportAt + offset;
-  const end = Math.min(headers.packetEnd, start + length);
-  if (checksumAt + 2 > end) return;
-  let sum = sumOf16(protocol) + sumOf16(end - transportAt);
-  sum = addToSum(view, headers.sourceAt, addressBytes, sum);
-  sum = addToSum(view, headers.destinationAt, addressBytes, sum);
+  const { view, start, header } = frame;
+  if (transport.locate(frame, false) !== null) return;
+  const { at, endAt, checksumOffset } = transport;
+  const checksumAt = at + checksumOffset;
+  const sum = transport.pseudoSum(view, endAt - at);
   if (!acceptsPartial) {
     view.setUint16(checksumAt, 0);
-    storeChecksum(view, checksumAt, addToSum(view, transportAt, end - transportAt, sum));
+    storeChecksum(view, checksumAt, addToSum(view, at, endAt - at, sum));
     // UDP says "no checksum" by 0 and sends its equal instead (RFC 768).
-    if (protocol === PROTOCOL_UDP && view.getUint16(checksumAt) === 0) view.setUint16(checksumAt, 0xffff);
+    if (!transport.isTcp && view.getUint16(checksumAt) === 0) view.setUint16(checksumAt, 0xffff);
     return;
   }
   storePartial(view, checksumAt, sum);
-  // The sum runs to the end of the frame: padding is no part of it.
-  frame.trim(end - start);
+  // The sum runs to the end of the frame: what is behind the datagram is no part of it.
+  frame.trim(endAt - start);
   header.flags |= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  header.csumStart = transportAt - start;
-  header.csumOffset = offset;
+  header.csumStart = at - start;
+  header.csumOffset = checksumOffset;
 }
