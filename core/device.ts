@@ -104,12 +104,16 @@ export interface ResolvedOffload {
   readonly plugin: OffloadPlugin;
   /** Its options, validated and complete. */
   readonly options: unknown;
+  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`, for messages. */
+  readonly path?: string;
 }
 
 /** What a device is built from. */
 export interface DeviceContext {
   /** What it is called in messages and counters. */
   readonly name: string;
+  /** Where it stands in the configuration, such as `$.devices[0]`, for messages. */
+  readonly path?: string;
   /** Frames come from here. */
   readonly pool: FramePool;
   /** The offloads, in order of execution. */

@@ -57,20 +57,37 @@ export class HostError extends Error {
   override readonly name = "HostError";
 }
 
-/** A plugin threw: which one, in which hook, and why. */
+/** A plugin threw, or broke its contract: which one, where it stands in the configuration, in which hook, and why. */
 export class PluginError extends Error {
   /** `PluginError`. */
   override readonly name = "PluginError";
   /** The plugin's name. */
   readonly plugin: string;
-  /** The hook in which it threw, such as `process` or `create`. */
+  /** The hook in which it failed, such as `process` or `create`. */
   readonly hook: string;
+  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`; empty if that is not known. */
+  readonly path: string;
 
-  /** Says which plugin threw. @param plugin the plugin's name; @param hook where it threw; @param cause what it threw */
-  constructor(plugin: string, hook: string, cause: unknown) {
-    const text = cause instanceof Error ? cause.message : String(cause);
-    super(`plugin "${plugin}" failed in ${hook}: ${text}`, { cause });
+  /**
+   * Says which plugin failed.
+   * @param plugin the plugin's name; @param hook where it failed; @param cause what it threw, or what is wrong
+   * @param path where it stands in the configuration, if that is known
+   */
+  constructor(plugin: string, hook: string, cause: unknown, path = "") {
+    super(`${path === "" ? "" : `${path}: `}plugin "${plugin}" failed in ${hook}: ${textOf(cause)}`, {
+      cause,
+    });
     this.plugin = plugin;
     this.hook = hook;
+    this.path = path;
+  }
+}
+
+function textOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
+  } catch {
+    // An object without a usable toString(), as a plugin may throw.
+    return "something that cannot be shown";
   }
 }

@@ -48,6 +48,16 @@ export interface FrameOwner {
   giveBack(first: Frame, pieces: number): void;
 }
 
+/** Who has a frame: the plugin that has to push it on, hold it or release it. */
+export interface FrameHolder {
+  /** Its name. */
+  readonly plugin: string;
+  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`; empty if it stands in none. */
+  readonly path: string;
+  /** What it is. */
+  readonly kind: "stage" | "network" | "driver" | "device";
+}
+
 /**
  * One Ethernet frame, without the virtio header and without FCS. **Whoever receives it pushes it on, holds it, or
  * releases it.**
@@ -90,6 +100,8 @@ export class Frame {
   number = 0;
   /** If the guest has no room for it, run it through the stages again later, as QEMU's network queue does. */
   offerAgain = false;
+  /** Who has it; null if its pool was lent to nobody (`FramePool.lentTo`). Of a frame in the pool: who had it last. */
+  holder: FrameHolder | null = null;
   /** Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released twice. */
   isOwned = false;
 

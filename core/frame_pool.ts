@@ -2,7 +2,7 @@
  * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates nothing.
  * @module
  */
-import { Frame } from "./frame.ts";
+import { Frame, type FrameHolder } from "./frame.ts";
 import { FreeFrames } from "./free_frames.ts";
 
 /**
@@ -46,46 +46,45 @@ export interface FramePoolOptions {
 /**
  * A pool of frames in three sizes. It grows in chunks up to its limit and never shrinks; `take` then answers null and
  * the caller waits, which is back-pressure. The last slot given back is the first taken: it is still in the caches.
+ *
+ * All plugins of a machine take from the same storage, each by a pool of its own (`lentTo`), so that every frame shows who
+ * has it.
  */
 export class FramePool {
-  readonly #free: readonly FreeFrames[] = SLOT_BYTES.map(() => new FreeFrames());
-  readonly #slots: number[] = SLOT_BYTES.map(() => 0);
-  readonly #maxBytes: number;
-  /** The given buffer, as bytes and as view, and how much of it is in use. */
-  readonly #given: Uint8Array<ArrayBuffer>;
-  readonly #givenView: DataView<ArrayBuffer>;
-  #givenUsed = 0;
-  #bytes = 0;
-  #made = 0;
-  #refusals = 0;
+  #store: FrameStore;
+  #holder: FrameHolder | null = null;
 
   /** A pool without frames yet. @param options how large it may grow */
   constructor(options: FramePoolOptions = {}) {
-    this.#maxBytes = options.maxBytes ?? 128 * 1024 * 1024;
-    this.#given = new Uint8Array(options.buffer ?? new ArrayBuffer(0));
-    this.#givenView = new DataView(this.#given.buffer);
+    this.#store = new FrameStore(options);
+  }
+
+  /** The same pool, for a plugin: frames that are taken from it have this holder. */
+  lentTo(holder: FrameHolder): FramePool {
+    const lent = new FramePool();
+    lent.#store = this.#store;
+    lent.#holder = holder;
+    return lent;
   }
 
   /** Frames (pieces) that are out of the pool. 0 when the pool is whole. */
   get inUse(): number {
-    let pieces = 0;
-    for (const { inUse } of this.#free) pieces += inUse;
-    return pieces;
+    return this.#store.inUse;
   }
 
   /** Bytes of storage reserved so far. */
   get reservedBytes(): number {
-    return this.#bytes;
+    return this.#store.reservedBytes;
   }
 
   /** How often `take` had to answer null because the pool was at its limit. */
   get refusals(): number {
-    return this.#refusals;
+    return this.#store.refusals;
   }
 
   /** Frames made so far, in and out of the pool. */
   get made(): number {
-    return this.#made;
+    return this.#store.all.length;
   }
 
   /**
@@ -94,6 +93,66 @@ export class FramePool {
    * MAX_FRAME_BYTES.
    */
   take(length: number): Frame | null {
+    return this.#store.take(length, this.#holder);
+  }
+
+  /** A frame that holds a copy of these bytes, or null if the pool is at its limit. */
+  takeCopy(source: Uint8Array): Frame | null {
+    const frame = this.take(source.length);
+    if (frame !== null) frame.bytes.set(source, frame.start);
+    return frame;
+  }
+
+  /** How many frames each holder has. Looks at every frame that was ever made: not for the data path. */
+  held(): Map<FrameHolder | null, number> {
+    const counts = new Map<FrameHolder | null, number>();
+    for (const { isOwned, holder } of this.#store.all) {
+      if (isOwned) counts.set(holder, (counts.get(holder) ?? 0) + 1);
+    }
+    return counts;
+  }
+
+  /** Takes every frame back that this holder has, which must not touch them any more. Returns how many those were. */
+  reclaim(holder: FrameHolder): number {
+    let frames = 0;
+    for (const frame of this.#store.all) {
+      if (!frame.isOwned || frame.holder !== holder) continue;
+      frame.release();
+      frames++;
+    }
+    return frames;
+  }
+}
+
+/** The frames of a pool, and what lends from it. */
+class FrameStore {
+  /** Every frame made so far. */
+  readonly all: Frame[] = [];
+  readonly #free: readonly FreeFrames[] = SLOT_BYTES.map(() => new FreeFrames());
+  readonly #slots: number[] = SLOT_BYTES.map(() => 0);
+  readonly #maxBytes: number;
+  /** The given buffer, as bytes and as view, and how much of it is in use. */
+  readonly #given: Uint8Array<ArrayBuffer>;
+  readonly #givenView: DataView<ArrayBuffer>;
+  #givenUsed = 0;
+  /** Bytes of storage reserved so far. */
+  reservedBytes = 0;
+  /** How often `take` had to answer null. */
+  refusals = 0;
+
+  constructor(options: FramePoolOptions) {
+    this.#maxBytes = options.maxBytes ?? 128 * 1024 * 1024;
+    this.#given = new Uint8Array(options.buffer ?? new ArrayBuffer(0));
+    this.#givenView = new DataView(this.#given.buffer);
+  }
+
+  get inUse(): number {
+    let pieces = 0;
+    for (const { inUse } of this.#free) pieces += inUse;
+    return pieces;
+  }
+
+  take(length: number, holder: FrameHolder | null): Frame | null {
     if (!(length >= 0 && length <= MAX_FRAME_BYTES)) {
       throw new RangeError(`Cannot take a frame of ${length} bytes: it must have 0 to ${MAX_FRAME_BYTES}`);
     }
@@ -104,6 +163,7 @@ export class FramePool {
       if (free.isEmpty && !this.#grow(size)) continue;
       const frame = free.take();
       frame.isOwned = true;
+      frame.holder = holder;
       frame.start = frame.slot + FRAME_HEADROOM_BYTES;
       frame.length = length;
       frame.total = length;
@@ -116,15 +176,8 @@ export class FramePool {
       frame.offerAgain = false;
       return frame;
     }
-    this.#refusals++;
+    this.refusals++;
     return null;
-  }
-
-  /** A frame that holds a copy of these bytes, or null if the pool is at its limit. */
-  takeCopy(source: Uint8Array): Frame | null {
-    const frame = this.take(source.length);
-    if (frame !== null) frame.bytes.set(source, frame.start);
-    return frame;
   }
 
   #grow(size: number): boolean {
@@ -137,16 +190,19 @@ export class FramePool {
     const from = isGiven ? this.#givenUsed : 0;
     if (isGiven) this.#givenUsed += stride * slots;
     const free = this.#free[size];
-    for (let i = slots - 1; i >= 0; i--) free.add(new Frame(free, bytes, view, from + i * stride, stride));
-    this.#bytes += stride * slots;
-    this.#made += slots;
+    for (let i = slots - 1; i >= 0; i--) {
+      const frame = new Frame(free, bytes, view, from + i * stride, stride);
+      free.add(frame);
+      this.all.push(frame);
+    }
+    this.reservedBytes += stride * slots;
     this.#slots[size] += slots;
     return true;
   }
 
   /** Bytes that frames of this size may still reserve: a half at a time, so that no burst of one size takes all at once. */
   #budget(size: number): number {
-    let left = this.#maxBytes - this.#bytes;
+    let left = this.#maxBytes - this.reservedBytes;
     if (this.#maxBytes < LEAST_SHARED_BYTES) return left;
     for (let other = 0; other < SLOT_BYTES.length; other++) {
       if (other !== size) {

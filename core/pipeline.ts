@@ -9,21 +9,36 @@
  * Invariants: between calls both batches are empty; a frame is in one stage, or with the sink, or released. A sink may throw
  * (the guest's rings may be broken); it has taken every frame of the batch all the same.
  *
- * A stage that throws ends the line, and with it the device: no one can know which frames it had handed on, so that those
- * of the batch at hand, and those that stages hold, are given up. No stage is called again; `push` and `negotiated` throw
- * the same PluginError, all else does nothing, so that what is around can be closed in order.
+ * A stage that throws ends the line, and with it the device. So does one that breaks the contract of frames: what it hands
+ * on, and whether a frame is its own, is looked at where it leaves the stage (`contract.ts`). The frames that the stages
+ * have are taken back by the pool. No stage is called again; `push` and `negotiated` throw the same PluginError, all else
+ * does nothing, so that what is around can be closed in order.
  *
  * Limits: the line does not branch; nothing is added after construction.
  *
  * @module
  */
+import { frameFault, isHeaderSound, isSound, kindOf, refusePromise } from "./contract.ts";
 import { PluginError } from "./errors.ts";
 import type { FeatureSet } from "./features.ts";
+import type { FrameHolder } from "./frame.ts";
 import { FrameBatch } from "./frame_batch.ts";
+import type { FramePool } from "./frame_pool.ts";
 import type { Negotiated, Stage } from "./stage.ts";
+
+/** Flushes in a row that are due and in vain, after which a stage must be asking for them for ever. */
+const MAX_VAIN_FLUSHES = 1000;
+/** A flush in vain after which the next is wanted sooner than this counts, in ns. */
+const VAIN_FLUSH_NS = 1000;
+/** Times that a stage may be found with most of the frames of an empty pool while it means to let them go. */
+const MAX_HOARDED_LOOKS = 5;
+/** Queue pairs where it is not said how many there are. */
+const MAX_QUEUE_PAIRS = 0x8000;
 
 /** The end of a line: takes every frame of a batch and clears it. */
 export interface FrameSink {
+  /** Who has the frames then; left out: the device. */
+  readonly holder?: FrameHolder;
   /** Takes the frames; they are its own and the batch is empty afterwards, even if it throws. */
   accept(frames: FrameBatch, nowNs: number): void;
 }
@@ -34,31 +49,61 @@ export interface NamedStage {
   readonly name: string;
   /** The stage. */
   readonly stage: Stage;
+  /** Who it is as a holder of frames; the pool that it got is lent to it. Left out: by its name, without a path. */
+  readonly holder?: FrameHolder;
+}
+
+/** What a line can be told besides its stages. */
+export interface PipelineOptions {
+  /** Where frames come from: a stage that fails, or keeps frames for ever, has them taken back. */
+  readonly pool?: FramePool;
+  /** How many queue pairs the device has; default 32768. */
+  readonly queuePairs?: number;
 }
 
 /** Runs frames through stages in order. */
 export class Pipeline {
   readonly #stages: readonly NamedStage[];
   readonly #sink: FrameSink;
+  readonly #pool: FramePool | null;
+  readonly #queuePairs: number;
+  /** Who has frames, by stage; the last is the sink. */
+  readonly #holders: readonly FrameHolder[];
+  /** Of each stage: may it hold frames? One that is never told to let go must not. */
+  readonly #mayHold: readonly boolean[];
   readonly #deadlinesNs: number[];
   readonly #armedAs: number[];
   readonly #flushedIn: number[];
+  readonly #vainFlushes: number[];
+  readonly #hoardedLooks: number[];
   #arms = 0;
   #flushes = 0;
   #failure: PluginError | null = null;
+  /** Has a frame come in whose header means nothing? Then no stage can be blamed for such. */
+  #unsoundIn = false;
   #front = new FrameBatch();
   #back = new FrameBatch();
 
   /** A line of stages. @param stages in order of execution; @param sink where frames end */
-  constructor(stages: readonly NamedStage[], sink: FrameSink) {
+  constructor(stages: readonly NamedStage[], sink: FrameSink, options: PipelineOptions = {}) {
     this.#stages = stages;
     this.#sink = sink;
+    this.#pool = options.pool ?? null;
+    this.#queuePairs = options.queuePairs ?? MAX_QUEUE_PAIRS;
+    const sinkHolder = sink.holder ?? { plugin: "device", path: "", kind: "device" };
+    this.#holders = [
+      ...stages.map(({ name, holder }): FrameHolder => holder ?? { plugin: name, path: "", kind: "stage" }),
+      sinkHolder,
+    ];
+    this.#mayHold = stages.map(({ stage }) => stage.flush !== undefined || stage.deadlineNs !== undefined);
     this.#deadlinesNs = stages.map(() => Infinity);
     this.#armedAs = stages.map(() => 0);
     this.#flushedIn = stages.map(() => 0);
+    this.#vainFlushes = stages.map(() => 0);
+    this.#hoardedLooks = stages.map(() => 0);
   }
 
-  /** What a stage threw that ended the line; null as long as none did. */
+  /** What a stage threw, or did wrong, that ended the line; null as long as none did. */
   get failure(): PluginError | null {
     return this.#failure;
   }
@@ -69,7 +114,21 @@ export class Pipeline {
       input.releaseAll();
       throw this.#failure;
     }
-    this.#run(0, input, nowNs);
+    if (this.#stages.length === 0) {
+      this.#end(input, nowNs);
+      return;
+    }
+    // Stages get to see no batch but the line's own.
+    const first = this.#holders[0];
+    this.#expectEmpty(this.#front, 0);
+    for (let i = 0; i < input.length; i++) {
+      const frame = input.at(i);
+      frame.holder = first;
+      if (!isHeaderSound(frame)) this.#unsoundIn = true;
+      this.#front.push(frame);
+    }
+    input.clear();
+    this.#run(0, this.#front, nowNs);
   }
 
   /** When `flushDue` has something to do next, in ns; Infinity if nothing is held. */
@@ -83,14 +142,17 @@ export class Pipeline {
 
   /**
    * Flushes the stages that are due, earliest first, each at most once. True if that changed anything: a stage that stays
-   * due and lets nothing go must not keep everybody awake. Throws PluginError, and what the sink throws.
+   * due and lets nothing go must not keep everybody awake, and fails after a thousand times. Throws PluginError, and what
+   * the sink throws.
    */
   flushDue(nowNs: number): boolean {
     let did = false;
     const call = ++this.#flushes;
     for (let due = this.#firstDue(nowNs, call); due >= 0; due = this.#firstDue(nowNs, call)) {
       this.#flushedIn[due] = call;
+      const dueNs = this.#deadlinesNs[due];
       if (this.#flush(due, nowNs, nowNs)) did = true;
+      this.#noteVain(due, dueNs, nowNs);
     }
     return did;
   }
@@ -110,12 +172,14 @@ export class Pipeline {
   negotiated(state: Negotiated, nowNs: number): void {
     if (this.#failure !== null) throw this.#failure;
     for (let i = 0; i < this.#stages.length; i++) {
-      const { name, stage } = this.#stages[i];
+      const { stage } = this.#stages[i];
       const released = this.#front;
+      this.#expectEmpty(released, i);
       try {
-        stage.negotiated?.(state, released, nowNs);
+        const result: unknown = stage.negotiated?.(state, released, nowNs);
+        this.#takeOver(i, released, result);
       } catch (cause) {
-        throw this.#fail(name, "negotiated", cause);
+        throw this.#fail(i, "negotiated", cause);
       }
       this.#note(i);
       this.#run(i + 1, released, nowNs);
@@ -125,31 +189,61 @@ export class Pipeline {
   /** Tells every stage what offloads the guest asks for, before that is judged. Throws PluginError. */
   offloadsRequested(mask: FeatureSet): void {
     if (this.#failure !== null) return;
-    for (const { name, stage } of this.#stages) {
+    for (let i = 0; i < this.#stages.length; i++) {
       try {
-        stage.offloadsRequested?.(mask);
+        refusePromise(this.#stages[i].stage.offloadsRequested?.(mask));
       } catch (cause) {
-        throw this.#fail(name, "offloadsRequested", cause);
+        throw this.#fail(i, "offloadsRequested", cause);
       }
     }
   }
 
-  /** The guest is gone: releases what the stages hold and returns how many frames that were. Throws PluginError. */
+  /**
+   * The guest is gone: releases what the stages hold and returns how many frames that were. Throws PluginError, also for a
+   * stage that still has frames then.
+   */
   reset(): number {
     if (this.#failure !== null) return 0;
     const held = this.#front;
-    for (const { name, stage } of this.#stages) {
+    let count = 0;
+    for (let i = 0; i < this.#stages.length; i++) {
+      const { stage } = this.#stages[i];
+      this.#expectEmpty(held, i);
       try {
-        if (stage.reset) stage.reset(held);
-        else stage.flush?.(held, Infinity);
+        const result: unknown = stage.reset ? stage.reset(held) : stage.flush?.(held, Infinity);
+        this.#takeOver(i, held, result);
       } catch (cause) {
-        throw this.#fail(name, "reset", cause);
+        throw this.#fail(i, "reset", cause);
+      }
+      count += held.length;
+      held.releaseAll();
+    }
+    this.#deadlinesNs.fill(Infinity);
+    this.#vainFlushes.fill(0);
+    this.#refuseKept();
+    return count;
+  }
+
+  /**
+   * Memory is short, and what stages hold has been let go: a stage that has most of the frames that are out of the pool all
+   * the same fails. One that still means to let go, by its deadline, gets `MAX_HOARDED_LOOKS` calls. Throws PluginError.
+   */
+  refuseHoarders(): void {
+    if (this.#failure !== null || this.#pool === null || this.#stages.length === 0) return;
+    const held = this.#pool.held();
+    for (let i = 0; i < this.#stages.length; i++) {
+      const frames = held.get(this.#holders[i]) ?? 0;
+      this.#hoardedLooks[i] = frames > 0 && frames >= this.#pool.inUse / 2 ? this.#hoardedLooks[i] + 1 : 0;
+      const most = this.#deadlinesNs[i] === Infinity ? 1 : MAX_HOARDED_LOOKS;
+      if (this.#hoardedLooks[i] >= most) {
+        throw this.#failKeeping(
+          i,
+          "flush",
+          frames,
+          "the pool is empty, and flush(output, Infinity) must hand over all",
+        );
       }
     }
-    const count = held.length;
-    held.releaseAll();
-    this.#deadlinesNs.fill(Infinity);
-    return count;
   }
 
   /** The stage that is due first of those not flushed in this `call`; -1 if there is none. */
@@ -167,50 +261,141 @@ export class Pipeline {
 
   /** True if the stage let something go, or is due at another time now. */
   #flush(index: number, dueNs: number, nowNs: number): boolean {
-    const { name, stage } = this.#stages[index];
+    const { stage } = this.#stages[index];
     const released = this.#front;
+    this.#expectEmpty(released, index);
     try {
-      stage.flush?.(released, dueNs);
+      const result: unknown = stage.flush?.(released, dueNs);
+      this.#takeOver(index, released, result);
     } catch (cause) {
-      throw this.#fail(name, "flush", cause);
+      throw this.#fail(index, "flush", cause);
     }
-    const moved = this.#note(index) || released.length > 0;
+    const moved = this.#note(index);
+    if (released.length === 0) return moved;
+    this.#vainFlushes[index] = -1;
     this.#run(index + 1, released, nowNs);
-    return moved;
+    return true;
   }
 
-  /** Runs `input` from stage `first` on to the sink. `input` may be the front batch. */
+  /** Counts flushes that are due, let nothing go, and are wanted again at once. */
+  #noteVain(index: number, dueNs: number, nowNs: number): void {
+    const vain = this.#vainFlushes[index] >= 0 && this.#deadlinesNs[index] < nowNs + VAIN_FLUSH_NS;
+    this.#vainFlushes[index] = vain ? this.#vainFlushes[index] + 1 : 0;
+    if (this.#vainFlushes[index] < MAX_VAIN_FLUSHES) return;
+    throw this.#fail(
+      index,
+      "deadlineNs",
+      new Error(
+        `it wants to be flushed at ${dueNs} ns for ever: flush must move its deadline, or let frames go`,
+      ),
+    );
+  }
+
+  /** Runs `input`, the front batch, from stage `first` on to the sink. */
   #run(first: number, input: FrameBatch, nowNs: number): void {
     let from = input;
     for (let i = first; i < this.#stages.length && from.length > 0; i++) {
       const to = from === this.#front ? this.#back : this.#front;
-      const stage = this.#stages[i].stage;
+      const { stage } = this.#stages[i];
+      const count = from.length;
+      this.#expectEmpty(to, i);
       try {
-        stage.process(from, to, nowNs);
+        const result: unknown = stage.process(from, to, nowNs);
+        this.#takeOver(i, to, result);
+        if (from.length !== count) refuseChanged(from, count);
+        if (!this.#mayHold[i]) this.#refuseHeld(i, from, count);
       } catch (cause) {
-        input.clear();
-        throw this.#fail(this.#stages[i].name, "process", cause);
+        throw this.#fail(i, "process", cause);
       }
       from.clear();
       this.#note(i);
       from = to;
     }
+    if (from.length > 0) this.#end(from, nowNs);
+  }
+
+  #end(frames: FrameBatch, nowNs: number): void {
     try {
-      if (from.length > 0) this.#sink.accept(from, nowNs);
+      if (frames.length > 0) this.#sink.accept(frames, nowNs);
     } finally {
-      from.clear();
+      frames.clear();
     }
+  }
+
+  /** Takes the frames of `output` over from a stage, for the next one or the sink. Throws Error for one that is not in order. */
+  #takeOver(index: number, output: FrameBatch, result: unknown): void {
+    if (result !== undefined) refusePromise(result);
+    const own = this.#holders[index];
+    const next = this.#holders[index + 1];
+    for (let i = 0; i < output.length; i++) {
+      const frame = output.at(i);
+      const ok = frame?.isOwned === true && (frame.holder === own || frame.holder === null) &&
+        isSound(frame, this.#queuePairs) && (isHeaderSound(frame) || this.#unsoundIn);
+      if (ok) {
+        frame.holder = next;
+        continue;
+      }
+      for (let before = 0; before < i; before++) output.at(before).holder = own;
+      const isForeign = frame?.isOwned === true && frame.holder !== own && frame.holder !== null;
+      throw new Error(isForeign ? foreignText(frame.holder!, next) : frameFault(frame, this.#queuePairs));
+    }
+  }
+
+  /** A batch that is empty between hooks is not, if a stage has kept it and goes on using it. Throws PluginError. */
+  #expectEmpty(batch: FrameBatch, index: number): void {
+    if (batch.length === 0) return;
+    const by = this.#holders.indexOf(batch.at(0)?.holder ?? this.#holders[index]);
+    const culprit = by >= 0 && by < this.#stages.length ? by : index;
+    throw this.#fail(
+      culprit,
+      "process",
+      new Error("it pushed to a batch after its hook had returned: batches are lent until then, keep none"),
+    );
+  }
+
+  /** Throws Error if the stage, which cannot hold any, still has a frame of its `count` inputs. */
+  #refuseHeld(index: number, input: FrameBatch, count: number): void {
+    const own = this.#holders[index];
+    for (let i = 0; i < count; i++) {
+      const frame = input.at(i);
+      if (frame.isOwned && frame.holder === own) {
+        throw new Error(
+          "it keeps a frame but has no flush, which would have it let go: push or release every frame of input",
+        );
+      }
+    }
+  }
+
+  /** The guest is gone: throws PluginError for the first stage that has frames all the same. */
+  #refuseKept(): void {
+    if (this.#pool === null || this.#stages.length === 0 || this.#pool.inUse === 0) return;
+    const held = this.#pool.held();
+    for (let i = 0; i < this.#stages.length; i++) {
+      const frames = held.get(this.#holders[i]) ?? 0;
+      if (frames === 0) continue;
+      const remedy = "reset(output), or flush(output, Infinity) in its place, must hand over all";
+      throw this.#failKeeping(i, "reset", frames, remedy);
+    }
+  }
+
+  #failKeeping(index: number, hook: string, frames: number, remedy: string): PluginError {
+    return this.#fail(
+      index,
+      hook,
+      new Error(`it keeps ${frames} ${frames === 1 ? "frame" : "frames"}: ${remedy}`),
+    );
   }
 
   /** Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved. */
   #note(index: number): boolean {
-    const { name, stage } = this.#stages[index];
+    const { stage } = this.#stages[index];
     if (stage.deadlineNs === undefined) return false;
     let deadline: number;
     try {
       deadline = stage.deadlineNs();
+      if (typeof deadline !== "number" || Number.isNaN(deadline)) refuseDeadline(deadline);
     } catch (cause) {
-      throw this.#fail(name, "deadlineNs", cause);
+      throw this.#fail(index, "deadlineNs", cause);
     }
     if (deadline === this.#deadlinesNs[index]) return false;
     this.#deadlinesNs[index] = deadline;
@@ -219,11 +404,32 @@ export class Pipeline {
   }
 
   /** Ends the line. */
-  #fail(plugin: string, hook: string, cause: unknown): PluginError {
-    this.#failure = new PluginError(plugin, hook, cause);
+  #fail(index: number, hook: string, cause: unknown): PluginError {
+    const { plugin, path } = this.#holders[index];
+    this.#failure = new PluginError(this.#stages[index].name || plugin, hook, cause, path);
     this.#front.clear();
     this.#back.clear();
     this.#deadlinesNs.fill(Infinity);
+    for (let i = 0; i < this.#stages.length; i++) this.#pool?.reclaim(this.#holders[i]);
     return this.#failure;
   }
+}
+
+function refuseChanged(input: FrameBatch, count: number): void {
+  // A stage that has released all may well have cleared the batch by it.
+  if (input.length === 0) return;
+  throw new Error(
+    `it changed its input from ${count} to ${input.length} frames: push to output, leave input alone`,
+  );
+}
+
+function refuseDeadline(deadline: unknown): never {
+  refusePromise(deadline);
+  throw new TypeError(`it returned ${kindOf(deadline)}; a time in ns is needed, or Infinity`);
+}
+
+function foreignText(holder: FrameHolder, next: FrameHolder): string {
+  return holder === next
+    ? "it pushed a frame twice"
+    : `it pushed a frame that it has not got: ${holder.kind} "${holder.plugin}" has it by now`;
 }

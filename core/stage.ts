@@ -2,6 +2,7 @@
  * A stage: one step of the straight line that frames take through a device.
  * @module
  */
+import { refusePromise } from "./contract.ts";
 import type { FeatureSet } from "./features.ts";
 import type { Frame } from "./frame.ts";
 import type { FrameBatch } from "./frame_batch.ts";
@@ -33,7 +34,8 @@ export interface NetworkAbilities {
 
 /**
  * One step of the line. It owns its inner loop: batches in, batches out. After it has been made it allocates nothing.
- * Every frame of `input` is pushed to `output`, held, or released; the engine clears `input`.
+ * Every frame of `input` is pushed to `output`, held, or released; the engine clears `input`. No hook is asynchronous, and
+ * both batches are lent until it returns. What the engine gets back is checked (`core/contract.ts`).
  */
 export interface Stage {
   /** Takes every frame of `input`; `nowNs` is the time of this round. */
@@ -96,7 +98,10 @@ export interface StageContext {
 export function perFrame(each: (frame: Frame, output: FrameBatch, nowNs: number) => void): Stage {
   return {
     process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
-      for (let i = 0; i < input.length; i++) each(input.at(i), output, nowNs);
+      for (let i = 0; i < input.length; i++) {
+        const result: unknown = each(input.at(i), output, nowNs);
+        if (result !== undefined) refusePromise(result);
+      }
     },
   };
 }

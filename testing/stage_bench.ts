@@ -10,7 +10,9 @@
  */
 import { ManualClock } from "../core/clock.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
-import type { Frame } from "../core/frame.ts";
+import { stageFault } from "../core/contract.ts";
+import { PluginError } from "../core/errors.ts";
+import type { Frame, FrameHolder } from "../core/frame.ts";
 import { FrameBatch } from "../core/frame_batch.ts";
 import { FramePool } from "../core/frame_pool.ts";
 import { type NamedStage, Pipeline } from "../core/pipeline.ts";
@@ -125,7 +127,10 @@ export class StageBench implements Disposable {
     this.pool = settings.pool ?? new FramePool();
     const list = Array.isArray(stages) ? stages as readonly BenchStage[] : [stages as BenchStage];
     const named = list.map((stage) => this.#build(stage, settings));
-    this.pipeline = new Pipeline(named, { accept: (frames, nowNs) => this.#take(frames, nowNs) });
+    this.pipeline = new Pipeline(named, { accept: (frames, nowNs) => this.#take(frames, nowNs) }, {
+      pool: this.pool,
+      ...(settings.queuePairs === undefined ? {} : { queuePairs: settings.queuePairs }),
+    });
     this.#features = settings.features === undefined ? BENCH_FEATURES : settings.features;
     if (this.#features !== null) this.negotiated(this.#features);
   }
@@ -212,10 +217,11 @@ export class StageBench implements Disposable {
   #build(entry: BenchStage, settings: StageBenchSettings): NamedStage {
     if ("stage" in entry) return entry;
     const { plugin, options } = "plugin" in entry ? entry : { plugin: entry, options: {} };
+    const holder: FrameHolder = { plugin: plugin.name, path: "", kind: "stage" };
     const stage: Stage = plugin.create({
       name: plugin.name,
       direction: settings.direction ?? "toGuest",
-      pool: this.pool,
+      pool: this.pool.lentTo(holder),
       rules: settings.rules ?? "strict",
       queuePairs: settings.queuePairs ?? 1,
       network: settings.network ?? PLAIN_NETWORK,
@@ -225,7 +231,9 @@ export class StageBench implements Disposable {
         return counters;
       },
     }, completeOptions(plugin, options ?? {}));
-    return { name: plugin.name, stage };
+    const fault = stageFault(stage);
+    if (fault !== null) throw new PluginError(plugin.name, "create", new TypeError(fault));
+    return { name: plugin.name, stage, holder };
   }
 
   #take(frames: FrameBatch, atNs: number): void {

@@ -63,6 +63,8 @@ export interface WrittenError {
   readonly plugin?: string;
   /** In which hook, of a PluginError. */
   readonly hook?: string;
+  /** Where it stands in the configuration, of a PluginError. */
+  readonly path?: string;
 }
 
 /** Characters of an error that go from thread to thread: there must be room for the rest. */
@@ -79,8 +81,8 @@ export function writeError(error: unknown): WrittenError {
     return { name, fault, text: cut(message.slice(`${fault}: `.length)) };
   }
   if (error instanceof PluginError) {
-    const { name, plugin, hook, cause } = error;
-    return { name, plugin, hook, text: cut(messageOf(cause)) };
+    const { name, plugin, hook, path, cause } = error;
+    return { name, plugin, hook, path, text: cut(messageOf(cause)) };
   }
   if (error instanceof HostError) return { name: error.name, text: cut(error.message) };
   return { name: "Error", text: cut(messageOf(error)) };
@@ -91,14 +93,14 @@ function cut(text: string): string {
 }
 
 /** Makes the error again. */
-export function readError({ name, text, fault, plugin, hook }: WrittenError): Error {
+export function readError({ name, text, fault, plugin, hook, path }: WrittenError): Error {
   switch (name) {
     case "GuestError":
       return new GuestError(fault as GuestFault, text);
     case "HostError":
       return new HostError(text);
     case "PluginError":
-      return new PluginError(plugin!, hook!, new Error(text));
+      return new PluginError(plugin!, hook!, new Error(text), path);
     default:
       return new Error(text);
   }

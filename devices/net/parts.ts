@@ -113,8 +113,9 @@ export function buildParts(
     steering,
   );
   const stages = buildStages(context, options, network.abilities);
-  const toGuestLine = new Pipeline(stages.toGuest, toGuest);
-  const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest);
+  const line = { pool: context.pool, queuePairs };
+  const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
+  const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
   const pair = typeof role === "object" ? role.pair : null;
   const fromNetwork = new FromNetwork({ network, filter, steering, line: toGuestLine, toGuest, pair });
   const terms = new NetworkTerms(network, pair === null);

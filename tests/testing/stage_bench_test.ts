@@ -2,6 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
+import { PluginError } from "../../core/errors.ts";
 import { perFrame, type Stage, type StageContext } from "../../core/stage.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import {
@@ -136,9 +137,15 @@ Deno.test("StageBench.reset() releases what was held and says how much", () => {
 });
 
 Deno.test("StageBench finds a frame that a stage has forgotten", () => {
-  const bench = new StageBench({ name: "leak", stage: perFrame(() => {}) });
+  const bench = new StageBench({ name: "leak", stage: { ...perFrame(() => {}), flush: () => {} } });
   bench.feed(tcp());
   assertThrows(() => bench.close(), Error, "1 frames are not back in the pool");
+  const atOnce = new StageBench({ name: "leak", stage: perFrame(() => {}) });
+  assertThrows(
+    () => atOnce.feed(tcp()),
+    PluginError,
+    'plugin "leak" failed in process: it keeps a frame but',
+  );
 });
 
 Deno.test("StageBench finds a stage that wants to be flushed for ever", () => {

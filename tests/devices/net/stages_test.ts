@@ -79,7 +79,9 @@ Deno.test("buildStages() tells a plugin what its stage is part of", () => {
   const context = contextOf([{ plugin: noting("one", "toGuest", made), options: {} }]);
   buildStages(context, OPTIONS, NETWORK);
   const [{ context: told }] = made;
-  assertStrictEquals(told.pool, context.pool);
+  const frame = told.pool.take(60)!;
+  assertEquals([context.pool.inUse, frame.holder?.plugin], [1, "one"], "the same pool, lent to the stage");
+  frame.release();
   assertEquals([told.rules, told.queuePairs, told.network, told.verdicts], ["qemu", 3, NETWORK, null]);
 });
 
