@@ -34,6 +34,15 @@ export function isSound(frame: Frame, queuePairs: number): boolean {
     (frame.next === null ? frame.total === length : arePiecesSound(frame));
 }
 
+/** As `isSound`, of a frame in one piece whose header says nothing, as most are: false says only that one must look closely. */
+export function isPlain(frame: Frame, queuePairs: number): boolean {
+  const { start, length, slot, header, queue } = frame;
+  return frame.isOwned && frame.next === null && (header.flags | header.gsoType) === 0 && start >= slot &&
+    length >= 0 && start + length <= slot + frame.capacity && frame.total === length &&
+    (start | 0) === start && (length | 0) === length && (queue | 0) === queue && queue >= 0 &&
+    queue < queuePairs;
+}
+
 /** Does the header of this frame mean something, if it says anything (virtio 1.2, section 5.1.6)? */
 export function isHeaderSound(frame: Frame): boolean {
   const { flags, gsoType } = frame.header;

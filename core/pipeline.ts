@@ -18,7 +18,7 @@
  *
  * @module
  */
-import { frameFault, isHeaderSound, isSound, kindOf, refusePromise } from "./contract.ts";
+import { frameFault, isHeaderSound, isPlain, isSound, kindOf, refusePromise } from "./contract.ts";
 import { PluginError } from "./errors.ts";
 import type { FeatureSet } from "./features.ts";
 import type { FrameHolder } from "./frame.ts";
@@ -32,6 +32,7 @@ const MAX_VAIN_FLUSHES = 1000;
 const VAIN_FLUSH_NS = 1000;
 /** Times that a stage may be found with most of the frames of an empty pool while it means to let them go. */
 const MAX_HOARDED_LOOKS = 5;
+const KEPT_BATCH = "it pushed to a batch after its hook had returned: batches are lent until then, keep none";
 /** Queue pairs where it is not said how many there are. */
 const MAX_QUEUE_PAIRS = 0x8000;
 
@@ -118,17 +119,18 @@ export class Pipeline {
       this.#end(input, nowNs);
       return;
     }
-    // Stages get to see no batch but the line's own.
     const first = this.#holders[0];
-    this.#expectEmpty(this.#front, 0);
+    // A stage that has kept this batch from another time has pushed to it before anybody else could.
+    if (input.length > 0 && this.#holders.indexOf(input.at(0).holder!) in this.#stages) {
+      this.#expectEmpty(input, 0);
+    }
     for (let i = 0; i < input.length; i++) {
       const frame = input.at(i);
       frame.holder = first;
-      if (!isHeaderSound(frame)) this.#unsoundIn = true;
-      this.#front.push(frame);
+      const { header } = frame;
+      if ((header.flags | header.gsoType) !== 0 && !isHeaderSound(frame)) this.#unsoundIn = true;
     }
-    input.clear();
-    this.#run(0, this.#front, nowNs);
+    this.#run(0, input, nowNs);
   }
 
   /** When `flushDue` has something to do next, in ns; Infinity if nothing is held. */
@@ -181,7 +183,7 @@ export class Pipeline {
       } catch (cause) {
         throw this.#fail(i, "negotiated", cause);
       }
-      this.#note(i);
+      this.#note(i, released);
       this.#run(i + 1, released, nowNs);
     }
   }
@@ -270,7 +272,7 @@ export class Pipeline {
     } catch (cause) {
       throw this.#fail(index, "flush", cause);
     }
-    const moved = this.#note(index);
+    const moved = this.#note(index, released);
     if (released.length === 0) return moved;
     this.#vainFlushes[index] = -1;
     this.#run(index + 1, released, nowNs);
@@ -291,7 +293,7 @@ export class Pipeline {
     );
   }
 
-  /** Runs `input`, the front batch, from stage `first` on to the sink. */
+  /** Runs `input` from stage `first` on to the sink, and clears it. It may be the front batch. */
   #run(first: number, input: FrameBatch, nowNs: number): void {
     let from = input;
     for (let i = first; i < this.#stages.length && from.length > 0; i++) {
@@ -303,12 +305,14 @@ export class Pipeline {
         const result: unknown = stage.process(from, to, nowNs);
         this.#takeOver(i, to, result);
         if (from.length !== count) refuseChanged(from, count);
-        if (!this.#mayHold[i]) this.#refuseHeld(i, from, count);
+        // One that hands on less than it got may still have the rest.
+        if (to.length < count && !this.#mayHold[i]) this.#refuseHeld(i, from, count);
       } catch (cause) {
+        input.clear();
         throw this.#fail(i, "process", cause);
       }
       from.clear();
-      this.#note(i);
+      this.#note(i, to);
       from = to;
     }
     if (from.length > 0) this.#end(from, nowNs);
@@ -327,30 +331,34 @@ export class Pipeline {
     if (result !== undefined) refusePromise(result);
     const own = this.#holders[index];
     const next = this.#holders[index + 1];
-    for (let i = 0; i < output.length; i++) {
+    const count = output.length;
+    for (let i = 0; i < count; i++) {
       const frame = output.at(i);
-      const ok = frame?.isOwned === true && (frame.holder === own || frame.holder === null) &&
-        isSound(frame, this.#queuePairs) && (isHeaderSound(frame) || this.#unsoundIn);
-      if (ok) {
-        frame.holder = next;
-        continue;
-      }
-      for (let before = 0; before < i; before++) output.at(before).holder = own;
-      const isForeign = frame?.isOwned === true && frame.holder !== own && frame.holder !== null;
-      throw new Error(isForeign ? foreignText(frame.holder!, next) : frameFault(frame, this.#queuePairs));
+      // What most frames are; everything else is looked at closely.
+      if (frame?.holder !== own || !isPlain(frame, this.#queuePairs)) this.#inspect(index, output, i);
+      frame.holder = next;
     }
+  }
+
+  /** Throws Error if this frame of `output` is not in order; those before it are the stage's again then. */
+  #inspect(index: number, output: FrameBatch, at: number): void {
+    const own = this.#holders[index];
+    const frame = output.at(at);
+    const isOwn = frame?.isOwned === true && (frame.holder === own || frame.holder === null);
+    if (isOwn && isSound(frame, this.#queuePairs) && (isHeaderSound(frame) || this.#unsoundIn)) return;
+    const isForeign = frame?.isOwned === true && !isOwn;
+    const text = isForeign
+      ? foreignText(frame.holder!, this.#holders[index + 1])
+      : frameFault(frame, this.#queuePairs);
+    for (let i = 0; i < at; i++) output.at(i).holder = own;
+    throw new Error(text);
   }
 
   /** A batch that is empty between hooks is not, if a stage has kept it and goes on using it. Throws PluginError. */
   #expectEmpty(batch: FrameBatch, index: number): void {
     if (batch.length === 0) return;
     const by = this.#holders.indexOf(batch.at(0)?.holder ?? this.#holders[index]);
-    const culprit = by >= 0 && by < this.#stages.length ? by : index;
-    throw this.#fail(
-      culprit,
-      "process",
-      new Error("it pushed to a batch after its hook had returned: batches are lent until then, keep none"),
-    );
+    throw this.#fail(by >= 0 && by < this.#stages.length ? by : index, "process", new Error(KEPT_BATCH));
   }
 
   /** Throws Error if the stage, which cannot hold any, still has a frame of its `count` inputs. */
@@ -358,7 +366,7 @@ export class Pipeline {
     const own = this.#holders[index];
     for (let i = 0; i < count; i++) {
       const frame = input.at(i);
-      if (frame.isOwned && frame.holder === own) {
+      if (frame.holder === own && frame.isOwned) {
         throw new Error(
           "it keeps a frame but has no flush, which would have it let go: push or release every frame of input",
         );
@@ -386,10 +394,14 @@ export class Pipeline {
     );
   }
 
-  /** Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved. */
-  #note(index: number): boolean {
+  /**
+   * Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved. `output` is what
+   * has been taken over from the stage.
+   */
+  #note(index: number, output: FrameBatch): boolean {
     const { stage } = this.#stages[index];
     if (stage.deadlineNs === undefined) return false;
+    const count = output.length;
     let deadline: number;
     try {
       deadline = stage.deadlineNs();
@@ -397,6 +409,7 @@ export class Pipeline {
     } catch (cause) {
       throw this.#fail(index, "deadlineNs", cause);
     }
+    if (output.length !== count) throw this.#fail(index, "deadlineNs", new Error(KEPT_BATCH));
     if (deadline === this.#deadlinesNs[index]) return false;
     this.#deadlinesNs[index] = deadline;
     this.#armedAs[index] = ++this.#arms;
