@@ -214,7 +214,9 @@ const MISDEEDS: readonly Misdeed[] = [
     "returns a promise for each frame",
     "process",
     "it returned a promise",
-    () => perFrame(async (frame) => frame.release()),
+    () =>
+      // deno-lint-ignore require-await
+      perFrame(async (frame) => frame.release()),
   ],
   ["promises to flush", "flush", "it returned a promise", () =>
     // deno-lint-ignore require-await
