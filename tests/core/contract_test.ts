@@ -218,9 +218,7 @@ const MISDEEDS: readonly Misdeed[] = [
       // deno-lint-ignore require-await
       perFrame(async (frame) => frame.release()),
   ],
-  ["promises to flush", "flush", "it returned a promise", () =>
-    // deno-lint-ignore require-await
-    passing({ flush: async () => {} }), drain],
+  ["promises to flush", "flush", "it returned a promise", () => passing({ flush: async () => {} }), drain],
   [
     "a deadline that is NaN",
     "deadlineNs",
