@@ -8,7 +8,7 @@ import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import type { RingLoan, RingsLoan } from "../../core/threads.ts";
-import { EventFd } from "../../transports/host/event_fd.ts";
+import { ReceivedEvent } from "../../transports/host/event_fd.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { MemoryView } from "../../transports/host/memory_view.ts";
 import { PageLog } from "../../transports/vhost_user/page_log.ts";
@@ -20,7 +20,7 @@ export interface BorrowedRing {
   /** What the device works on. */
   readonly queue: SplitVirtqueue | PackedVirtqueue;
   /** Tells the driver of used buffers; null if there is no event for that. */
-  readonly call: EventFd | null;
+  readonly call: ReceivedEvent | null;
 }
 
 /** Rings of one loan. After `dispose` nothing of them can be reached: every view of the memory is empty. */
@@ -33,7 +33,7 @@ export class BorrowedRings implements Disposable {
   readonly isPolled: boolean;
   readonly #owned: DisposableStack;
   readonly #log: PageLog | null;
-  readonly #logEvent: EventFd | null;
+  readonly #logEvent: ReceivedEvent | null;
 
   /**
    * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
@@ -51,7 +51,7 @@ export class BorrowedRings implements Disposable {
     const openEvent = (number: number | null | undefined) =>
       number === null || number === undefined
         ? null
-        : made.use(new EventFd(FileDescriptor.duplicate(number, "an event of the front-end")));
+        : made.use(new ReceivedEvent(FileDescriptor.duplicate(number, "an event of the front-end")));
     this.#logEvent = openEvent(loan.log?.event);
     this.memory.dirtyLog = this.#log;
     this.all = loan.rings.map((ring) => {

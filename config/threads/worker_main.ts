@@ -6,6 +6,7 @@
 import { SystemClock } from "../../core/clock.ts";
 import { Reactor } from "../../core/reactor.ts";
 import { BlockingWaiter } from "../../transports/host/blocking_waiter.ts";
+import { endSignals } from "../../transports/host/event_fd.ts";
 import { newRegistry } from "../builtins.ts";
 import { CounterBook } from "../counter_book.ts";
 import { newFramePool } from "../frame_memory.ts";
@@ -71,6 +72,7 @@ async function workPair(
   scope.onunhandledrejection = (event) => fail(event, event.reason);
   {
     using opened = new DisposableStack();
+    opened.defer(endSignals);
     const waiter = opened.use(new BlockingWaiter());
     reactor.waiter = waiter;
     opened.use(waiter.watch(wake));

@@ -6,6 +6,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError, PluginError } from "../../core/errors.ts";
 import { parseTcp, TcpStream } from "../../testing/mod.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
+import { libc } from "../../transports/host/libc.ts";
 import { newMemoryFile } from "../../transports/host/memory_file.ts";
 import { MemoryMapping } from "../../transports/host/memory_mapping.ts";
 import { BufferList } from "../../transports/loopback_driver/driver_ring.ts";
@@ -24,6 +25,7 @@ const CTRL_RX = 18;
 const MQ = 22;
 const LOG_ALL = 1n << 26n;
 const LOG_BYTES = 4096;
+const F_SETFL = 4;
 
 for (const packed of [false, true]) {
   for (const eventIndex of [false, true]) {
@@ -481,3 +483,18 @@ hostTest(
     assertEquals(rig.counters("net0").resets, 40);
   },
 );
+
+hostTest("events that would wait hold no thread up: the front-end has filled them", [linux], async () => {
+  await using rig = await ThreadsRig.start();
+  using front = rig.connect();
+  front.start();
+  for (const { fd } of [...front.calls, ...front.kicks]) {
+    libc().eventfd_write(fd.number, 0xffff_ffff_ffff_fffen);
+    libc().fcntl(fd.number, F_SETFL, 0);
+  }
+  for (let i = 0; i < 4; i++) write(rig.ends[0], i);
+  await assertReceives(front, 0, [0, 1, 2, 3]);
+  // Everything is recalled for it: a thread that waits would not answer.
+  front.front.features();
+  rig.assertNoFault();
+});

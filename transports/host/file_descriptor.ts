@@ -11,6 +11,7 @@ const F_SETFD = 2;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const FD_CLOEXEC = 1;
+const POLLIN = 1;
 /** Calls on the descriptor do not wait. */
 export const O_NONBLOCK = 0o4000;
 /** The descriptor is not passed on to programs that are started. */
@@ -79,4 +80,10 @@ export class FileDescriptor implements Disposable {
     // Not repeated on EINTR: Linux has closed it then, and the number may be somebody else's already.
     if (this.isOpen) libc().close(this.release());
   }
+}
+
+/** Is there something to read, or to accept, or the end? Does not wait. */
+export function isReadable(number: number): boolean {
+  const request = new Int32Array([number, POLLIN]);
+  return libc().poll(new Uint8Array(request.buffer), 1n, 0) === 1;
 }

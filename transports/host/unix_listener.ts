@@ -4,7 +4,7 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { checked, EAGAIN, ECONNREFUSED, EINTR, errnoName, lastCallError } from "./errno.ts";
-import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
+import { FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
 import { factsOfDescriptor, factsOfPath } from "./file_facts.ts";
 import { cString, errno, libc, type LibcSymbols } from "./libc.ts";
 import { AF_UNIX, SOCK_STREAM, unixAddress } from "./socket_address.ts";
@@ -88,6 +88,8 @@ export class UnixListener implements Disposable {
 
   /** The next connection; null if there is none now. Throws SystemCallError. */
   accept(): UnixStream | null {
+    // Who has passed a socket on shares it, and may have taken O_NONBLOCK off.
+    if (this.#made === null && !isReadable(this.fd.number)) return null;
     const number = this.#c.accept4(this.fd.number, 0n, 0n, O_NONBLOCK | O_CLOEXEC);
     if (number >= 0) return new UnixStream(new FileDescriptor(number));
     const error = errno();

@@ -36,6 +36,13 @@ const CONTROL_AT = 32;
 const CONTROL_LENGTH_AT = 40;
 const FLAGS_AT = 48;
 
+/** Bytes thrown away at once. */
+const DISCARD_BYTES = 4096;
+const SO_TYPE = 3;
+const SO_DOMAIN = 39;
+const ADDRESS_BYTES = 110;
+const FAMILY_BYTES = 2;
+
 /** One end of a connection. */
 export class UnixStream implements Disposable {
   /** The descriptor, owned: watch it to learn when there is something to receive. */
@@ -49,10 +56,13 @@ export class UnixStream implements Disposable {
   /** Where the bytes lie that were received to last: asked for each time, the address would be garbage. */
   #known: Uint8Array<ArrayBuffer> | null = null;
   #knownAddress = 0;
+  #scratch: Uint8Array<ArrayBuffer> | null = null;
 
-  /** Owns a connected socket; it is made non-blocking. @param fd the descriptor: accepted, or passed by another program */
+  /**
+   * Owns a connected socket. Whether it is non-blocking makes no difference: each call says that it must not wait.
+   * @param fd the descriptor: accepted, or passed by another program
+   */
   constructor(fd: FileDescriptor) {
-    fd.makeNonBlocking();
     this.fd = fd;
     this.#message.setBigUint64(IOV_AT, this.#vector.address, true);
     this.#message.setUint32(IOV_COUNT_AT, 1, true);
@@ -158,6 +168,27 @@ export class UnixStream implements Disposable {
     throw lastCallError("send to a socket", { EBADF: "one of the descriptors sent is not open" });
   }
 
+  /**
+   * Throws away what has come, up to 4096 bytes, and the descriptors that came along. Returns how many bytes; 0 if there are
+   * none now; -1 if the other side has closed. Throws SystemCallError.
+   */
+  discard(): number {
+    // Without room for them the kernel closes descriptors at once.
+    this.#scratch ??= new Uint8Array(DISCARD_BYTES);
+    const received = this.#c.recv(
+      this.fd.number,
+      addressOf(this.#scratch),
+      BigInt(DISCARD_BYTES),
+      MSG_DONTWAIT,
+    );
+    if (received > 0) return received;
+    if (received === 0) return -1;
+    const error = errno();
+    if (error === EAGAIN || error === EINTR) return 0;
+    if (errnoName(error) === "ECONNRESET") return -1;
+    throw lastCallError("receive from a socket");
+  }
+
   /** Ends the connection for both sides; what was sent still arrives. */
   shutdown(): void {
     if (this.fd.isOpen) this.#c.shutdown(this.fd.number, SHUT_RDWR);
@@ -200,4 +231,27 @@ export class UnixStream implements Disposable {
       at += bytes + 7 & ~7;
     }
   }
+}
+
+/** Is a socket a Unix stream? Throws SystemCallError for a descriptor that is no socket. */
+export function isUnixStream(number: number): boolean {
+  return socketOption(number, SO_DOMAIN) === AF_UNIX && socketOption(number, SO_TYPE) === SOCK_STREAM;
+}
+
+/** Bytes in the name of the socket at the other end, 0 for one without; null if there is none. */
+export function peerNameBytes(number: number): number | null {
+  const length = new Uint32Array([ADDRESS_BYTES]);
+  const address = new Uint8Array(ADDRESS_BYTES);
+  if (libc().getpeername(number, address, new Uint8Array(length.buffer)) < 0) return null;
+  return length[0] - FAMILY_BYTES;
+}
+
+function socketOption(number: number, option: number): number {
+  const value = new Int32Array(1);
+  const length = new Uint8Array(new Uint32Array([4]).buffer);
+  checked(
+    libc().getsockopt(number, SOL_SOCKET, option, new Uint8Array(value.buffer), length),
+    `look at socket ${number}`,
+  );
+  return value[0];
 }

@@ -1,7 +1,7 @@
 /**
  * Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
  *
- * None of them waits for its answer: answers are thrown away with the next round. A change of configuration that cannot
+ * None of them waits for its answer: whatever is said is thrown away when the connection is looked at. A change of configuration that cannot
  * be sent now is sent later, once; an interrupt likewise, once for each ring.
  * @module
  */
@@ -23,7 +23,6 @@ export class BackChannel implements Disposable {
   readonly #negotiated: () => FeatureSet;
   #channel: Channel | null = null;
   #pending: Pending[] = [];
-  #isAnswered = false;
 
   /** There is no socket yet. @param negotiated tells the protocol features that were agreed on */
   constructor(negotiated: () => FeatureSet, trace: ProtocolTrace | null) {
@@ -57,11 +56,14 @@ export class BackChannel implements Disposable {
     }
   }
 
-  /** Sends what could not be sent before, and throws away what was answered. */
+  /** Sends what could not be sent before. */
   poll(): void {
-    if (this.#channel === null) return;
-    if (this.#isAnswered) this.#channel.discardReplies();
     while (this.#pending.length > 0 && this.#send(this.#pending[0])) this.#pending.shift();
+  }
+
+  /** Throws away some of what the other end has said, answers or not. True if there may be more. */
+  hear(): boolean {
+    return this.#channel?.discardReplies() === true;
   }
 
   /** Closes the socket. */
@@ -80,9 +82,7 @@ export class BackChannel implements Disposable {
 
   #send({ id, ring }: Pending): boolean {
     // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a change.
-    // Without a question there is no answer, and looking for one is a system call a round.
     const needReply = ring !== null && this.#negotiated().has(ProtocolFeature.REPLY_ACK);
-    if (needReply) this.#isAnswered = true;
     if (!this.#channel!.send(encodeBackendRequest(id, ring, needReply))) return false;
     this.#trace?.note({ event: "back-end request", name: backendRequestName(id), ring });
     return true;

@@ -166,6 +166,11 @@ export class Backend implements Pollable, Disposable {
     return read || did;
   }
 
+  /** Throws away what the other end of the back channel has said. True if there may be more. */
+  hear(): boolean {
+    return this.#channel.hear();
+  }
+
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
     return this.#link.deadlineNs();

@@ -4,6 +4,11 @@
  * An answer that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
  * read its answers cannot make this program keep more than one.
  *
+ * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end has sent along is
+ * kept open by this program: in the socket while an answer keeps it from reading on, here as part of a message whose rest does not
+ * come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and none that is used can
+ * be such an end (`system_host.ts`).
+ *
  * While the device has work the socket is looked at in every eighth round only, which is some tenths of a millisecond.
  * @module
  */
@@ -18,6 +23,8 @@ import { ProtocolError } from "./protocol_error.ts";
 const BURST = 32;
 /** Rounds from one look at the socket to the next while the device has work: a look is a system call. */
 const BUSY_ROUNDS_PER_LOOK = 8;
+/** How long an answer may wait to be taken, and a message with descriptors for its rest, in ns. */
+const MAX_STALL_NS = 10_000_000_000;
 
 /** A socket that messages come from and answers go to. */
 export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
@@ -41,6 +48,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   #endedBecause: string | null = null;
   /** Rounds in which the device had work since the last look at the socket. */
   #busyRounds = 0;
+  /** When to give the front-end up, unless it goes on; Infinity while nothing is owed. */
+  #giveUpAtNs = Infinity;
 
   /** Owns socket and back-end. */
   constructor(socket: MessageSocket<D>, backend: Backend, counters: ConnectionCounters) {
@@ -64,7 +73,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   poll(nowNs: number): boolean {
     if (this.#endedBecause !== null) return false;
     const looks = this.#busyRounds === 0;
-    const messages = looks && this.#serve();
+    const messages = looks && this.#look(nowNs);
     if (this.#endedBecause !== null) return true;
     if (this.#backend.poll(nowNs)) {
       if (++this.#busyRounds === BUSY_ROUNDS_PER_LOOK) this.#busyRounds = 0;
@@ -77,7 +86,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
 
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
-    return this.#backend.deadlineNs();
+    return Math.min(this.#backend.deadlineNs(), this.#giveUpAtNs);
   }
 
   /** Forgets everything about the front-end. */
@@ -87,9 +96,26 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     this.#socket[Symbol.dispose]();
   }
 
+  #look(nowNs: number): boolean {
+    const did = this.#serve();
+    if (this.#endedBecause !== null) return true;
+    const isOwed = this.#unsent !== null || this.#reader.holdsDescriptors;
+    if (!isOwed || did) this.#giveUpAtNs = Infinity;
+    if (isOwed && this.#giveUpAtNs === Infinity) this.#giveUpAtNs = nowNs + MAX_STALL_NS;
+    if (nowNs >= this.#giveUpAtNs) {
+      this.#endedBecause = this.#unsent !== null
+        ? "the front-end has not taken an answer for 10 s"
+        : "the front-end has not sent the rest of a message for 10 s";
+      return true;
+    }
+    return this.#backend.hear() || did;
+  }
+
+  /** Carries out what has come. True if anything moved. */
   #serve(): boolean {
     try {
       let count = 0;
+      const unsent = this.#unsent;
       while (count < BURST && this.#flush()) {
         const message = this.#reader.read();
         if (message === null) break;
@@ -102,7 +128,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
         this.#unsent = this.#backend.receive(message.header, message.payload, message.descriptors);
       }
       this.#flush();
-      return count > 0;
+      return count > 0 || this.#unsent !== unsent;
     } catch (error) {
       const ours = !(error instanceof HostError || error instanceof ProtocolError && error.fatal);
       if (ours) throw error;
@@ -121,7 +147,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
       this.#unsent = null;
       return false;
     }
-    this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
+    if (sent > 0) this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
     return this.#unsent === null;
   }
 }

@@ -38,8 +38,8 @@ export interface EventHandle extends Disposable {
 export interface Channel extends Disposable {
   /** Sends a whole message. False if that cannot be done now. */
   send(message: Uint8Array): boolean;
-  /** Throws away what has been answered. */
-  discardReplies(): void;
+  /** Throws away some of what has been answered. True if there was anything: there may be more. */
+  discardReplies(): boolean;
 }
 
 /** One end of a pipe through which a device's state goes. */
@@ -50,7 +50,10 @@ export interface Transfer extends Disposable {
   read(): Uint8Array | null;
 }
 
-/** The effects of a back-end. Every method that is given a descriptor owns it from then on, also if it throws. */
+/**
+ * The effects of a back-end. Every method that is given a descriptor owns it from then on, also if it throws, and throws
+ * HostError for one of another kind. Nothing here ever waits, whatever is behind a descriptor and whoever shares it.
+ */
 export interface Host {
   /**
    * Maps `lengthBytes` from `offsetBytes` on of the memory behind a descriptor, shared. HostError if it cannot, and if

@@ -64,6 +64,11 @@ export class MessageReader<D extends Descriptor> implements Disposable {
     }
   }
 
+  /** Has a message that is not complete brought descriptors? */
+  get holdsDescriptors(): boolean {
+    return this.#descriptors.length > 0;
+  }
+
   /** Closes what came with a message that is not complete. */
   [Symbol.dispose](): void {
     for (const descriptor of this.#descriptors.splice(0)) descriptor[Symbol.dispose]();

@@ -3,15 +3,18 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { EventFd } from "../host/event_fd.ts";
-import { FileDescriptor } from "../host/file_descriptor.ts";
+import { checked } from "../host/errno.ts";
+import { ReceivedEvent } from "../host/event_fd.ts";
+import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "../host/file_descriptor.ts";
+import { nameOfDescriptor } from "../host/file_facts.ts";
 import { addressOf, libc } from "../host/libc.ts";
 import { MemoryMapping } from "../host/memory_mapping.ts";
-import { UnixStream } from "../host/unix_stream.ts";
+import { isUnixStream, peerNameBytes, UnixStream } from "../host/unix_stream.ts";
 import type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 
 /** Bytes read from a pipe at once. */
 const PART_BYTES = 65_536;
+const SPLICE_F_NONBLOCK = 2;
 
 /** Effects on this system. */
 export class SystemHost implements Host {
@@ -39,7 +42,7 @@ export class SystemHost implements Host {
   /** Makes an event, watched or not. HostError if the descriptor cannot be one. */
   event(descriptor: Descriptor, watched: boolean): EventHandle {
     using stack = new DisposableStack();
-    const event = stack.use(new EventFd(stack.use(owned(descriptor))));
+    const event = stack.use(new ReceivedEvent(stack.use(owned(descriptor))));
     const { number } = event.fd;
     let watch = watched ? this.#watch(number) : null;
     stack.move();
@@ -54,7 +57,7 @@ export class SystemHost implements Host {
         if (watched) watch ??= this.#watch(number);
       },
       signal: () => void event.signal(),
-      take: () => event.drain(),
+      take: () => event.take(),
       [Symbol.dispose]: () => {
         watch?.[Symbol.dispose]();
         event[Symbol.dispose]();
@@ -62,44 +65,47 @@ export class SystemHost implements Host {
     };
   }
 
-  /** Makes a channel of a connected socket. */
+  /** Makes a channel of a connected socket. HostError for any but one of a pair without names. */
   channel(descriptor: Descriptor): Channel {
     using stack = new DisposableStack();
-    const stream = stack.use(new UnixStream(stack.use(owned(descriptor))));
+    const fd = stack.use(owned(descriptor));
+    checkChannel(fd.number);
+    const stream = stack.use(new UnixStream(fd));
+    const watch = stack.use(this.#watch(fd.number));
     stack.move();
-    return new StreamChannel(stream);
+    return new StreamChannel(stream, watch);
   }
 
-  /** Makes a transfer of one end of a pipe. */
+  /** Makes a transfer of one end of a pipe. HostError for anything else. */
   transfer(descriptor: Descriptor): Transfer {
     using stack = new DisposableStack();
     const fd = stack.use(owned(descriptor));
-    fd.makeNonBlocking();
-    const watch = this.#watchIfPossible(fd);
-    stack.move();
-    return new PipeTransfer(fd, watch);
-  }
-
-  /** A regular file, which is always ready, cannot be watched and need not be. */
-  #watchIfPossible(fd: FileDescriptor): Disposable | null {
-    try {
-      return this.#watch(fd.number);
-    } catch (error) {
-      if (error instanceof HostError) return null;
-      throw error;
+    const name = nameOfDescriptor(fd.number);
+    if (!name.startsWith("pipe:")) {
+      throw new HostError(`Cannot transfer the state of a device through ${name}: pass one end of a pipe`);
     }
+    const transfer = stack.use(new PipeTransfer(fd, stack.use(this.#watch(fd.number))));
+    stack.move();
+    return transfer;
   }
 }
 
+/**
+ * The socket for requests of the back-end.
+ *
+ * What its other end says is thrown away as it comes, asked for or not: descriptors that lie there unread would stay open,
+ * and among them could be the front-end's own end of the connection, which then would never be seen to end.
+ */
 class StreamChannel implements Channel {
   readonly #stream: UnixStream;
-  readonly #scratch = new Uint8Array(4096);
+  readonly #watch: Disposable;
   /** What is left of a message that was sent in part. */
   #rest: Uint8Array<ArrayBuffer> | null = null;
   #gone = false;
 
-  constructor(stream: UnixStream) {
+  constructor(stream: UnixStream, watch: Disposable) {
     this.#stream = stream;
+    this.#watch = watch;
   }
 
   send(message: Uint8Array): boolean {
@@ -109,17 +115,14 @@ class StreamChannel implements Channel {
     return true;
   }
 
-  discardReplies(): void {
-    const descriptors: FileDescriptor[] = [];
-    this.#attempt(() => {
-      const count = this.#stream.receive(this.#scratch, 0, this.#scratch.length, descriptors);
-      for (const descriptor of descriptors) descriptor[Symbol.dispose]();
-      return count;
-    });
+  discardReplies(): boolean {
+    const count = this.#attempt(() => this.#stream.discard());
     this.#flush();
+    return count > 0;
   }
 
   [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
     this.#stream[Symbol.dispose]();
   }
 
@@ -145,31 +148,71 @@ class StreamChannel implements Channel {
   }
 }
 
+/**
+ * One end of a pipe of the front-end's. The other side shares that end as an open file, too, and may take O_NONBLOCK off it.
+ * So bytes are moved between it and a pipe of our own by splice(2), which does not wait if it is told so in the call.
+ */
 class PipeTransfer implements Transfer {
   readonly #fd: FileDescriptor;
-  readonly #watch: Disposable | null;
+  readonly #watch: Disposable;
+  readonly #from: FileDescriptor;
+  readonly #to: FileDescriptor;
   readonly #part = new Uint8Array(PART_BYTES);
 
-  constructor(fd: FileDescriptor, watch: Disposable | null) {
+  constructor(fd: FileDescriptor, watch: Disposable) {
     this.#fd = fd;
     this.#watch = watch;
+    const ends = new Int32Array(2);
+    checked(libc().pipe2(new Uint8Array(ends.buffer), O_NONBLOCK | O_CLOEXEC), "make a pipe");
+    [this.#from, this.#to] = Array.from(ends, (number) => new FileDescriptor(number));
   }
 
   write(bytes: Uint8Array): boolean {
     const copy = bytes.slice();
-    return libc().write(this.#fd.number, addressOf(copy), BigInt(copy.length)) === copy.length;
+    if (libc().write(this.#to.number, addressOf(copy), BigInt(copy.length)) !== copy.length) return false;
+    let left = copy.length;
+    while (left > 0) {
+      const moved = this.#move(this.#from, this.#fd, left);
+      if (moved <= 0) return false;
+      left -= moved;
+    }
+    return true;
   }
 
   read(): Uint8Array | null {
-    const count = libc().read(this.#fd.number, addressOf(this.#part), BigInt(this.#part.length));
+    const moved = this.#move(this.#fd, this.#to, PART_BYTES);
     // An error is nothing that has come: the end that is missing then is told by CHECK_DEVICE_STATE.
-    return count < 0 ? null : this.#part.slice(0, count);
+    if (moved < 0) return null;
+    const count = moved === 0
+      ? 0
+      : libc().read(this.#from.number, addressOf(this.#part), BigInt(this.#part.length));
+    return this.#part.slice(0, Math.max(count, 0));
   }
 
   [Symbol.dispose](): void {
-    this.#watch?.[Symbol.dispose]();
-    this.#fd[Symbol.dispose]();
+    this.#watch[Symbol.dispose]();
+    for (const fd of [this.#fd, this.#from, this.#to]) fd[Symbol.dispose]();
   }
+
+  #move(from: FileDescriptor, to: FileDescriptor, most: number): number {
+    return libc().splice(from.number, 0n, to.number, 0n, BigInt(most), SPLICE_F_NONBLOCK);
+  }
+}
+
+/**
+ * Is this a socket for requests of the back-end? HostError if not.
+ *
+ * Its other end must have no name. The ends of connections that back-ends serve have one: what is connected to such an end is
+ * a front-end's end of a connection. Were that kept open here, the connection would not be seen to end.
+ */
+function checkChannel(number: number): void {
+  const name = nameOfDescriptor(number);
+  const refuse = (why: string) => new HostError(`Cannot send requests through ${name}: ${why}`);
+  const remedy = "pass one end of a pair of Unix stream sockets (socketpair)";
+  if (!name.startsWith("socket:") || !isUnixStream(number)) throw refuse(remedy);
+  const bytes = peerNameBytes(number);
+  if (bytes === null) throw refuse(`it is not connected; ${remedy}`);
+  if (bytes > 0) throw refuse(`it is connected to a socket that has a name; ${remedy}`);
 }
 
 function owned(descriptor: Descriptor): FileDescriptor {

@@ -18,11 +18,11 @@ import { FaultLog } from "../../core/fault_log.ts";
 import type { TransportContext } from "../../core/plugin.ts";
 import type { RingBorrower } from "../../core/threads.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import { prepareSignals } from "../host/event_fd.ts";
 import type { FileDescriptor } from "../host/file_descriptor.ts";
-import type { UnixStream } from "../host/unix_stream.ts";
 import { Backend } from "./backend.ts";
 import { Connection } from "./connection.ts";
-import { meet, type Meeting } from "./meeting.ts";
+import { type Arrival, meet, type Meeting } from "./meeting.ts";
 import type { VhostUserOptions } from "./options.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
 import { SystemHost } from "./system_host.ts";
@@ -100,6 +100,8 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
+    // Said now, and not when the first guest is to be told something.
+    prepareSignals();
     const { socket } = this.#options;
     const path = socket === null ? "" : this.#context.resolvePath(socket);
     this.#meeting = meet(this.#options, path, (descriptor) => this.#context.watch(descriptor));
@@ -120,7 +122,9 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     const connection = this.#connection ?? this.#accept(this.#device, nowNs);
     if (connection === null) return false;
     const did = connection.poll(nowNs);
-    if (connection.endedBecause === null) return did;
+    if (connection.endedBecause === null) {
+      return did || this.#meeting?.attend() === true;
+    }
     this.#end(connection.endedBecause);
     return true;
   }
@@ -139,14 +143,14 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   }
 
   #accept(device: Device, nowNs: number): Connection<FileDescriptor> | null {
-    const stream = this.#meeting?.next(nowNs) ?? null;
-    return stream === null ? null : this.#begin(device, stream);
+    const arrival = this.#meeting?.next(nowNs) ?? null;
+    return arrival === null ? null : this.#begin(device, arrival);
   }
 
-  #begin(device: Device, stream: UnixStream): Connection<FileDescriptor> {
+  #begin(device: Device, arrival: Arrival): Connection<FileDescriptor> {
     using stack = new DisposableStack();
-    stack.use(stream);
-    this.#socketWatch = stack.use(this.#context.watch(stream.fd.number));
+    stack.use(arrival);
+    this.#socketWatch = stack.use(this.#context.watch(arrival.number));
     const { counters, trace } = this;
     const { report } = this.#context;
     const backend = new Backend(device, {
@@ -166,7 +170,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     counters.connections++;
     trace?.note({ event: "connected" });
     report?.({ event: "connected" });
-    this.#connection = new Connection(stream, backend, counters);
+    this.#connection = new Connection(arrival, backend, counters);
     return this.#connection;
   }
 

@@ -1,10 +1,15 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
 import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT } from "../../../transports/host/epoll.ts";
-import { EventFd } from "../../../transports/host/event_fd.ts";
-import { FileDescriptor, O_RDWR } from "../../../transports/host/file_descriptor.ts";
-import { cString } from "../../../transports/host/libc.ts";
+import { EventFd, ReceivedEvent } from "../../../transports/host/event_fd.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../../transports/host/file_descriptor.ts";
+import { cString, libc } from "../../../transports/host/libc.ts";
+import { newMemoryFile } from "../../../transports/host/memory_file.ts";
 import { TimerFd } from "../../../transports/host/timer_fd.ts";
+import { UnixStream } from "../../../transports/host/unix_stream.ts";
+
+const F_GETFL = 3;
+const EFD_SEMAPHORE = 1;
 
 const MS = 1_000_000;
 
@@ -23,9 +28,66 @@ Deno.test("EventFd counts signals and forgets them when drained", () => {
   assertEquals([event.signal(), event.drain()], [false, false]);
 });
 
-Deno.test("EventFd.signal() on something that is none says so", () => {
-  using event = new EventFd(FileDescriptor.open(cString("/dev/full"), O_RDWR, "open it"));
-  assertEquals([event.signal(), event.drain()], [false, true]);
+/** An eventfd of which the other side has taken O_NONBLOCK off. */
+function received(start = 0, flags = 0): ReceivedEvent {
+  return new ReceivedEvent(new FileDescriptor(libc().eventfd(start, flags)));
+}
+
+/** Its count, by the kernel's own account. */
+function countOf({ fd }: ReceivedEvent): string {
+  const facts = Deno.readTextFileSync(`/proc/self/fdinfo/${fd.number}`);
+  return /eventfd-count: *([0-9a-f]+)/.exec(facts)![1];
+}
+
+Deno.test("ReceivedEvent neither waits for a signal nor for room, however its other side has set it", () => {
+  using event = received();
+  assertEquals(event.take(), false);
+  assertEquals([event.signal(), event.signal(), countOf(event)], [true, true, "2"]);
+  assertEquals([event.take(), event.take()], [true, false]);
+  libc().eventfd_write(event.fd.number, 0xffff_ffff_ffff_fffen);
+  assertEquals([event.signal(), event.signal()], [true, true]);
+  assertEquals([event.take(), event.take()], [true, false]);
+  assertEquals(libc().fcntl(event.fd.number, F_GETFL, 0) & O_NONBLOCK, 0, "the flags are the other side's");
+  using counter = received(2, EFD_SEMAPHORE);
+  assertEquals([counter.take(), counter.take(), counter.take()], [true, true, false]);
+  event[Symbol.dispose]();
+  assertEquals([event.signal(), event.take()], [false, false]);
+});
+
+Deno.test("ReceivedEvent signals as often as it is told, also by thousands", () => {
+  using event = received();
+  for (let i = 0; i < 10_000; i++) assertEquals(event.signal(), true);
+  assertEquals(countOf(event), (10_000).toString(16));
+});
+
+Deno.test("ReceivedEvent refuses everything but an eventfd, by name, and leaves it to its owner", () => {
+  using stack = new DisposableStack();
+  const [left, right] = UnixStream.pair();
+  stack.use(left);
+  stack.use(right);
+  const ends = new Int32Array(2);
+  assertEquals(libc().pipe2(new Uint8Array(ends.buffer), 0), 0);
+  const path = Deno.makeTempFileSync();
+  stack.defer(() => Deno.removeSync(path));
+  const kinds: Record<string, number> = {
+    "pipe:": ends[0],
+    "/dev/ptmx": FileDescriptor.open(cString("/dev/ptmx"), O_RDWR, "open a terminal").release(),
+    "anon_inode:[timerfd]": new TimerFd().fd.release(),
+    "anon_inode:[eventpoll]": new Epoll().fd.release(),
+    [path]: FileDescriptor.open(cString(path), O_RDWR, "open it").release(),
+    "/memfd:kick": newMemoryFile("kick", 8).release(),
+    "socket:": left.fd.number,
+  };
+  for (const [name, number] of Object.entries(kinds)) {
+    const fd = new FileDescriptor(number);
+    const error = assertThrows(() => new ReceivedEvent(fd), HostError);
+    assert(error.message.startsWith(`Cannot use ${name}`), error.message);
+    assert(error.message.endsWith(" as an event: pass an eventfd"));
+    assert(fd.isOpen);
+    if (name !== "socket:") fd[Symbol.dispose]();
+    else fd.release();
+  }
+  libc().close(ends[1]);
 });
 
 Deno.test("Epoll tells once what has become ready, by number", () => {

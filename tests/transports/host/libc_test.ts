@@ -107,7 +107,7 @@ Deno.test("facts of files agree with what the runtime says", async () => {
     assertEquals(facts.sizeBytes, 12_345);
     assertEquals(facts.permissions, 0o640);
     assertEquals(facts.isSocket, false);
-    assertEquals(facts.identity, `${stat.dev}:${stat.ino}`);
+    assertEquals(facts.identity, `${stat.dev >> 8 & 0xfff}:${stat.dev & 0xff}:${stat.ino}`);
     assertEquals(facts.blockBytes, stat.blksize);
     assertEquals(factsOfPath(`${path}.not`), null);
     using fd = FileDescriptor.open(cString(path), O_RDWR, "open it");

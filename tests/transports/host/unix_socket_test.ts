@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
 import { SystemCallError } from "../../../transports/host/errno.ts";
-import { EventFd } from "../../../transports/host/event_fd.ts";
+import { EventFd, ReceivedEvent } from "../../../transports/host/event_fd.ts";
 import { FileDescriptor, O_RDWR } from "../../../transports/host/file_descriptor.ts";
 import { factsOfDescriptor, factsOfPath } from "../../../transports/host/file_facts.ts";
 import { cString, libc } from "../../../transports/host/libc.ts";
@@ -90,13 +90,13 @@ Deno.test("UnixStream passes descriptors: memory and an event are shared at the 
     assertEquals(descriptors.length, 2);
     for (const { number } of descriptors) assertEquals(libc().fcntl(number, 1, 0), 1, "not closed on exec");
     using there = MemoryMapping.map(descriptors[0].number, { offsetBytes: 0, lengthBytes: 4096 }, "memory");
-    using bell = new EventFd(descriptors[1]);
+    using bell = new ReceivedEvent(descriptors[1]);
     new Uint8Array(here.buffer)[17] = 99;
     assertEquals(new Uint8Array(there.buffer)[17], 99);
-    assertEquals(bell.drain(), false);
+    assertEquals(bell.take(), false);
     event.signal();
     event.signal();
-    assertEquals([bell.drain(), bell.drain()], [true, false]);
+    assertEquals([bell.take(), bell.take()], [true, false]);
     // What comes next brings none, although the last message did.
     left.send(bytesOf("none"), 0, 4);
     const none: FileDescriptor[] = [];

@@ -220,3 +220,42 @@ Deno.test("Connection.poll() lets errors of our own through", () => {
   assertThrows(() => connection.poll(0), TypeError, "a mistake");
   connection[Symbol.dispose]();
 });
+
+Deno.test("Connection.poll() gives up, after ten seconds, a front-end that keeps a message with descriptors or an answer", () => {
+  const S = 1e9;
+  {
+    const { bench, stream, connection } = connect();
+    const bytes = message(Request.SET_FEATURES, u64(5));
+    // Without descriptors there is nothing to keep, and the end of the connection is seen.
+    stream.put(bytes.subarray(0, 5));
+    connection.poll(0);
+    assertEquals(connection.deadlineNs(), Infinity);
+    stream.put(bytes.subarray(5, 9), [bench.host.descriptor(new FakeEvent())]);
+    connection.poll(1 * S);
+    assertEquals([connection.endedBecause, connection.deadlineNs()], [null, 11 * S]);
+    stream.put(bytes.subarray(9, 12));
+    connection.poll(10.9 * S);
+    assertEquals(connection.endedBecause, null);
+    assertEquals(connection.poll(11 * S), true);
+    assertEquals(connection.endedBecause, "the front-end has not sent the rest of a message for 10 s");
+    connection[Symbol.dispose]();
+    assertEquals(bench.host.openDescriptors, 0);
+  }
+  const { stream, connection } = connect();
+  stream.room = 5;
+  stream.put(message(Request.GET_QUEUE_NUM));
+  connection.poll(0);
+  assertEquals(connection.deadlineNs(), 10 * S);
+  stream.room = 1;
+  connection.poll(9 * S);
+  assertEquals(connection.deadlineNs(), 19 * S, "it takes some of it");
+  stream.room = Infinity;
+  connection.poll(18 * S);
+  assertEquals(connection.deadlineNs(), Infinity);
+  stream.room = 0;
+  stream.put(message(Request.GET_QUEUE_NUM));
+  connection.poll(20 * S);
+  assertEquals(connection.poll(30 * S), true);
+  assertEquals(connection.endedBecause, "the front-end has not taken an answer for 10 s");
+  connection[Symbol.dispose]();
+});

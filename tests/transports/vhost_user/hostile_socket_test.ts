@@ -3,19 +3,16 @@
  * holds nothing of theirs, and serves the next one.
  * @module
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert } from "@std/assert";
 import fc from "fast-check";
-import type { CablePort } from "../../../transports/loopback.ts";
-import { UnixStream } from "../../../transports/host/unix_stream.ts";
 import { FLAG_NEED_REPLY, Request } from "../../../transports/vhost_user/messages.ts";
-import { FileMachine } from "../../host/support/file_machine.ts";
 import { assertNothingKept, footprint } from "../../host/support/footprint.ts";
 import { hostTest, linux } from "../../host/support/require.ts";
-import { frame, numbersOf } from "./support/fake_network.ts";
 import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "./support/guest.ts";
 import { OddDescriptors } from "./support/odd_descriptors.ts";
 import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";
-import { SocketFrontEnd } from "./support/socket_front_end.ts";
+import type { SocketFrontEnd } from "./support/socket_front_end.ts";
+import { Target } from "./support/target.ts";
 
 const DIALOGUES = 300;
 /** Always the same dialogues: a failure is to be seen again. */
@@ -35,85 +32,22 @@ const REACHED = [
 /** More than the kernel passes with one message is refused where it is sent. */
 const MOST_DESCRIPTORS = 253;
 
-/** A machine that serves a socket by itself. */
-class Target implements AsyncDisposable {
-  readonly odd = new OddDescriptors();
-  readonly machine: FileMachine;
-
-  private constructor(machine: FileMachine) {
-    this.machine = machine;
-  }
-
-  static async start(): Promise<Target> {
-    const device = { use: "net", mac: "52:54:00:00:00:01", network: "loopback", offloads: ["rsc-v4"] };
-    const driver = { use: "vhost-user", socket: "net0.sock" };
-    return new Target(await FileMachine.start([{ ...device, driver }]));
-  }
-
-  turn(): void {
-    const { reactor } = this.machine.machine.parts;
-    for (let rounds = 0; rounds < 20 && reactor.turn(); rounds++);
-  }
-
-  connect(): SocketFrontEnd {
-    const stream = UnixStream.connect(`${this.machine.folder}/net0.sock`);
-    return new SocketFrontEnd(stream, {}, () => this.turn());
-  }
-
-  /** Waits until the back-end has noticed that nobody is there. */
-  async alone(): Promise<void> {
-    const driver = this.machine.driver(0);
-    for (
-      let tries = 0;
-      driver.connected || driver.counters.connections !== driver.counters.disconnections;
-      tries++
-    ) {
-      assert(tries < 400, "the back-end holds on to a connection that is closed");
-      this.turn();
-      if (tries > 2) await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  }
-
-  /** A good front-end is served: frames go both ways. */
-  async assertServes(): Promise<void> {
-    const port = this.machine.machine.devices[0].network as CablePort;
-    const sent: Uint8Array[] = [];
-    const stop = port.tap((taken) => void sent.push(taken.toBytes()));
-    {
-      using front = this.connect();
-      front.start();
-      assert(port.inject(frame(7)));
-      this.turn();
-      assertEquals(numbersOf(front.guest.received(0)), [7]);
-      front.guest.send(1, frame(9));
-      front.kicks[1].signal();
-      this.turn();
-      assertEquals([numbersOf(sent), front.guest.returned(1)], [[9], 1]);
-    }
-    stop();
-    await this.alone();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.odd[Symbol.dispose]();
-    await this.machine[Symbol.asyncDispose]();
-  }
-}
-
 /** What is done to the back-end over one connection. */
 type Deed = (front: SocketFrontEnd, target: Target) => void;
 
 /** Sends bytes as they are, with descriptors by name. What the back-end does not take any more is lost. */
 function send(bytes: Uint8Array<ArrayBuffer>, names: readonly string[] = []): Deed {
-  return ({ stream }, { odd }) =>
-    void stream.send(bytes, 0, bytes.length, names.map((name) => odd.number(name)));
+  return ({ stream }, { odd }) => {
+    const numbers = names.map((name) => name === OWN_END ? stream.fd.number : odd.number(name));
+    stream.send(bytes, 0, bytes.length, numbers);
+  };
 }
 
 const turn: Deed = (_front, target) => target.turn();
 
-// Its own end of the connection is not among them: a front-end that gives us that one stays connected by our hand, which is
-// no more than staying.
-const kind = fc.constantFrom(...OddDescriptors.names);
+/** The front-end's own end of the connection, which is gone when the front-end is, whoever has got it. */
+const OWN_END = "own end";
+const kind = fc.constantFrom(...OddDescriptors.names, OWN_END);
 const few = fc.array(kind, { maxLength: 3 });
 const many = fc.tuple(kind, fc.integer({ min: 9, max: MOST_DESCRIPTORS })).map(([name, count]) =>
   new Array<string>(count).fill(name)

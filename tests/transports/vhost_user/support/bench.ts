@@ -83,7 +83,7 @@ export class Bench implements Wire<FakeDescriptor>, Disposable {
 
   /** Rounds until nothing moves. */
   settle(): void {
-    for (let rounds = 0; this.backend.poll(this.nowNs); rounds++) {
+    for (let rounds = 0; this.backend.poll(this.nowNs) || this.backend.hear(); rounds++) {
       if (rounds > 1000) throw new Error("the back-end does not come to rest");
     }
   }

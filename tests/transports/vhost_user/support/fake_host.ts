@@ -157,7 +157,10 @@ export class FakeHost implements Host {
         file.received.push(message.slice());
         return true;
       },
-      discardReplies: () => void file.discards++,
+      discardReplies: () => {
+        file.discards++;
+        return false;
+      },
       [Symbol.dispose]: () => owned[Symbol.dispose](),
     };
   }

@@ -20,7 +20,7 @@ export class SocketFrontEnd implements Wire<number>, Disposable {
   readonly stream: UnixStream;
   readonly #memory: FileDescriptor;
   readonly #mapping: MemoryMapping;
-  readonly #errors: EventFd[] = [];
+  readonly errors: EventFd[] = [];
   readonly #turn: () => void;
   readonly #others: Disposable[] = [];
 
@@ -74,7 +74,7 @@ export class SocketFrontEnd implements Wire<number>, Disposable {
   }
 
   error(ring: number): number {
-    return this.#event(this.#errors, ring);
+    return this.#event(this.errors, ring);
   }
 
   /** Keeps something until the end. */
@@ -100,7 +100,7 @@ export class SocketFrontEnd implements Wire<number>, Disposable {
     this.stream[Symbol.dispose]();
     this.#mapping[Symbol.dispose]();
     this.#memory[Symbol.dispose]();
-    for (const event of [...this.kicks, ...this.calls, ...this.#errors, ...this.#others]) {
+    for (const event of [...this.kicks, ...this.calls, ...this.errors, ...this.#others]) {
       event?.[Symbol.dispose]();
     }
   }
