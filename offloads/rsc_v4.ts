@@ -19,6 +19,7 @@ import {
   ipv4PseudoSum,
   storeIpv4Checksum,
 } from "../wire/ipv4.ts";
+import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
 import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV4 } from "../wire/virtio_net_header.ts";
@@ -33,19 +34,16 @@ const ETHERNET_BYTES = 14;
 const HEADERS_BYTES = ETHERNET_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 
-function fillAddresses(view: DataView, segment: Segment): void {
+function fillKey(view: DataView, segment: Segment): void {
   segment.key[0] = view.getInt32(segment.ipAt + IPV4_SOURCE);
   segment.key[1] = view.getInt32(segment.ipAt + IPV4_SOURCE + 4);
-}
-
-function fillKey(view: DataView, segment: Segment): void {
-  fillAddresses(view, segment);
   segment.key[2] = view.getInt32(segment.tcpAt + TCP_PORTS);
 }
 
 /** IPv4, as the chains see it. */
 export const ipv4Family: RscFamily = {
   name: "v4",
+  version: 4,
   etherType: 0x0800,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV4,
   guestTso: VIRTIO_NET_F_GUEST_TSO4,
@@ -57,29 +55,23 @@ export const ipv4Family: RscFamily = {
 
   locate(frame: Frame, segment: Segment): Located {
     const { view } = frame;
-    const ip = frame.start + ETHERNET_BYTES;
+    const ip = segment.ipAt;
     const end = endOf(frame);
-    segment.flowKnown = "none";
     if (end < ip + IPV4_HEADER_BYTES) return "too_short";
     const versionIhl = view.getUint8(ip);
     if (versionIhl >>> 4 !== 4) return "bad_version";
-    segment.ipAt = ip;
-    if (view.getUint8(ip + IPV4_PROTOCOL) !== PROTOCOL_TCP) return "not_tcp";
-    fillAddresses(view, segment);
-    segment.flowKnown = "addresses";
+    const protocol = view.getUint8(ip + IPV4_PROTOCOL);
+    if (protocol !== PROTOCOL_TCP) {
+      return protocol === PROTOCOL_ESP || protocol === PROTOCOL_AH ? "extension_header" : "not_tcp";
+    }
     const fragment = view.getUint16(ip + IPV4_FRAGMENT);
     if ((fragment & IPV4_MF_OR_OFFSET) !== 0) return "fragment";
-    const tcp = ip + ((versionIhl & 15) << 2);
-    if ((versionIhl & 15) < 5) return "bad_length";
-    if (end >= tcp + 4) {
-      segment.tcpAt = tcp;
-      segment.key[2] = view.getInt32(tcp + TCP_PORTS);
-      segment.flowKnown = "flow";
-    }
-    if (versionIhl !== 0x45) return "ip_options";
+    if (versionIhl !== 0x45) return (versionIhl & 15) < 5 ? "bad_length" : "ip_options";
     const ipLength = view.getUint16(ip + IPV4_TOTAL_LENGTH);
     if (ipLength < MIN_LENGTH || ip + ipLength > end) return "bad_length";
     if (!isSumRight(ipv4HeaderSum(view, ip, IPV4_HEADER_BYTES))) return "bad_ip_checksum";
+    segment.tcpAt = ip + IPV4_HEADER_BYTES;
+    fillKey(view, segment);
     readTcp(view, segment, ipLength - IPV4_HEADER_BYTES);
     if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
     readTimestamp(view, segment);
@@ -89,6 +81,11 @@ export const ipv4Family: RscFamily = {
     segment.traits = tos | fragment & IPV4_DF;
     segment.hopLimit = view.getUint8(ip + IPV4_TTL);
     return "segment";
+  },
+
+  fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void {
+    segment.key[0] = view.getInt32(sourceAt);
+    segment.key[1] = view.getInt32(destinationAt);
   },
 
   locateQemu(frame: Frame, segment: Segment): QemuLocated {

@@ -31,22 +31,28 @@ const ADDRESS_WORDS = 8;
 /** The bits of the second header byte that the reference takes for ECN; they are the low bits of DSCP. */
 const QEMU_ECN_MASK = 0xc0;
 
-function fillAddresses(view: DataView, segment: Segment): void {
-  const at = segment.ipAt + IPV6_SOURCE;
+function fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void {
   const { key } = segment;
-  key[0] = view.getInt32(at);
-  key[1] = view.getInt32(at + 4);
-  key[2] = view.getInt32(at + 8);
-  key[3] = view.getInt32(at + 12);
-  key[4] = view.getInt32(at + 16);
-  key[5] = view.getInt32(at + 20);
-  key[6] = view.getInt32(at + 24);
-  key[7] = view.getInt32(at + 28);
+  key[0] = view.getInt32(sourceAt);
+  key[1] = view.getInt32(sourceAt + 4);
+  key[2] = view.getInt32(sourceAt + 8);
+  key[3] = view.getInt32(sourceAt + 12);
+  key[4] = view.getInt32(destinationAt);
+  key[5] = view.getInt32(destinationAt + 4);
+  key[6] = view.getInt32(destinationAt + 8);
+  key[7] = view.getInt32(destinationAt + 12);
+}
+
+function fillKey(view: DataView, segment: Segment): void {
+  const at = segment.ipAt + IPV6_SOURCE;
+  fillAddresses(view, segment, at, at + 16);
+  segment.key[ADDRESS_WORDS] = view.getInt32(segment.tcpAt + TCP_PORTS);
 }
 
 /** IPv6, as the chains see it. */
 export const ipv6Family: RscFamily = {
   name: "v6",
+  version: 6,
   etherType: 0x86dd,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV6,
   guestTso: VIRTIO_NET_F_GUEST_TSO6,
@@ -58,30 +64,18 @@ export const ipv6Family: RscFamily = {
 
   locate(frame: Frame, segment: Segment): Located {
     const { view } = frame;
-    const ip = frame.start + ETHERNET_BYTES;
+    const ip = segment.ipAt;
     const end = endOf(frame);
-    segment.flowKnown = "none";
     if (end < ip + IPV6_HEADER_BYTES) return "too_short";
     const flow = view.getInt32(ip + IPV6_FLOW);
     if (flow >>> 28 !== 6) return "bad_version";
     const nextHeader = view.getUint8(ip + IPV6_NEXT_HEADER);
-    segment.ipAt = ip;
-    if (nextHeader !== PROTOCOL_TCP) {
-      if (!isExtensionHeader(nextHeader)) return "not_tcp";
-      fillAddresses(view, segment);
-      segment.flowKnown = "addresses";
-      return "extension_header";
-    }
-    fillAddresses(view, segment);
-    segment.flowKnown = "addresses";
+    if (nextHeader !== PROTOCOL_TCP) return isExtensionHeader(nextHeader) ? "extension_header" : "not_tcp";
     const tcp = ip + IPV6_HEADER_BYTES;
-    segment.tcpAt = tcp;
-    if (end >= tcp + 4) {
-      segment.key[ADDRESS_WORDS] = view.getInt32(tcp + TCP_PORTS);
-      segment.flowKnown = "flow";
-    }
     const payloadLength = view.getUint16(ip + IPV6_PAYLOAD_LENGTH);
     if (payloadLength < TCP_HEADER_BYTES || tcp + payloadLength > end) return "bad_length";
+    segment.tcpAt = tcp;
+    fillKey(view, segment);
     readTcp(view, segment, payloadLength);
     if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
     readTimestamp(view, segment);
@@ -91,6 +85,8 @@ export const ipv6Family: RscFamily = {
     segment.hopLimit = view.getUint8(ip + IPV6_HOP_LIMIT);
     return "segment";
   },
+
+  fillAddresses,
 
   locateQemu(frame: Frame, segment: Segment): QemuLocated {
     const { view } = frame;
@@ -105,8 +101,7 @@ export const ipv6Family: RscFamily = {
     segment.ipAt = ip;
     segment.tcpAt = tcp;
     segment.ipLength = payloadLength;
-    fillAddresses(view, segment);
-    segment.key[ADDRESS_WORDS] = view.getInt32(tcp + TCP_PORTS);
+    fillKey(view, segment);
     readTcp(view, segment, payloadLength);
     return "candidate";
   },

@@ -92,9 +92,16 @@ export function payloadTypeAt(bytes: Uint8Array, start: number, length: number):
   return -1;
 }
 
-/** The VLAN id, 0 to 4095, of the customer tag (0x8100) that stands first in the frame; -1 if none does. */
-export function vlanId(bytes: Uint8Array, start: number, length: number): number {
-  if (length < ETHERNET_HEADER_BYTES + 2) return -1;
-  if (etherType(bytes, start + ETHERNET_TYPE) !== ETHERTYPE_VLAN) return -1;
-  return etherType(bytes, start + ETHERNET_TYPE + 2) & 0xfff;
+/**
+ * The VLAN id, 0 to 4095, of the customer tag (0x8100) that stands first in the frame; -1 if none does.
+ * @param skipsPriority priority tags, those with id 0, name no VLAN: the first one behind them does
+ */
+export function vlanId(bytes: Uint8Array, start: number, length: number, skipsPriority = false): number {
+  const end = start + length;
+  for (let at = start + ETHERNET_TYPE; at + VLAN_TAG_BYTES <= end; at += VLAN_TAG_BYTES) {
+    if (etherType(bytes, at) !== ETHERTYPE_VLAN) return -1;
+    const id = etherType(bytes, at + 2) & 0xfff;
+    if (id !== 0 || !skipsPriority) return id;
+  }
+  return -1;
 }

@@ -14,11 +14,12 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   bad_version: "Passed: the version is not what the EtherType says",
   ip_options: "Flow flushed, passed: IPv4 options",
   extension_header:
-    "All units between the two addresses flushed, passed: IPv6 extension headers hide the ports",
+    "Flow flushed, or all units between the two addresses if the ports are hidden, passed: IPv6 extension headers, ESP, AH",
   fragment: "All units between the two addresses flushed, passed: a fragment",
   bad_length: "Flow flushed, passed: the IP length is shorter than the headers or longer than the frame",
   bad_data_offset: "Flow flushed, passed: the data offset is below 5 or beyond the segment",
   already_large: "Flow flushed, passed: the frame is large already, or was merged before",
+  encapsulated: "Flow flushed, passed: in LLC/SNAP, PPPoE or MPLS, or behind more than two VLAN tags",
   bad_ip_checksum: "Flow flushed, passed unmodified: wrong IPv4 header checksum",
   bad_tcp_checksum: "Flow flushed, passed unmodified: wrong TCP checksum",
   odd_partial_checksum:
@@ -36,6 +37,9 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   mac_differs: "Unit flushed, another opened: MAC addresses differ",
   timestamp_option_differs:
     "Unit flushed, another opened: one has the timestamp option and the other has not",
+  vlan_tag_differs:
+    "Unit flushed, another opened: the VLAN tags of one VLAN differ, in priority, in type, or in being there at all",
+  queue_pair_differs: "Unit flushed, another opened: the flow has moved to another queue pair",
   out_of_order: "Unit flushed, passed: not the next byte (gap, overlap, retransmission)",
   ack_older: "Unit flushed, passed: acknowledges less than the unit",
   timestamp_older: "Unit flushed, passed: the timestamp or its echo goes back",

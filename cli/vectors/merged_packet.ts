@@ -85,7 +85,9 @@ export function objectionTo({ view, input }: Part, options: ConservationOptions)
 /** What a merged packet can say only once, and these two say differently; null if nothing. */
 export function disagreement(view: TcpView, first: TcpView): string | null {
   if ((view.timestamp === null) !== (first.timestamp === null)) return "only some segments have timestamps";
-  if (!sameRange(view.frame, first.frame, 0, 12)) return "segments with different MAC addresses were merged";
+  if (view.ipAt !== first.ipAt || !sameRange(view.frame, first.frame, 0, first.ipAt)) {
+    return "segments with different MAC addresses or VLAN tags were merged";
+  }
   if (traits(view) !== traits(first)) {
     return "segments with different DSCP, ECN, DF or flow label were merged";
   }
@@ -143,10 +145,11 @@ function checkContent(
 function checkFirstHeaders(view: TcpView, parts: readonly Part[], say: (text: string) => void): void {
   const first = parts[0].view;
   if (view.seq !== first.seq) say("its sequence number is not the first segment's");
-  const same = view.headerBytes === first.headerBytes && sameRange(view.frame, first.frame, 0, 12) &&
+  const { ipAt } = view;
+  const same = view.headerBytes === first.headerBytes && sameRange(view.frame, first.frame, 0, ipAt) &&
     traits(view) === traits(first) && view.reserved === first.reserved &&
     ((view.flags ^ first.flags) & ~PSH) === 0 &&
-    (!view.isV4 || sameRange(view.frame, first.frame, 18, 20)) &&
+    (!view.isV4 || sameRange(view.frame, first.frame, ipAt + 4, ipAt + 6)) &&
     sameRange(view.frame, first.frame, view.tcpAt + 18, view.tcpAt + 20) &&
     (view.timestamp !== null || sameRange(view.frame, first.frame, view.tcpAt + 20, view.headerBytes));
   if (!same) say("its headers are not the first segment's");
@@ -199,8 +202,9 @@ function checkNetHeader(
 }
 
 /** DSCP, ECN and DF, or traffic class and flow label. */
-function traits({ isV4, frame }: TcpView): number {
-  return isV4 ? frame[15] << 8 | frame[20] & 0x40 : (frame[15] << 16 | frame[16] << 8 | frame[17]) >>> 0;
+function traits({ isV4, frame, ipAt }: TcpView): number {
+  const [, tos, second, third] = frame.subarray(ipAt, ipAt + 4);
+  return isV4 ? tos << 8 | frame[ipAt + 6] & 0x40 : tos << 16 | second << 8 | third;
 }
 
 function sameRange(a: Uint8Array, b: Uint8Array, from: number, to: number): boolean {

@@ -3,13 +3,15 @@
  * @module
  */
 
-/** A TCP segment in an Ethernet frame, unfragmented and without IP options or extension headers. */
+/** A TCP segment in an Ethernet frame, behind up to two VLAN tags, unfragmented and without IP options or extension headers. */
 export interface TcpView {
   /** The whole frame. */
   readonly frame: Uint8Array;
+  /** First byte of the IP header. */
+  readonly ipAt: number;
   /** Is it IPv4, or else IPv6? */
   readonly isV4: boolean;
-  /** Addresses and ports, in this direction. */
+  /** VLAN, addresses and ports, in this direction. */
   readonly flow: string;
   /** Sequence number. */
   readonly seq: number;
@@ -45,26 +47,29 @@ export interface TcpView {
 
 /** Reads a frame; null if it is no such segment, or its lengths contradict each other. */
 export function viewTcp(frame: Uint8Array): TcpView | null {
-  if (frame.length < 14 + 40) return null;
-  const type = be16(frame, 12);
-  const isV4 = type === 0x0800 && frame[14] === 0x45;
-  const isV6 = type === 0x86dd && frame[14] >> 4 === 6;
+  const link = readTags(frame);
+  if (link === null || link.tags > 2) return null;
+  const { ipAt: ip, type, vlan } = link;
+  if (frame.length < ip + 40) return null;
+  const isV4 = type === 0x0800 && frame[ip] === 0x45;
+  const isV6 = type === 0x86dd && frame[ip] >> 4 === 6;
   if (!isV4 && !isV6) return null;
-  if (isV6 && frame.length < 14 + 60) return null;
-  if ((isV4 ? frame[23] : frame[20]) !== 6) return null;
-  if (isV4 && (be16(frame, 20) & 0x3fff) !== 0) return null;
-  const tcp = isV4 ? 34 : 54;
-  const tcpBytes = isV4 ? be16(frame, 16) - 20 : be16(frame, 18);
+  if (isV6 && frame.length < ip + 60) return null;
+  if (frame[ip + (isV4 ? 9 : 6)] !== 6) return null;
+  if (isV4 && (be16(frame, ip + 6) & 0x3fff) !== 0) return null;
+  const tcp = ip + (isV4 ? 20 : 40);
+  const tcpBytes = isV4 ? be16(frame, ip + 2) - 20 : be16(frame, ip + 4);
   const tcpHeader = tcpBytes < 20 ? 0 : (frame[tcp + 12] >> 4) * 4;
   if (tcpHeader < 20 || tcpHeader > tcpBytes || tcp + tcpBytes > frame.length) return null;
-  const addresses = frame.subarray(isV4 ? 26 : 22, isV4 ? 34 : 54);
+  const addresses = frame.subarray(isV4 ? ip + 12 : ip + 8, tcp);
   const pseudo = sum(addresses) + 6 + tcpBytes;
   const word = be16(frame, tcp + 12);
   const hasTimestamp = tcpHeader === 32 && be32(frame, tcp + 20) === 0x0101080a;
   return {
     frame,
+    ipAt: ip,
     isV4,
-    flow: `${type.toString(16)} ${addresses.join(".")} ${be16(frame, tcp)}>${be16(frame, tcp + 2)}`,
+    flow: `${vlan}${type.toString(16)} ${addresses.join(".")} ${be16(frame, tcp)}>${be16(frame, tcp + 2)}`,
     seq: be32(frame, tcp + 4),
     ack: be32(frame, tcp + 8),
     window: be16(frame, tcp + 14),
@@ -74,41 +79,110 @@ export function viewTcp(frame: Uint8Array): TcpView | null {
     tcpAt: tcp,
     frameBytes: tcp + tcpBytes,
     headerBytes: tcp + tcpHeader,
-    hopLimit: frame[isV4 ? 22 : 21],
-    ipEcn: isV4 ? frame[15] & 3 : frame[15] >> 4 & 3,
+    hopLimit: frame[ip + (isV4 ? 8 : 7)],
+    ipEcn: isV4 ? frame[ip + 1] & 3 : frame[ip + 1] >> 4 & 3,
     timestamp: hasTimestamp ? [be32(frame, tcp + 24), be32(frame, tcp + 28)] : null,
-    ipChecksumRight: isV6 || folded(sum(frame.subarray(14, 34))) === 0xffff,
+    ipChecksumRight: isV6 || folded(sum(frame.subarray(ip, ip + 20))) === 0xffff,
     tcpChecksumRight: folded(pseudo + sum(frame.subarray(tcp, tcp + tcpBytes))) === 0xffff,
     holdsPseudoSum: folded(pseudo) === be16(frame, tcp + 16),
   };
 }
 
+interface Link {
+  /** Which VLAN it is of: nothing for the untagged network, to which a tag with id 0 belongs. */
+  readonly vlan: string;
+  readonly tags: number;
+  readonly type: number;
+  readonly ipAt: number;
+}
+
+/** What is behind the VLAN tags; null if the frame ends in them. */
+function readTags(frame: Uint8Array): Link | null {
+  let vlan = "";
+  for (let at = 12, tags = 0; at + 2 <= frame.length; at += 4, tags++) {
+    const type = be16(frame, at);
+    if (type !== 0x8100 && type !== 0x88a8) return { vlan, tags, type, ipAt: at + 2 };
+    const id = at + 4 <= frame.length ? be16(frame, at + 2) & 0xfff : 0;
+    if (id !== 0) vlan += `vlan ${type === 0x8100 ? "c" : "s"}${id} `;
+  }
+  return null;
+}
+
 /** What a frame tells of its TCP flow, even if nothing else in it is right. */
 export interface FlowSight {
-  /** The two addresses, in this direction; null if it is no TCP that can be recognised. */
+  /** VLAN and the two addresses, in this direction; null if it is no TCP that can be recognised. */
   readonly pair: string | null;
-  /** Addresses and ports; null if the ports are hidden: a fragment, an extension header, a frame cut short. */
+  /** The same and the ports; null if these are hidden: a fragment, ESP, a frame cut short. */
   readonly flow: string | null;
 }
 
 /** Protocol numbers of IPv6 extension headers (IANA). */
 const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 140];
+/** More of them in a row are not looked behind. */
+const MOST_EXTENSIONS = 8;
 const NOTHING: FlowSight = { pair: null, flow: null };
 
 /** Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its addresses. */
 export function sightOfFlow(frame: Uint8Array): FlowSight {
-  if (frame.length < 34) return NOTHING;
-  const type = be16(frame, 12);
-  if (type === 0x0800 && frame[14] >> 4 === 4 && frame[23] === 6) {
-    const pair = frame.subarray(26, 34).join(".");
-    const tcp = 14 + (frame[14] & 15) * 4;
-    const hidden = (be16(frame, 20) & 0x3fff) !== 0 || tcp < 34 || tcp + 4 > frame.length;
-    return { pair, flow: hidden ? null : `${pair} ${be32(frame, tcp)}` };
+  const link = readTags(frame);
+  if (link === null) return NOTHING;
+  const { vlan, type, ipAt } = link;
+  if (type === 0x0800) return sightOfV4(frame, ipAt, vlan);
+  if (type === 0x86dd) return sightOfV6(frame, ipAt, vlan);
+  // LLC/SNAP: AA AA 03, no organisation, and the type that would have stood in front.
+  if (
+    type < 0x600 && frame.length > ipAt + 8 && be32(frame, ipAt) === 0xaaaa0300 && be16(frame, ipAt + 4) === 0
+  ) {
+    return sightOfType(frame, be16(frame, ipAt + 6), ipAt + 8, vlan);
   }
-  if (type !== 0x86dd || frame.length < 54 || frame[14] >> 4 !== 6) return NOTHING;
-  if (frame[20] !== 6 && !EXTENSION_HEADERS.includes(frame[20])) return NOTHING;
-  const pair = frame.subarray(22, 54).join(".");
-  return { pair, flow: frame[20] !== 6 || frame.length < 58 ? null : `${pair} ${be32(frame, 54)}` };
+  // A PPPoE session, with the protocol in two bytes.
+  if (type === 0x8864 && frame.length > ipAt + 8) {
+    const protocol = be16(frame, ipAt + 6);
+    return sightOfType(frame, protocol === 0x21 ? 0x0800 : protocol === 0x57 ? 0x86dd : 0, ipAt + 8, vlan);
+  }
+  return NOTHING;
+}
+
+function sightOfType(frame: Uint8Array, type: number, ip: number, vlan: string): FlowSight {
+  if (type === 0x0800) return sightOfV4(frame, ip, vlan);
+  return type === 0x86dd ? sightOfV6(frame, ip, vlan) : NOTHING;
+}
+
+function sightOfV4(frame: Uint8Array, ip: number, vlan: string): FlowSight {
+  const headerBytes = (frame[ip] & 15) * 4;
+  if (frame.length < ip + 20 || frame[ip] >> 4 !== 4 || headerBytes < 20) return NOTHING;
+  const protocol = frame[ip + 9];
+  if (protocol !== 6 && protocol !== 50 && protocol !== 51) return NOTHING;
+  const pair = `${vlan}${frame.subarray(ip + 12, ip + 20).join(".")}`;
+  const isFragment = (be16(frame, ip + 6) & 0x3fff) !== 0;
+  const isHidden = protocol !== 6 || isFragment ||
+    !holdsPorts(frame, ip, ip + headerBytes, be16(frame, ip + 2));
+  return { pair, flow: isHidden ? null : `${pair} ${be32(frame, ip + headerBytes)}` };
+}
+
+function sightOfV6(frame: Uint8Array, ip: number, vlan: string): FlowSight {
+  if (frame.length < ip + 40 || frame[ip] >> 4 !== 6) return NOTHING;
+  const pair = `${vlan}${frame.subarray(ip + 8, ip + 40).join(".")}`;
+  const hidden = { pair, flow: null };
+  const payloadBytes = be16(frame, ip + 4);
+  let protocol = frame[ip + 6];
+  let at = ip + 40;
+  for (let count = 0; EXTENSION_HEADERS.includes(protocol); count++) {
+    const isFragment = protocol === 44 && frame.length >= at + 8 && (be16(frame, at + 2) & 0xfff9) !== 0;
+    if (count === MOST_EXTENSIONS || protocol === 50 || isFragment || frame.length < at + 8) return hidden;
+    const words = frame[at + 1];
+    const next = frame[at];
+    at += protocol === 44 ? 8 : protocol === 51 ? (words + 2) * 4 : (words + 1) * 8;
+    protocol = next;
+  }
+  if (protocol !== 6) return NOTHING;
+  const isVisible = holdsPorts(frame, ip, at, payloadBytes === 0 ? 0 : 40 + payloadBytes);
+  return isVisible ? { pair, flow: `${pair} ${be32(frame, at)}` } : hidden;
+}
+
+/** Are the ports at `at` in the frame, and in a packet of `packetBytes` from `ip` on? 0 bytes tell nothing. */
+function holdsPorts(frame: Uint8Array, ip: number, at: number, packetBytes: number): boolean {
+  return at + 4 <= frame.length && (packetBytes === 0 || at + 4 <= ip + packetBytes);
 }
 
 function be16(bytes: Uint8Array, at: number): number {

@@ -91,7 +91,7 @@ export function buildParts(
     speedMbps: options.speedMbps ?? SPEED_UNKNOWN,
     duplex: options.duplex,
   });
-  const filter = new ReceiveFilter(options.mac);
+  const filter = new ReceiveFilter(options.mac, options.rules);
   context.publish(filter.counters, "filter");
   const steering = new Steering(queuePairs);
   const counters: NetCounters = context.publish({

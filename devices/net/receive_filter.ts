@@ -9,12 +9,17 @@
  * A device that has just been reset is promiscuous: a driver without CTRL_RX has no means to ask for anything, and a
  * guest that bridges would lose frames. A driver with CTRL_RX says at once what it wants.
  *
+ * The VLAN table applies to frames that a customer tag (802.1Q) puts into a VLAN. A priority tag (id 0) does not: such a
+ * frame is of the untagged network, unless another tag follows. The reference looks id 0 up in the table like any other,
+ * where a driver seldom puts it.
+ *
  * A list that is longer than the MAC table (`mac_table.ts`) is not refused: the specification lets a device be generous,
  * so all frames of the kind that did not fit are let through.
  *
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
+import type { RuleBook } from "../../core/stage.ts";
 import {
   ETHERNET_HEADER_BYTES,
   isBroadcast,
@@ -87,10 +92,12 @@ export class ReceiveFilter {
   readonly #mac = new Uint8Array(MAC_BYTES);
   readonly #table = new MacTable();
   readonly #vlans = new Uint32Array(VLAN_IDS / 32);
+  readonly #skipsPriority: boolean;
   #filtersVlans = false;
 
-  /** A filter as after a reset. @param mac the guest's own address, six bytes */
-  constructor(mac: Uint8Array) {
+  /** A filter as after a reset. @param mac the guest's own address, six bytes; @param rules the device's rule book */
+  constructor(mac: Uint8Array, rules: RuleBook = "strict") {
+    this.#skipsPriority = rules === "strict";
     this.setMac(mac);
   }
 
@@ -197,7 +204,7 @@ export class ReceiveFilter {
     if (modes.promisc) return "accepted";
     if (length < ETHERNET_HEADER_BYTES) return "too_short";
     if (this.#filtersVlans) {
-      const id = vlanId(bytes, start, length);
+      const id = vlanId(bytes, start, length, this.#skipsPriority);
       if (id >= 0 && (this.#vlans[id >>> 5] >>> (id & 31) & 1) === 0) return "vlan_unknown";
     }
     if (isMulticast(bytes, start)) {

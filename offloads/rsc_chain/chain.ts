@@ -7,9 +7,9 @@
  * payload is copied, except small ones, so that a flood of tiny segments costs memory by bytes and not by segments. What
  * merging changes in the headers is kept in the unit and written by `finish` once, when it leaves.
  *
- * One timer a table: armed when a unit is opened in an *empty* table, not moved by anything that follows, and draining
- * the whole table in order of opening when it is due. A unit therefore never waits longer than the interval, and all that
- * is due leaves in one batch. Strict rules keep a table for each queue pair, the reference shares one.
+ * One timer: armed when a unit is opened in an *empty* table, not moved by anything that follows, and draining the whole
+ * table in order of opening when it is due. A unit therefore never waits longer than the interval, and all that is due
+ * leaves in one batch. The table is that of all queue pairs: a flow that moves to another one meets its unit.
  *
  * Invariants: a frame held is owned by exactly one unit; a flow has at most one unit in a table; units leave in order of
  * opening unless their flow makes them leave earlier.
@@ -44,27 +44,20 @@ export abstract class RscChain implements Stage {
   protected readonly verdicts: VerdictLog | null;
   /** The segment at hand. */
   protected readonly segment: Segment = new Segment();
-  /** The tables: one for each queue pair, or one for all. */
-  protected readonly tables: readonly FlowTable[];
-  readonly #timersNs: number[];
+  /** What is held. */
+  protected readonly table: FlowTable;
+  #timerNs = Infinity;
   readonly #intervalNs: number;
   /** The batch to which `take` puts frames out; only set while a hook of the stage runs. */
   protected output!: FrameBatch;
 
-  /** An empty chain. @param tables how many tables of units to keep */
-  constructor(
-    family: RscFamily,
-    context: StageContext,
-    options: RscOptions,
-    tables: number,
-    mostFlows: number,
-  ) {
+  /** An empty chain. @param mostFlows units held at most */
+  constructor(family: RscFamily, context: StageContext, options: RscOptions, mostFlows: number) {
     this.family = family;
     this.options = options;
     this.name = context.name;
     this.verdicts = context.verdicts;
-    this.tables = Array.from({ length: tables }, () => new FlowTable(family.keyWords, mostFlows));
-    this.#timersNs = this.tables.map(() => Infinity);
+    this.table = new FlowTable(family.keyWords, mostFlows);
     this.#intervalNs = Math.round(options.intervalUs * 1000);
   }
 
@@ -74,7 +67,7 @@ export abstract class RscChain implements Stage {
   /** Writes into a unit that is about to leave what merging has changed. */
   protected abstract finish(unit: Unit, frame: Frame): void;
 
-  /** A table's timer has run out and `units` have left. */
+  /** The timer has run out and `units` have left. */
   protected abstract timerFired(units: number): void;
 
   /** The guest has agreed to something: is this family to be coalesced from now on? */
@@ -89,23 +82,19 @@ export abstract class RscChain implements Stage {
     for (let i = 0; i < input.length; i++) this.take(input.at(i), nowNs);
   }
 
-  /** When the first table's timer runs out, in ns. */
+  /** When the timer runs out, in ns. */
   deadlineNs(): number {
-    let first = Infinity;
-    for (let i = 0; i < this.#timersNs.length; i++) if (this.#timersNs[i] < first) first = this.#timersNs[i];
-    return first;
+    return this.#timerNs;
   }
 
-  /** Lets the units go whose timer has run out; at Infinity all of them. */
+  /** Lets all units go, in order of opening, if the timer has run out or `nowNs` is Infinity. */
   flush(output: FrameBatch, nowNs: number): void {
+    if (this.#timerNs > nowNs) return;
     this.output = output;
-    for (let i = 0; i < this.tables.length; i++) {
-      if (this.#timersNs[i] > nowNs) continue;
-      const units = this.tables[i].count;
-      this.drainAll(this.tables[i]);
-      if (nowNs !== Infinity) this.timerFired(units);
-      this.#timersNs[i] = Infinity;
-    }
+    const units = this.table.count;
+    for (let unit = this.table.oldest; unit !== null; unit = this.table.oldest) this.drain(unit);
+    if (nowNs !== Infinity) this.timerFired(units);
+    this.#timerNs = Infinity;
   }
 
   /** Lets go everything that is held, to be counted and released. */
@@ -119,9 +108,9 @@ export abstract class RscChain implements Stage {
   }
 
   /** Opens a unit with the located segment. The caller has made sure that there is room and that the flow has none. */
-  protected hold(table: FlowTable, frame: Frame, nowNs: number): Unit {
-    const segment = this.segment;
-    if (table.count === 0) this.#timersNs[this.tables.indexOf(table)] = nowNs + this.#intervalNs;
+  protected hold(frame: Frame, nowNs: number): Unit {
+    const { segment, table } = this;
+    if (table.count === 0) this.#timerNs = nowNs + this.#intervalNs;
     const unit = table.open(segment);
     frame.offerAgain = false;
     unit.frame = frame;
@@ -168,18 +157,13 @@ export abstract class RscChain implements Stage {
   }
 
   /** Lets a unit go. */
-  protected drain(table: FlowTable, unit: Unit): void {
+  protected drain(unit: Unit): void {
     const frame = unit.frame!;
     frame.last = unit.tail!;
     frame.total = unit.totalBytes;
     frame.pieces = unit.owner === null ? 0 : unit.pieces;
     this.finish(unit, frame);
-    table.close(unit);
+    this.table.close(unit);
     this.output.push(frame);
-  }
-
-  /** Lets all units of a table go, in order of opening. */
-  protected drainAll(table: FlowTable): void {
-    for (let unit = table.oldest; unit !== null; unit = table.oldest) this.drain(table, unit);
   }
 }

@@ -5,8 +5,8 @@
 import { MAX_KEY_WORDS, type Segment } from "./segment.ts";
 
 const SLOTS = 256;
-/** The key, then sequence number, acknowledgment number and window. */
-const ENTRY_WORDS = MAX_KEY_WORDS + 3;
+/** The key, then sequence number, acknowledgment number, window and VLAN. */
+const ENTRY_WORDS = MAX_KEY_WORDS + 4;
 
 /**
  * Remembers the pure ACK that let a unit with data go because it said nothing new. Equal ones that follow are passed at
@@ -31,6 +31,7 @@ export class DuplicateAcks {
     entries[row + MAX_KEY_WORDS] = segment.seq;
     entries[row + MAX_KEY_WORDS + 1] = segment.ack;
     entries[row + MAX_KEY_WORDS + 2] = segment.window;
+    entries[row + MAX_KEY_WORDS + 3] = segment.vlan;
   }
 
   /** Is the pure ACK at hand equal to the one of its flow that is remembered? */
@@ -39,7 +40,8 @@ export class DuplicateAcks {
     const entries = this.#entries;
     if (
       entries[row + MAX_KEY_WORDS] !== segment.seq || entries[row + MAX_KEY_WORDS + 1] !== segment.ack ||
-      entries[row + MAX_KEY_WORDS + 2] !== segment.window
+      entries[row + MAX_KEY_WORDS + 2] !== segment.window ||
+      entries[row + MAX_KEY_WORDS + 3] !== segment.vlan
     ) return false;
     for (let i = 0; i < this.#keyWords; i++) if (entries[row + i] !== segment.key[i]) return false;
     return true;

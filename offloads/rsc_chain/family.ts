@@ -33,6 +33,8 @@ export type QemuLocated =
 export interface RscFamily {
   /** `v4` or `v6`. */
   readonly name: "v4" | "v6";
+  /** IP version. */
+  readonly version: 4 | 6;
   /** EtherType of its frames. */
   readonly etherType: number;
   /** gso_type of a merged unit: TCPV4 1 or TCPV6 4. */
@@ -51,10 +53,12 @@ export interface RscFamily {
   readonly mostIpLengthQemu: number;
 
   /**
-   * Finds the segment in a frame in one piece of at least 14 bytes, checking every length, and fills `segment`. Where the
-   * answer is not `segment`, `flowKnown` tells how much of the key was to be seen.
+   * Finds the segment behind the link header in the first piece of a frame, from `segment.ipAt` on, checking every length,
+   * and fills `segment`: all of it where the answer is `segment`.
    */
   locate(frame: Frame, segment: Segment): Located;
+  /** Fills the addresses of the key from where they are. */
+  fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void;
   /** The reference's checks, in its order; fills all fields of `segment` that its rules need if it is a candidate. */
   locateQemu(frame: Frame, segment: Segment): QemuLocated;
   /** The sum of the pseudo header for a TCP segment of `tcpBytes`, from the addresses at `ipAt`. */

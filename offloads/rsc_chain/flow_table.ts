@@ -50,7 +50,7 @@ export class FlowTable {
     this.#keyWords = keyWords;
     this.#addressWords = keyWords - 1;
     this.mostFlows = mostFlows;
-    this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords));
+    this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords + 2));
     this.#keys = new Int32Array(0);
     this.#buckets = new Array<Unit | null>(16).fill(null);
     this.#mask = 15;
@@ -69,14 +69,13 @@ export class FlowTable {
 
   /** The hash of a segment's flow. */
   hashOf(segment: Segment): number {
-    return this.#hash(segment.key, this.#keyWords);
+    return this.#hash(segment, this.#keyWords);
   }
 
   /** The unit of the segment's flow, or null. */
   find(segment: Segment): Unit | null {
-    const { key } = segment;
-    const unit = this.#recent.recall(this.#tagOf(key));
-    return unit !== null && this.#hasKey(unit, key) ? unit : this.#search(segment);
+    const unit = this.#recent.recall(this.#tagOf(segment));
+    return unit !== null && this.#hasKey(unit, segment) ? unit : this.#search(segment);
   }
 
   /** A unit for a flow that has none, last in the list. There must be room. */
@@ -86,10 +85,11 @@ export class FlowTable {
     const { key } = segment;
     const hash = this.hashOf(segment);
     unit.hash = hash;
-    unit.tag = this.#tagOf(key);
+    unit.tag = this.#tagOf(segment);
     unit.key0 = key[0];
     unit.key1 = key[1];
     unit.key2 = key[2];
+    unit.vlan = segment.vlan;
     const row = unit.index * this.#keyWords;
     for (let i = 0; i < this.#keyWords; i++) this.#keys[row + i] = key[i];
     let at = hash & this.#mask;
@@ -101,7 +101,7 @@ export class FlowTable {
     else this.newest.following = unit;
     this.newest = unit;
     this.#count++;
-    this.#enlist(unit, this.#hash(segment.key, this.#addressWords) & PAIR_SLOTS - 1);
+    this.#enlist(unit, this.#hash(segment, this.#addressWords) & PAIR_SLOTS - 1);
     this.#recent.remember(unit);
     return unit;
   }
@@ -128,11 +128,12 @@ export class FlowTable {
    * in this direction, and maybe some others: `hasPair` tells. Null if there is none.
    */
   firstOfPair(segment: Segment): Unit | null {
-    return this.#pairFirst[this.#hash(segment.key, this.#addressWords) & PAIR_SLOTS - 1];
+    return this.#pairFirst[this.#hash(segment, this.#addressWords) & PAIR_SLOTS - 1];
   }
 
-  /** Is this unit between the addresses of this segment, in this direction? */
+  /** Is this unit between the addresses of this segment, in this direction and VLAN? */
   hasPair(unit: Unit, segment: Segment): boolean {
+    if (unit.vlan !== segment.vlan) return false;
     const row = unit.index * this.#keyWords;
     for (let i = 0; i < this.#addressWords; i++) if (this.#keys[row + i] !== segment.key[i]) return false;
     return true;
@@ -145,20 +146,22 @@ export class FlowTable {
     for (let at = hash & mask;; at = at + 1 & mask) {
       const unit = buckets[at];
       if (unit === null) return null;
-      if (unit.hash === hash && this.#hasKey(unit, segment.key)) {
+      if (unit.hash === hash && this.#hasKey(unit, segment)) {
         this.#recent.remember(unit);
         return unit;
       }
     }
   }
 
-  /** What tells most flows apart: the ports, and the last word of the source. */
-  #tagOf(key: Int32Array): number {
-    return key[this.#addressWords] ^ key[(this.#addressWords >>> 1) - 1];
+  /** What tells most flows apart: the ports, the last word of the source, and the VLAN. */
+  #tagOf({ key, vlan }: Segment): number {
+    return key[this.#addressWords] ^ key[(this.#addressWords >>> 1) - 1] ^ vlan;
   }
 
-  #hasKey(unit: Unit, key: Int32Array): boolean {
+  #hasKey(unit: Unit, segment: Segment): boolean {
+    const { key } = segment;
     if (unit.key0 !== key[0] || unit.key1 !== key[1] || unit.key2 !== key[2]) return false;
+    if (unit.vlan !== segment.vlan) return false;
     const words = this.#keyWords;
     const keys = this.#keys;
     const row = unit.index * words;
@@ -166,10 +169,11 @@ export class FlowTable {
     return true;
   }
 
-  /** The hash of the first `words` words of a key. */
-  #hash(key: Int32Array, words: number): number {
+  /** The hash of the VLAN and the first `words` words of a key. */
+  #hash({ key, vlan }: Segment, words: number): number {
     const secrets = this.#secrets;
-    let sum = 0;
+    const last = secrets.length - 2;
+    let sum = Math.imul(vlan & 0xffff, secrets[last]) + Math.imul(vlan >>> 16, secrets[last + 1]) | 0;
     for (let i = 0; i < words; i++) {
       const word = key[i];
       sum = sum + Math.imul(word & 0xffff, secrets[2 * i]) + Math.imul(word >>> 16, secrets[2 * i + 1]) | 0;

@@ -11,7 +11,7 @@ export interface RscOptions {
   intervalUs: number;
   /** Rule book; default the device's own. */
   rules?: "strict" | "qemu" | undefined;
-  /** Most flows held at once, for each queue pair; default 4096. */
+  /** Most flows held at once, as many again for each further queue pair; default 4096. */
   mostFlows: number;
   /** Most segments in a unit; default 1024. Strict rules only. */
   mostSegments: number;

@@ -51,7 +51,7 @@ export class QemuChain extends RscChain {
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
-    super(family, context, options, 1, MOST_UNITS);
+    super(family, context, options, MOST_UNITS);
     this.counters = context.publish(newQemuCounters());
   }
 
@@ -98,7 +98,7 @@ export class QemuChain extends RscChain {
       this.counters.tcp_syn++;
       return this.#pass(frame, "tcp_syn");
     }
-    const table = this.tables[0];
+    const { table } = this;
     if ((flags & (TCP_FIN | TCP_URG | TCP_RST)) !== 0) {
       this.counters.tcp_ctrl_drain++;
       return this.#final(table.find(this.segment), frame, "tcp_ctrl_drain");
@@ -111,7 +111,7 @@ export class QemuChain extends RscChain {
   }
 
   #candidate(frame: Frame, nowNs: number): void {
-    const table = this.tables[0];
+    const { table } = this;
     if (table.count === 0) {
       this.counters.empty_cache++;
       this.#open(frame, nowNs, "empty_cache");
@@ -185,10 +185,10 @@ export class QemuChain extends RscChain {
   }
 
   #open(frame: Frame, nowNs: number, verdict: QemuVerdict): void {
-    const table = this.tables[0];
+    const { table } = this;
     if (table.count === 0) this.#order.clear();
     else if (this.#order.wantsRenumbering(table.count)) this.#renumber();
-    const unit = this.hold(table, frame, nowNs);
+    const unit = this.hold(frame, nowNs);
     unit.order = this.#order.add();
     unit.segments = 1;
     this.counters.cache++;
@@ -211,12 +211,12 @@ export class QemuChain extends RscChain {
 
   #leave(unit: Unit): void {
     this.#order.remove(unit.order);
-    this.drain(this.tables[0], unit);
+    this.drain(unit);
   }
 
   #renumber(): void {
     this.#order.clear();
-    for (let unit = this.tables[0].oldest; unit !== null; unit = unit.following) {
+    for (let unit = this.table.oldest; unit !== null; unit = unit.following) {
       unit.order = this.#order.add();
     }
   }

@@ -3,9 +3,6 @@
  * @module
  */
 
-/** How much of the flow's key could be found in a frame that is not to be merged. */
-export type FlowKnown = "none" | "addresses" | "flow";
-
 /** Words of the key: two IPv6 addresses and the ports. IPv4 uses the first three. */
 export const MAX_KEY_WORDS = 9;
 
@@ -14,8 +11,16 @@ export const MAX_KEY_WORDS = 9;
  * the frame. 32-bit fields are signed: only differences and equality of them are ever used.
  */
 export class Segment {
-  /** First byte of the IP header. */
+  /** First byte of the IP header; set before the family locates the rest. */
   ipAt = 0;
+  /** Which VLAN it is of, as `HeaderLocator` tells; 0 for the untagged network. */
+  vlan = 0;
+  /** Bytes of VLAN tags, those with id 0 included: 0, 4 or 8 if the segment may be merged. */
+  tagBytes = 0;
+  /** The outer tag, type and TCI; 0 if there is none. */
+  outerTag = 0;
+  /** The inner one. */
+  innerTag = 0;
   /** First byte of the TCP header. */
   tcpAt = 0;
   /** Bytes of the TCP header, as its data offset says. */
@@ -46,8 +51,6 @@ export class Segment {
   tsValue = 0;
   /** TSecr, if so. */
   tsEcho = 0;
-  /** How much of `key` is filled. */
-  flowKnown: FlowKnown = "none";
   /** Source address, destination address, ports; in network order, as 32-bit words. */
   readonly key: Int32Array<ArrayBuffer> = new Int32Array(MAX_KEY_WORDS);
 }

@@ -54,7 +54,9 @@ export function difference(
   const { view, start } = frame;
   const same = unit.macs0 === view.getInt32(start) && unit.macs1 === view.getInt32(start + 4) &&
     unit.macs2 === view.getInt32(start + 8);
-  return same ? null : "mac_differs";
+  if (!same) return "mac_differs";
+  if (unit.outerTag !== segment.outerTag || unit.innerTag !== segment.innerTag) return "vlan_tag_differs";
+  return unit.queue === frame.queue ? null : "queue_pair_differs";
 }
 
 /** What the segment would take back of what the unit says, an acknowledgment or a timestamp; null if nothing. */

@@ -14,6 +14,9 @@ export function openStrict(unit: Unit, frame: Frame, segment: Segment): void {
   unit.macs0 = frame.view.getInt32(frame.start);
   unit.macs1 = frame.view.getInt32(frame.start + 4);
   unit.macs2 = frame.view.getInt32(frame.start + 8);
+  unit.outerTag = segment.outerTag;
+  unit.innerTag = segment.innerTag;
+  unit.queue = frame.queue;
   unit.hopLimit = segment.hopLimit;
   unit.largestSegmentBytes = segment.payloadBytes;
   unit.hasTimestamp = segment.hasTimestamp;

@@ -15,7 +15,7 @@ export const STRICT_RULES = {
   bad_version: "S1.3",
   /** Flow flushed, passed: IPv4 options. */
   ip_options: "S1.4",
-  /** All units between the two addresses flushed, passed: IPv6 extension headers hide the ports. */
+  /** Flow flushed, or all units between the two addresses if the ports are hidden, passed: IPv6 extension headers, ESP, AH. */
   extension_header: "S1.5",
   /** All units between the two addresses flushed, passed: a fragment. */
   fragment: "S1.6",
@@ -25,6 +25,8 @@ export const STRICT_RULES = {
   bad_data_offset: "S1.8",
   /** Flow flushed, passed: the frame is large already, or was merged before. */
   already_large: "S1.9",
+  /** Flow flushed, passed: in LLC/SNAP, PPPoE or MPLS, or behind more than two VLAN tags. */
+  encapsulated: "S1.10",
   /** Flow flushed, passed unmodified: wrong IPv4 header checksum. */
   bad_ip_checksum: "S2.1",
   /** Flow flushed, passed unmodified: wrong TCP checksum. */
@@ -53,6 +55,10 @@ export const STRICT_RULES = {
   mac_differs: "S4.4",
   /** Unit flushed, another opened: one has the timestamp option and the other has not. */
   timestamp_option_differs: "S4.5",
+  /** Unit flushed, another opened: the VLAN tags of one VLAN differ, in priority, in type, or in being there at all. */
+  vlan_tag_differs: "S4.6",
+  /** Unit flushed, another opened: the flow has moved to another queue pair. */
+  queue_pair_differs: "S4.7",
   /** Unit flushed, passed: not the next byte (gap, overlap, retransmission). */
   out_of_order: "S5.1",
   /** Unit flushed, passed: acknowledges less than the unit. */

@@ -18,6 +18,8 @@ export class Unit {
   key1 = 0;
   /** Third word. */
   key2 = 0;
+  /** Which VLAN the flow is of. */
+  vlan = 0;
   /** What it is recalled by, see `RecentUnits`. */
   tag = 0;
   /** Sequence number of the first byte. */
@@ -52,6 +54,12 @@ export class Unit {
   macs1 = 0;
   /** Third word. */
   macs2 = 0;
+  /** Strict rules: the outer VLAN tag. */
+  outerTag = 0;
+  /** Strict rules: the inner one. */
+  innerTag = 0;
+  /** Strict rules: the queue pair it goes to. */
+  queue = 0;
   /** Strict rules: what of the IP header must stay equal. */
   traits = 0;
   /** Strict rules: the smallest TTL or hop limit. */

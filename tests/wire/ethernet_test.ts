@@ -104,6 +104,13 @@ Deno.test("vlanId() reads the first customer tag only", () => {
   assertEquals(vlanId(frame([0x8100, 0x0123]), 0, 16), 0x123);
 });
 
+Deno.test("vlanId() looks behind priority tags if told to", () => {
+  assertEquals(vlanId(frame([0x8100, 0xe000, 0x8100, 7, 0x0800]), 0, 22, true), 7);
+  assertEquals(vlanId(frame([0x8100, 0xe000, 0x0800], 3), 3, 18, true), -1);
+  assertEquals(vlanId(frame([0x8100, 0, 0x8100, 0, 0x8100]), 0, 22, true), -1);
+  assertEquals(vlanId(frame([0x8100, 0, 0x88a8, 7, 0x0800]), 0, 22, true), -1);
+});
+
 Deno.test("isVlanTag() knows customer and service tags", () => {
   assertEquals([0x8100, 0x88a8, 0x9100, 0x0800].map(isVlanTag), [true, true, false, false]);
 });

@@ -138,10 +138,25 @@ Deno.test("ReceiveFilter.setVlan() counts only if CTRL_VLAN was negotiated", () 
     assertEquals(verdict(made, OTHER, 0x8100, id, 0x0800), "unicast_unknown");
     assertEquals(verdict(made, OWN, 0x8100, id ^ 64, 0x0800), "vlan_unknown");
     made.setVlan(id, false);
-    assertEquals(verdict(made, OWN, 0x8100, id, 0x0800), "vlan_unknown");
+    assertEquals(verdict(made, OWN, 0x8100, id, 0x0800), id === 0 ? "accepted" : "vlan_unknown");
   }
   made.setMode("promisc", true);
   assertEquals(verdict(made, OWN, 0x8100, 5, 0x0800), "accepted");
+});
+
+Deno.test("ReceiveFilter takes a priority tag for no VLAN, and looks behind it; the reference looks it up", () => {
+  const rules = (["strict", "qemu"] as const).map((book) => {
+    const made = new ReceiveFilter(Uint8Array.from(OWN), book);
+    made.setMode("promisc", false);
+    made.negotiated(FeatureSet.of(VIRTIO_NET_F_CTRL_VLAN));
+    made.setVlan(7, true);
+    return made;
+  });
+  const asked = (...words: number[]) => rules.map((made) => verdict(made, OWN, ...words));
+  assertEquals(asked(0x8100, 0xe000, 0x0800), ["accepted", "vlan_unknown"]);
+  assertEquals(asked(0x8100, 0, 0x8100, 5, 0x0800), ["vlan_unknown", "vlan_unknown"]);
+  assertEquals(asked(0x8100, 0, 0x8100, 7, 0x0800), ["accepted", "vlan_unknown"]);
+  assertEquals(asked(0x8100, 7, 0x0800), ["accepted", "accepted"]);
 });
 
 Deno.test("ReceiveFilter.setVlan() refuses what is no VLAN id", () => {

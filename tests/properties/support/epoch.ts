@@ -58,7 +58,7 @@ export class Epoch {
       atNs,
       bytes,
       header,
-      alone: this.state.mergesNothing(bytes[12] === 0x86),
+      alone: this.state.mergesNothing(viewTcp(bytes)?.isV4 === false),
       ecn: this.state.takesEcn,
       dataValid: this.state.takesChecksums,
     });

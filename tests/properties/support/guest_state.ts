@@ -101,8 +101,7 @@ export class GuestState {
   #filtered(bytes: Uint8Array): Refusal | null {
     if (this.promiscuous) return null;
     if (bytes.length < 14) return "filter.too_short";
-    const tagged = bytes.length >= 18 && bytes[12] === 0x81 && bytes[13] === 0;
-    if (tagged && this.#features.has(CTRL_VLAN)) return "filter.vlan_unknown";
+    if (this.#features.has(CTRL_VLAN) && namesVlan(bytes)) return "filter.vlan_unknown";
     if ((bytes[0] & 1) === 1) {
       return bytes.subarray(0, 6).every((byte) => byte === 255) ? null : "filter.multicast_unknown";
     }
@@ -120,6 +119,14 @@ export class GuestState {
     const tooLong = !this.mergeable && this.headerBytes + bytes.length > this.#bufferBytes;
     return tooLong ? "toGuest.dropped_buffer_too_small" : null;
   }
+}
+
+/** Does a customer tag in front have an id other than 0? */
+function namesVlan(bytes: Uint8Array): boolean {
+  for (let at = 12; at + 4 <= bytes.length && bytes[at] === 0x81 && bytes[at + 1] === 0; at += 4) {
+    if (((bytes[at + 2] & 15) << 8 | bytes[at + 3]) !== 0) return true;
+  }
+  return false;
 }
 
 /** The bits of a mask that a number chooses among the offloads, and now and then one that nobody has offered. */

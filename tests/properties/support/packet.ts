@@ -67,13 +67,13 @@ export class Packet {
   padding = 0;
   /** What these are. */
   paddingByte = 0;
-  /** VLAN id; 0 for no tag. */
-  vlan = 0;
+  /** VLAN tags, the outermost first: type and TCI. */
+  tags: readonly (readonly [type: number, tci: number])[] = [];
 
   /** The frame. */
   write(): Uint8Array<ArrayBuffer> {
     const { v6, ipOptions, options } = this;
-    const ip = this.vlan === 0 ? 14 : 18;
+    const ip = 14 + 4 * this.tags.length;
     const transport = ip + (v6 ? 40 : 20) + ipOptions.length;
     const fixed = this.protocol === 6 ? 20 + options.length : 8;
     const payload = Math.min(this.payloadBytes, MOST_FRAME_BYTES - transport - fixed);
@@ -81,9 +81,9 @@ export class Packet {
     const frame = new Uint8Array(Math.min(end + this.padding, MOST_FRAME_BYTES));
     const view = new DataView(frame.buffer);
     frame.set([0x52, 0x54, 0, 0x12, 0x34, this.macs[0], 2, 0xaa, 0xbb, 0xcc, 0xdd, this.macs[1]]);
-    if (this.vlan !== 0) {
-      view.setUint16(12, 0x8100);
-      view.setUint16(14, this.vlan);
+    for (const [i, [type, tci]] of this.tags.entries()) {
+      view.setUint16(12 + 4 * i, type);
+      view.setUint16(14 + 4 * i, tci);
     }
     view.setUint16(ip - 2, v6 ? 0x86dd : 0x0800);
     const from = this.seq % 0x10000 + this.salt * 977 % 0x10000;
@@ -133,7 +133,8 @@ export class Packet {
     frame[ip + 39] = this.destination;
     if (ipOptions.length > 0) {
       frame.set(ipOptions, ip + 40);
-      frame[ip + 40] = this.protocol;
+      // Zeros make further headers: the last of them, which has 8 bytes, says what follows.
+      frame[ip + 40 + ipOptions.length - 8] = this.protocol;
     }
     return sum(frame, ip + 8, ip + 40);
   }

@@ -35,6 +35,7 @@ export const FRAME_KINDS = [
   "ipOptions",
   "fragment",
   "vlan",
+  "form",
   "dataValid",
   "partial",
   "large",

@@ -179,7 +179,8 @@ export const SHAPERS: Partial<Record<FrameKind, Shaper>> = {
     packet.payloadBytes = Math.min(packet.payloadBytes, 60_000);
     if (packet.v6) {
       packet.nextHeader = EXTENSIONS[detail % EXTENSIONS.length];
-      packet.ipOptions = new Uint8Array(8);
+      // One header or several, up to more than are looked behind; each but the last is hop-by-hop options.
+      packet.ipOptions = new Uint8Array(8 * (1 + ((detail >>> 8 & 3) === 3 ? detail >>> 10 & 15 : 0)));
     } else packet.ipOptions = new Uint8Array(4 * (1 + detail % 10)).fill(1);
   },
   fragment(packet, _flow, detail) {
@@ -190,9 +191,39 @@ export const SHAPERS: Partial<Record<FrameKind, Shaper>> = {
     } else packet.fragment = packet.fragment & 0x4000 | 1 + (detail % 0x3fff);
     return { advance: (detail & 0x10000) === 0 ? packet.payloadBytes : 0 };
   },
-  vlan(packet, _flow, detail) {
-    packet.vlan = 1 + detail % 4094;
+  vlan(packet, flow, detail) {
+    const tag = (bits: number): [number, number] => [
+      (bits & 1) === 0 ? 0x8100 : 0x88a8,
+      // Mostly the network without a tag, now and then another one, and sometimes a priority.
+      [0, 0, 0, 5][bits >>> 1 & 3] | ((bits >>> 3 & 3) === 3 ? 0xb000 : 0),
+    ];
+    const tags = [tag(detail), tag(detail >>> 5), tag(detail >>> 10)].slice(
+      0,
+      [1, 1, 2, 3][detail >>> 15 & 3],
+    );
+    packet.tags = tags;
+    if ((detail >>> 17 & 3) === 3) flow.tags = (detail >>> 19 & 1) === 1 ? tags : [];
+    if ((detail >>> 20 & 3) === 3) packet.flags |= 1;
     packet.payloadBytes = Math.min(packet.payloadBytes, 60_000);
+  },
+  form(packet, _flow, detail) {
+    packet.payloadBytes = Math.min(packet.payloadBytes, 1000);
+    if ((detail >>> 2 & 3) === 3) packet.flags |= 1;
+    const frame = packet.write();
+    const at = 12 + 4 * packet.tags.length;
+    if ((detail & 3) === 0) {
+      // LLC/SNAP, behind the tags.
+      const length = frame.length - at + 6;
+      return { bytes: spliced(frame, at, 0, [length >>> 8, length & 0xff, 0xaa, 0xaa, 3, 0, 0, 0]) };
+    }
+    if ((detail & 3) === 1) {
+      const length = frame.length - at;
+      const head = [0x88, 0x64, 0x11, 0, 0, 1, length >>> 8, length & 0xff, 0, packet.v6 ? 0x57 : 0x21];
+      return { bytes: spliced(frame, at, 2, head) };
+    }
+    // What hides the ports: ESP, and AH over IPv4.
+    frame[at + (packet.v6 ? 8 : 11)] = packet.v6 || (detail & 1) === 0 ? 50 : 51;
+    return { bytes: frame };
   },
   dataValid(packet, _flow, detail) {
     if ((detail & 1) !== 0) packet.checksum = "wrong";
@@ -201,13 +232,13 @@ export const SHAPERS: Partial<Record<FrameKind, Shaper>> = {
   partial(packet, _flow, detail) {
     packet.checksum = "partial";
     if ((detail & 2) !== 0) pad(packet, detail);
-    const csumStart = (packet.v6 ? 54 : 34) + (detail % 16 === 1 ? 2 : 0);
+    const csumStart = transportAt(packet) + (detail % 16 === 1 ? 2 : 0);
     return { header: headerOf({ flags: 1, csumStart, csumOffset: detail % 16 === 5 ? 6 : 16 }) };
   },
   large(packet, _flow, detail) {
     packet.checksum = "partial";
     packet.payloadBytes = Math.max(2000, packet.payloadBytes);
-    const csumStart = packet.v6 ? 54 : 34;
+    const csumStart = transportAt(packet);
     const ecn = (detail & 7) === 7;
     if (ecn) packet.flags |= 0x80;
     return {
@@ -238,6 +269,16 @@ export const SHAPERS: Partial<Record<FrameKind, Shaper>> = {
     return { bytes: frame.slice(0, (detail & 0x70) === 0 ? detail % 80 : frame.length), advance: 0 };
   },
 };
+
+/** Where the TCP header of a packet without IP options is. */
+function transportAt({ v6, tags }: Packet): number {
+  return (v6 ? 54 : 34) + 4 * tags.length;
+}
+
+/** The frame with `head` in place of `count` bytes at `at`. */
+function spliced(frame: Uint8Array, at: number, count: number, head: number[]): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from([...frame.subarray(0, at), ...head, ...frame.subarray(at + count)]);
+}
 
 function withoutData(packet: Packet, detail: number): void {
   packet.payloadBytes = 0;

@@ -55,6 +55,8 @@ export class FlowState {
   timestamp: [value: number, echo: number] | null;
   /** MAC addresses. */
   macs: [number, number] = [0x56, 0xee];
+  /** VLAN tags. */
+  tags: readonly (readonly [type: number, tci: number])[] = [];
   /** Bytes of the last data segment. */
   lastBytes = 0;
   /** The last frame. */
@@ -144,6 +146,7 @@ function packetOf(flow: FlowState, bytes: number): Packet {
   packet.fragment = flow.fragment;
   packet.id = packet.v6 ? flow.label : flow.seq & 0xffff;
   packet.macs = flow.macs;
+  packet.tags = flow.tags;
   packet.seq = flow.seq;
   packet.ack = flow.ack;
   packet.window = flow.window;
