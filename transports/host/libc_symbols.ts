@@ -22,6 +22,7 @@ export const LIBC_SYMBOLS = {
   ioctlValue: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   readlink: { parameters: ["buffer", "buffer", "u64"], result: "i32" },
+  flock: { parameters: ["i32", "i32"], result: "i32" },
   unlink: { parameters: ["buffer"], result: "i32" },
   chmod: { parameters: ["buffer", "u32"], result: "i32" },
   fchmod: { parameters: ["i32", "u32"], result: "i32" },

@@ -1,9 +1,14 @@
 /**
  * A Unix socket that waits for connections at a path.
+ *
+ * Whether somebody listens at a path, and to make a socket there, are several calls; so is to remove one that is still one's
+ * own. Between them another program could do the same: then both would listen, one of them where it is never found. So
+ * all of it is done under a lock on the folder (flock(2)), which leaves nothing behind, and which the kernel takes back from
+ * programs that are killed.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { checked, EAGAIN, ECONNREFUSED, EINTR, errnoName, lastCallError } from "./errno.ts";
+import { checked, EAGAIN, ECONNREFUSED, EINTR, errnoName, lastCallError, SystemCallError } from "./errno.ts";
 import { FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
 import { factsOfDescriptor, factsOfPath } from "./file_facts.ts";
 import { cString, errno, libc, type LibcSymbols } from "./libc.ts";
@@ -12,6 +17,12 @@ import { UnixStream } from "./unix_stream.ts";
 
 const KEEP = 0xffff_ffff;
 const BACKLOG = 16;
+const O_DIRECTORY = Deno.build.arch === "x86_64" ? 0o200000 : 0o40000;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+/** How long another program may hold the lock, in ms; it needs some microseconds. */
+const MAX_LOCK_MS = 2000;
+const LOCK_RETRY_MS = 2;
 
 /** Who may use a socket. */
 export interface SocketAccess {
@@ -42,6 +53,7 @@ export class UnixListener implements Disposable {
    */
   static listen(path: string, access: SocketAccess = {}): UnixListener {
     const address = unixAddress(path);
+    using _lock = lockFolder(path);
     removeStale(path, address);
     const c = libc();
     const number = checked(c.socket(AF_UNIX, SOCK_STREAM | O_NONBLOCK | O_CLOEXEC, 0), "make a socket");
@@ -100,7 +112,15 @@ export class UnixListener implements Disposable {
   /** Closes the socket and removes its file, if that is still the one that was made. */
   [Symbol.dispose](): void {
     if (!this.fd.isOpen) return;
-    if (this.#made !== null) removeOwn(this.#made);
+    if (this.#made !== null) {
+      try {
+        using _lock = lockFolder(this.#made.path);
+        removeOwn(this.#made);
+      } catch (error) {
+        // Left behind, it is replaced by the next that listens there.
+        if (!(error instanceof HostError)) throw error;
+      }
+    }
     this.fd[Symbol.dispose]();
   }
 }
@@ -125,10 +145,35 @@ function removeStale(path: string, address: Uint8Array<ArrayBuffer>): void {
   checked(c.unlink(cString(path)), `remove the old socket ${path}`);
 }
 
+/** Removes the socket's file, if that is still the one that was made: the socket, which is open, keeps others from getting its inode. */
 function removeOwn({ path, identity }: { readonly path: string; readonly identity: string }): void {
   try {
     if (factsOfPath(path)?.identity === identity) libc().unlink(cString(path));
   } catch {
     // Whoever closes cannot do anything about a folder that has become unreadable.
   }
+}
+
+/** Keeps other programs from making or removing sockets in the folder of `path` as long as the result is open. Throws HostError. */
+function lockFolder(path: string): FileDescriptor {
+  const folder = path.slice(0, path.lastIndexOf("/") + 1) || ".";
+  const fd = FileDescriptor.open(cString(folder), O_DIRECTORY, `listen at ${path}`, {
+    ENOENT: "make the folder first",
+    EACCES: "use a folder that this user may read, and make files in",
+  });
+  const endMs = performance.now() + MAX_LOCK_MS;
+  while (libc().flock(fd.number, LOCK_EX | LOCK_NB) !== 0) {
+    const error = errno();
+    if (error !== EINTR && (error !== EAGAIN || performance.now() > endMs)) {
+      fd[Symbol.dispose]();
+      throw new SystemCallError(`listen at ${path}: lock its folder`, error, {
+        EAGAIN: `another program has held its lock for ${
+          MAX_LOCK_MS / 1000
+        } s; stop it or use another folder`,
+        else: "use a folder of a local file system",
+      });
+    }
+    libc().poll(new Uint8Array(0), 0n, LOCK_RETRY_MS);
+  }
+  return fd;
 }
