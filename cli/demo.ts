@@ -9,6 +9,7 @@ import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
 import { demoReport } from "./demo/report.ts";
 import { busiestStation, DEFAULT_INTERVAL_US } from "./replay.ts";
+import { CaptureInput } from "./replay/capture_input.ts";
 import type { ReplaySetup } from "./replay/machine.ts";
 import { replayCapture } from "./replay/replay_capture.ts";
 import { type ReplaySummary, summarize } from "./replay/summary.ts";
@@ -35,9 +36,9 @@ const DEMO_CAPTURE = "../tests/captures/bulk_v4_timestamps.pcapng";
 export async function runDemo(args: readonly string[], io: Io): Promise<number> {
   const parsed = parseCommand(DEMO, args, io);
   if (parsed === null) return EXIT_OK;
-  const capture = parsed.operands[0] ?? ownCapture();
+  using capture = CaptureInput.open(parsed.operands[0] ?? ownCapture());
   const survey = surveyCapture(capture);
-  const guestMac = busiestStation(survey, capture);
+  const guestMac = busiestStation(survey, capture.name);
   const replay = async (part: Pick<ReplaySetup, "rules" | "intervalUs">): Promise<ReplaySummary> => {
     const setup: ReplaySetup = { capture, guestMac, pace: "recorded", ...part };
     const result = await replayCapture(setup);

@@ -8,6 +8,7 @@ import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { styleFor } from "./console/style.ts";
 import { type CommandUsage, parseCommand, type ParsedArgs } from "./console/usage.ts";
+import { CaptureInput } from "./replay/capture_input.ts";
 import { Explainer, type Explanation } from "./replay/explainer.ts";
 import type { ReplaySetup } from "./replay/machine.ts";
 import { replayCapture } from "./replay/replay_capture.ts";
@@ -23,7 +24,7 @@ export const REPLAY: CommandUsage = {
   most: 1,
   summary: "Send a capture through a coalescing device and explain what came out.",
   about: [
-    "Sends the frames of a capture (pcap or pcapng, Ethernet) through a network device with receive segment coalescing " +
+    "Sends the frames of a capture (pcap or pcapng, also packed by gzip, also from a pipe; - is standard input) through a network device with receive segment coalescing " +
     "for IPv4 and IPv6 to a guest made of software, and says what the guest got and why. Time is that of the capture: " +
     "the replay itself takes no longer than it must, and the same capture always gives the same result.",
     "The guest is whoever receives most TCP payload in the capture, unless --guest names another.",
@@ -52,6 +53,7 @@ export const REPLAY: CommandUsage = {
     "replay tests/captures/bulk_v4_timestamps.pcapng",
     "replay capture.pcap --explain --rules qemu",
     "replay capture.pcap --out delivered.pcapng",
+    "replay - < capture.pcapng.gz",
   ],
 };
 
@@ -71,10 +73,11 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   const intervalUs = parsed.number("interval-us", 0, LONGEST_INTERVAL_US) ?? DEFAULT_INTERVAL_US;
   const out = parsed.value("out");
   if (out !== undefined) refuseOverwriting(capture, out);
-  const survey = surveyCapture(capture);
+  using input = CaptureInput.open(capture);
+  const survey = surveyCapture(input);
   const setup: ReplaySetup = {
-    capture,
-    guestMac: guestMac ?? busiestStation(survey, capture),
+    capture: input,
+    guestMac: guestMac ?? busiestStation(survey, input.name),
     rules,
     intervalUs,
     pace,
@@ -83,7 +86,7 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   if (explain && !parsed.json) io.out(styleFor(io).bold(EXPLANATION_HEAD));
   using explainer = explain
     ? new Explainer(
-      capture,
+      input,
       setup.guestMac,
       (explanation) => io.out(explanationText(explanation, parsed.json)),
     )
@@ -110,7 +113,7 @@ export function busiestStation(survey: CaptureSurvey, capture: string): string {
   const [busiest] = survey.stations;
   if (busiest !== undefined) return busiest.mac;
   throw new HostError(
-    `Cannot find a guest in "${capture}": no whole Ethernet frame is sent to a single station; ` +
+    `Cannot find a guest in "${capture}": no Ethernet frame is sent to a single station; ` +
       "name the guest by --guest to see what is left out",
   );
 }

@@ -23,7 +23,7 @@ export const VECTORS: CommandUsage = {
   most: Infinity,
   summary: "Run recorded vectors and compare, bit for bit.",
   about: [
-    "Runs each vector (a .jsonl file, or all such files in a folder) through a whole device: rings, control queue, " +
+    "Runs each vector (a .jsonl file, all such files in a folder, or - for standard input) through a whole device: rings, control queue, " +
     'clock. Under the rule book "qemu" every packet must be what was recorded, at the same time, bit for bit; each ' +
     'difference is printed. Under "strict" the same frames must come out right: nothing lost, reordered or made up, ' +
     "checksums right, nothing held too long.",

@@ -12,13 +12,16 @@ import type { ResolvedConfig } from "./types.ts";
 
 /**
  * Reads and resolves a configuration file: JSON, with comments and trailing commas if you like, UTF-8, at most 1 MiB.
- * @param pathOrUrl the file, as a path or as a `file:` URL
+ * @param pathOrUrl the file, as a path or as a `file:` URL; `-` is standard input, and there, as behind `<(...)` of a shell, paths
+ * in the text mean the current directory
  * @param registry finds the plugins; modules that the file names are imported, which runs their code
  * @throws {ConfigError} if the file cannot be read, or with everything that is wrong in it
  */
 export async function loadConfig(pathOrUrl: string | URL, registry: PluginRegistry): Promise<ResolvedConfig> {
-  const url = fileUrl(pathOrUrl);
-  const bytes = await readAll(url, printable(String(pathOrUrl)));
+  const isStandardInput = pathOrUrl === "-" || pathOrUrl === "/dev/stdin";
+  const url = isDescriptor(pathOrUrl) ? pathToFileURL("-") : fileUrl(pathOrUrl);
+  const input = isStandardInput ? Deno.stdin : isDescriptor(pathOrUrl) ? String(pathOrUrl) : url;
+  const bytes = await readAll(input, printable(String(pathOrUrl)));
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -59,6 +62,14 @@ function nameOf(baseUrl: string | URL): string {
   return name === "" ? "configuration" : printable(name);
 }
 
+/** Descriptors of this process as files: paths in what comes from there mean the current directory. */
+const DESCRIPTOR_PATH = /^\/(?:dev|proc\/(?:self|\d+))\/fd\/\d+$/;
+
+/** Does the text come from a descriptor, such as standard input (`-`) or what a shell writes for `<(...)`? */
+export function isDescriptor(pathOrUrl: string | URL): boolean {
+  return pathOrUrl === "-" || pathOrUrl === "/dev/stdin" || DESCRIPTOR_PATH.test(String(pathOrUrl));
+}
+
 function fileUrl(pathOrUrl: string | URL): URL {
   // One letter before the colon is a drive.
   const isUrl = pathOrUrl instanceof URL || /^[a-z][a-z0-9+.-]+:/i.test(pathOrUrl);
@@ -73,25 +84,27 @@ function fileUrl(pathOrUrl: string | URL): URL {
   }]);
 }
 
-async function readAll(url: URL, shown: string): Promise<Uint8Array> {
+async function readAll(input: URL | string | typeof Deno.stdin, shown: string): Promise<Uint8Array> {
+  const isPath = typeof input === "string" || input instanceof URL;
   // A buffer of a byte too many shows that a file is too long without trusting its size, which devices do not have.
   const buffer = new Uint8Array(LONGEST_TEXT + 1);
   let length = 0;
   try {
-    using file = await Deno.open(url);
+    using file = isPath ? await Deno.open(input) : null;
+    const from = isPath ? file! : input;
     while (length < buffer.length) {
-      const count = await file.read(buffer.subarray(length));
+      const count = await from.read(buffer.subarray(length));
       if (count === null) break;
       length += count;
     }
   } catch (cause) {
-    throw new ConfigError([{ path: shown, ...readProblem(cause, url) }], { cause });
+    throw new ConfigError([{ path: shown, ...readProblem(cause, isPath ? input : "-") }], { cause });
   }
   if (length > LONGEST_TEXT) throw new ConfigError([{ path: shown, problem: "is longer than 1 MiB" }]);
   return buffer.subarray(0, length);
 }
 
-function readProblem(thrown: unknown, url: URL): Omit<ConfigIssue, "path"> {
+function readProblem(thrown: unknown, url: URL | string): Omit<ConfigIssue, "path"> {
   if (thrown instanceof Deno.errors.NotFound) {
     return { problem: "no such file", remedy: `it was looked for at ${url}` };
   }

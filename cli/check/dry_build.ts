@@ -10,6 +10,7 @@ import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import loopback from "../../transports/loopback.ts";
+import { isPipe, isStandardInput } from "../../transports/pcap/byte_source.ts";
 import { identityOfPath, pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { tap, type TapOptions } from "../../transports/tap/mod.ts";
 import { tapIsUnfinished, tapQueues } from "./ends.ts";
@@ -43,7 +44,7 @@ type NetworkPart = ResolvedPart<NetworkPlugin>;
 /** The same network, less what it would write or open. */
 function dryNetwork(part: NetworkPart, closed: string[]): NetworkPart {
   if (part.plugin === loopback) return part;
-  if (part.plugin === pcap) return { ...part, plugin: dryPcap };
+  if (part.plugin === pcap) return { ...part, plugin: dryPcap(closed) };
   const { plugin, path } = part;
   let create: NetworkPlugin["create"] = () => silentNetwork(NO_ABILITIES, 1);
   if (part.plugin === tap) {
@@ -57,18 +58,29 @@ function dryNetwork(part: NetworkPart, closed: string[]): NetworkPart {
   return { plugin: silent, options: part.options, path };
 }
 
-/** What the device writes is only claimed, so that it is compared with other files. */
-const dryPcap: NetworkPlugin<PcapOptions> = {
-  ...pcap,
-  create(context, { write, inner, ...options }) {
-    if (write !== undefined) {
-      const path = context.resolvePath(write);
-      context.claimFile({ key: "write", path, use: "write", identity: identityOfPath(path) });
-    }
-    // A recorder passes on what the network behind it can do.
-    return inner === undefined ? pcap.create(context, options) : context.inner(inner, "inner");
-  },
-};
+/**
+ * What the device writes is only claimed, so that it is compared with other files. A pipe stays closed: what is read of it now would
+ * be missing when the configuration runs.
+ */
+function dryPcap(closed: string[]): NetworkPlugin<PcapOptions> {
+  return {
+    ...pcap,
+    create(context, { write, inner, ...options }) {
+      if (write !== undefined) {
+        const path = context.resolvePath(write);
+        context.claimFile({ key: "write", path, use: "write", identity: identityOfPath(path) });
+      }
+      // A recorder passes on what the network behind it can do.
+      if (inner !== undefined) return context.inner(inner, "inner");
+      const { read } = options;
+      if (read === undefined || !isPipe(isStandardInput(read) ? read : context.resolvePath(read))) {
+        return pcap.create(context, options);
+      }
+      closed.push(context.path);
+      return silentNetwork(NO_ABILITIES, 1);
+    },
+  };
+}
 
 /** A network on which nothing ever happens. */
 function silentNetwork(abilities: NetworkAbilities, queuePairs: number): FrameTransport {

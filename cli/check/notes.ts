@@ -80,7 +80,8 @@ function captureNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigI
     const { read, take, guestMac } = options as PcapOptions;
     if (read === undefined || take === "all") continue;
     const mac = guestMac === undefined ? (resolved.options as NetOptions).mac : parseMac(guestMac);
-    const seen = stationsOf(absolutePath(read, config.baseUrl));
+    // As when it runs: of packets without addresses, those to the host that captured are for the guest.
+    const seen = stationsOf(absolutePath(read, config.baseUrl), guestMac === undefined ? mac : undefined);
     if (seen === null || seen.stations.has(formatMac(mac))) continue;
     const [busiest] = [...seen.stations].sort((a, b) => b[1] - a[1]);
     notes.push({
@@ -98,11 +99,14 @@ function captureNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigI
 }
 
 /** To which stations packets of a capture are sent, and how many; null if it cannot be read a second time. */
-function stationsOf(file: string): { stations: Map<string, number>; isWhole: boolean } | null {
+function stationsOf(
+  file: string,
+  hostMac: Uint8Array | undefined,
+): { stations: Map<string, number>; isWhole: boolean } | null {
   const stations = new Map<string, number>();
   try {
     if (!Deno.statSync(file).isFile) return null;
-    using reader = CaptureReader.open(file);
+    using reader = CaptureReader.open(file, hostMac);
     for (let packets = 0; packets < MAX_PACKETS_LOOKED_AT; packets++) {
       if (!reader.next()) return { stations, isWhole: true };
       const { bytes, at, length } = reader.packet;

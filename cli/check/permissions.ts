@@ -7,6 +7,8 @@
 import { fileURLToPath } from "node:url";
 import { PluginRegistry } from "../../config/registry.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
+import { isDescriptor } from "../../config/load.ts";
+import { isStandardInput } from "../../transports/pcap/byte_source.ts";
 import { shellQuoted } from "../console/text.ts";
 import { isPlainObject } from "../../config/plain.ts";
 
@@ -41,13 +43,13 @@ const TRUSTED_HOSTS = new Set([
  */
 export function permissionsOf(path: string, written: unknown, config: ResolvedConfig): Permissions {
   const needs = new Needs(config.baseUrl);
-  needs.read.add(path);
+  if (!isDescriptor(path)) needs.read.add(path);
   needs.gather(written);
   // A thread reads the program's own modules anew, and the runtime asks for each.
   if (PROGRAM !== null && config.devices.some(({ mode }) => mode === "threads")) {
     needs.read.add(shortPath(PROGRAM));
   }
-  const flags = [listFlag("--allow-read", needs.read)];
+  const flags = needs.read.size > 0 ? [listFlag("--allow-read", needs.read)] : [];
   if (needs.write.size > 0) flags.push(listFlag("--allow-write", needs.write));
   if (needs.hosts.size > 0) flags.push(listFlag("--allow-import", needs.hosts));
   // The runtime cannot confine native calls to a library: this is the right to do anything.
@@ -86,7 +88,9 @@ class Needs {
     if (entry.enabled === false) return;
     this.#plugin(String(entry.use));
     if (entry.use === "pcap") {
-      if (typeof entry.read === "string") this.read.add(this.#file(entry.read));
+      if (typeof entry.read === "string" && !isStandardInput(entry.read)) {
+        this.read.add(this.#file(entry.read));
+      }
       if (typeof entry.write === "string") this.write.add(this.#file(entry.write));
     }
     this.#entry(entry.driver);

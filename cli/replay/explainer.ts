@@ -4,13 +4,15 @@
  * Theory of operation. Stages note their verdicts while a round runs; a round takes few frames, and the stage for one
  * family sees all of them before the stage for the other does. So notes are kept until the round is over (`showJudged`).
  * Then a second reader of the same capture walks on to the last frame that was judged and shows every packet on the way
- * with its time: with its verdicts, or with the reason why no stage had a say. Memory does not grow with the capture.
+ * with its time: with its verdicts, or with the reason why it never came to a stage. Memory does not grow with the capture.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
 import type { VerdictLog } from "../../core/stage.ts";
-import type { CapturedPacket, CaptureStep } from "../../transports/pcap/captured_packet.ts";
-import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import type { CapturedPacket, CaptureStep, PacketObstacle } from "../../transports/pcap/captured_packet.ts";
+import type { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import { MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import type { CaptureInput } from "./capture_input.ts";
 import { ETHERNET_HEADER_BYTES, isMulticast, macEquals, parseMac } from "../../wire/ethernet.ts";
 
 /** What became of one packet of the capture. */
@@ -29,6 +31,14 @@ export interface Explanation {
   readonly unit: number;
 }
 
+/** Why a packet cannot be read. */
+const OBSTACLES: Readonly<Record<PacketObstacle, string>> = {
+  beyondBlock: "longer than its block",
+  unknownInterface: "of an interface that is not described",
+  beyondInterfaceLimit: "its interface is beyond our limit",
+  beyondLengthLimit: "beyond our limit of length",
+};
+
 type Note = Omit<Explanation, "timeNs">;
 
 /** Shows what became of each packet. */
@@ -41,11 +51,11 @@ export class Explainer implements VerdictLog, Disposable {
 
   /**
    * Opens the capture a second time. Throws HostError if it cannot.
-   * @param capture the file; @param guestMac the guest's address; @param show told of each packet, in order
+   * @param capture the input; @param guestMac the guest's address; @param show told of each packet, in order
    */
-  constructor(capture: string, guestMac: string, show: (explanation: Explanation) => void) {
-    this.#reader = CaptureReader.open(capture);
+  constructor(capture: CaptureInput, guestMac: string, show: (explanation: Explanation) => void) {
     this.#guestMac = parseMac(guestMac);
+    this.#reader = capture.reader();
     this.#show = show;
   }
 
@@ -84,7 +94,7 @@ export class Explainer implements VerdictLog, Disposable {
   #walkTo(number: number): void {
     while (!this.#ended && this.#reader.packet.number < number) {
       const step = this.#step();
-      if (step === "end") return;
+      if (step === "end" || step === "wait") return;
       const { packet } = this.#reader;
       if (step === "other" || packet.number === number) continue;
       this.#show({
@@ -108,13 +118,15 @@ export class Explainer implements VerdictLog, Disposable {
     }
   }
 
-  #withoutVerdict(step: CaptureStep, { bytes, at, length }: CapturedPacket): string {
+  #withoutVerdict(step: CaptureStep, { bytes, at, length, obstacle }: CapturedPacket): string {
     if (step === "snapped") return "left out: snapped";
     if (step === "otherLinkType") return "left out: no Ethernet";
+    if (step === "unreadable") return `left out: ${OBSTACLES[obstacle]}`;
+    if (length > MAX_FRAME_BYTES) return "left out: too long";
     if (length < ETHERNET_HEADER_BYTES) return "left out: too short";
     const forGuest = isMulticast(bytes, at)
       ? !macEquals(bytes, at + 6, this.#guestMac)
       : macEquals(bytes, at, this.#guestMac);
-    return forGuest ? "passed: no stage had a say" : "left out: not for the guest";
+    return forGuest ? "left out: refused by the receive filter" : "left out: not for the guest";
   }
 }

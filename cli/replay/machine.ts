@@ -7,15 +7,19 @@ import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import type { Machine } from "../../config/machine.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { RuleBook, VerdictLog } from "../../core/stage.ts";
-import type { ReplayPace } from "../../transports/pcap/replay.ts";
+import { PcapReplay, type ReplayPace } from "../../transports/pcap/replay.ts";
+import { newReplayCounters } from "../../transports/pcap/replay_counters.ts";
 import { pathToFileURL } from "node:url";
+import { z } from "zod";
+import type { CaptureInput } from "./capture_input.ts";
 import type { InputTally } from "./tallies.ts";
 
 /** What a replay is to be. */
 export interface ReplaySetup {
   /** The capture. */
-  readonly capture: string;
+  readonly capture: CaptureInput;
   /** The guest's address. */
   readonly guestMac: string;
   /** The rule book. */
@@ -43,11 +47,29 @@ export async function buildReplayMachine(
       mac: setup.guestMac,
       rules: setup.rules,
       driver: { use: "loopback", queueSize: 1024, reuse: true },
-      network: { use: "pcap", read: setup.capture, pace: setup.pace },
+      network: "capture-input",
       offloads: ["input-tally", ...rsc],
     }],
   };
-  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, input.plugin()]));
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, input.plugin(), inputNetwork(setup)]));
   const config = await parseConfig(JSON.stringify(written), pathToFileURL("replay.json"), registry);
   return buildMachine(config, { verdicts });
+}
+
+/** The capture as a network; unlike the network `pcap` it reads what was opened already. */
+function inputNetwork({ capture, pace }: ReplaySetup): NetworkPlugin<Record<string, never>> {
+  return defineNetwork<Record<string, never>>({
+    name: "capture-input",
+    options: z.strictObject({}),
+    create: ({ guestMac, pool, publish }) =>
+      new PcapReplay({
+        reader: capture.reader(),
+        openWriter: null,
+        pace,
+        take: "guest",
+        guestMac,
+        pool,
+        counters: publish(newReplayCounters()),
+      }),
+  });
 }

@@ -5,6 +5,7 @@
 import { HostError } from "../../core/errors.ts";
 import type { Pollable } from "../../core/transport.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
+import { type CaptureOddities, newCaptureOddities } from "../../transports/pcap/captured_packet.ts";
 import type { PcapReplay } from "../../transports/pcap/replay.ts";
 import { DeliveryCapture } from "./delivery_capture.ts";
 import type { Explainer } from "./explainer.ts";
@@ -32,6 +33,8 @@ export interface LeftOut {
   readonly tooLong: number;
   /** Shorter than an Ethernet header. */
   readonly tooShort: number;
+  /** Of a block that is not right, or beyond a limit of the reader. */
+  readonly unreadable: number;
   /** Refused by the device's receive filter. */
   readonly filtered: number;
 }
@@ -50,6 +53,8 @@ export interface ReplayResult {
   readonly leftOut: LeftOut;
   /** The numbers of the first snapped packets. */
   readonly snappedNumbers: readonly number[];
+  /** What is odd about the capture, by how many packets or blocks. */
+  readonly oddities: Readonly<CaptureOddities>;
   /** What the guest found wrong with the device. */
   readonly guestErrors: readonly string[];
   /** Frames lost in the device, by counter. */
@@ -61,9 +66,9 @@ export interface ReplayResult {
 /** Replays a capture to its end. Throws HostError if it cannot be opened, or the output cannot be created. */
 export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs = {}): Promise<ReplayResult> {
   const { explainer } = outputs;
-  const input = new InputTally();
-  const output = new OutputTally();
   const verdicts = new VerdictTally(explainer ?? null);
+  const input = new InputTally(verdicts);
+  const output = new OutputTally();
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
   const driver = machine.devices[0].driver as LoopbackDriver;
@@ -83,13 +88,18 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
     }
   };
   machine.start();
-  if (explainer !== undefined) reactor.add(afterEachRound(() => explainer.showJudged()));
+  const settle = () => {
+    verdicts.settle();
+    explainer?.showJudged();
+  };
+  reactor.add(afterEachRound(settle));
   try {
     await machine.run(new AbortController().signal);
   } finally {
     await attempt(() => machine.close());
   }
   if (delivered !== null) await attempt(() => delivered.close());
+  settle();
   explainer?.finish();
   return {
     input,
@@ -98,6 +108,7 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
     reasons: verdicts.reasons,
     leftOut: leftOut(machine.counters),
     snappedNumbers: network.snappedNumbers,
+    oddities: network.oddities ?? newCaptureOddities(),
     guestErrors: driver.guest.errors,
     dropped: dropped(machine.counters),
     failure,
@@ -126,6 +137,7 @@ function leftOut(counters: Counters): LeftOut {
     otherLinkType: replay.otherLinkType,
     tooLong: replay.tooLong,
     tooShort: replay.tooShort,
+    unreadable: replay.unreadable,
     filtered: filter.reduce((sum, value) => sum + value, 0),
   };
 }

@@ -5,6 +5,8 @@
 import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { bar, count, duration, numberTable, plural, wrap } from "../console/text.ts";
+import { MAX_CAPTURED_BYTES } from "../../transports/pcap/captured_packet.ts";
+import { MAX_INTERFACES } from "../../transports/pcap/pcapng_blocks.ts";
 import type { Explanation } from "./explainer.ts";
 import type { ReplaySummary } from "./summary.ts";
 
@@ -15,7 +17,7 @@ export function replayReport(summary: ReplaySummary, io: Io): string {
   const { bold } = styleFor(io);
   const { input, output } = summary;
   const parts = [
-    headText(summary, io),
+    remarksText(summary, io) + headText(summary, io),
     numberTable([
       ["", "came in", "guest got"],
       ["frames, packets", count(input.frames), count(output.packets)],
@@ -28,12 +30,20 @@ export function replayReport(summary: ReplaySummary, io: Io): string {
     segmentsText(summary, io),
     reasonsText(summary, io),
     leftOutText(summary, io),
+    odditiesText(summary, io),
     troubleText(summary, io),
   ];
   return parts.filter((part) => part !== "").map((part) =>
     part.replace(/^(\w.*)\n/, (_, line) => `${bold(line)}\n`)
   )
     .join("\n");
+}
+
+/** What must be known first; empty if nothing must. */
+export function remarksText({ remarks }: ReplaySummary, io: Io): string {
+  const { bold } = styleFor(io);
+  const lines = remarks.flatMap((remark) => wrap(remark, io.columns)).map(bold);
+  return lines.length === 0 ? "" : `${lines.join("\n")}\n\n`;
 }
 
 /** What was replayed, and to whom. */
@@ -88,7 +98,7 @@ export function reasonsText({ reasons }: ReplaySummary, io: Io): string {
   const { dim } = styleFor(io);
   const stages = new Set(reasons.map(({ stage }) => stage));
   const rows = reasons.map(({ stage, verdict, rule, count: frames }) => {
-    const name = stages.size > 1 ? `${stage} ${verdict}` : verdict;
+    const name = stages.size > 1 && stage !== "" ? `${stage} ${verdict}` : verdict;
     return { frames: count(frames), rule, name };
   });
   const width = (key: "frames" | "rule" | "name") => Math.max(...rows.map((row) => row[key].length));
@@ -120,8 +130,36 @@ export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io):
     [leftOut.otherLinkType, "no Ethernet"],
     [leftOut.tooLong, "too long for a frame"],
     [leftOut.tooShort, "shorter than an Ethernet header"],
+    [leftOut.unreadable, "not to be read, see below"],
     [leftOut.filtered, "refused by the guest's receive filter"],
   ];
+  return countedText("Left out of the replay", rows, io);
+}
+
+/** What is odd about the capture; empty if nothing is. */
+export function odditiesText({ oddities }: ReplaySummary, io: Io): string {
+  const rows = Object.entries(oddities).map(([name, value]): [number, string] => [
+    value,
+    ODDITY_MEANINGS[name] ?? name,
+  ]);
+  return countedText("Odd in the capture", rows, io);
+}
+
+/** What each oddity means. */
+const ODDITY_MEANINGS: Readonly<Record<string, string>> = {
+  capturedAboveOriginal: "captured length above the original one; all captured bytes were taken",
+  fcsContradictsIp: "no room for the frame check sequence that the file declares, by the IP length",
+  badOptions: "blocks with options that are not right; the rest of these was not read",
+  beyondBlock: "longer than the block; left out",
+  unknownInterface: "of an interface that the section does not describe; left out",
+  beyondInterfaceLimit: `of an interface beyond number ${
+    count(MAX_INTERFACES)
+  }, a limit of this program; left out`,
+  beyondLengthLimit: `longer than ${count(MAX_CAPTURED_BYTES)} bytes, a limit of this program; left out`,
+};
+
+/** A heading, and counts with what they count; those of 0 are not shown. */
+function countedText(heading: string, rows: readonly (readonly [number, string])[], io: Io): string {
   const shown = rows.filter(([frames]) => frames > 0);
   if (shown.length === 0) return "";
   const width = Math.max(...shown.map(([frames]) => count(frames).length));
@@ -132,7 +170,7 @@ export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io):
       ...others.map((line) => " ".repeat(width + 4) + line),
     ];
   });
-  return `Left out of the replay\n${lines.join("\n")}\n`;
+  return `${heading}\n${lines.join("\n")}\n`;
 }
 
 /** What went wrong; empty if nothing did. */

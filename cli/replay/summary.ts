@@ -3,10 +3,14 @@
  * @module
  */
 import type { RuleBook } from "../../core/stage.ts";
+import { remarksOn } from "./remarks.ts";
 import type { ReplaySetup } from "./machine.ts";
 import { meaningOf } from "./meanings.ts";
 import type { LeftOut, ReplayResult } from "./replay_capture.ts";
 import type { CaptureSurvey } from "./survey.ts";
+
+/** What it means that no stage has judged a frame. */
+const UNJUDGED_MEANING = "Passed: no stage looks at such frames";
 
 /** A reason, with what it means. */
 export interface ExplainedReason {
@@ -63,6 +67,10 @@ export interface ReplaySummary {
   readonly coalescingFactor: number | null;
   /** What was decided, the most frequent first. */
   readonly reasons: readonly ExplainedReason[];
+  /** What must be known before any of the numbers is believed, in sentences; the report begins with them. */
+  readonly remarks: readonly string[];
+  /** What is odd about the capture, by how many packets or blocks. */
+  readonly oddities: Readonly<Record<string, number>>;
   /** What the guest did not get, by reason. */
   readonly leftOut: LeftOut;
   /** The numbers of the first snapped packets. */
@@ -87,7 +95,7 @@ export function summarize(
   const bySegments = [...output.bySegments].sort(([a], [b]) => a - b);
   return {
     capture: {
-      file: setup.capture,
+      file: setup.capture.name,
       format: survey.format,
       packets: survey.packets,
       durationNs: survey.durationNs,
@@ -119,7 +127,12 @@ export function summarize(
       packetsBySegments: Object.fromEntries(bySegments),
     },
     coalescingFactor: output.dataPackets === 0 ? null : input.dataSegments / output.dataPackets,
-    reasons: result.reasons.map((reason) => ({ ...reason, meaning: meaningOf(reason.verdict, setup.rules) })),
+    reasons: result.reasons.map((reason) => ({
+      ...reason,
+      meaning: reason.stage === "" ? UNJUDGED_MEANING : meaningOf(reason.verdict, setup.rules),
+    })),
+    remarks: remarksOn(setup, survey, result),
+    oddities: result.oddities,
     leftOut: result.leftOut,
     snappedNumbers: result.snappedNumbers,
     dropped: result.dropped,

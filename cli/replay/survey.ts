@@ -3,9 +3,10 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
-import type { CaptureFormat } from "../../transports/pcap/capture_reader.ts";
+import type { CaptureStep } from "../../transports/pcap/captured_packet.ts";
+import type { CaptureFormat, CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { ETHERNET_HEADER_BYTES, formatMac, isMulticast } from "../../wire/ethernet.ts";
+import type { CaptureInput } from "./capture_input.ts";
 import { tcpPayloadBytes } from "./tcp_payload.ts";
 
 /** Destinations that are told apart; a capture of a flood has more, and none of them is a guest. */
@@ -17,7 +18,7 @@ export interface Station {
   readonly mac: string;
   /** Frames sent to it. */
   readonly frames: number;
-  /** Bytes of TCP payload in these. */
+  /** Bytes of TCP payload in these, or as many as they had on the wire. */
   readonly payloadBytes: number;
 }
 
@@ -27,6 +28,10 @@ export interface CaptureSurvey {
   readonly format: CaptureFormat;
   /** Packets of every kind. */
   readonly packets: number;
+  /** Packets of which the capture has not all bytes. */
+  readonly snapped: number;
+  /** The most bytes that it has of one of these: the snap length, if that was the reason. */
+  readonly longestSnappedBytes: number;
   /** Time from the first packet to the latest, in ns. */
   readonly durationNs: number;
   /** When the first packet was captured, in ns since 1970. */
@@ -41,14 +46,17 @@ export interface CaptureSurvey {
  * Reads a capture once; what is behind a damaged place is not counted. Throws HostError if it cannot be read, or is
  * damaged before its first packet.
  */
-export function surveyCapture(path: string): CaptureSurvey {
-  using reader = CaptureReader.open(path);
+export function surveyCapture(capture: CaptureInput): CaptureSurvey {
+  using reader = capture.reader();
   const stations = new Map<number, { mac: string; frames: number; payloadBytes: number }>();
   let payloadBytes = 0;
   let lastNs = 0;
-  while (goOn(reader)) {
-    const { bytes, at, length, timeNs } = reader.packet;
+  let longestSnappedBytes = 0;
+  for (let step = goOn(reader); step !== "end"; step = goOn(reader)) {
+    if (step !== "whole" && step !== "snapped") continue;
+    const { bytes, at, length, originalLength, timeNs } = reader.packet;
     if (timeNs > lastNs) lastNs = timeNs;
+    if (step === "snapped") longestSnappedBytes = Math.max(longestSnappedBytes, length);
     if (length < ETHERNET_HEADER_BYTES || isMulticast(bytes, at)) continue;
     const key = macKey(bytes, at);
     let station = stations.get(key);
@@ -56,7 +64,7 @@ export function surveyCapture(path: string): CaptureSurvey {
       if (stations.size >= MOST_STATIONS) continue;
       stations.set(key, station = { mac: formatMac(bytes, at), frames: 0, payloadBytes: 0 });
     }
-    const payload = Math.max(0, tcpPayloadBytes(bytes, at, length));
+    const payload = Math.max(0, tcpPayloadBytes(bytes, at, originalLength, length));
     station.frames++;
     station.payloadBytes += payload;
     payloadBytes += payload;
@@ -64,6 +72,8 @@ export function surveyCapture(path: string): CaptureSurvey {
   return {
     format: reader.format!,
     packets: reader.counters.read,
+    snapped: reader.counters.snapped,
+    longestSnappedBytes,
     durationNs: lastNs,
     startUnixNs: reader.startUnixNs,
     payloadBytes,
@@ -72,12 +82,12 @@ export function surveyCapture(path: string): CaptureSurvey {
   };
 }
 
-/** The next whole packet; false at the end and at a damaged place, which the replay reports when it gets there. */
-function goOn(reader: CaptureReader): boolean {
+/** The next step; the end also at a damaged place, which the replay reports when it gets there. */
+function goOn(reader: CaptureReader): CaptureStep {
   try {
-    return reader.next();
+    return reader.step();
   } catch (error) {
-    if (error instanceof HostError && reader.counters.read > 0) return false;
+    if (error instanceof HostError && reader.counters.read > 0) return "end";
     throw error;
   }
 }

@@ -7,7 +7,9 @@ import { perFrame } from "../../core/stage.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
 import { z } from "zod";
+import { kindOfFrame } from "./frame_kind.ts";
 import { tcpPayloadBytes } from "./tcp_payload.ts";
+import type { VerdictTally } from "./verdict_tally.ts";
 
 /** What came from the network. */
 export class InputTally {
@@ -19,7 +21,13 @@ export class InputTally {
   dataSegments = 0;
   /** Bytes of TCP payload. */
   payloadBytes = 0;
+  readonly #verdicts: VerdictTally;
   #lastNumber = 0;
+
+  /** @param verdicts told of every frame, before the stages that judge it are */
+  constructor(verdicts: VerdictTally) {
+    this.#verdicts = verdicts;
+  }
 
   /** A stage that lets every frame pass and counts it: the first of a line sees what the device was given. */
   plugin(): OffloadPlugin<Record<string, never>> {
@@ -30,7 +38,10 @@ export class InputTally {
       create: () =>
         perFrame((frame, output) => {
           // A frame that found no room at the guest comes by again.
-          if (frame.number > this.#lastNumber) this.#note(frame.bytes, frame.start, frame.length);
+          if (frame.number > this.#lastNumber) {
+            this.#note(frame.bytes, frame.start, frame.length);
+            this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
+          }
           this.#lastNumber = Math.max(this.#lastNumber, frame.number);
           output.push(frame);
         }),

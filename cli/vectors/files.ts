@@ -9,6 +9,8 @@ import { parseVector, type Vector, VectorError } from "./format.ts";
 
 /** The most bytes of a vector; the recorded ones have less than a hundredth. */
 export const MOST_VECTOR_BYTES: number = 64 * 1024 * 1024;
+/** The path that stands for standard input. */
+const STANDARD_INPUT = "-";
 /** Folders within folders, at most. */
 const MOST_DEPTH = 8;
 /** What a vector's file name ends in. */
@@ -16,12 +18,12 @@ const SUFFIX = ".jsonl";
 
 /**
  * The vector files that are meant by `paths`: files as they are, folders for all `.jsonl` files in them and below, in
- * order of their names. No file twice. Throws HostError for a path that there is not, and for a folder without a vector.
+ * order of their names; `-` is standard input. No file twice. Throws HostError for a path that there is not, and for a folder without a vector.
  */
 export function findVectors(paths: readonly string[]): string[] {
   const found = new Set<string>();
   for (const path of paths) {
-    if (!isFolder(path)) found.add(path);
+    if (path === STANDARD_INPUT || !isFolder(path)) found.add(path);
     else if (addFolder(path, found, 0) === 0) {
       throw new HostError(`Cannot find a vector in "${path}": no file in it ends in ${SUFFIX}`);
     }
@@ -33,9 +35,9 @@ export function findVectors(paths: readonly string[]): string[] {
 export async function readVector(path: string): Promise<Vector> {
   let text: string;
   try {
-    const file = await Deno.open(path);
+    const input = path === STANDARD_INPUT ? Deno.stdin : await Deno.open(path);
     text = await toText(
-      file.readable
+      input.readable
         .pipeThrough(new LimitedBytesTransformStream(MOST_VECTOR_BYTES, { error: true }))
         .pipeThrough(new TextDecoderStream("utf-8", { fatal: true })),
     );

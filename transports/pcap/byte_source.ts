@@ -16,8 +16,10 @@ export interface ByteSource extends Disposable {
   read(into: Uint8Array): number;
 }
 
-/** The name that stands for standard input. */
-export const STANDARD_INPUT = "-";
+/** Does the name stand for standard input? The runtime does not open `/dev/stdin` without all permissions. */
+export function isStandardInput(path: string): boolean {
+  return path === "-" || path === "/dev/stdin";
+}
 
 /** A file as a {@linkcode ByteSource}; one that is no regular file, such as a pipe, keeps its reader waiting. Needs permission. */
 export class FileSource implements ByteSource {
@@ -26,7 +28,7 @@ export class FileSource implements ByteSource {
   /** Opens `path`, or takes standard input if it is `-`. Throws HostError if it cannot be opened or is a directory. */
   constructor(path: string) {
     try {
-      this.#file = path === STANDARD_INPUT ? Deno.stdin : Deno.openSync(path, { read: true });
+      this.#file = isStandardInput(path) ? Deno.stdin : Deno.openSync(path, { read: true });
     } catch (cause) {
       throw openError(path, cause);
     }
@@ -93,7 +95,7 @@ export class PipeSource implements ByteSource {
 
   async #fill(): Promise<void> {
     try {
-      this.#file ??= this.#path === STANDARD_INPUT ? Deno.stdin : await Deno.open(this.#path, { read: true });
+      this.#file ??= isStandardInput(this.#path) ? Deno.stdin : await Deno.open(this.#path, { read: true });
       if (this.#isClosed) return this.#close();
       const count = await this.#file.read(this.#chunk);
       this.#at = 0;
@@ -116,7 +118,7 @@ export class PipeSource implements ByteSource {
  * file nor missing?
  */
 export function isPipe(path: string): boolean {
-  if (path === STANDARD_INPUT) return true;
+  if (isStandardInput(path)) return true;
   try {
     const { isFile, isDirectory } = Deno.statSync(path);
     return !isFile && !isDirectory;

@@ -53,6 +53,11 @@ export class CaptureWriter implements Disposable {
     this.#sink.begin();
   }
 
+  /** Says which time is 0 in `timeNs` from now on, in ns since 1970, if that was not known when the capture was begun. */
+  setStart(startUnixNs: bigint): void {
+    this.#encoder.setStart(startUnixNs);
+  }
+
   /** Has writing failed, so that nothing more will be taken? `close` says why. */
   get failed(): boolean {
     return this.#sink.failure !== null;

@@ -4,8 +4,8 @@
  * @module
  */
 import { z } from "zod";
-import { HostError } from "../../core/errors.ts";
 import { ManualClock } from "../../core/clock.ts";
+import { HostError } from "../../core/errors.ts";
 import {
   defineNetwork,
   type NetworkPlugin,
@@ -14,6 +14,7 @@ import {
 } from "../../core/plugin.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
+import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";
 import { CaptureReader } from "./capture_reader.ts";
 import { CaptureSink } from "./capture_sink.ts";
 import { CaptureWriter, formatOf } from "./capture_writer.ts";
@@ -39,7 +40,10 @@ export interface PcapOptions {
 }
 
 const options: OptionsSchema<PcapOptions> = z.strictObject({
-  read: z.string().min(1).optional().describe("Capture to replay to the guest: pcap or pcapng, Ethernet."),
+  read: z.string().min(1).optional().describe(
+    "Capture to replay to the guest: pcap or pcapng, also packed by gzip, also a pipe; - is standard input. " +
+      "Packets of cooked, loopback and raw IP captures get an Ethernet header.",
+  ),
   write: z.string().min(1).optional().describe(
     "Capture to write: what the device sends or, with inner, what passes both ways. " +
       "pcapng, or pcap with nanosecond stamps if the name ends in .pcap.",
@@ -73,7 +77,11 @@ const pcap: NetworkPlugin<PcapOptions> = defineNetwork({
 export default pcap;
 
 function createPcap(context: TransportContext, options: PcapOptions): FrameTransport {
-  const readPath = options.read === undefined ? null : context.resolvePath(options.read);
+  const readPath = options.read === undefined
+    ? null
+    : isStandardInput(options.read)
+    ? options.read
+    : context.resolvePath(options.read);
   const writePath = options.write === undefined ? null : context.resolvePath(options.write);
   if (options.inner !== undefined && writePath !== null) {
     return createRecorder(context, context.inner(options.inner, "inner"), writePath);
@@ -84,10 +92,12 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
         `${context.path}: cannot write to "${writePath}" while reading it; choose another file`,
       );
     }
-    context.claimFile({ key: "read", path: readPath, use: "read", identity: identityOfPath(readPath) });
+    if (!isStandardInput(readPath)) {
+      context.claimFile({ key: "read", path: readPath, use: "read", identity: identityOfPath(readPath) });
+    }
   }
   return new PcapReplay({
-    reader: readPath === null ? null : CaptureReader.open(readPath),
+    reader: readPath === null ? null : openReader(context, readPath, options.guestMac === undefined),
     openWriter: writePath === null ? null : (startUnixNs) => openWriter(context, writePath, startUnixNs),
     pace: options.pace,
     take: options.take,
@@ -97,11 +107,23 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
   });
 }
 
+/**
+ * Opens the capture. In real time a pipe must keep nobody waiting. By a manual clock the time of the next frame must be known
+ * before the clock is moved, and there the capture is waited for.
+ */
+function openReader(context: TransportContext, path: string, guestIsHost: boolean): CaptureReader {
+  const isWaitedFor = context.clock instanceof ManualClock || !isPipe(path);
+  const source = isWaitedFor ? new FileSource(path) : new PipeSource(path, () => context.wake());
+  // Of packets without addresses, those to the host that captured are for the guest.
+  return new CaptureReader(source, path, guestIsHost ? context.guestMac : undefined);
+}
+
 function createRecorder(context: TransportContext, inner: FrameTransport, path: string): FrameTransport {
   try {
-    const startUnixNs = inner instanceof PcapReplay ? inner.startUnixNs : 0n;
-    const writer = openWriter(context, path, startUnixNs);
-    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
+    const replay = inner instanceof PcapReplay ? inner : null;
+    const writer = openWriter(context, path, replay?.startUnixNs ?? 0n);
+    const lateStart = replay?.isLate === true ? () => replay.startUnixNs : null;
+    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }), lateStart);
   } catch (error) {
     inner[Symbol.dispose]();
     throw error;

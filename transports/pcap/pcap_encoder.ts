@@ -14,14 +14,19 @@ export class PcapEncoder implements RecordEncoder {
   readonly headBytes: number = PCAP_RECORD_HEADER_BYTES;
   /** Nothing follows a packet. */
   readonly maxTailBytes: number = 0;
-  readonly #startSeconds: number;
-  readonly #startFractionNs: number;
+  #startSeconds = 0;
+  #startFractionNs = 0;
 
   /**
    * Fixes the start.
    * @param startUnixNs the time that is 0 in `timeNs`, in ns since 1970
    */
   constructor(startUnixNs: bigint) {
+    this.setStart(startUnixNs);
+  }
+
+  /** Fixes the start anew, for what follows. */
+  setStart(startUnixNs: bigint): void {
     this.#startSeconds = Number(startUnixNs / 1_000_000_000n);
     this.#startFractionNs = Number(startUnixNs % 1_000_000_000n);
   }

@@ -34,14 +34,19 @@ export class PcapngEncoder implements RecordEncoder {
   readonly maxTailBytes: number = 3 + 4 + MAX_COMMENT_BYTES + 3 + FLAGS_OPTION_BYTES + 4 + 4;
   readonly #encoder = new TextEncoder();
   readonly #comment = new Uint8Array(MAX_COMMENT_BYTES);
-  readonly #startHigh: number;
-  readonly #startLow: number;
+  #startHigh = 0;
+  #startLow = 0;
 
   /**
    * Fixes the start.
    * @param startUnixNs the time that is 0 in `timeNs`, in ns since 1970
    */
   constructor(startUnixNs: bigint) {
+    this.setStart(startUnixNs);
+  }
+
+  /** Fixes the start anew, for what follows. */
+  setStart(startUnixNs: bigint): void {
     this.#startHigh = Number(startUnixNs >> 32n);
     this.#startLow = Number(startUnixNs & 0xffffffffn);
   }

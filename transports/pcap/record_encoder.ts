@@ -8,6 +8,8 @@ import type { CaptureSink } from "./capture_sink.ts";
 export interface RecordEncoder {
   /** The bytes with which the file begins. */
   fileHeader(): Uint8Array;
+  /** Says anew which time is 0 in `timeNs`, in ns since 1970, for what follows. */
+  setStart(startUnixNs: bigint): void;
   /** Bytes before a packet's own. */
   readonly headBytes: number;
   /** The most bytes after a packet's own. */

@@ -33,12 +33,20 @@ export class PcapRecorder implements FrameTransport, Pollable {
   readonly #counters: RecorderCounters;
   readonly #single = new FrameBatch(1);
   #startNs = -1;
+  #lateStart: (() => bigint) | null;
 
   /**
    * Wraps a transport.
    * @param inner the transport to record, @param writer where to, both owned from now on; @param counters what to count in
+   * @param lateStart tells in ns since 1970 when the first received frame was captured, if that is known only then
    */
-  constructor(inner: FrameTransport, writer: CaptureWriter, counters: RecorderCounters) {
+  constructor(
+    inner: FrameTransport,
+    writer: CaptureWriter,
+    counters: RecorderCounters,
+    lateStart: (() => bigint) | null = null,
+  ) {
+    this.#lateStart = lateStart;
     this.#inner = inner;
     this.#writer = writer;
     this.#counters = counters;
@@ -56,6 +64,11 @@ export class PcapRecorder implements FrameTransport, Pollable {
   receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
     const from = out.length;
     const count = this.#inner.receive(out, limit, queue, nowNs);
+    if (count > 0 && this.#lateStart !== null && Number.isFinite(nowNs)) {
+      this.#writer.setStart(this.#lateStart());
+      this.#lateStart = null;
+      this.#startNs = nowNs;
+    }
     const timeNs = this.#sinceStart(nowNs);
     for (let i = from; i < out.length; i++) {
       if (this.#writer.write(out.at(i), DIRECTION_INBOUND, timeNs)) this.#counters.written++;

@@ -73,6 +73,8 @@ export class PcapReplay implements FrameTransport {
   readonly #pool: FramePool;
   readonly #counters: ReplayCounters;
   #acceptsPartial = true;
+  /** Is the first frame still to come, so that it is not known when the capture begins? */
+  #isLate = false;
   #ready = false;
   #waits = false;
   #ended: boolean;
@@ -93,6 +95,7 @@ export class PcapReplay implements FrameTransport {
     try {
       this.#seek();
       if (this.#failure !== null) throw this.#failure;
+      this.#isLate = this.#waits;
       this.#writer = settings.openWriter?.(this.startUnixNs) ?? null;
     } catch (error) {
       this.#reader?.[Symbol.dispose]();
@@ -103,6 +106,11 @@ export class PcapReplay implements FrameTransport {
   /** When the first packet was captured, in ns since 1970; 0 without a capture, and before its first packet is there. */
   get startUnixNs(): bigint {
     return this.#reader?.startUnixNs ?? 0n;
+  }
+
+  /** Is it not known yet when the first packet was captured, because a pipe has not given it? */
+  get isLate(): boolean {
+    return this.#isLate;
   }
 
   /** Has every frame been delivered? */
@@ -129,6 +137,7 @@ export class PcapReplay implements FrameTransport {
   receive(out: FrameBatch, limit: number, _queue: number, nowNs: number): number {
     this.#start(nowNs);
     const reader = this.#reader;
+    if (this.#isLate && (this.#ready || this.#seek())) this.#startAnew(nowNs);
     let count = 0;
     while (reader !== null && count < limit) {
       if (!this.#ready && !this.#seek()) break;
@@ -196,6 +205,13 @@ export class PcapReplay implements FrameTransport {
     if (this.#started) return;
     this.#started = true;
     this.#startNs = nowNs;
+  }
+
+  /** The first frame of a pipe is there: this is when the capture begins. */
+  #startAnew(nowNs: number): void {
+    this.#isLate = false;
+    if (Number.isFinite(nowNs)) this.#startNs = nowNs;
+    this.#writer?.setStart(this.startUnixNs);
   }
 
   /** Reads on to a frame that the guest is to have; false if there is none now, or the work of one call is done. */

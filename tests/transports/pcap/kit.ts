@@ -1,7 +1,7 @@
 /**
  * What the tests of frame transports share.
  */
-import { ManualClock } from "../../../core/clock.ts";
+import { type Clock, ManualClock } from "../../../core/clock.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
 import type { TransportContext } from "../../../core/plugin.ts";
@@ -11,7 +11,7 @@ import type { FrameTransport } from "../../../core/transport.ts";
 export class TestContext implements TransportContext {
   readonly path = "devices[0].network";
   readonly pool: FramePool = new FramePool();
-  readonly clock: ManualClock = new ManualClock();
+  clock: Clock = new ManualClock();
   readonly guestMac: Uint8Array = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);
   readonly queuePairs = 1;
   readonly published: Record<string, number>[] = [];

@@ -1,0 +1,154 @@
+/**
+ * The capture of a replay: it is looked at more than once, and a pipe can be read only once.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import { messageOf } from "../../config/errors.ts";
+import {
+  type ByteSource,
+  FileSource,
+  isPipe,
+  isStandardInput,
+  MemorySource,
+} from "../../transports/pcap/byte_source.ts";
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+
+/** The most bytes of a pipe that are kept in memory; what is longer goes into a temporary file. */
+export const MAX_KEPT_BYTES: number = 64 * 1024 * 1024;
+const CHUNK_BYTES = 256 * 1024;
+
+/**
+ * A capture that can be read as often as wanted: a file as it is, or what a pipe, a FIFO or standard input gave, in memory or
+ * in a temporary file without a name.
+ */
+export class CaptureInput implements Disposable {
+  /** What to call it: the path as it was given. */
+  readonly name: string;
+  readonly #open: () => ByteSource;
+  readonly #file: Deno.FsFile | null;
+
+  private constructor(name: string, open: () => ByteSource, file: Deno.FsFile | null) {
+    this.name = name;
+    this.#open = open;
+    this.#file = file;
+  }
+
+  /**
+   * Takes the capture `path`; `-` is standard input. What can be read only once is read now, to its end. Throws HostError if that
+   * fails, or if it is long and no temporary file can be made.
+   * @param maxKeptBytes the most bytes to keep in memory
+   */
+  static open(path: string, maxKeptBytes: number = MAX_KEPT_BYTES): CaptureInput {
+    if (!isPipe(path)) return new CaptureInput(path, () => new FileSource(path), null);
+    const name = isStandardInput(path) ? "standard input" : path;
+    using source = new FileSource(path);
+    const chunks: Uint8Array<ArrayBuffer>[] = [];
+    let keptBytes = 0;
+    for (;;) {
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      const count = fill(source, chunk, name);
+      chunks.push(chunk.subarray(0, count));
+      keptBytes += count;
+      // What is no capture may have no end either.
+      if (chunks.length === 1) new CaptureReader(new ChunkSource(chunks), name)[Symbol.dispose]();
+      if (count < CHUNK_BYTES) return new CaptureInput(name, () => new ChunkSource(chunks), null);
+      if (keptBytes >= maxKeptBytes) break;
+    }
+    const file = temporaryFile(name);
+    for (const chunk of chunks) write(file, chunk, name);
+    for (const chunk = chunks[0];;) {
+      const count = fill(source, chunk, name);
+      write(file, chunk.subarray(0, count), name);
+      if (count < CHUNK_BYTES) return new CaptureInput(name, () => new SharedFileSource(file), file);
+    }
+  }
+
+  /** Begins to read it anew. Throws HostError if it cannot be opened or is no capture. */
+  reader(): CaptureReader {
+    return new CaptureReader(this.#open(), this.name);
+  }
+
+  /** Gives the temporary file back, if there is one. */
+  [Symbol.dispose](): void {
+    this.#file?.close();
+  }
+}
+
+/** Reads until `into` is full or the source ends; returns how many bytes that were. */
+function fill(source: ByteSource, into: Uint8Array, name: string): number {
+  let length = 0;
+  try {
+    while (length < into.length) {
+      const count = source.read(into.subarray(length));
+      if (count <= 0) break;
+      length += count;
+    }
+  } catch (cause) {
+    throw new HostError(`Cannot read capture "${name}": ${messageOf(cause)}`, { cause });
+  }
+  return length;
+}
+
+/** A file that is gone as soon as it is closed. */
+function temporaryFile(name: string): Deno.FsFile {
+  try {
+    const path = Deno.makeTempFileSync({ prefix: "deno-virtio-" });
+    const file = Deno.openSync(path, { read: true, write: true });
+    Deno.removeSync(path);
+    return file;
+  } catch (cause) {
+    throw new HostError(
+      `Cannot keep capture "${name}": it can be read only once, is longer than ${MAX_KEPT_BYTES} bytes, and there is no ` +
+        `temporary file for it (${messageOf(cause)}); run with --allow-write, or write it to a file first`,
+      { cause },
+    );
+  }
+}
+
+function write(file: Deno.FsFile, bytes: Uint8Array, name: string): void {
+  try {
+    for (let at = 0; at < bytes.length;) at += file.writeSync(bytes.subarray(at));
+  } catch (cause) {
+    throw new HostError(`Cannot keep capture "${name}" in a temporary file: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Chunks in memory, one after the other. */
+class ChunkSource implements ByteSource {
+  readonly #chunks: readonly Uint8Array[];
+  #index = 0;
+  #source = new MemorySource(new Uint8Array(0));
+
+  constructor(chunks: readonly Uint8Array[]) {
+    this.#chunks = chunks;
+  }
+
+  read(into: Uint8Array): number {
+    for (;;) {
+      const count = this.#source.read(into);
+      if (count > 0 || this.#index === this.#chunks.length) return count;
+      this.#source = new MemorySource(this.#chunks[this.#index++]);
+    }
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** A file that several read, each at its own place. */
+class SharedFileSource implements ByteSource {
+  readonly #file: Deno.FsFile;
+  #at = 0;
+
+  constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  read(into: Uint8Array): number {
+    this.#file.seekSync(this.#at, Deno.SeekMode.Start);
+    const count = this.#file.readSync(into) ?? 0;
+    this.#at += count;
+    return count;
+  }
+
+  [Symbol.dispose](): void {}
+}

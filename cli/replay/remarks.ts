@@ -1,0 +1,60 @@
+/**
+ * What must be known before the numbers of a replay are believed: why nothing came, why nothing was merged.
+ * @module
+ */
+import { count, plural } from "../console/text.ts";
+import { meaningOf } from "./meanings.ts";
+import type { ReplaySetup } from "./machine.ts";
+import type { ReplayResult } from "./replay_capture.ts";
+import type { CaptureSurvey } from "./survey.ts";
+
+const MOST_STATIONS_NAMED = 3;
+
+/** Remarks in sentences, the most important first; none if the numbers speak for themselves. */
+export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: ReplayResult): string[] {
+  const remarks: string[] = [];
+  const { input, output, leftOut } = result;
+  const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
+  if (leftOut.snapped > 0) {
+    const all = leftOut.snapped === survey.packets ? "All" : `${count(leftOut.snapped)} of`;
+    remarks.push(
+      `${all} ${
+        plural(survey.packets, "packet")
+      } are cut by the snap length, of ${survey.longestSnappedBytes} bytes or so, ` +
+        "and left out: record with a larger one (tcpdump -s 0).",
+    );
+  }
+  if (station === undefined && survey.packets > 0) {
+    const others = survey.stations.slice(0, MOST_STATIONS_NAMED).map(({ mac, frames }) =>
+      `${mac} (${plural(frames, "frame")})`
+    );
+    remarks.push(
+      `No frame of the capture is sent to ${setup.guestMac}. ` +
+        (others.length > 0
+          ? `Name another guest by --guest: ${others.join(", ")}.`
+          : "None is sent to one station alone."),
+    );
+  }
+  if (leftOut.otherLinkType > 0) {
+    remarks.push(
+      `${
+        plural(leftOut.otherLinkType, "packet")
+      } of a link type that no Ethernet frame can be made of: left out.`,
+    );
+  }
+  if (leftOut.unreadable > 0) {
+    remarks.push(
+      `${plural(leftOut.unreadable, "packet")} cannot be read and are left out; see "Odd in the capture".`,
+    );
+  }
+  if (input.dataSegments > 1 && output.coalesced === 0 && setup.intervalUs !== null) {
+    const kept = result.reasons.filter(({ verdict }) => verdict !== "held" && verdict !== "empty_cache");
+    const [most] = kept;
+    const why = most === undefined
+      ? "each was alone for longer than the interval"
+      : `most often "${most.stage === "" ? "" : `${most.stage} `}${most.verdict}" (${count(most.count)})` +
+        (meaningOf(most.verdict, setup.rules) === "" ? "" : `: ${meaningOf(most.verdict, setup.rules)}`);
+    remarks.push(`No segment was merged; ${why}.`);
+  }
+  return remarks;
+}
