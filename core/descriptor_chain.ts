@@ -21,6 +21,7 @@
 import { GuestError } from "./errors.ts";
 import { checkRange, type GuestMemory, type MappedRegion } from "./memory.ts";
 import { hex } from "./memory_region.ts";
+import { PIECE_UNITS } from "./virtqueue.ts";
 
 const MAX_PIECES = 65536;
 const MAX_BYTES = 0x100000000;
@@ -37,6 +38,8 @@ export class DescriptorChain {
   readableBytes = 0;
   /** Bytes of the part that the device writes. */
   writableBytes = 0;
+  /** What it costs to work on, as far as the driver decides that: see {@linkcode RoundBudget}. */
+  units = 0;
   /** Is it an indirect table of a packed ring? Not every driver marks the writable elements there as it should. */
   inPackedTable = false;
 
@@ -49,6 +52,11 @@ export class DescriptorChain {
   #readOffset = 0;
   #writePiece = 0;
   #writeOffset = 0;
+
+  /** Pieces of memory that it lies in. */
+  get pieces(): number {
+    return this.#pieces;
+  }
 
   /**
    * Copies up to `length` bytes from the readable part to `target[at]` on and moves on. Returns how many bytes that
@@ -143,6 +151,7 @@ export class DescriptorChain {
     if (this.readableBytes + this.writableBytes > MAX_BYTES) throw tooManyBytes(this);
     this.head = head;
     this.descriptors = descriptors;
+    this.units = this.readableBytes + this.#pieces * PIECE_UNITS;
     this.rewind();
   }
 

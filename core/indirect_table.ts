@@ -17,6 +17,17 @@ export const DESC_F_INDIRECT = 4;
 /** Bytes of a descriptor, in rings and in tables. */
 export const DESC_BYTES = 16;
 
+/** Elements of a chain that are taken whatever the size of its queue: as many as Linux and QEMU take (UIO_MAXIOV). */
+const MAX_TABLE_ELEMENTS = 1024;
+
+/**
+ * Most elements of a chain with a table. The specification allows as many as the queue has entries (virtio 1.2, section
+ * 2.7.5.3.1), but drivers do not look at that: Linux puts a whole request into a table, also where the queue has four.
+ */
+export function maxElements(queueSize: number): number {
+  return Math.max(queueSize, MAX_TABLE_ELEMENTS);
+}
+
 /**
  * Reads the tables of one queue into chains. A table may start anywhere and lie across regions. Each field is read once.
  * All functions throw GuestError: `indirect-table-invalid` for a length that is 0 or no multiple of 16, `chain-too-long`
@@ -34,8 +45,8 @@ export class IndirectTable {
   }
 
   /**
-   * As a split ring has them: element 0, then along `next`, to the first without NEXT. A table may be longer than the
-   * queue, since only a chain may not. Throws `indirect-nested`, `descriptor-loop` and `descriptor-index-out-of-range`
+   * As a split ring has them: element 0, then along `next`, to the first without NEXT. A table may be longer than what is
+   * used of it. Throws `indirect-nested`, `descriptor-loop` and `descriptor-index-out-of-range`
    * as well.
    */
   addLinked(chain: DescriptorChain, address: number, bytes: number, limit: number): void {

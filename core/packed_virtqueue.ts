@@ -32,13 +32,13 @@
 import { BufferLedger } from "./buffer_ledger.ts";
 import type { DescriptorChain } from "./descriptor_chain.ts";
 import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
-import { IndirectTable, wideAddress } from "./indirect_table.ts";
+import { IndirectTable, maxElements, wideAddress } from "./indirect_table.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
 import { PackedEvents } from "./packed_events.ts";
 import { AVAILABLE_1, countLists, FRESH_RING, packPosition } from "./packed_ring.ts";
 import { slotsOfLists, TURN, unpackPosition } from "./packed_ring.ts";
 import * as ringErrors from "./ring_errors.ts";
-import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
+import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
 
 /** Slots that `look` looks at: a bound for its work, long enough for a burst. */
 const LOOK_AHEAD = 64;
@@ -49,6 +49,7 @@ export class PackedVirtqueue implements Virtqueue {
   readonly size: number;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
+  readonly #budget: RoundBudget;
   readonly #indirect: boolean;
   readonly #ring32: Uint32Array<ArrayBuffer>;
   readonly #ring16: Uint16Array<ArrayBuffer>;
@@ -71,6 +72,8 @@ export class PackedVirtqueue implements Virtqueue {
   #returnable = 0;
   /** Lists put back and not popped again. */
   #unpopped = 0;
+  /** The budget of the round kept further lists from a device: it does not know what comes behind those it puts back. */
+  #heldBack = false;
   /** Told of what is written into the ring. */
   #log: DirtyLog | null = null;
   readonly #ringAddress: number;
@@ -81,13 +84,20 @@ export class PackedVirtqueue implements Virtqueue {
    * @param setup where the driver has put the queue
    * @param base where to go on, packed as {@linkcode unpackPosition} has it; without it, the start of a fresh ring.
    *   GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or `ring-state-invalid`.
+   * @param budget what may be done in a round, shared with the other queues of a session; without it, anything
    */
-  constructor(memory: GuestMemory, setup: VirtqueueSetup, base: number = FRESH_RING) {
+  constructor(
+    memory: GuestMemory,
+    setup: VirtqueueSetup,
+    base: number = FRESH_RING,
+    budget: RoundBudget = new RoundBudget(),
+  ) {
     const { size } = setup;
     if (!Number.isInteger(size) || size < 1 || size > 32768) throw ringErrors.packedSizeInvalid(size);
     this.size = size;
     this.#memory = memory;
     this.#table = new IndirectTable(memory);
+    this.#budget = budget;
     this.#indirect = setup.indirect;
     const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16);
     this.#ring32 = ring.u32;
@@ -126,6 +136,8 @@ export class PackedVirtqueue implements Virtqueue {
   /** Takes the next available list into `chain`; false if there is none. GuestError for a broken list. */
   pop(chain: DescriptorChain): boolean {
     if (this.#ready === 0 && !this.#look(0)) return false;
+    const budget = this.#budget;
+    if (budget.left <= 0) return this.#holdBack();
     const size = this.size;
     const ring = this.#ring32;
     const free = size - this.#inFlight;
@@ -149,7 +161,7 @@ export class PackedVirtqueue implements Virtqueue {
       if ((flags & DESC_F_INDIRECT) !== 0) {
         if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
         if (count !== 1 || (flags & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
-        this.#table.addInOrder(chain, address, length, size);
+        this.#table.addInOrder(chain, address, length, maxElements(size));
       } else chain.add(this.#memory, address, length, (flags & DESC_F_WRITE) !== 0);
       if (++slot === size) {
         slot = 0;
@@ -159,6 +171,7 @@ export class PackedVirtqueue implements Virtqueue {
       more = (flags & DESC_F_NEXT) !== 0;
     }
     chain.finish(id, count);
+    budget.left -= chain.units;
     if (!this.#ledger.take(id, count)) throw ringErrors.idInUse(id);
     this.#available = slot;
     this.#availableMark = mark;
@@ -182,7 +195,8 @@ export class PackedVirtqueue implements Virtqueue {
       }
     }
     this.#returnable -= count;
-    this.#unpopped += count;
+    this.#unpopped = this.#heldBack ? 0 : this.#unpopped + count;
+    this.#heldBack = false;
   }
 
   /** Returns a buffer, with the number of bytes written into it. RangeError if it is not out. */
@@ -209,6 +223,7 @@ export class PackedVirtqueue implements Virtqueue {
     this.#inFlight -= slots;
     this.#since += slots;
     this.#returnable = 0;
+    this.#budget.left -= writtenBytes;
   }
 
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
@@ -239,13 +254,22 @@ export class PackedVirtqueue implements Virtqueue {
       mark ^= TURN;
     }
     this.#events.askForKick(slot, mark === AVAILABLE_1);
+    // What was seen the last time, and not popped since, is still so.
+    if (this.#ready > unpopped) return this.#budget.allows();
     if (known >= free || (Atomics.load(ring, (slot << 3) + 7) & TURN) !== mark) return false;
-    return this.#look(known) && this.#ready > unpopped;
+    return this.#look(known) && this.#ready > unpopped && this.#budget.allows();
   }
 
   /** Tells the driver that kicks are a waste. */
   disableKicks(): void {
     this.#events.refuseKicks();
+  }
+
+  /** Gives no list out in this round, and has none count as waited for in vain. */
+  #holdBack(): boolean {
+    this.#unpopped = 0;
+    this.#heldBack = true;
+    return this.#budget.allows();
   }
 
   /** Counts the lists that are there. False if there is none. @param known slots that are not worth a bound */

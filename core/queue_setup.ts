@@ -8,7 +8,7 @@ import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from
 import type { GuestMemory } from "./memory.ts";
 import { PackedVirtqueue } from "./packed_virtqueue.ts";
 import { SplitVirtqueue } from "./split_virtqueue.ts";
-import type { VirtqueueSetup } from "./virtqueue.ts";
+import type { RoundBudget, VirtqueueSetup } from "./virtqueue.ts";
 
 /** What a driver programs of a queue; the rest of {@linkcode VirtqueueSetup} follows from the features. */
 export type QueueAddresses = Omit<VirtqueueSetup, "eventIndex" | "indirect">;
@@ -37,11 +37,12 @@ export function checkRequest(index: number, size: number, queueSizes: readonly n
   }
 }
 
-/** Builds the queue in the layout that `features` ask for. GuestError as thrown by the constructors. */
+/** Builds the queue in the layout that `features` ask for. GuestError as thrown by the constructors. @param budget see there */
 export function buildQueue(
   memory: GuestMemory,
   request: QueueRequest,
   features: FeatureSet,
+  budget?: RoundBudget,
 ): SplitVirtqueue | PackedVirtqueue {
   const setup: VirtqueueSetup = {
     ...request.addresses,
@@ -49,6 +50,6 @@ export function buildQueue(
     indirect: features.has(VIRTIO_F_INDIRECT_DESC),
   };
   return features.has(VIRTIO_F_RING_PACKED)
-    ? new PackedVirtqueue(memory, setup, request.base)
-    : new SplitVirtqueue(memory, setup, request.base);
+    ? new PackedVirtqueue(memory, setup, request.base, budget)
+    : new SplitVirtqueue(memory, setup, request.base, budget);
 }

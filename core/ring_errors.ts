@@ -33,11 +33,11 @@ export function loop(entries: number): GuestError {
   return new GuestError("descriptor-loop", `A chain goes around in its table of ${entries}; it must end`);
 }
 
-/** An indirect table that brings a chain to more elements than the queue has entries. */
+/** An indirect table that brings a chain to more elements than one may have. */
 export function chainTooLong(elements: number, limit: number): GuestError {
   return new GuestError(
     "chain-too-long",
-    `An indirect table adds ${elements} elements to its chain; the size of the queue leaves room for ${limit}`,
+    `An indirect table adds ${elements} elements to its chain; there is room for ${limit}`,
   );
 }
 

@@ -35,7 +35,7 @@ import type { Pollable } from "./pollable.ts";
 import { buildQueue, checkRequest, type QueueAddresses, type QueueRequest } from "./queue_setup.ts";
 import type { SplitVirtqueue } from "./split_virtqueue.ts";
 import { statusObjection } from "./status_rules.ts";
-import type { Virtqueue } from "./virtqueue.ts";
+import { RoundBudget, type Virtqueue } from "./virtqueue.ts";
 
 /** What a transport does to tell its driver something. */
 export interface DriverNotifications {
@@ -54,6 +54,7 @@ export class DriverSession implements Session, Pollable {
   /** How often each rule was broken, by the name of the fault, since the session was made; resets do not clear it. */
   readonly faults: Record<string, number>;
   readonly #log: FaultLog;
+  readonly #budget: RoundBudget = new RoundBudget();
   readonly #device: Device;
   readonly #notifications: DriverNotifications;
   #status = 0;
@@ -181,10 +182,11 @@ export class DriverSession implements Session, Pollable {
     if ((this.#status & STATUS_DRIVER_OK) !== 0) this.#notifications.configChanged();
   }
 
-  /** Lets the device work, if it is active. A GuestError on the way is dealt with as by `fail`. */
+  /** Lets the device work for a round, if it is active. A GuestError on the way is dealt with as by `fail`. */
   poll(nowNs: number): boolean {
+    this.#budget.refill();
     try {
-      return this.#active && this.#device.poll(nowNs);
+      return this.#active && (this.#device.poll(nowNs) || this.#budget.isExceeded);
     } catch (error) {
       this.fail(error);
       return false;
@@ -198,6 +200,7 @@ export class DriverSession implements Session, Pollable {
 
   /** Has the device let go all that it holds, before a stop or a migration. */
   drain(nowNs: number): void {
+    this.#budget.refill(Infinity);
     try {
       if (this.#active) this.#device.drain(nowNs);
     } catch (error) {
@@ -230,7 +233,7 @@ export class DriverSession implements Session, Pollable {
         this.#agree();
       }
       this.#queues = this.#requests.map((request) =>
-        request && buildQueue(this.memory, request, this.#features)
+        request && buildQueue(this.memory, request, this.#features, this.#budget)
       );
       this.#active = true;
       this.#device.activate(this);

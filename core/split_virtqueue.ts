@@ -35,10 +35,10 @@ import type { DescriptorChain } from "./descriptor_chain.ts";
 import { GuestError } from "./errors.ts";
 import { splitEventDue } from "./event_suppression.ts";
 import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
-import { IndirectTable, wideAddress } from "./indirect_table.ts";
+import { IndirectTable, maxElements, wideAddress } from "./indirect_table.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
-import type { Virtqueue, VirtqueueSetup } from "./virtqueue.ts";
+import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
 
 const NO_INTERRUPT = 1;
 const NO_NOTIFY = 1;
@@ -52,6 +52,7 @@ export class SplitVirtqueue implements Virtqueue {
   readonly size: number;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
+  readonly #budget: RoundBudget;
   readonly #eventIndex: boolean;
   readonly #indirect: boolean;
   readonly #mask: number;
@@ -70,6 +71,8 @@ export class SplitVirtqueue implements Virtqueue {
   #returnable = 0;
   /** Chains put back and not popped again. */
   #unpopped = 0;
+  /** The budget of the round kept further chains from a device: it does not know what comes behind those it puts back. */
+  #heldBack = false;
   /** Told of what is written into the used ring, by where the ring is said to lie. */
   #log: DirtyLog | null = null;
   #logAddress = 0;
@@ -81,8 +84,14 @@ export class SplitVirtqueue implements Virtqueue {
    * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which nobody
    *   has returned are served again. GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or
    *   `ring-state-invalid`.
+   * @param budget what may be done in a round, shared with the other queues of a session; without it, anything
    */
-  constructor(memory: GuestMemory, setup: VirtqueueSetup, base?: number) {
+  constructor(
+    memory: GuestMemory,
+    setup: VirtqueueSetup,
+    base?: number,
+    budget: RoundBudget = new RoundBudget(),
+  ) {
     const { size, eventIndex } = setup;
     if (!Number.isInteger(size) || size < 1 || size > 32768 || (size & (size - 1)) !== 0) {
       throw ringErrors.splitSizeInvalid(size);
@@ -95,6 +104,7 @@ export class SplitVirtqueue implements Virtqueue {
     this.size = size;
     this.#memory = memory;
     this.#table = new IndirectTable(memory);
+    this.#budget = budget;
     this.#eventIndex = eventIndex;
     this.#indirect = setup.indirect;
     this.#mask = size - 1;
@@ -142,6 +152,8 @@ export class SplitVirtqueue implements Virtqueue {
   /** Takes the next available chain into `chain`; false if there is none. GuestError for a broken ring or chain. */
   pop(chain: DescriptorChain): boolean {
     if (this.#next === this.#seen && !this.#look()) return false;
+    const budget = this.#budget;
+    if (budget.left <= 0) return this.#holdBack();
     const size = this.size;
     const descriptors = this.#descriptors;
     const head = this.#available[RING + (this.#next & this.#mask)];
@@ -160,7 +172,7 @@ export class SplitVirtqueue implements Virtqueue {
       if ((word & DESC_F_INDIRECT) !== 0) {
         if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
         if ((word & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
-        this.#table.addLinked(chain, address, length, size - count + 1);
+        this.#table.addLinked(chain, address, length, maxElements(size) - count + 1);
         break;
       }
       chain.add(this.#memory, address, length, (word & DESC_F_WRITE) !== 0);
@@ -168,6 +180,7 @@ export class SplitVirtqueue implements Virtqueue {
       index = word >>> 16;
     }
     chain.finish(head, count);
+    budget.left -= chain.units;
     this.#next = (this.#next + 1) & 0xffff;
     this.#returnable++;
     if (this.#unpopped !== 0) this.#unpopped--;
@@ -179,7 +192,8 @@ export class SplitVirtqueue implements Virtqueue {
     if (!(count >= 0 && count <= this.#returnable)) throw ringErrors.notReturnable(count, this.#returnable);
     this.#next = (this.#next - count) & 0xffff;
     this.#returnable -= count;
-    this.#unpopped += count;
+    this.#unpopped = this.#heldBack ? 0 : this.#unpopped + count;
+    this.#heldBack = false;
   }
 
   /** Returns a chain, with the number of bytes written into it. RangeError if none is out. */
@@ -191,6 +205,7 @@ export class SplitVirtqueue implements Virtqueue {
     this.#usedRing[at + 1] = writtenBytes;
     this.#usedIndex = (used + 1) & 0xffff;
     this.#returnable = 0;
+    this.#budget.left -= writtenBytes;
   }
 
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
@@ -218,10 +233,12 @@ export class SplitVirtqueue implements Virtqueue {
     if (this.#log !== null) {
       this.#log.mark(this.#logAddress + 2 * (this.#eventIndex ? this.#availEvent : FLAGS), 2);
     }
-    const index = Atomics.load(this.#available, INDEX);
-    if (index === waited) return false;
-    this.#see(index);
-    return true;
+    if (this.#seen === waited) {
+      const index = Atomics.load(this.#available, INDEX);
+      if (index === waited) return false;
+      this.#see(index);
+    }
+    return this.#budget.allows();
   }
 
   /** Tells the driver that kicks are a waste. With EVENT_IDX there is nothing to say: the event stays in the past. */
@@ -241,6 +258,13 @@ export class SplitVirtqueue implements Virtqueue {
     log.mark(ring + 8 * first, 8 * straight);
     if (straight < count) log.mark(ring, 8 * (count - straight));
     log.mark(this.#logAddress + 2, 2);
+  }
+
+  /** Gives no chain out in this round, and has none count as waited for in vain. */
+  #holdBack(): boolean {
+    this.#unpopped = 0;
+    this.#heldBack = true;
+    return this.#budget.allows();
   }
 
   /** Loads the driver's index. False if nothing has been added. */

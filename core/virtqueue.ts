@@ -12,7 +12,7 @@ import type { DescriptorChain } from "./descriptor_chain.ts";
 export interface Virtqueue {
   /** Entries of the ring. */
   readonly size: number;
-  /** Takes the next available chain into `chain`; false if there is none. */
+  /** Takes the next available chain into `chain`; false if there is none, or none any more in this round (see {@linkcode RoundBudget}). */
   pop(chain: DescriptorChain): boolean;
   /** Puts the `count` chains popped last back, so that they are popped again. Nothing may have been pushed since. */
   unpop(count: number): void;
@@ -28,6 +28,38 @@ export interface Virtqueue {
   enableKicks(): boolean;
   /** Tells the driver that kicks are a waste for now. */
   disableKicks(): void;
+}
+
+/** What a piece of a chain counts beside its bytes: to read its descriptor and to begin a copy takes as long as so many. */
+export const PIECE_UNITS = 1024;
+/**
+ * What one round of a device may read and write, in units: 1 a byte, {@linkcode PIECE_UNITS} a piece of a chain. That is some
+ * milliseconds of work, and a bound for it whatever sizes a driver chooses; the last chain may go beyond it.
+ */
+export const ROUND_UNITS = 12_582_912;
+
+/**
+ * What the queues of one session may still do in this round. When it is used up `pop` finds nothing any more, and
+ * `enableKicks` no reason to look again; the session then has another round follow, so that a device need not know of it.
+ */
+export class RoundBudget {
+  /** Units left; Infinity for queues that no session works. */
+  left = Infinity;
+  /** Has a queue held something back in this round? Then another one must follow. */
+  isExceeded = false;
+
+  /** A new round begins. @param units what may be done in it */
+  refill(units: number = ROUND_UNITS): void {
+    this.left = units;
+    this.isExceeded = false;
+  }
+
+  /** For queues that have something: may it be given out in this round? */
+  allows(): boolean {
+    if (this.left > 0) return true;
+    this.isExceeded = true;
+    return false;
+  }
 }
 
 /** Where a driver has put the three parts of a queue, and how it is used. */

@@ -8,6 +8,7 @@ import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import type { RingLoan, RingsLoan } from "../../core/threads.ts";
+import { RoundBudget } from "../../core/virtqueue.ts";
 import { ReceivedEvent } from "../../transports/host/event_fd.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { MemoryView } from "../../transports/host/memory_view.ts";
@@ -29,6 +30,8 @@ export class BorrowedRings implements Disposable {
   readonly memory: GuestMemory;
   /** The rings. */
   readonly all: readonly BorrowedRing[];
+  /** What may be done with all of them in a round; refilled by whoever begins one. */
+  readonly budget: RoundBudget = new RoundBudget();
   /** Must they be looked at without being asked? */
   readonly isPolled: boolean;
   readonly #owned: DisposableStack;
@@ -61,6 +64,7 @@ export class BorrowedRings implements Disposable {
         this.memory,
         { addresses: { size, descriptors, driver, device }, base },
         features,
+        this.budget,
       );
       queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);
       return { loan: ring, queue, call: openEvent(ring.call) };

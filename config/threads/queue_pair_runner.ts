@@ -71,8 +71,9 @@ export class QueuePairRunner implements Pollable {
     const rings = this.#rings;
     if (rings === null || this.#fault !== null) return commanded;
     let did = commanded;
+    rings.budget.refill();
     try {
-      if (this.#parts.device.poll(nowNs)) did = true;
+      if (this.#parts.device.poll(nowNs) || rings.budget.isExceeded) did = true;
     } catch (error) {
       this.#fail(error);
     }
@@ -161,6 +162,7 @@ export class QueuePairRunner implements Pollable {
 
   #drain(): void {
     if (this.#rings === null || this.#fault !== null) return;
+    this.#rings.budget.refill(Infinity);
     this.#parts.device.drain(this.#nowNs);
     this.#rings.tellLog();
   }

@@ -22,7 +22,7 @@ export interface EntropyOptions {
 
 /** What is written in the configuration, turned into {@linkcode EntropyOptions}. */
 export const entropyOptions: OptionsSchema<EntropyOptions> = z.strictObject({
-  queueSize: z.int().min(1).max(32_768).default(64)
+  queueSize: z.int().min(1).max(32_768).default(256)
     .refine((size) => (size & (size - 1)) === 0, { error: "Write a power of two" })
     .describe("Most entries of the queue; a power of two."),
   packedRing: z.boolean().default(true).describe("Offer the packed ring layout (feature RING_PACKED)."),

@@ -35,6 +35,9 @@ import { guestTakes } from "./guest_takes.ts";
 import type { NetOptions } from "./options.ts";
 import { buildParts, type NetParts } from "./parts.ts";
 
+/** Most entries of the control queue. User-mode Linux and crosvm make all their rings of 256. */
+const CONTROL_QUEUE_SIZE = 256;
+
 /** A network device. */
 export class NetDevice implements Device {
   /** Device type 1 (virtio 1.2, section 5.1.1). */
@@ -61,7 +64,7 @@ export class NetDevice implements Device {
     this.#parts = buildParts(context, this.#role, options, network);
     this.features = this.#parts.features;
     const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
-    this.queueSizes = [...queueSizes, 64];
+    this.queueSizes = [...queueSizes, CONTROL_QUEUE_SIZE];
   }
 
   /** Copies configuration space; beyond its end there are zeros. */

@@ -33,6 +33,8 @@ import type { ToGuest } from "./to_guest.ts";
 
 /** Commands answered in one round. */
 const BURST = 64;
+/** What they may take of the round's budget: enough for that many short ones, or for a few of the longest. */
+const MAX_UNITS = 262_144;
 
 /** What settings program. */
 export interface DriverSettingsParts {
@@ -126,8 +128,10 @@ export class DriverSettings {
     if (queue === null) return false;
     this.#nowNs = nowNs;
     let commands = 0;
-    while (commands < BURST && queue.pop(this.#command)) {
+    let units = 0;
+    while (commands < BURST && units < MAX_UNITS && queue.pop(this.#command)) {
       if (commands === 0) own.recall?.();
+      units += this.#command.units;
       queue.push(this.#command.head, this.#control.handle(this.#command));
       commands++;
     }

@@ -5,7 +5,7 @@
  * headroom, so that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains
  * are popped one after the other and written as they come, and the header, which counts them, is written last. If the
  * queue runs dry, all are put back, and the frame must wait; it is written anew then. A frame that is too long for a ring
- * whose every slot was popped for it can wait for ever, and so it is told apart.
+ * whose every slot was popped for it can wait for ever, and so it is told apart; so is one for which buffers are too small.
  *
  * @module
  */
@@ -21,6 +21,9 @@ import type { PacketHash } from "./rss.ts";
 export const NO_ROOM_YET = 0;
 /** `write()`: the frame fits into no buffers that this queue can have; nothing was taken from it. */
 export const NEVER_FITS: number = -1;
+
+/** Pieces of buffers that one frame may be spread over: as many as Linux and QEMU take (UIO_MAXIOV). */
+const MAX_PIECES = 1024;
 
 /** Writes frames into receive buffers. */
 export class FrameWriter {
@@ -77,6 +80,7 @@ export class FrameWriter {
     let chain = first;
     let buffers = 0;
     let slots = 0;
+    let pieces = 0;
     let left = total;
     let piece = frame;
     let at = 0;
@@ -104,6 +108,11 @@ export class FrameWriter {
       slots += chain.descriptors;
       this.#remember(buffers++, chain.head, part);
       if (left === 0) break;
+      pieces += chain.pieces;
+      if (pieces >= MAX_PIECES) {
+        queue.unpop(buffers);
+        return NEVER_FITS;
+      }
       chain = this.#further;
       if (!queue.pop(chain)) {
         queue.unpop(buffers);

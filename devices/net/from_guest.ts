@@ -1,7 +1,7 @@
 /**
  * The first and the last step from the guest: transmit queues into frames, frames to the network.
  *
- * Theory of operation. `poll` takes up to 64 chains from the transmit queue of each pair, copies each into a frame, checks
+ * Theory of operation. `poll` takes up to 64 chains from the transmit queue of each pair, as far as MAX_UNITS go, copies each into a frame, checks
  * what its virtio header claims, and hands the batch to the stages. What comes out of them arrives at `accept`, which sends
  * it; frames that the network does not take now wait in `unsent`, in order, and the pair is not popped until they are gone:
  * the guest's own queue is the back-pressure. Buffers are returned to the guest as soon as they are copied.
@@ -27,6 +27,8 @@ import type { FromGuestCounters } from "./path_counters.ts";
 
 /** Chains taken from one queue in one round. */
 const BURST = 64;
+/** What all transmit queues may take of the round's budget: 64 of the largest frames. The rest is for frames to the guest. */
+const MAX_UNITS = 5_767_168;
 
 /** Told of each frame that the guest sends: receive steering learns from it. */
 export interface FlowLearner {
@@ -47,6 +49,9 @@ export class FromGuest implements FrameSink {
   linkUp = true;
   #session: Session | null = null;
   #sends!: GuestSends;
+  /** What may still be taken in this round, and the pair that is first in it: the one behind that which used it up. */
+  #unitsLeft = 0;
+  #firstPair = 0;
 
   /** Nothing is taken before `activate`. @param queuePairs how many the device has */
   constructor(
@@ -99,7 +104,13 @@ export class FromGuest implements FrameSink {
   /** Sends what waits, then takes from the transmit queues. True if anything moved. Throws GuestError and PluginError. */
   poll(pipeline: Pipeline, nowNs: number): boolean {
     let did = false;
-    for (let pair = 0; pair < this.#unsent.length; pair++) {
+    let pair = this.#firstPair;
+    this.#unitsLeft = MAX_UNITS;
+    for (let left = this.#unsent.length; left > 0; left--, pair = this.#after(pair)) {
+      if (this.#unitsLeft <= 0) {
+        this.#firstPair = pair;
+        break;
+      }
       const unsent = this.#unsent[pair];
       if (unsent.length > 0) {
         if (this.#send(unsent, pair, nowNs)) did = true;
@@ -129,6 +140,10 @@ export class FromGuest implements FrameSink {
     frames.clear();
   }
 
+  #after(pair: number): number {
+    return pair + 1 === this.#unsent.length ? 0 : pair + 1;
+  }
+
   #send(unsent: FrameBatch, pair: number, nowNs: number): boolean {
     const offered = unsent.length;
     const taken = this.#network.send(unsent, Math.min(pair, this.#network.queuePairs - 1), nowNs);
@@ -141,7 +156,7 @@ export class FromGuest implements FrameSink {
   #take(queue: Virtqueue, pair: number, pipeline: Pipeline, nowNs: number): boolean {
     let chains = 0;
     try {
-      while (chains < BURST && this.#takeOne(queue, pair)) chains++;
+      while (chains < BURST && this.#unitsLeft > 0 && this.#takeOne(queue, pair)) chains++;
     } finally {
       // Also after a GuestError: what came before it was sent, and has been returned.
       if (queue.publish()) {
@@ -157,6 +172,7 @@ export class FromGuest implements FrameSink {
   #takeOne(queue: Virtqueue, pair: number): boolean {
     const chain = this.#chain;
     if (!queue.pop(chain)) return false;
+    this.#unitsLeft -= chain.units;
     // DPDK 22.11 leaves WRITE on some elements of such tables, which are part of the frame all the same. Nothing in a
     // transmit queue is to be written, so that there is no doubt what is meant.
     if (chain.inPackedTable && chain.writableBytes !== 0) chain.turnReadable();

@@ -3,7 +3,8 @@
  *
  * Theory of operation. `accept` takes what comes out of the stages and has each frame written into the receive queue of its
  * queue pair (`frame_writer.ts`). A frame that finds no room waits in `waiting`, in order, and everything for that pair
- * behind it; the device then stops receiving until the guest has posted buffers, which pushes back on the network. A frame
+ * behind it; the device then stops receiving until the guest has posted buffers, which pushes back on the network. It is
+ * tried again when there are buffers that it has not seen: a guest cannot have the same ones looked at again and again. A frame
  * marked `offerAgain` waits apart, to go through the stages anew. Used buffers are shown to the guest once a round, by
  * `publish`.
  *
@@ -30,6 +31,8 @@ export class ToGuest implements FrameSink, Starvation {
   readonly again: FrameBatch = new FrameBatch();
   readonly #counters: ToGuestCounters;
   readonly #waiting: FrameBatch[];
+  /** By pair: has the first frame that waits found too few buffers? */
+  readonly #tried: boolean[];
   readonly #filled: boolean[];
   readonly #writer: FrameWriter;
   #pairs = 1;
@@ -37,6 +40,8 @@ export class ToGuest implements FrameSink, Starvation {
   #running = 0;
   #session: Session | null = null;
   #takes!: GuestTakes;
+  /** The pair whose waiting frames are tried first. */
+  #firstRetried = 0;
 
   /** Nothing is delivered before `activate`. @param queuePairs how many the device has; @param hasher computes the hash of the 20-byte header */
   constructor(queuePairs: number, counters: ToGuestCounters, hasher: PacketHash) {
@@ -44,6 +49,7 @@ export class ToGuest implements FrameSink, Starvation {
     this.#writer = new FrameWriter(hasher);
     this.#waiting = Array.from({ length: queuePairs }, () => new FrameBatch());
     this.#filled = new Array<boolean>(queuePairs).fill(false);
+    this.#tried = new Array<boolean>(queuePairs).fill(false);
   }
 
   /** The driver is ready; one pair is in use. `takes` is what it accepted. */
@@ -74,6 +80,7 @@ export class ToGuest implements FrameSink, Starvation {
   queuesChanged(): void {
     const queues = this.#session?.queues ?? [];
     this.#running = -1;
+    this.#tried.fill(false);
     for (let pair = this.#pairs - 1; pair >= 0; pair--) {
       if ((queues[2 * pair] ?? null) !== null) this.#running = pair;
     }
@@ -138,16 +145,25 @@ export class ToGuest implements FrameSink, Starvation {
   /** Tries the waiting frames again. True if one was delivered or dropped. Throws GuestError. */
   retry(): boolean {
     let did = false;
-    for (let pair = 0; pair < this.#waiting.length; pair++) {
+    const pairs = this.#waiting.length;
+    const first = this.#firstRetried;
+    for (let i = 0; i < pairs; i++) {
+      const pair = first + i < pairs ? first + i : first + i - pairs;
       const waiting = this.#waiting[pair];
+      if (waiting.length === 0 || !this.#isWorthRetrying(pair)) continue;
       let done = 0;
       try {
         while (done < waiting.length && this.#deliver(waiting.at(done))) done++;
+        this.#tried[pair] = done < waiting.length;
+        // Kicks were asked for to hear of buffers.
+        if (!this.#tried[pair]) this.#session?.queues[2 * pair]?.disableKicks();
       } finally {
         waiting.dropFirst(done);
       }
       if (done > 0) did = true;
     }
+    // Another one is first in the next round: a pair with many small buffers may use up what can be done in one.
+    this.#firstRetried = first + 1 < pairs ? first + 1 : 0;
     return did;
   }
 
@@ -171,6 +187,11 @@ export class ToGuest implements FrameSink, Starvation {
     }
   }
 
+  /** What has been tried in vain waits for buffers that were not there then. */
+  #isWorthRetrying(pair: number): boolean {
+    return !this.#tried[pair] || this.#session?.queues[2 * pair]?.enableKicks() === true;
+  }
+
   #take(frame: Frame): void {
     this.#keepToPairs(frame);
     const refused = refusal(frame, this.#takes);
@@ -187,12 +208,17 @@ export class ToGuest implements FrameSink, Starvation {
     }
     // Behind a unit that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
     if (frame.offerAgain) this.again.push(frame);
-    else waiting.push(frame);
+    else {
+      if (waiting.length === 0) this.#tried[frame.queue] = true;
+      waiting.push(frame);
+    }
   }
 
   #wait(frame: Frame): void {
     this.#keepToPairs(frame);
-    this.#waiting[frame.queue].push(frame);
+    const waiting = this.#waiting[frame.queue];
+    if (waiting.length === 0) this.#tried[frame.queue] = false;
+    waiting.push(frame);
   }
 
   /** A frame may have been steered before the driver took its pair out of use, or while its queue does not run. */

@@ -50,7 +50,7 @@ Deno.test("check shows devices, transports, stages in order, options, features a
   assertEquals(net.stages.toGuest.map(({ use }) => use), ["checksum", "rsc-v4", "rsc-v6"]);
   assertEquals(net.stages.fromGuest.map(({ use }) => use), ["checksum"]);
   assertEquals(net.stages.toGuest[1].options.intervalUs, 300);
-  assertEquals(net.queueSizes, [1024, 1024, 64]);
+  assertEquals(net.queueSizes, [1024, 1024, 256]);
   for (const feature of ["CSUM", "GUEST_CSUM", "GUEST_TSO4", "MRG_RXBUF", "VERSION_1", "RSC_EXT"]) {
     assert(net.features.includes(feature), feature);
   }
@@ -65,7 +65,7 @@ Deno.test("check prints the same for people, within the width", async () => {
     out,
     "  to guest    1. checksum: verify false\n              2. rsc-v4: intervalUs 300,",
   );
-  assertStringIncludes(out, "  queues      2 of 1024, 1 of 64 descriptors\n");
+  assertStringIncludes(out, "  queues      2 of 1024, 1 of 256 descriptors\n");
   assertStringIncludes(out, "RSC_EXT\n\nRun it with\n  deno run --allow-read=");
   const body = out.split("\n").slice(1, out.split("\n").indexOf("Run it with")).join("\n");
   assert(longestLine(body).length <= 80, longestLine(body));

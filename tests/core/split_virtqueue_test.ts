@@ -145,20 +145,27 @@ Deno.test("SplitVirtqueue.pop() refuses a loop", () => {
   assertEquals(fault(() => itself.queue.pop(itself.chain)), "descriptor-loop");
 });
 
-Deno.test("SplitVirtqueue.pop() takes a chain as long as the queue and refuses a longer one", () => {
+Deno.test("SplitVirtqueue.pop() takes a chain as long as the queue, and with a table 1024 elements", () => {
   const whole = rig();
   for (let i = 0; i < 8; i++) whole.descriptor(i, 0x10000, 1, i < 7 ? NEXT : 0, i + 1);
   whole.offer(0);
   assertEquals(whole.queue.pop(whole.chain), true);
   assertEquals(whole.chain.descriptors, 8);
-  for (const [direct, inTable, ok] of [[0, 8, true], [2, 6, true], [0, 9, false], [2, 7, false]] as const) {
+  // Linux does not look at the size of the queue when it fills a table.
+  for (
+    const [direct, inTable, ok] of [[0, 9, true], [0, 1024, true], [2, 1022, true], [0, 1025, false], [
+      2,
+      1023,
+      false,
+    ]] as const
+  ) {
     const { queue, chain, descriptor, offer } = rig();
     for (let i = 0; i < direct; i++) descriptor(i, 0x10000, 1, NEXT, i + 1);
     descriptor(direct, 0x10400, 16 * inTable, INDIRECT);
     for (let i = 0; i < inTable; i++) descriptor(i, 0x10000, 1, i < inTable - 1 ? NEXT : 0, i + 1, 0x10400);
     offer(0);
-    if (ok) assertEquals(queue.pop(chain), true);
-    else assertEquals(fault(() => queue.pop(chain)), "chain-too-long");
+    if (!ok) assertEquals(fault(() => queue.pop(chain)), "chain-too-long");
+    else assertEquals([queue.pop(chain), chain.readableBytes], [true, direct + inTable]);
   }
 });
 

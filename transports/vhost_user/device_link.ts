@@ -154,6 +154,7 @@ export class DeviceLink implements Disposable {
 
   /** Lets what the device holds get to the guest. */
   drain(): void {
+    this.#rings.budget.refill(Infinity);
     this.#guard(() => this.#device.drain(this.#nowNs));
     this.#rings.sendInterrupts();
   }
@@ -168,11 +169,12 @@ export class DeviceLink implements Disposable {
   /** One round of the device. True if anything moved. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
+    this.#rings.budget.refill();
     let did = false;
     try {
       if (this.#lending.hear()) this.#takeBack();
       did = this.#rings.discard();
-      if (this.#device.poll(nowNs)) did = true;
+      if (this.#device.poll(nowNs) || this.#rings.budget.isExceeded) did = true;
     } catch (error) {
       this.#fail(error);
       did = true;

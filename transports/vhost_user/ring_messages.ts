@@ -9,9 +9,6 @@ import { type Message, type Payload, Request } from "./messages.ts";
 import { ProtocolError } from "./protocol_error.ts";
 import type { Vring } from "./vring.ts";
 
-/** Most entries of a ring (virtio 1.2, section 2.6). */
-const MAX_RING_SIZE = 32768;
-
 /** Carries out messages about the rings of a link. */
 export class RingMessages {
   readonly #host: Host;
@@ -48,10 +45,11 @@ export class RingMessages {
   #number(id: number, ring: Vring, num: number): number | null {
     switch (id) {
       case Request.SET_VRING_NUM:
-        if (num < 1 || num > MAX_RING_SIZE) {
+        if (num < 1 || num > ring.maxSize) {
           throw new ProtocolError(
             "value-invalid",
-            `Size of ring ${ring.index} is ${num}; it must be from 1 to ${MAX_RING_SIZE}`,
+            `Size of ring ${ring.index} is ${num}; it must be from 1 to ${ring.maxSize}: lower it at the front-end, ` +
+              'or raise the device\'s "queueSize"',
           );
         }
         if (num === ring.size) return null;

@@ -13,6 +13,7 @@ import type { DeviceEventListener } from "../../core/events.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { DirtyLog } from "../../core/memory.ts";
+import { RoundBudget } from "../../core/virtqueue.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { Vring } from "./vring.ts";
 
@@ -35,6 +36,8 @@ export class RingSet implements Disposable {
   readonly all: readonly Vring[];
   /** Chains that disabled rings were emptied of. */
   discardedChains = 0;
+  /** What may be done with all of them in a round; refilled by whoever begins one. */
+  readonly budget: RoundBudget = new RoundBudget();
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #faults: FaultLog;
@@ -55,7 +58,7 @@ export class RingSet implements Disposable {
     this.#table = table;
     this.#faults = faults;
     this.#hooks = hooks;
-    this.all = device.queueSizes.map((_, index) => new Vring(index));
+    this.all = device.queueSizes.map((maxSize, index) => new Vring(index, maxSize));
   }
 
   /** Is no ring running? */
@@ -173,7 +176,7 @@ export class RingSet implements Disposable {
   #start(ring: Vring, features: FeatureSet, quiet: boolean): boolean {
     const silent = quiet || ring.state === "failed";
     try {
-      ring.start(this.#table, features);
+      ring.start(this.#table, features, this.budget);
       return true;
     } catch (error) {
       if (!(error instanceof GuestError)) throw error;

@@ -19,6 +19,7 @@ import { FRESH_RING } from "../../core/packed_ring.ts";
 import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import type { RoundBudget } from "../../core/virtqueue.ts";
 import type { EventHandle } from "./host.ts";
 import type { MemoryTable } from "./memory_table.ts";
 
@@ -41,6 +42,8 @@ export type RingState = "stopped" | "running" | "failed" | "broken";
 export class Vring implements Disposable {
   /** Its index. */
   readonly index: number;
+  /** Most entries that it may have. */
+  readonly maxSize: number;
   /** Entries; 0 until it is told. */
   size = 0;
   /** Where it lies; null until it is told. */
@@ -73,9 +76,10 @@ export class Vring implements Disposable {
   state: RingState = "stopped";
   #queue: SplitVirtqueue | PackedVirtqueue | null = null;
 
-  /** A ring that is stopped and not described. @param index its index */
-  constructor(index: number) {
+  /** A ring that is stopped and not described. @param index its index; @param maxSize most entries that the device allows */
+  constructor(index: number, maxSize: number) {
     this.index = index;
+    this.maxSize = maxSize;
   }
 
   /** What the device works on; null unless the ring is running. */
@@ -104,8 +108,9 @@ export class Vring implements Disposable {
    * Makes the queue. GuestError if the front-end's description cannot be right; the ring has failed then.
    * @param table the front-end's memory
    * @param features what was agreed on: layout, event index, indirect descriptors
+   * @param budget what the rings of the front-end may do in a round
    */
-  start(table: MemoryTable, features: FeatureSet): void {
+  start(table: MemoryTable, features: FeatureSet, budget: RoundBudget): void {
     const { descriptors, available, used } = this.addresses!;
     this.state = "failed";
     const addresses = {
@@ -116,7 +121,7 @@ export class Vring implements Disposable {
     };
     const packed = features.has(VIRTIO_F_RING_PACKED);
     const base = this.base === null ? undefined : packed ? packedBase(this.base) : splitBase(this.base);
-    this.#queue = buildQueue(table.memory, { addresses, base }, features);
+    this.#queue = buildQueue(table.memory, { addresses, base }, features, budget);
     this.state = "running";
     this.wasKicked = true;
     this.kicksOn = false;

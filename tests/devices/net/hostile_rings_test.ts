@@ -52,7 +52,7 @@ class OneFrame implements FrameTransport {
 
   send(batch: FrameBatch): number {
     const { length } = batch;
-    batch.releaseAll();
+    for (let i = 0; i < length; i++) batch.at(i).release();
     return length;
   }
 

@@ -113,6 +113,17 @@ Deno.test("descriptors of a request that is refused are closed", () => {
   assertEquals(bench.host.openDescriptors, 0);
 });
 
+Deno.test("a ring larger than the device's queue is refused by its size, and the largest is taken", () => {
+  using bench = new Bench();
+  bench.front.setProtocolFeatures(bench.front.protocolFeatures());
+  const most = bench.rig.device.queueSizes[0];
+  for (const size of [32_768, most + 1, 0]) {
+    assertEquals(bench.front.succeeds(Request.SET_VRING_NUM, words(0, size)), false, `${size}`);
+  }
+  assertEquals(bench.refused, { "value-invalid": 3 });
+  assertEquals(bench.front.succeeds(Request.SET_VRING_NUM, words(0, most)), true);
+});
+
 Deno.test("a disabled ring starts with its first kick, and not before", () => {
   using bench = new Bench();
   bench.front.setFeatures(usualFeatures(bench.front.features()));

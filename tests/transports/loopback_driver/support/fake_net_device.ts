@@ -125,6 +125,7 @@ export class FakeNetDevice implements Device {
       if (this.#takeAll(2 * pair + 1, pair)) worked = true;
     }
     if (this.#takeAll(2 * this.#pairs, -1)) worked = true;
+    this.#awake = worked;
     return worked;
   }
 
@@ -172,7 +173,8 @@ export class FakeNetDevice implements Device {
     const touched = new Set<number>();
     for (const frame of this.toDeliver) {
       const queue = this.session!.queues[2 * frame.queue]!;
-      if (!this.#deliverOne(queue, frame)) break;
+      // A round is bounded: the session gives no more out than its budget.
+      if (delivered === 1000 || !this.#deliverOne(queue, frame)) break;
       touched.add(2 * frame.queue);
       delivered++;
     }
