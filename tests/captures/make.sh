@@ -1,9 +1,10 @@
 #!/bin/bash
-# Records the captures beside this script: two network namespaces, a veth pair, all offloads off, tcpdump on the side
-# that receives. Needs root, iproute2, ethtool, tcpdump, wireshark-common and deno (DENO=path if it is not in PATH).
+# Records the captures beside this script, or those named: two network namespaces, a veth pair, all offloads off (in
+# "offloads_" captures on, as Linux has them), tcpdump on the side that receives. Needs root, iproute2, ethtool, tcpdump, wireshark-common and deno (DENO=path if it is not in PATH).
 # See README.md.
 set -euo pipefail
 cd "$(dirname "$0")"
+wanted=" $* "
 DENO=${DENO:-deno}
 id=$(od -An -N3 -tx1 /dev/urandom | tr -d ' \n')
 guest=dv-guest-$id peer=dv-peer-$id hop=dv-hop-$id
@@ -18,6 +19,7 @@ cleanup() {
 trap cleanup EXIT
 
 quiet() { # NAMESPACE INTERFACE: what leaves is cut and checksummed as on a wire, and nothing is merged
+  if [ "$offloads" = on ]; then return; fi
   ip netns exec "$1" ethtool -K "$2" tso off gso off gro off lro off sg off tx off rx off >/dev/null 2>&1
 }
 
@@ -79,6 +81,8 @@ unplug() {
 }
 
 record() { # NAME.EXTENSION RECEIVER SERVER_ADDRESS TIMESTAMPS MODE AMOUNT PRECISION [LOSS_RATE SEED]
+  if [ "$wanted" != "  " ] && [[ "$wanted" != *" $1 "* ]]; then return; fi
+  case $1 in offloads*) offloads=on ;; *) offloads=off ;; esac
   local name=$1 receiver=$2 server=$3 timestamps=$4 mode=$5 amount=$6 precision=$7
   shift 7
   plug "$@"
@@ -121,6 +125,11 @@ record bulk_out_v6_plain.pcap "$peer" fd77::2 0 send $bulk nano
 # Requests of the guest, answers of the peer.
 record request_response_v4.pcapng "$guest" 10.77.0.2 1 ask 60 nano
 record request_response_v6.pcap "$guest" fd77::2 1 ask 60 micro
+
+# What Linux does by default: the peer's kernel hands over large frames with the pseudo header's sum in the checksum field.
+record offloads_v4_timestamps.pcap "$guest" 10.77.0.2 1 fetch $bulk nano
+record offloads_v6_plain.pcap "$guest" fd77::2 0 fetch 65536 micro
+record offloads_ask_v4.pcap "$guest" 10.77.0.2 1 ask 20 nano
 
 capinfos -T -c -d -E -m -Q ./*.pcap ./*.pcapng
 "$DENO" run --allow-read describe.ts ./*.pcap ./*.pcapng
