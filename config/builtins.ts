@@ -9,6 +9,7 @@ import { checksum } from "../offloads/checksum.ts";
 import { rscV4 } from "../offloads/rsc_v4.ts";
 import { rscV6 } from "../offloads/rsc_v6.ts";
 import { segment } from "../offloads/segment.ts";
+import { undoOffloads } from "../offloads/undo_offloads.ts";
 import loopback from "../transports/loopback.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import pcap from "../transports/pcap/pcap.ts";
@@ -29,6 +30,7 @@ export const BUILT_IN_PLUGINS: readonly Plugin[] = [
   rscV6,
   checksum,
   segment,
+  undoOffloads,
 ];
 
 /** A registry that knows the built-in plugins, and loads others by module specifier. */

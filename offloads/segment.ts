@@ -78,13 +78,18 @@ export const segment: OffloadPlugin<SegmentOptions> = defineOffload<SegmentOptio
     VIRTIO_NET_F_HOST_ECN,
     VIRTIO_NET_F_HOST_USO,
   ],
-  create: (context: StageContext, options: SegmentOptions): Stage => new SegmentStage(context, options),
+  create: (context: StageContext, { mostSegments }: SegmentOptions): Stage =>
+    new SegmentStage(context, mostSegments, context.publish(newSegmentCounters())),
 });
 
-function newCounters(): Record<
+/** The counters of a stage that cuts. */
+export type SegmentCounters = Record<
   "cut" | "segments" | "finished_whole" | "completed" | "waited" | "dropped_no_memory" | LargeFault,
   number
-> {
+>;
+
+/** Counters of a stage that cuts, all 0. */
+export function newSegmentCounters(): SegmentCounters {
   return {
     cut: 0,
     segments: 0,
@@ -104,11 +109,12 @@ function newCounters(): Record<
   };
 }
 
-class SegmentStage implements Stage {
+/** Cuts large frames that the receiver does not take. */
+export class SegmentStage implements Stage {
   readonly #toGuest: boolean;
   readonly #mostSegments: number;
   readonly #pool: FramePool;
-  readonly #counters: ReturnType<typeof newCounters>;
+  readonly #counters: SegmentCounters;
   readonly #large = new LargeFrame();
   readonly #cutter: Cutter;
   readonly #held = new FrameBatch();
@@ -120,19 +126,27 @@ class SegmentStage implements Stage {
   /** Frames that were out of the pool when it was found empty. */
   #outWhenEmpty = 0;
 
-  constructor(context: StageContext, options: SegmentOptions) {
+  /** @param mostSegments that a frame may be cut into; @param counters what to count in */
+  constructor(context: StageContext, mostSegments: number, counters: SegmentCounters) {
     this.#toGuest = context.direction === "toGuest";
-    this.#mostSegments = options.mostSegments;
+    this.#mostSegments = mostSegments;
     this.#pool = context.pool;
-    this.#counters = context.publish(newCounters());
+    this.#counters = counters;
     this.#cutter = new Cutter(this.#large, context.pool);
     this.#takes = this.#toGuest ? NOTHING_TAKEN : takenByNetwork(context.network);
   }
 
+  /** The guest takes other frames from now on. */
   negotiated(state: Negotiated): void {
-    if (this.#toGuest) this.#takes = takenByGuest(state.offloads);
+    if (this.#toGuest) this.#takes = this.takenBy(state);
   }
 
+  /** What a guest takes that has agreed to this. */
+  protected takenBy({ offloads }: Negotiated): Takes {
+    return takenByGuest(offloads);
+  }
+
+  /** Takes every frame of `input`. */
   process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
     this.#nowNs = nowNs;
     if (this.#held.length > 0 && this.#mayTry()) this.#resume(output);
@@ -142,15 +156,18 @@ class SegmentStage implements Stage {
     }
   }
 
+  /** When to try again to cut what is held, in ns. */
   deadlineNs(): number {
     return this.#held.length === 0 ? Infinity : this.#retryNs;
   }
 
+  /** Goes on with what is held, if there is memory. */
   flush(output: FrameBatch, nowNs: number): void {
     if (nowNs !== Infinity) this.#nowNs = nowNs;
     if (this.#held.length > 0 && this.#mayTry()) this.#resume(output);
   }
 
+  /** Hands what is held over. */
   reset(output: FrameBatch): void {
     for (let i = 0; i < this.#held.length; i++) output.push(this.#held.at(i));
     this.#held.clear();

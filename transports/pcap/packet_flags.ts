@@ -39,10 +39,11 @@ export function applyPacketFlags(flags: number, frame: Frame, acceptsPartial: bo
 function makeReady(frame: Frame, acceptsPartial: boolean): void {
   const { view, start, header } = frame;
   if (transport.locate(frame, false) !== null) return;
-  const { at, endAt, checksumOffset } = transport;
+  const { at, endAt, ipEndAt, checksumOffset } = transport;
   const checksumAt = at + checksumOffset;
   const sum = transport.pseudoSum(view, endAt - at);
-  if (!acceptsPartial) {
+  // A partial checksum runs to the end of the frame; that of a datagram that is shorter than its packet does not.
+  if (!acceptsPartial || endAt !== ipEndAt) {
     view.setUint16(checksumAt, 0);
     storeChecksum(view, checksumAt, addToSum(view, at, endAt - at, sum));
     // UDP says "no checksum" by 0 and sends its equal instead (RFC 768).
@@ -50,8 +51,8 @@ function makeReady(frame: Frame, acceptsPartial: boolean): void {
     return;
   }
   storePartial(view, checksumAt, sum);
-  // The sum runs to the end of the frame: what is behind the datagram is no part of it.
-  frame.trim(endAt - start);
+  // Padding is no part of what is to be summed up.
+  frame.trim(ipEndAt - start);
   header.flags |= VIRTIO_NET_HDR_F_NEEDS_CSUM;
   header.csumStart = at - start;
   header.csumOffset = checksumOffset;

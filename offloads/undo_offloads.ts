@@ -1,0 +1,118 @@
+/**
+ * `undo-offloads`: makes of frames that were captured on a host with offloads what was on its wire.
+ *
+ * Theory of operation. `OffloadFinder` tells of each frame whether its checksum was left to the interface and how many segments
+ * it holds. Such a frame is marked as a guest or a TAP would hand it over: NEEDS_CSUM, `gso_type` and `gso_size`. Then the
+ * stage cuts it as `segment` does, whatever large frames the guest takes, so that a stage behind it, `rsc-v4` above all, gets
+ * what it would get from a wire. The checksums of all these frames are taken for right: what they were on the wire cannot be
+ * told. They stay partial for a guest that takes that, under the strict rules; the reference does not know NEEDS_CSUM.
+ *
+ * Large UDP frames are left whole, and counted: the size of their datagrams cannot be told.
+ *
+ * @module
+ */
+import { z } from "zod";
+import type { Frame } from "../core/frame.ts";
+import type { FrameBatch } from "../core/frame_batch.ts";
+import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
+import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import { storePartial } from "../wire/checksum.ts";
+import { VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+} from "../wire/virtio_net_header.ts";
+import { newSegmentCounters, type SegmentCounters, SegmentStage } from "./segment.ts";
+import { NOTHING_TAKEN, type Takes } from "./segment/takes.ts";
+import { MssTable, OffloadFinder } from "./undo_offloads/offload_finder.ts";
+
+/** What `undo-offloads` can be told. */
+export interface UndoOffloadsOptions {
+  /** The MSS of all connections in bytes, 88 to 65535; by default each tells its own. */
+  mss?: number | undefined;
+  /** The MTU of the wire in bytes, 576 to 65535; default 1500, or more where a connection says so. */
+  mtu?: number | undefined;
+}
+
+/** Most segments in 64 KiB: none is taken to be shorter than 64 bytes. */
+const MAX_SEGMENTS = 1024;
+
+/** The plugin, with what is known of connections beforehand. @param knownMss made anew for each stage if there is none */
+export function defineUndoOffloads(knownMss?: MssTable): OffloadPlugin<UndoOffloadsOptions> {
+  return defineOffload<UndoOffloadsOptions>({
+    name: "undo-offloads",
+    summary: "Makes of frames captured with TSO, GRO and checksum offload what was on the wire.",
+    direction: "toGuest",
+    options: z.strictObject({
+      mss: z.int().min(88).max(65_535).optional()
+        .describe(
+          "The MSS of all connections, in bytes. By default that of their SYNs, or of the segments seen.",
+        ),
+      mtu: z.int().min(576).max(65_535).optional()
+        .describe(
+          "The MTU of the wire, in bytes: no segment is longer. By default 1500, or more where a SYN says so.",
+        ),
+    }),
+    create: (context, options): Stage =>
+      new UndoOffloadsStage(
+        context,
+        new OffloadFinder(knownMss ?? new MssTable(), options),
+        context.publish({ ...newSegmentCounters(), partial: 0, large_udp: 0 }),
+      ),
+  });
+}
+
+/** The plugin `undo-offloads`. */
+export const undoOffloads: OffloadPlugin<UndoOffloadsOptions> = defineUndoOffloads();
+
+class UndoOffloadsStage extends SegmentStage {
+  readonly #finder: OffloadFinder;
+  readonly #counters: SegmentCounters & Record<"partial" | "large_udp", number>;
+  readonly #isReference: boolean;
+
+  constructor(
+    context: StageContext,
+    finder: OffloadFinder,
+    counters: SegmentCounters & Record<"partial" | "large_udp", number>,
+  ) {
+    super(context, MAX_SEGMENTS, counters);
+    this.#finder = finder;
+    this.#counters = counters;
+    this.#isReference = context.rules === "qemu";
+  }
+
+  override process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
+    for (let i = 0; i < input.length; i++) this.#mark(input.at(i));
+    super.process(input, output, nowNs);
+  }
+
+  protected override takenBy({ offloads }: Negotiated): Takes {
+    const partialChecksum = offloads.has(VIRTIO_NET_F_GUEST_CSUM) && !this.#isReference;
+    return { ...NOTHING_TAKEN, partialChecksum, rsc: true };
+  }
+
+  /** Writes into the frame's header what the capture does not say of it. */
+  #mark(frame: Frame): void {
+    const finder = this.#finder;
+    if (!finder.find(frame)) return;
+    const { transport } = finder;
+    const { view, header, start } = frame;
+    if (finder.isLargeUdp) this.#counters.large_udp++;
+    if (transport.lacksIpLength) transport.fillIpLength(view);
+    if (finder.isPartial) {
+      // Padding is no part of what is to be summed up.
+      frame.trim(transport.endAt - start);
+      const pseudo = transport.pseudoSum(view, transport.endAt - transport.at);
+      storePartial(view, transport.at + transport.checksumOffset, pseudo);
+      header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+      header.csumStart = transport.at - start;
+      header.csumOffset = transport.checksumOffset;
+      this.#counters.partial++;
+    }
+    if (finder.segments === 1 || header.gsoType !== VIRTIO_NET_HDR_GSO_NONE) return;
+    header.gsoType = transport.isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+    header.gsoSize = finder.segmentBytes;
+  }
+}
