@@ -40,7 +40,14 @@ export async function runDemo(args: readonly string[], io: Io): Promise<number> 
   const survey = surveyCapture(capture);
   const guestMac = busiestStation(survey, capture.name);
   const replay = async (part: Pick<ReplaySetup, "rules" | "intervalUs">): Promise<ReplaySummary> => {
-    const setup: ReplaySetup = { capture, guestMac, pace: "recorded", ...part };
+    const setup: ReplaySetup = {
+      capture,
+      guestMac,
+      undoOffloads: true,
+      knownMss: survey.knownMss,
+      pace: "recorded",
+      ...part,
+    };
     const result = await replayCapture(setup);
     if (result.failure !== null) throw result.failure;
     return summarize(setup, survey, result, "automatically");

@@ -47,6 +47,11 @@ export const REPLAY: CommandUsage = {
     },
     { name: "guest", value: "MAC", help: "The guest's address in the capture, such as 52:54:00:00:00:01." },
     { name: "pace", value: "PACE", help: "recorded (the default), or fast: all frames arrive at once." },
+    {
+      name: "undo-offloads",
+      help:
+        "Cut frames captured with TSO or GRO at their connection's MSS, and take unfinished checksums for right.",
+    },
     { name: "explain", help: "Print a line for each frame: number, time, verdict, rule, unit." },
   ],
   examples: [
@@ -54,6 +59,7 @@ export const REPLAY: CommandUsage = {
     "replay capture.pcap --explain --rules qemu",
     "replay capture.pcap --out delivered.pcapng",
     "replay - < capture.pcapng.gz",
+    "replay tests/captures/offloads_v4_timestamps.pcap --undo-offloads",
   ],
 };
 
@@ -80,6 +86,8 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
     guestMac: guestMac ?? busiestStation(survey, input.name),
     rules,
     intervalUs,
+    undoOffloads: parsed.flag("undo-offloads"),
+    knownMss: survey.knownMss,
     pace,
   };
   const explain = parsed.flag("explain");

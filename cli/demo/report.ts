@@ -6,6 +6,7 @@ import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { bar, count, duration, numberTable, plural, shellQuoted, wrap } from "../console/text.ts";
 import { average, reasonsText, segmentsText, troubleText } from "../replay/report.ts";
+import { offloadRemarks } from "../replay/remarks.ts";
 import type { ReplaySummary } from "../replay/summary.ts";
 
 /** One capture, three times. */
@@ -36,7 +37,8 @@ export function demoReport(runs: DemoRuns, io: Io): string {
   return sections.filter((section) => section !== "").join("\n");
 }
 
-function introduction({ capture, guest }: ReplaySummary, io: Io): string {
+function introduction(summary: ReplaySummary, io: Io): string {
+  const { capture, guest } = summary;
   const { bold } = styleFor(io);
   const text =
     `${plural(capture.packets, "packet")} of real traffic, ${
@@ -44,7 +46,9 @@ function introduction({ capture, guest }: ReplaySummary, io: Io): string {
     } long, go to a virtio ` +
     `network device, which hands those for ${guest.mac} to its guest through real virtqueues. Receive segment ` +
     "coalescing (RSC) makes one large packet of TCP segments that follow each other closely.";
-  return `${bold("Coalescing at work:")} ${capture.file}\n\n${wrap(text, io.columns).join("\n")}\n`;
+  return `${bold("Coalescing at work:")} ${capture.file}\n\n${
+    [text, ...offloadRemarks(summary)].flatMap((part) => wrap(part, io.columns)).join("\n")
+  }\n`;
 }
 
 function comparison({ without, strict }: DemoRuns): string {

@@ -6,6 +6,8 @@ import { buildMachine } from "../../config/build.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import type { Machine } from "../../config/machine.ts";
+import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
+import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { RuleBook, VerdictLog } from "../../core/stage.ts";
@@ -26,6 +28,10 @@ export interface ReplaySetup {
   readonly rules: RuleBook;
   /** Longest time a segment is held, in microseconds; null for a device without RSC. */
   readonly intervalUs: number | null;
+  /** Make of frames captured with offloads what was on the wire? */
+  readonly undoOffloads: boolean;
+  /** What the connections of the capture have announced. */
+  readonly knownMss: MssTable;
   /** When frames arrive. */
   readonly pace: ReplayPace;
 }
@@ -48,10 +54,16 @@ export async function buildReplayMachine(
       rules: setup.rules,
       driver: { use: "loopback", queueSize: 1024, reuse: true },
       network: "capture-input",
-      offloads: ["input-tally", ...rsc],
+      offloads: [...setup.undoOffloads ? [undoOffloads.name] : [], "input-tally", ...rsc],
     }],
   };
-  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, input.plugin(), inputNetwork(setup)]));
+  const registry = new PluginRegistry(builtIns([
+    ...BUILT_IN_PLUGINS.filter((plugin) => plugin.name !== undoOffloads.name),
+    // The guest's own SYNs do not arrive at it, but they bound the segments that do.
+    defineUndoOffloads(setup.knownMss),
+    input.plugin(),
+    inputNetwork(setup),
+  ]));
   const config = await parseConfig(JSON.stringify(written), pathToFileURL("replay.json"), registry);
   return buildMachine(config, { verdicts });
 }

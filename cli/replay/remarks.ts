@@ -6,13 +6,14 @@ import { count, plural } from "../console/text.ts";
 import { meaningOf } from "./meanings.ts";
 import type { ReplaySetup } from "./machine.ts";
 import type { ReplayResult } from "./replay_capture.ts";
+import type { ReplaySummary } from "./summary.ts";
 import type { CaptureSurvey } from "./survey.ts";
 
 const MOST_STATIONS_NAMED = 3;
 
 /** Remarks in sentences, the most important first; none if the numbers speak for themselves. */
 export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: ReplayResult): string[] {
-  const remarks: string[] = [];
+  const remarks = offloadRemarks(result);
   const { input, output, leftOut } = result;
   const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
   if (leftOut.snapped > 0) {
@@ -57,4 +58,30 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
     remarks.push(`No segment was merged; ${why}.`);
   }
   return remarks;
+}
+
+/** That the capture was taken on a host with offloads, if it was: nothing else can be understood without. */
+export function offloadRemarks({ offloads, input }: Pick<ReplaySummary, "offloads" | "input">): string[] {
+  const { partialChecksums, largeFrames, segments, undone } = offloads;
+  const kinds: string[] = [];
+  const facts: string[] = [];
+  if (largeFrames > 0) {
+    kinds.push("TSO or GRO");
+    facts.push(`${plural(largeFrames, "large frame")} of ${plural(segments, "segment")}`);
+  }
+  if (partialChecksums > 0) {
+    kinds.push("checksum offload");
+    facts.push(`${plural(partialChecksums, "checksum")} left to the interface`);
+  }
+  if (kinds.length === 0) return [];
+  return [
+    `Captured with ${kinds.join(" and ")} on${
+      undone ? ", which was undone." : ": --undo-offloads undoes it."
+    }`,
+    undone
+      ? `To the guest: ${facts.join(", ")}. It was sent the segments, and the checksums taken for right.`
+      : `To the guest: ${facts.join(", ")}, in ${
+        plural(input.frames, "frame")
+      }. That is not what was on the wire.`,
+  ];
 }

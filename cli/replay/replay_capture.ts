@@ -39,6 +39,18 @@ export interface LeftOut {
   readonly filtered: number;
 }
 
+/** What offloads of the captured host had left in the frames to the guest. */
+export interface OffloadTraces {
+  /** Frames whose checksum was yet to be computed. */
+  readonly partialChecksums: number;
+  /** TCP frames that hold several segments. */
+  readonly largeFrames: number;
+  /** The segments in these. */
+  readonly segments: number;
+  /** Was it undone? Then the guest was sent these segments, with right checksums. */
+  readonly undone: boolean;
+}
+
 /** What came of a replay. */
 export interface ReplayResult {
   /** What went in. */
@@ -57,6 +69,8 @@ export interface ReplayResult {
   readonly oddities: Readonly<CaptureOddities>;
   /** What the guest found wrong with the device. */
   readonly guestErrors: readonly string[];
+  /** What offloads had left in the frames to the guest. */
+  readonly offloads: OffloadTraces;
   /** Frames lost in the device, by counter. */
   readonly dropped: Readonly<Record<string, number>>;
   /** What is wrong with the capture or the output, if something is. */
@@ -67,7 +81,7 @@ export interface ReplayResult {
 export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs = {}): Promise<ReplayResult> {
   const { explainer } = outputs;
   const verdicts = new VerdictTally(explainer ?? null);
-  const input = new InputTally(verdicts);
+  const input = new InputTally(setup.knownMss, verdicts);
   const output = new OutputTally();
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
@@ -110,6 +124,7 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
     snappedNumbers: network.snappedNumbers,
     oddities: network.oddities ?? newCaptureOddities(),
     guestErrors: driver.guest.errors,
+    offloads: offloadTraces(input, machine.counters["net0.undo-offloads"]),
     dropped: dropped(machine.counters),
     failure,
   };
@@ -142,8 +157,15 @@ function leftOut(counters: Counters): LeftOut {
   };
 }
 
+function offloadTraces(input: InputTally, undo: Readonly<Record<string, number>> | undefined): OffloadTraces {
+  const { partialChecksums, largeFrames, dataFrames, dataSegments } = input;
+  return undo === undefined
+    ? { partialChecksums, largeFrames, segments: dataSegments - dataFrames + largeFrames, undone: false }
+    : { partialChecksums: undo.partial, largeFrames: undo.cut, segments: undo.segments, undone: true };
+}
+
 function dropped(counters: Counters): Record<string, number> {
-  const lost = Object.entries(counters["net0.toGuest"])
+  const lost = Object.entries({ ...counters["net0.undo-offloads"], ...counters["net0.toGuest"] })
     .filter(([name, value]) => name.startsWith("dropped_") && value > 0);
   return Object.fromEntries(lost);
 }

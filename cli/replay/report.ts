@@ -23,7 +23,7 @@ export function replayReport(summary: ReplaySummary, io: Io): string {
       ["frames, packets", count(input.frames), count(output.packets)],
       ["bytes", count(input.bytes), count(output.bytes)],
       ["average size", average(input.bytes, input.frames), average(output.bytes, output.packets)],
-      ["with TCP data", count(input.dataSegments), count(output.dataPackets)],
+      ["with TCP data", count(input.dataFrames), count(output.dataPackets)],
       ["interrupts", "", count(output.interrupts)],
     ]),
     factorText(summary, io),
@@ -66,16 +66,18 @@ export function factorText({ coalescingFactor, input, output }: ReplaySummary, i
   const { bold, green } = styleFor(io);
   if (coalescingFactor === null) return "No TCP data came in: there was nothing to coalesce.\n";
   const factor = coalescingFactor.toFixed(1);
-  const segments = plural(input.dataSegments, "TCP segment");
-  const text = `Coalescing factor ${factor}: ${segments} with data in ${
+  const isWhole = input.dataSegments === input.dataFrames;
+  const came = isWhole ? plural(input.dataSegments, "TCP segment") : plural(input.dataFrames, "frame");
+  const held = isWhole ? "" : `, which held ${plural(input.dataSegments, "segment")} already`;
+  const text = `Coalescing factor ${factor}: ${came} with data in ${
     plural(output.dataPackets, "packet")
-  }.`;
+  }${held}.`;
   const lines = wrap(text, io.columns - 2).map((line) => `  ${line}\n`).join("");
   return lines.replace(`factor ${factor}`, `factor ${green(bold(factor))}`);
 }
 
 /** How many packets hold how many segments, as bars. */
-export function segmentsText({ output }: ReplaySummary, io: Io): string {
+export function segmentsText({ output, offloads }: ReplaySummary, io: Io): string {
   const { cyan } = styleFor(io);
   const groups = grouped(Object.entries(output.packetsBySegments));
   if (groups.length === 0) return "";
@@ -89,7 +91,8 @@ export function segmentsText({ output }: ReplaySummary, io: Io): string {
     return `  ${labels[i].padStart(labelWidth)}  ${number}  ${cyan(bar(packets, most, barWidth, io))}`
       .trimEnd();
   });
-  return `Packets with TCP data, by the segments in them\n${lines.join("\n")}\n`;
+  const parts = offloads.largeFrames > 0 && !offloads.undone ? "frames" : "segments";
+  return `Packets with TCP data, by the ${parts} in them\n${lines.join("\n")}\n`;
 }
 
 /** Which rules decided how often. */

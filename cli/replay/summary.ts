@@ -6,7 +6,7 @@ import type { RuleBook } from "../../core/stage.ts";
 import { remarksOn } from "./remarks.ts";
 import type { ReplaySetup } from "./machine.ts";
 import { meaningOf } from "./meanings.ts";
-import type { LeftOut, ReplayResult } from "./replay_capture.ts";
+import type { LeftOut, OffloadTraces, ReplayResult } from "./replay_capture.ts";
 import type { CaptureSurvey } from "./survey.ts";
 
 /** What it means that no stage has judged a frame. */
@@ -50,7 +50,16 @@ export interface ReplaySummary {
   /** When frames arrived. */
   readonly pace: string;
   /** What the device was given. */
-  readonly input: { frames: number; bytes: number; dataSegments: number; payloadBytes: number };
+  readonly input: {
+    frames: number;
+    bytes: number;
+    dataFrames: number;
+    /** TCP segments with data: as many as were on the wire, where a frame holds several. */
+    dataSegments: number;
+    payloadBytes: number;
+  };
+  /** What offloads of the captured host had left in the frames to the guest. */
+  readonly offloads: OffloadTraces;
   /** What the guest got. */
   readonly output: {
     packets: number;
@@ -63,7 +72,7 @@ export interface ReplaySummary {
     /** How many packets with TCP data hold so many segments, by number of segments. */
     packetsBySegments: Readonly<Record<string, number>>;
   };
-  /** Segments with data that came in for each packet with data that the guest got; null if there were none. */
+  /** Frames with data that came in for each packet with data that the guest got; null if there were none. */
   readonly coalescingFactor: number | null;
   /** What was decided, the most frequent first. */
   readonly reasons: readonly ExplainedReason[];
@@ -113,6 +122,7 @@ export function summarize(
     input: {
       frames: input.frames,
       bytes: input.bytes,
+      dataFrames: input.dataFrames,
       dataSegments: input.dataSegments,
       payloadBytes: input.payloadBytes,
     },
@@ -126,13 +136,14 @@ export function summarize(
       interrupts: result.interrupts,
       packetsBySegments: Object.fromEntries(bySegments),
     },
-    coalescingFactor: output.dataPackets === 0 ? null : input.dataSegments / output.dataPackets,
+    coalescingFactor: output.dataPackets === 0 ? null : input.dataFrames / output.dataPackets,
     reasons: result.reasons.map((reason) => ({
       ...reason,
       meaning: reason.stage === "" ? UNJUDGED_MEANING : meaningOf(reason.verdict, setup.rules),
     })),
     remarks: remarksOn(setup, survey, result),
     oddities: result.oddities,
+    offloads: result.offloads,
     leftOut: result.leftOut,
     snappedNumbers: result.snappedNumbers,
     dropped: result.dropped,

@@ -7,6 +7,7 @@ import type { CaptureStep } from "../../transports/pcap/captured_packet.ts";
 import type { CaptureFormat, CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { ETHERNET_HEADER_BYTES, formatMac, isMulticast } from "../../wire/ethernet.ts";
 import type { CaptureInput } from "./capture_input.ts";
+import { MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import { tcpPayloadBytes } from "./tcp_payload.ts";
 
 /** Destinations that are told apart; a capture of a flood has more, and none of them is a guest. */
@@ -40,6 +41,8 @@ export interface CaptureSurvey {
   readonly payloadBytes: number;
   /** Who receives what, the one with most TCP payload first. Group addresses are no stations. */
   readonly stations: readonly Station[];
+  /** What its connections have announced, in both directions. */
+  readonly knownMss: MssTable;
 }
 
 /**
@@ -49,6 +52,9 @@ export interface CaptureSurvey {
 export function surveyCapture(capture: CaptureInput): CaptureSurvey {
   using reader = capture.reader();
   const stations = new Map<number, { mac: string; frames: number; payloadBytes: number }>();
+  const knownMss = new MssTable();
+  const finder = new OffloadFinder(knownMss, {});
+  let view = new DataView(new ArrayBuffer(0));
   let payloadBytes = 0;
   let lastNs = 0;
   let longestSnappedBytes = 0;
@@ -57,6 +63,8 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
     const { bytes, at, length, originalLength, timeNs } = reader.packet;
     if (timeNs > lastNs) lastNs = timeNs;
     if (step === "snapped") longestSnappedBytes = Math.max(longestSnappedBytes, length);
+    if (view.buffer !== bytes.buffer) view = new DataView(bytes.buffer);
+    finder.learn({ bytes, view, start: at, length, total: length });
     if (length < ETHERNET_HEADER_BYTES || isMulticast(bytes, at)) continue;
     const key = macKey(bytes, at);
     let station = stations.get(key);
@@ -79,6 +87,7 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
     payloadBytes,
     // Sorting is stable: of equals the one that was seen first comes first.
     stations: [...stations.values()].sort((a, b) => b.payloadBytes - a.payloadBytes || b.frames - a.frames),
+    knownMss,
   };
 }
 

@@ -2,12 +2,14 @@
  * What goes into a device and what comes out: frames of the capture before, packets of the guest behind the stages.
  * @module
  */
+import type { Frame } from "../../core/frame.ts";
 import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
 import { perFrame } from "../../core/stage.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
 import { z } from "zod";
 import { kindOfFrame } from "./frame_kind.ts";
+import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import { tcpPayloadBytes } from "./tcp_payload.ts";
 import type { VerdictTally } from "./verdict_tally.ts";
 
@@ -17,15 +19,26 @@ export class InputTally {
   frames = 0;
   /** Their bytes. */
   bytes = 0;
-  /** Those that are TCP segments with data. */
+  /** Those with TCP data. */
+  dataFrames = 0;
+  /** TCP segments with data: as many as were on the wire, where a frame holds several. */
   dataSegments = 0;
   /** Bytes of TCP payload. */
   payloadBytes = 0;
+  /** Frames that hold several segments: no wire carries them. */
+  largeFrames = 0;
+  /** Frames whose checksum is yet to be computed. */
+  partialChecksums = 0;
+  readonly #finder: OffloadFinder;
   readonly #verdicts: VerdictTally;
-  #lastNumber = 0;
 
-  /** @param verdicts told of every frame, before the stages that judge it are */
-  constructor(verdicts: VerdictTally) {
+  /**
+   * Has counted nothing yet.
+   * @param knownMss what the connections of the capture have announced
+   * @param verdicts told of every frame, before the stages that judge it are
+   */
+  constructor(knownMss: MssTable, verdicts: VerdictTally) {
+    this.#finder = new OffloadFinder(knownMss, {});
     this.#verdicts = verdicts;
   }
 
@@ -38,22 +51,27 @@ export class InputTally {
       create: () =>
         perFrame((frame, output) => {
           // A frame that found no room at the guest comes by again.
-          if (frame.number > this.#lastNumber) {
-            this.#note(frame.bytes, frame.start, frame.length);
+          if (!frame.offerAgain) {
+            this.#note(frame);
             this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
           }
-          this.#lastNumber = Math.max(this.#lastNumber, frame.number);
           output.push(frame);
         }),
     });
   }
 
-  #note(bytes: Uint8Array, at: number, length: number): void {
+  #note(frame: Frame): void {
+    const finder = this.#finder;
     this.frames++;
-    this.bytes += length;
-    const payload = tcpPayloadBytes(bytes, at, length);
+    this.bytes += frame.length;
+    const isFound = finder.find(frame);
+    if (isFound && finder.isPartial) this.partialChecksums++;
+    const payload = tcpPayloadBytes(frame.bytes, frame.start, frame.length);
     if (payload <= 0) return;
-    this.dataSegments++;
+    const segments = isFound ? finder.segments : 1;
+    if (segments > 1) this.largeFrames++;
+    this.dataFrames++;
+    this.dataSegments += segments;
     this.payloadBytes += payload;
   }
 }

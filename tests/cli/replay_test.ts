@@ -323,3 +323,78 @@ Deno.test("replay takes a file name with every odd character", async () => {
     assertEquals(input.payloadBytes, 262_144);
   });
 });
+
+Deno.test("replay says in its first line that a capture was taken with offloads on, and counts its segments", async () => {
+  const path = capture("offloads_v4_timestamps.pcap");
+  for (const columns of [50, 80, 120]) {
+    const { code, out } = await command(["replay", path], { columns });
+    assertEquals(code, 0);
+    assertStringIncludes(out.split("\n")[0], "Captured with TSO or GRO and checksum");
+    assertMatch(out.replace(/\s+/g, " "), /on: --undo-offloads undoes it\. .*9 large frames of 182 segments/);
+    assertMatch(out.replace(/\s+/g, " "), /9 frames with data in 9 packets, which held 182 segments already/);
+    assert(longestLine(out).length <= columns, longestLine(out));
+  }
+  const { input, offloads, coalescingFactor } = await summary(path);
+  assertEquals(offloads, { partialChecksums: 13, largeFrames: 9, segments: 182, undone: false });
+  assertEquals([input.dataFrames, input.dataSegments, coalescingFactor], [9, 182, 1]);
+  const { out } = await command(["replay", capture("bulk_v4_timestamps.pcapng")]);
+  assertFalse(out.includes("Captured with"));
+});
+
+Deno.test("replay --undo-offloads gives of a transfer what it gives of the same transfer without offloads", async () => {
+  const path = capture("offloads_v4_timestamps.pcap");
+  const undone = await summary(path, "--undo-offloads");
+  const without = await summary(capture("bulk_v4_timestamps.pcapng"));
+  assertEquals(undone.offloads, { partialChecksums: 13, largeFrames: 9, segments: 182, undone: true });
+  assertEquals(undone.input.frames, without.input.frames);
+  assertEquals(undone.input.dataSegments, without.input.dataSegments);
+  assertEquals(undone.output.payloadBytes, without.output.payloadBytes);
+  assertEquals(undone.coalescingFactor, without.coalescingFactor);
+  assert(undone.coalescingFactor! > 30);
+  assertEquals([undone.dropped, undone.guestErrors, frames(undone, "bad_tcp_checksum")], [{}, [], 0]);
+  const { out } = await command(["replay", path, "--undo-offloads"]);
+  assertStringIncludes(
+    out.split("\n")[0],
+    "Captured with TSO or GRO and checksum offload on, which was undone.",
+  );
+  // It changes nothing where there is nothing to undo.
+  const { offloads, ...rest } = await summary(capture("bulk_v4_timestamps.pcapng"), "--undo-offloads");
+  assertEquals(offloads, { ...without.offloads, undone: true });
+  assertEquals({ ...rest, offloads: without.offloads }, without);
+});
+
+Deno.test("replay --undo-offloads loses no byte of any capture, under either rule book", async () => {
+  for (const name of ["offloads_v4_timestamps.pcap", "offloads_v6_plain.pcap", "offloads_ask_v4.pcap"]) {
+    for (const rules of ["strict", "qemu"]) {
+      const { input, output, dropped, guestErrors } = await summary(
+        capture(name),
+        "--undo-offloads",
+        "--rules",
+        rules,
+      );
+      assertEquals(
+        [output.payloadBytes, dropped, guestErrors],
+        [input.payloadBytes, {}, []],
+        `${name}, ${rules}`,
+      );
+    }
+  }
+});
+
+Deno.test("replay --undo-offloads goes by the MSS that the guest has announced, though it does not get its own SYN", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/small.pcap`;
+    const source = Deno.readFileSync(capture("offloads_v4_timestamps.pcap"));
+    // The guest's SYN is the first TCP frame; its MSS option follows the fixed header.
+    const at = source.findIndex((_, i) =>
+      source[i] === 2 && source[i + 1] === 4 && source[i + 2] === 5 && source[i + 3] === 0xb4
+    );
+    source.set([548 >> 8, 548 & 255], at + 2);
+    Deno.writeFileSync(path, source);
+    const { offloads, output, input } = await summary(path, "--undo-offloads");
+    // 536 bytes of payload beside a timestamp, and the last of each frame shorter.
+    assertEquals(input.dataSegments, offloads.segments);
+    assert(offloads.segments >= 262_144 / 536 && offloads.segments <= 262_144 / 536 + 10);
+    assertEquals(output.payloadBytes, 262_144);
+  });
+});

@@ -114,7 +114,9 @@ for (const row of rows) {
     }
     assertEquals(counters.read, row.packets);
     assertEquals(counters.taken + counters.notForGuest, row.packets);
-    assert(counters.taken > 50 && counters.notForGuest > 50);
+    // Where frames are large there are few.
+    const least = row.name.startsWith("offloads") ? 8 : 50;
+    assert(counters.taken > least && counters.notForGuest > least);
     assertEquals(pool.inUse, 0);
   });
 }
