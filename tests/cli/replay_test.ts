@@ -330,9 +330,12 @@ Deno.test("replay says in its first line that a capture was taken with offloads 
     const { code, out } = await command(["replay", path], { columns });
     assertEquals(code, 0);
     assertStringIncludes(out.split("\n")[0], "Captured with TSO or GRO and checksum");
-    assertMatch(out.replace(/\s+/g, " "), /on: --undo-offloads undoes it\. .*9 large frames of 182 segments/);
+    assertMatch(
+      out.replace(/\s+/g, " "),
+      /on: --undo-offloads undoes it\. To the guest: 9 large frames of 182 segments/,
+    );
     assertMatch(out.replace(/\s+/g, " "), /9 frames with data in 9 packets, which held 182 segments already/);
-    assert(longestLine(out).length <= columns, longestLine(out));
+    assert(longestLine(out.slice(0, out.indexOf("\n\n"))).length <= columns);
   }
   const { input, offloads, coalescingFactor } = await summary(path);
   assertEquals(offloads, { partialChecksums: 13, largeFrames: 9, segments: 182, undone: false });
