@@ -3,6 +3,7 @@
  * @module
  */
 import type { FeatureSet } from "./features.ts";
+import type { FlowClaims } from "./flow_claims.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { GuestMemory } from "./memory.ts";
@@ -124,6 +125,8 @@ export interface DeviceContext {
   readonly verdicts: VerdictLog | null;
   /** Which part of the work is done here; left out: the whole. */
   readonly role?: DeviceRole;
+  /** In the thread of a queue pair: what the threads of the device tell each other of the flows that they hold. */
+  readonly claims?: FlowClaims;
   /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }

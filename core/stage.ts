@@ -4,6 +4,7 @@
  */
 import { refusePromise } from "./contract.ts";
 import type { FeatureSet } from "./features.ts";
+import type { FlowClaims } from "./flow_claims.ts";
 import type { Frame } from "./frame.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import type { FramePool } from "./frame_pool.ts";
@@ -79,6 +80,8 @@ export interface StageContext {
   readonly queuePairs: number;
   /** What the network takes. */
   readonly network: NetworkAbilities;
+  /** With the queue pairs in threads: which pair's thread holds what. Left out: no other holds segments of the same network. */
+  readonly claims?: FlowClaims | undefined;
   /** Where to explain what happens to each frame; null if nobody listens, and then nothing may be spent on it. */
   readonly verdicts: VerdictLog | null;
   /** Makes these counters readable from outside, live, under the stage's name. Returns the same object. */

@@ -39,6 +39,8 @@ export interface WorkerStart {
   readonly channel: SharedArrayBuffer;
   /** Descriptor of the event that wakes it. */
   readonly wake: number;
+  /** The claims of all threads of the device. */
+  readonly claims: SharedArrayBuffer;
   /** The configuration, as JSON. */
   readonly text: string;
   /** URL of the configuration's file. */

@@ -7,6 +7,7 @@
  * @module
  */
 import { GuestError, HostError } from "../../core/errors.ts";
+import { newClaimMemory } from "../../core/flow_claims.ts";
 import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
@@ -74,6 +75,7 @@ export class QueueWorkers implements DeviceThreads {
   /** Starts a thread for each pair. */
   start(): void {
     const { name, text, baseUrl, device, pairs, network, wake } = this.#parts;
+    const claims = newClaimMemory();
     for (let pair = 0; pair < pairs; pair++) {
       const given = network.giveQueue?.(pair);
       if (given === undefined) {
@@ -83,7 +85,7 @@ export class QueueWorkers implements DeviceThreads {
       this.#workers.push(
         new QueueWorker({
           name: `pair ${pair} of ${name}`,
-          start: { text, baseUrl, device, pair, given },
+          start: { claims, text, baseUrl, device, pair, given },
           wake,
           count: (counters) => this.#count(counters),
         }),

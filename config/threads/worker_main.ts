@@ -4,6 +4,7 @@
  * @module
  */
 import { SystemClock } from "../../core/clock.ts";
+import { FlowClaims } from "../../core/flow_claims.ts";
 import { Reactor } from "../../core/reactor.ts";
 import { BlockingWaiter } from "../../transports/host/blocking_waiter.ts";
 import { endSignals } from "../../transports/host/event_fd.ts";
@@ -50,7 +51,7 @@ async function work(start: WorkerStart): Promise<void> {
 
 /** Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand that it had. */
 async function workPair(
-  { text, baseUrl, device: index, pair, wake, given }: WorkerStart,
+  { claims, text, baseUrl, device: index, pair, wake, given }: WorkerStart,
   channel: CommandChannel,
   book: CounterBook,
   tally: Tally,
@@ -92,6 +93,7 @@ async function workPair(
       network,
       verdicts: null,
       role: { pair },
+      claims: new FlowClaims(claims, pair),
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
     }, options);
     const runner = new QueuePairRunner({

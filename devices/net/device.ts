@@ -24,6 +24,7 @@
  */
 import type { Device, DeviceContext, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
+import type { FlowClaims } from "../../core/flow_claims.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { DeviceRole } from "../../core/threads.ts";
 import type { FrameTransport } from "../../core/transport.ts";
@@ -49,6 +50,7 @@ export class NetDevice implements Device {
   readonly #role: DeviceRole;
   readonly #options: NetOptions;
   readonly #network: FrameTransport;
+  readonly #claims: FlowClaims | null;
   readonly #parts: NetParts;
   #session: Session | null = null;
   /** The session as far as queues are worked here. */
@@ -61,6 +63,7 @@ export class NetDevice implements Device {
     this.#role = context.role ?? "whole";
     this.#options = options;
     this.#network = network;
+    this.#claims = context.claims ?? null;
     this.#parts = buildParts(context, this.#role, options, network);
     this.features = this.#parts.features;
     const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
@@ -169,6 +172,7 @@ export class NetDevice implements Device {
       counters.discarded_at_reset += fromGuestLine.reset();
     } finally {
       counters.discarded_at_reset += toGuest.reset() + fromGuest.reset(this.#nowNs);
+      this.#claims?.settle();
       space.reset();
       this.#parts.filter.reset(space.mac);
       this.#parts.steering.reset();
@@ -180,7 +184,7 @@ export class NetDevice implements Device {
     this.#nowNs = nowNs;
     this.#parts.toGuestLine.drain(nowNs);
     this.#parts.fromGuestLine.drain(nowNs);
-    this.#parts.toGuest.publish();
+    this.#publish();
   }
 
   /**
@@ -221,14 +225,22 @@ export class NetDevice implements Device {
     this.#nowNs = nowNs;
     const session = this.#own;
     if (session === null) return false;
-    const { fromGuest, fromGuestLine, toGuest } = this.#parts;
+    const { fromGuest, fromGuestLine, toGuestLine } = this.#parts;
     let did = this.#parts.settings.poll(session, nowNs);
+    if (this.#claims?.takeWanted() === true && toGuestLine.drain(nowNs)) did = true;
     if (fromGuestLine.flushDue(nowNs)) did = true;
     if (fromGuest.poll(fromGuestLine, nowNs)) did = true;
     if (this.#pollToGuest(session, nowNs)) did = true;
     if (this.#parts.relief.relieve(nowNs)) did = true;
-    toGuest.publish();
+    this.#publish();
     return this.#parts.kicks.after(did, session, fromGuest.isCongested);
+  }
+
+  /** Shows the guest what it has got, and the other threads that it has got it; what waits for buffers it has not. */
+  #publish(): void {
+    const { toGuest } = this.#parts;
+    toGuest.publish();
+    if (this.#claims !== null && !toGuest.isBlocked) this.#claims.settle();
   }
 
   #pollToGuest(session: Session, nowNs: number): boolean {

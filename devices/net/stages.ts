@@ -57,6 +57,7 @@ export function buildStages(
           rules: options.rules,
           queuePairs: options.queuePairs,
           network,
+          claims: context.claims,
           verdicts: context.verdicts,
           publish: (counters) => context.publish(counters, group),
         }, offload.options);

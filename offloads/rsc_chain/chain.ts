@@ -17,6 +17,7 @@
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
+import type { FlowClaims } from "../../core/flow_claims.ts";
 import type { Frame } from "../../core/frame.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../core/stage.ts";
@@ -44,6 +45,8 @@ export abstract class RscChain implements Stage {
   protected readonly verdicts: VerdictLog | null;
   /** The segment at hand. */
   protected readonly segment: Segment = new Segment();
+  /** What the threads of other queue pairs are told of what is held here; null if there are none. */
+  protected readonly claims: FlowClaims | null;
   /** What is held. */
   protected readonly table: FlowTable;
   #timerNs = Infinity;
@@ -57,6 +60,7 @@ export abstract class RscChain implements Stage {
     this.options = options;
     this.name = context.name;
     this.verdicts = context.verdicts;
+    this.claims = context.claims ?? null;
     this.table = new FlowTable(family.keyWords, mostFlows);
     this.#intervalNs = Math.round(options.intervalUs * 1000);
   }
@@ -163,6 +167,10 @@ export abstract class RscChain implements Stage {
     frame.total = unit.totalBytes;
     frame.pieces = unit.owner === null ? 0 : unit.pieces;
     this.finish(unit, frame);
+    if (unit.claim >= 0) {
+      this.claims!.release(unit.claim);
+      unit.claim = -1;
+    }
     this.table.close(unit);
     this.output.push(frame);
   }

@@ -54,7 +54,12 @@ export class StrictChain extends RscChain {
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
-    super(family, context, options, options.mostFlows * context.queuePairs);
+    super(
+      family,
+      context,
+      options,
+      options.mostFlows * (context.claims === undefined ? context.queuePairs : 1),
+    );
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = new DuplicateAcks(family.keyWords);
   }
@@ -139,6 +144,7 @@ export class StrictChain extends RscChain {
   #begin(frame: Frame, nowNs: number): void {
     const segment = this.segment;
     if (segment.payloadBytes === 0 && this.#duplicates.isRepeated(segment)) {
+      this.#await();
       return this.#pass(frame, "duplicate_ack");
     }
     this.#open(frame, nowNs, "held");
@@ -191,13 +197,20 @@ export class StrictChain extends RscChain {
       this.counters.drained_for_room++;
       this.drain(table.oldest!);
     }
+    const { claims } = this;
+    const claim = claims === null ? -1 : claims.claim(segment.key, this.family.keyWords, this.#salt);
     // Padding behind the IP packet would end up in the middle of the merged data.
     frame.trim(segment.payloadAt + segment.payloadBytes - frame.start);
     const unit = this.hold(frame, nowNs);
     openStrict(unit, frame, segment);
+    unit.claim = claim;
     this.counters[verdict]++;
     if (this.verdicts !== null) this.#explain(frame, verdict, unit);
-    if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#drainPushed(unit);
+    if (claims !== null && claim < 0) {
+      // Another flow has its place among the claims, so that it could be overtaken.
+      this.counters.drained_for_room++;
+      this.drain(unit);
+    } else if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#drainPushed(unit);
   }
 
   /** The unit leaves, and the segment opens the next one of its flow. */
@@ -222,8 +235,20 @@ export class StrictChain extends RscChain {
   /** What is held of the located segment's flow leaves, and then the frame passes. */
   #flushAndPass(frame: Frame, verdict: StrictVerdict): void {
     const unit = this.table.find(this.segment);
-    if (unit === null) this.#pass(frame, verdict);
-    else this.#final(unit, frame, verdict);
+    if (unit !== null) return this.#final(unit, frame, verdict);
+    this.#await();
+    this.#pass(frame, verdict);
+  }
+
+  /** A frame of the located segment's flow is to pass, of which nothing is held here: is anything in another thread? */
+  #await(): void {
+    const { claims, segment, family } = this;
+    if (claims !== null) claims.await(segment.key, family.keyWords, this.#salt);
+  }
+
+  /** What makes a flow beside its key. */
+  get #salt(): number {
+    return this.segment.vlan ^ this.family.version << 28;
   }
 
   /**

@@ -38,6 +38,8 @@ export class Unit {
   segments = 0;
   /** How many units had been opened since the chain was last empty, when this one was. */
   order = 0;
+  /** Strict rules: where its flow is claimed (`FlowClaims`); -1 if it is not. */
+  claim: number = -1;
   /** Has anything been merged into it, be it only a window? */
   changed = false;
   /** The last of the frame's pieces. */
