@@ -37,6 +37,7 @@ export {
   MAX_FRAME_BYTES,
 } from "./core/frame_pool.ts";
 export { FrameBatch } from "./core/frame_batch.ts";
+export type { FlowClaims } from "./core/flow_claims.ts";
 export {
   type Direction,
   type Negotiated,
