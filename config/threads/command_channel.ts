@@ -24,7 +24,7 @@
  * Memory order. Atomic operations are sequentially consistent, and one that reads what another has stored comes after all
  * that stood before the store. So a text that is written before its number, and read after it, is complete; and it is not
  * overwritten before a number has come back. No plain access races with another, hence the order of single atomic
- * operations and whole texts is all that can vary: `tests/config/command_channel_model_test.ts` explores every such order.
+ * operations and whole texts is all that can vary: `tests/config/command_channel_test.ts` explores every such order.
  *
  * @module
  */

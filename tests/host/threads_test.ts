@@ -17,6 +17,8 @@ import { GUEST_BASE } from "../transports/vhost_user/support/guest.ts";
 import { concat, u64 } from "../transports/vhost_user/support/payload.ts";
 import type { SocketFrontEnd } from "../transports/vhost_user/support/socket_front_end.ts";
 import { hostTest, linux } from "./support/require.ts";
+import { delayWaits } from "./support/late_notify_offload.ts";
+import { stressResets } from "./support/stress_resets.ts";
 import { after, until } from "./support/tap_rig.ts";
 import { assertReceives, assertSends, numbered, send, ThreadsRig, write } from "./support/threads_rig.ts";
 
@@ -465,6 +467,7 @@ hostTest(
     const module = new URL("./support/late_notify_offload.ts", import.meta.url).href;
     await using rig = await ThreadsRig.start({ offloads: [{ use: module }] });
     using front = rig.connect();
+    using _late = delayWaits(1);
     front.start();
     for (let i = 0; i < 40; i++) {
       write(rig.ends[0], i);
@@ -498,3 +501,11 @@ hostTest("events that would wait hold no thread up: the front-end has filled the
   front.front.features();
   rig.assertNoFault();
 });
+
+hostTest(
+  "a front-end that resets as fast as it can, with preemption planted in both threads, ends nothing",
+  [linux],
+  async () => {
+    assert(await stressResets(Infinity, 4000) > 50);
+  },
+);

@@ -1,30 +1,41 @@
 /**
- * An offload that changes nothing of a frame, but makes its thread slow: every `Atomics.notify` there comes some
- * milliseconds after the store that it tells of, as if the thread had been preempted in between.
+ * Preemption, planted where it once did harm. An offload that changes nothing of a frame has its thread sleep between a
+ * store and the `Atomics.notify` that tells of it; `delayWaits` has this thread sleep before it waits for such a store.
  * @module
  */
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import { perFrame } from "../../../core/stage.ts";
 import { z } from "zod";
 
-const DELAY_MS = 3;
+const NOTIFY_DELAY_MS = 3;
+const WAIT_DELAY_MS = 1;
 
-function delayNotify(): void {
-  const notify = Atomics.notify;
-  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+const sleeper = new Int32Array(new SharedArrayBuffer(4));
+const { notify, wait } = Atomics;
+
+function delayNotifies(oneIn: number): void {
   Atomics.notify = (words: Int32Array | BigInt64Array, index: number, count?: number) => {
-    Atomics.wait(sleeper, 0, 0, DELAY_MS);
+    if (Math.random() * oneIn < 1) wait(sleeper, 0, 0, NOTIFY_DELAY_MS);
     return notify(words as Int32Array, index, count);
   };
 }
 
-const lateNotify: OffloadPlugin<Record<string, never>> = defineOffload({
+/** Until it is disposed of, one of `oneIn` waits of this thread begins late. */
+export function delayWaits(oneIn: number): Disposable {
+  Atomics.wait = (...args: unknown[]) => {
+    if (Math.random() * oneIn < 1) wait(sleeper, 0, 0, WAIT_DELAY_MS);
+    return wait(...args as Parameters<typeof wait>);
+  };
+  return { [Symbol.dispose]: () => void (Atomics.wait = wait) };
+}
+
+const lateNotify: OffloadPlugin<{ oneIn?: number | undefined }> = defineOffload({
   name: "late-notify",
   direction: "toGuest",
-  options: z.strictObject({}),
-  create() {
+  options: z.strictObject({ oneIn: z.int().min(1).optional() }),
+  create(_context, { oneIn = 1 }) {
     // Threads are workers, and those have a name of their own.
-    if ("WorkerGlobalScope" in globalThis && self.name.startsWith("pair ")) delayNotify();
+    if ("WorkerGlobalScope" in globalThis && self.name.startsWith("pair ")) delayNotifies(oneIn);
     return perFrame((frame, output) => void output.push(frame));
   },
 });
