@@ -26,6 +26,8 @@ export interface QueueWorkerParts {
   readonly name: string;
   /** What its thread begins with, besides what is made here. */
   readonly start: Omit<WorkerStart, "channel" | "wake">;
+  /** Time to begin, in ms; a minute, if left out. */
+  readonly startLimitMs?: number;
   /** Told when the thread has something to say. */
   wake(): void;
   /** Takes what every answer says of counters. */
@@ -71,9 +73,10 @@ export class QueueWorker {
       wake: this.#event.fd.number,
     };
     this.#worker.postMessage(start);
+    const { startLimitMs = START_LIMIT_MS } = parts;
     this.#startTimer = setTimeout(() => {
-      if (!this.#isReady) this.#giveUp(`has not begun to work for ${START_LIMIT_MS / 1000} s`);
-    }, START_LIMIT_MS);
+      if (!this.#isReady) this.#giveUp(`has not begun to work for ${startLimitMs / 1000} s`);
+    }, startLimitMs);
   }
 
   /** Does it take commands? */

@@ -3,8 +3,12 @@
  * @module
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { newRegistry } from "../../config/builtins.ts";
+import { parseConfig } from "../../config/load.ts";
+import { QueueWorker } from "../../config/threads/queue_worker.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
 import { parseTcp, TcpStream } from "../../testing/mod.ts";
+import { EventFd } from "../../transports/host/event_fd.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { libc } from "../../transports/host/libc.ts";
 import { newMemoryFile } from "../../transports/host/memory_file.ts";
@@ -324,6 +328,54 @@ hostTest("a thread that does not answer ends the machine, and may come round lat
   assertEquals(mappings(), 1);
   await after(3000);
 });
+
+hostTest(
+  "a thread that does not begin to work has failed after a time limit, and is not waited for",
+  [linux],
+  async () => {
+    const module = new URL("./support/sleeping_offload.ts", import.meta.url).href;
+    const device = {
+      use: "net",
+      mode: "threads",
+      driver: { use: "vhost-user", socket: "net0.sock" },
+      network: { use: new URL("./support/socket_network.ts", import.meta.url).href },
+      offloads: [{ use: module, at: "create" }],
+    };
+    const { text, baseUrl } = await parseConfig(
+      JSON.stringify({ devices: [device] }),
+      import.meta.url,
+      newRegistry(),
+    );
+    using event = EventFd.create();
+    const given = {
+      descriptor: event.fd.number,
+      name: "none",
+      headerBytes: 0,
+      mtu: 1500,
+      largeUdp: false,
+      offloads: false,
+    };
+    const { promise: woken, resolve } = Promise.withResolvers<void>();
+    const worker = new QueueWorker({
+      name: "pair 0 of net0",
+      start: { text, baseUrl, device: 0, pair: 0, given },
+      startLimitMs: 500,
+      wake: resolve,
+      count: () => {},
+    });
+    const began = performance.now();
+    await woken;
+    assertEquals(
+      worker.failure?.message,
+      "The thread of pair 0 of net0 has not begun to work for 0.5 s: a plugin may not come to its end",
+    );
+    assertEquals([worker.isReady, worker.isStuck], [false, true]);
+    await worker.close();
+    assert(performance.now() - began < 1400, "it was waited for");
+    // It comes round meanwhile.
+    await after(2000);
+  },
+);
 
 hostTest("a machine whose threads never got a front-end comes to its end", [linux], async () => {
   const idle = async () => {

@@ -1,5 +1,6 @@
 /**
- * An offload that stands still at the first frame for longer than anybody waits, and then goes on as if nothing had been.
+ * An offload that stands still at the first frame for longer than anybody waits, and then goes on as if nothing had been; or
+ * in a thread before that, when it is made.
  * @module
  */
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
@@ -7,16 +8,25 @@ import { perFrame } from "../../../core/stage.ts";
 import { z } from "zod";
 
 const SLEEP_MS = 11_500;
+const START_MS = 1500;
 
-const sleeping: OffloadPlugin<Record<string, never>> = defineOffload({
+function sleep(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+const sleeping: OffloadPlugin<{ at?: "create" | undefined }> = defineOffload({
   name: "sleeping",
   direction: "toGuest",
-  options: z.strictObject({}),
-  create: () =>
-    perFrame((frame, output) => {
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, SLEEP_MS);
+  options: z.strictObject({ at: z.literal("create").optional() }),
+  create(_context, { at }) {
+    if (at === "create" && "WorkerGlobalScope" in globalThis && self.name.startsWith("pair ")) {
+      sleep(START_MS);
+    }
+    return perFrame((frame, output) => {
+      sleep(SLEEP_MS);
       output.push(frame);
-    }),
+    });
+  },
 });
 
 export default sleeping;
