@@ -7,6 +7,7 @@ import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { QueueWorker } from "../../config/threads/queue_worker.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
+import { newClaimMemory } from "../../core/flow_claims.ts";
 import { parseTcp, TcpStream } from "../../testing/mod.ts";
 import { EventFd } from "../../transports/host/event_fd.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
@@ -358,7 +359,7 @@ hostTest(
     const { promise: woken, resolve } = Promise.withResolvers<void>();
     const worker = new QueueWorker({
       name: "pair 0 of net0",
-      start: { text, baseUrl, device: 0, pair: 0, given },
+      start: { text, baseUrl, device: 0, pair: 0, given, claims: newClaimMemory() },
       startLimitMs: 500,
       wake: resolve,
       count: () => {},
