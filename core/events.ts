@@ -11,6 +11,8 @@ import type { FeatureSet } from "./features.ts";
 export type DeviceEvent =
   /** A front-end has connected. */
   | { readonly event: "connected" }
+  /** Memory that the front-end has shared can end this program later; `message` says which, and how. */
+  | { readonly event: "memory-at-risk"; readonly message: string }
   /** Driver and device agree on these features. */
   | { readonly event: "features"; readonly features: FeatureSet }
   /** The driver is ready: the device has memory and queues. */

@@ -11,6 +11,7 @@ import type { NetOptions } from "../../devices/net/options.ts";
 import * as bits from "../../wire/net_features.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
+import { vhostUser, type VhostUserOptions } from "../../transports/vhost_user/mod.ts";
 import loopback, { type LoopbackOptions } from "../../transports/loopback.ts";
 import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
 import { absolutePath, networksOf, tapEnds, tapIsUnfinished, tapQueues } from "./ends.ts";
@@ -29,14 +30,33 @@ export function notesOn(
     readonly agreed: FeatureSet | null;
   },
 ): ConfigIssue[] {
-  if (resolved.plugin !== net) return [];
+  if (resolved.plugin !== net) return memoryNotes(resolved);
   return [
+    ...memoryNotes(resolved),
     ...idleOffloads(resolved, frontEnds, agreed),
     ...captureNotes(config, resolved),
     ...cableNotes(config, resolved),
     ...networkNotes(config, resolved, device, frontEnds.length > 0),
     ...(frontEnds.length > 0 ? guestNotes(resolved, device, frontEnds) : []),
   ];
+}
+
+/** Memory of a front-end that can end the program. */
+function memoryNotes({ driver }: ResolvedDevice): ConfigIssue[] {
+  if (driver.plugin !== vhostUser) return [];
+  const { memory, populate } = driver.options as VhostUserOptions;
+  if (memory === "sealed") return [];
+  const room = populate ? "" : ", or whose file system has no room for a page that the guest uses first";
+  return [{
+    path: `${driver.path}.memory`,
+    value: memory,
+    problem:
+      `memory that is cut by whoever shares it${room}, ends this program (SIGBUS): a file in /dev/shm or on hugetlbfs ` +
+      "can, and the memory of User-mode Linux, which loses its device for good then; QEMU's memory-backend-memfd cannot",
+    remedy: `write "memory": "sealed" to refuse such memory${
+      populate ? "" : ', "populate": true to have all of it allocated at once'
+    }, and have a supervisor start this program again: QEMU reconnects (docs/real_guest.md)`,
+  }];
 }
 
 /** Offloads that wait for a feature which no driver that may come accepts: they never do anything. */

@@ -90,7 +90,8 @@ Deno.test("check shows the front-ends in a table within 80 columns, those of the
 });
 
 Deno.test("check expects QEMU alone at an entropy device", async () => {
-  const { frontEnds, notes } = await described({ use: "entropy", driver: DRIVER });
+  const driver = { ...DRIVER, memory: "sealed" };
+  const { frontEnds, notes } = await described({ use: "entropy", driver });
   assertEquals(frontEnds.map(({ name }) => name), ["qemu"]);
   assertEquals(frontEnds[0].agreed, ["INDIRECT_DESC", "EVENT_IDX", "VERSION_1", "RING_PACKED"]);
   assertEquals(notes, []);
@@ -103,6 +104,11 @@ Deno.test("check says what works otherwise than one may think", async () => {
     [{ ...DEVICE, offloads: ["rsc-v4"] }, "what this host sends itself comes large already"],
     [{ ...DEVICE, offloads: ["rsc-v4"], withhold: ["MRG_RXBUF"] }, "without MRG_RXBUF a driver"],
     [DEVICE, "with cloud-hypervisor, crosvm, rings are split"],
+    [DEVICE, "memory that is cut by whoever shares it, or whose file system has no room"],
+    [
+      { use: "entropy", driver: { ...DRIVER, populate: true } },
+      "memory that is cut by whoever shares it, ends this program",
+    ],
     [{ ...DEVICE, network: tap }, "the guest has to segment"],
     [{ ...DEVICE, mtu: 9000 }, "a new interface carries packets of 1500 bytes, and the guest is told 9000"],
     [{ ...DEVICE, rss: true }, "with qemu, virtio-user, cloud-hypervisor, crosvm, there is no RSS"],
@@ -116,10 +122,12 @@ Deno.test("check says what works otherwise than one may think", async () => {
     ],
   ];
   for (const [device, part] of cases) assertStringIncludes(problems(await described(device)), part);
-  const crosvm = { ...DEVICE, rss: true, packedRing: false, driver: { ...DRIVER, profile: "crosvm" } };
+  const driver = { ...DRIVER, memory: "sealed" };
+  const crosvm = { ...DEVICE, rss: true, packedRing: false, driver: { ...driver, profile: "crosvm" } };
   assertEquals(problems(await described(crosvm)), "");
   const quiet = {
     ...DEVICE,
+    driver,
     packedRing: false,
     mtu: 9000,
     queuePairs: 4,

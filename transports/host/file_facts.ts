@@ -19,6 +19,8 @@ const BLOCK_SIZE_AT = 4;
 const MODE_AT = 28;
 const INODE_AT = 32;
 const SIZE_AT = 40;
+const BLOCKS_AT = 48;
+const BYTES_A_BLOCK = 512;
 const MAJOR_AT = 136;
 const MINOR_AT = 140;
 const KIND_MASK = 0o170000;
@@ -31,6 +33,8 @@ const NAME_BYTES = 4096;
 export interface FileFacts {
   /** Its size in bytes. */
   readonly sizeBytes: number;
+  /** How much of it there is: what was never written may have no place yet. */
+  readonly allocatedBytes: number;
   /** The unit in which it is stored; on hugetlbfs the size of a page. */
   readonly blockBytes: number;
   /** Is it a socket? */
@@ -84,6 +88,7 @@ function factsFrom(stat: Uint8Array<ArrayBuffer>): FileFacts {
   const major = view.getUint32(MAJOR_AT, true);
   return {
     sizeBytes: Number(view.getBigInt64(SIZE_AT, true)),
+    allocatedBytes: Number(view.getBigUint64(BLOCKS_AT, true)) * BYTES_A_BLOCK,
     blockBytes: view.getUint32(BLOCK_SIZE_AT, true),
     isSocket: (mode & KIND_MASK) === KIND_SOCKET,
     isOnDevice: major !== 0 || (mode & KIND_MASK) === KIND_CHARACTER_DEVICE,

@@ -31,6 +31,7 @@ export const LIBC_SYMBOLS = {
   // Memory.
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "pointer" },
   memcpy: { parameters: ["u64", "u64", "u64"], result: "void" },
+  madvise: { parameters: ["u64", "u64", "i32"], result: "i32" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },

@@ -2,9 +2,17 @@
  * A file of memory, mapped: what another process shares with us, as an ArrayBuffer.
  *
  * Theory of operation. `map` checks the wanted range against the size of the file, for a page behind its end kills the
- * process when it is touched (SIGBUS). A file that is cut *later* does the same; only a seal prevents that. If the file takes
- * seals, shrinking is forbidden here; `isSealed` says whether that is so. Memory of a hypervisor is usually sealed by it
- * (memfd) or cannot be (hugetlbfs, /dev/shm): then we depend on that program, though not on the guest in it.
+ * process when it is touched (SIGBUS). Three things do the same, or worse, *later*:
+ *
+ * - The file is cut. Only a seal prevents that: if the file takes seals, shrinking is forbidden here. Memory of a hypervisor is
+ *   usually sealed by it (memfd) or cannot be (a file in /dev/shm or on hugetlbfs): then we depend on that program, though not
+ *   on the guest in it.
+ * - A page that was never used finds no room in its file system. The guest chooses which page is used first. `populate` has
+ *   all of them found here, and refuses memory for which there is no room; huge pages are reserved anyway.
+ * - Whoever serves the file does not answer (FUSE, a network): then a page is waited for, for ever. So the file must lie
+ *   in memory (only such files know seals) or on a device.
+ *
+ * `risks` says what of this can happen.
  *
  * There is exactly one ArrayBuffer for a mapping: every further one would count as memory of its own with the collector.
  * Disposing detaches it first (`transfer`), so that every view of it becomes empty and late accesses throw or read
@@ -16,14 +24,14 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { lastCallError } from "./errno.ts";
-import { factsOfDescriptor } from "./file_facts.ts";
+import { factsOfDescriptor, nameOfDescriptor } from "./file_facts.ts";
 import { libc } from "./libc.ts";
 import { NativeCopier } from "./native_copier.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
-const MAP_NORESERVE = 0x4000;
+const MADV_POPULATE_WRITE = 23;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
@@ -40,13 +48,37 @@ export interface MappingRange {
   readonly lengthBytes: number;
 }
 
+/** Which memory is taken, and what is done with it. */
+export interface MappingTerms {
+  /** `sealed`: what cannot be cut; `local`: what lies in memory or on a device; `any`: also what another program serves. */
+  readonly memory: "sealed" | "local" | "any";
+  /** Have all of it allocated at once; takes some 0.3 s for each GiB that is not yet. */
+  readonly populate: boolean;
+}
+
+/** How a file can end this program. */
+export interface MappingRisks {
+  /** Which file it is. */
+  readonly identity: string;
+  /** The name that the kernel has for it. */
+  readonly name: string;
+  /** It can be cut. */
+  readonly canBeCut: boolean;
+  /** Bytes that are not allocated, where there may be no room for them. */
+  readonly missingBytes: number;
+}
+
+const USUAL_TERMS: MappingTerms = { memory: "any", populate: false };
+/** Memory files without a path have room as long as there is memory, unless their pages are huge. */
+const UNLIMITED = "/memfd:";
+
 /** A range of a file in memory, readable and writable, shared with everybody who maps it. */
 export class MemoryMapping implements Disposable {
   static #live = 0;
   /** The range, byte for byte. Of length 0 once it has been unmapped. */
   readonly buffer: ArrayBuffer;
-  /** Is the file sealed, so that it cannot be cut while it is mapped? */
-  readonly isSealed: boolean;
+  /** How it can end this program. */
+  readonly risks: MappingRisks;
   /** Where the range starts in this process. */
   readonly address: bigint;
   /** Copies to and from the range. */
@@ -57,13 +89,13 @@ export class MemoryMapping implements Disposable {
 
   private constructor(
     buffer: ArrayBuffer,
-    isSealed: boolean,
+    risks: MappingRisks,
     address: bigint,
     mappedAddress: bigint,
     mappedBytes: bigint,
   ) {
     this.buffer = buffer;
-    this.isSealed = isSealed;
+    this.risks = risks;
     this.address = address;
     this.copier = new NativeCopier(address, buffer.byteLength);
     this.#mappedAddress = mappedAddress;
@@ -81,9 +113,10 @@ export class MemoryMapping implements Disposable {
    * @param number the descriptor of a memfd, a file of hugetlbfs or any other that can be mapped
    * @param range what to map; what reaches beyond the file is refused
    * @param what what it is called in messages, such as `memory region 0`
+   * @param terms which memory is taken; any if left out
    * @throws {HostError} if it cannot be mapped, with the reason
    */
-  static map(number: number, range: MappingRange, what: string): MemoryMapping {
+  static map(number: number, range: MappingRange, what: string, terms = USUAL_TERMS): MemoryMapping {
     const { offsetBytes, lengthBytes } = range;
     const end = offsetBytes + lengthBytes;
     if (
@@ -95,8 +128,23 @@ export class MemoryMapping implements Disposable {
       );
     }
     // Sealed before the size is read: in between, the file could be cut.
-    const isSealed = seal(number);
-    const { sizeBytes, blockBytes } = factsOfDescriptor(number);
+    const seals = seal(number);
+    const { sizeBytes, allocatedBytes, blockBytes, isOnDevice, identity } = factsOfDescriptor(number);
+    const name = nameOfDescriptor(number);
+    const refuse = (why: string) => new HostError(`Cannot map ${what}, ${name}: ${why}`);
+    if (seals === null && !isOnDevice && terms.memory !== "any") {
+      throw refuse(
+        "it lies neither in memory nor on a device, and whoever serves it could make this program wait; " +
+          "use a memfd, or a file of tmpfs or hugetlbfs",
+      );
+    }
+    const canBeCut = seals !== "sealed";
+    if (canBeCut && terms.memory === "sealed") {
+      throw refuse(
+        "it can be cut, which would end this program, and takes no seal; use a memfd that may be sealed " +
+          "(QEMU: memory-backend-memfd)",
+      );
+    }
     if (end > sizeBytes) {
       throw new HostError(
         `Cannot map ${what}: bytes ${offsetBytes} to ${end} are wanted of a file of ${sizeBytes} bytes; ` +
@@ -110,7 +158,7 @@ export class MemoryMapping implements Disposable {
       0n,
       mapped,
       PROT_READ | PROT_WRITE,
-      MAP_SHARED | MAP_NORESERVE,
+      MAP_SHARED,
       number,
       BigInt(start),
     );
@@ -123,8 +171,19 @@ export class MemoryMapping implements Disposable {
         EINVAL: "the offset must be a multiple of the file's page size",
       });
     }
+    if (terms.populate && libc().madvise(address, mapped, MADV_POPULATE_WRITE) !== 0) {
+      const error = lastCallError(`populate ${lengthBytes} bytes of ${what}, ${name}`, {
+        EFAULT: "its file system is full: make room there",
+        EINVAL: "Linux 5.14 or later is needed",
+      });
+      libc().munmap(address, mapped);
+      throw error;
+    }
+    const isLimited = !name.startsWith(UNLIMITED) && !isOnDevice;
+    const missingBytes = isLimited && !terms.populate ? Math.max(sizeBytes - allocatedBytes, 0) : 0;
+    const risks = { identity, name, canBeCut, missingBytes };
     const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes, offsetBytes - start);
-    return new MemoryMapping(buffer, isSealed, address + BigInt(offsetBytes - start), address, mapped);
+    return new MemoryMapping(buffer, risks, address + BigInt(offsetBytes - start), address, mapped);
   }
 
   /** Empties every view of the memory, and unmaps it. Does nothing the second time. */
@@ -138,14 +197,13 @@ export class MemoryMapping implements Disposable {
   }
 }
 
-/** Forbids to shrink the file, if it takes seals. Is it forbidden now? */
-function seal(number: number): boolean {
+/** Forbids to shrink the file, if it takes seals. Null for a file that knows none: it does not lie in memory. */
+function seal(number: number): "sealed" | "unsealed" | null {
   const c = libc();
-  const isSealed = () => {
-    const seals = c.fcntl(number, F_GET_SEALS, 0);
-    return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
-  };
-  return isSealed() || c.fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
+  const seals = c.fcntl(number, F_GET_SEALS, 0);
+  if (seals < 0) return null;
+  const isSealed = (seals & F_SEAL_SHRINK) !== 0 || c.fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
+  return isSealed ? "sealed" : "unsealed";
 }
 
 /** The unit to round to: the file's own if it can be a page size. */

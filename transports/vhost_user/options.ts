@@ -22,6 +22,10 @@ export interface VhostUserOptions {
   readonly socketUser: number | null;
   /** Group that is to own it, by number; null for the usual one. */
   readonly socketGroup: number | null;
+  /** Which memory of a front-end is taken: see {@linkcode MappingTerms}. */
+  readonly memory: "sealed" | "local" | "any";
+  /** Is its memory allocated at once? */
+  readonly populate: boolean;
   /** Milliseconds between the first two attempts to reach the front-end; later ones are up to a second apart, or as far as this says. */
   readonly reconnectMs: number;
 }
@@ -46,6 +50,14 @@ export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject(
   socketOwner: z.string().regex(/^\d{1,9}(:\d{1,9})?$/, {
     error: 'Write numbers of user and group, such as "64055:64055", or of the user alone',
   }).optional().describe('Owner of the socket by number, such as "64055:108"; for a server.'),
+  memory: z.enum(["sealed", "local", "any"]).default("local").describe(
+    'Which memory of a front-end is taken: "sealed" what nobody can cut, which would end this program (a memfd); "local" also ' +
+      'files of tmpfs, hugetlbfs and disks; "any" also what another program or host serves, and may never deliver.',
+  ),
+  populate: z.boolean().default(false).describe(
+    "Have a guest's memory allocated when it is shared, and refuse it if there is no room: later that would end this " +
+      "program. Takes about 0.3 s for each GiB, in which other devices wait.",
+  ),
   reconnectMs: z.int().min(1).max(60_000).default(200).describe(
     "Milliseconds between the first two attempts to reach the front-end; for a client. The pause doubles up to a second. " +
       "There is no limit to the number of attempts.",
@@ -73,6 +85,8 @@ export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject(
     socketMode: written.socketMode === undefined ? null : parseInt(written.socketMode, 8),
     socketUser: user ?? null,
     socketGroup: group ?? null,
+    memory: written.memory,
+    populate: written.populate,
     reconnectMs: written.reconnectMs,
   };
 });

@@ -8,28 +8,46 @@ import { ReceivedEvent } from "../host/event_fd.ts";
 import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "../host/file_descriptor.ts";
 import { nameOfDescriptor } from "../host/file_facts.ts";
 import { addressOf, libc } from "../host/libc.ts";
-import { MemoryMapping } from "../host/memory_mapping.ts";
+import { type MappingRisks, type MappingTerms, MemoryMapping } from "../host/memory_mapping.ts";
 import { isUnixStream, peerNameBytes, UnixStream } from "../host/unix_stream.ts";
 import type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 
 /** Bytes read from a pipe at once. */
 const PART_BYTES = 65_536;
 const SPLICE_F_NONBLOCK = 2;
+/** Files of memory that are told of, for each connection. */
+const MAX_TOLD = 64;
+
+/** What the real host of one connection is made with. */
+export interface SystemHostParts {
+  /** Has the reactor woken by a descriptor, until the result is disposed of. */
+  watch(descriptor: number): Disposable;
+  /** Which memory is taken. */
+  readonly terms: MappingTerms;
+  /** Told of memory that can end this program, once for each file. */
+  risk(message: string): void;
+}
 
 /** Effects on this system. */
 export class SystemHost implements Host {
   readonly #watch: (descriptor: number) => Disposable;
+  readonly #parts: SystemHostParts;
+  /** The files whose risks have been told. */
+  readonly #told = new Set<string>();
 
-  /** Remembers nothing but how to watch. @param watch has the reactor woken by a descriptor, until the result is disposed of */
-  constructor(watch: (descriptor: number) => Disposable) {
-    this.#watch = watch;
+  /** Maps and watches nothing yet. */
+  constructor(parts: SystemHostParts) {
+    this.#parts = parts;
+    this.#watch = parts.watch;
   }
 
   /** Maps memory, shared. HostError if it cannot, or if there are fewer bytes. */
   map(descriptor: Descriptor, lengthBytes: number, offsetBytes: number): Mapping {
     using fd = owned(descriptor);
     const what = "memory of the front-end";
-    const mapping = MemoryMapping.map(fd.number, { offsetBytes, lengthBytes }, what);
+    const { terms } = this.#parts;
+    const mapping = MemoryMapping.map(fd.number, { offsetBytes, lengthBytes }, what, terms);
+    this.#tell(mapping.risks);
     return {
       buffer: mapping.buffer,
       bufferOffset: 0,
@@ -37,6 +55,18 @@ export class SystemHost implements Host {
       copier: mapping.copier,
       [Symbol.dispose]: () => mapping[Symbol.dispose](),
     };
+  }
+
+  #tell({ identity, name, canBeCut, missingBytes }: MappingRisks): void {
+    if (!canBeCut && missingBytes === 0 || this.#told.has(identity)) return;
+    // A front-end may replace its memory as often as it likes.
+    if (this.#told.size < MAX_TOLD) this.#told.add(identity);
+    else return;
+    const risks = [
+      ...canBeCut ? ["it is not sealed, and whoever shares it can cut it"] : [],
+      ...missingBytes > 0 ? [`${missingBytes} bytes of it need room in a file system that may be full`] : [],
+    ];
+    this.#parts.risk(`memory ${name} can end this program (SIGBUS): ${risks.join("; ")}`);
   }
 
   /** Makes an event, watched or not. HostError if the descriptor cannot be one. */

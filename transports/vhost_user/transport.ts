@@ -154,7 +154,11 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     const { counters, trace } = this;
     const { report } = this.#context;
     const backend = new Backend(device, {
-      host: new SystemHost((descriptor) => this.#context.watch(descriptor)),
+      host: new SystemHost({
+        watch: (descriptor) => this.#context.watch(descriptor),
+        terms: this.#options,
+        risk: (message) => report?.({ event: "memory-at-risk", message }),
+      }),
       profile: this.#options.profile,
       faults: this.#faults,
       refused: (fault, message) => {

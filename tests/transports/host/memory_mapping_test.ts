@@ -4,6 +4,7 @@ import { FileDescriptor, O_RDWR } from "../../../transports/host/file_descriptor
 import { cString, libc } from "../../../transports/host/libc.ts";
 import { newMemoryFile } from "../../../transports/host/memory_file.ts";
 import { MemoryMapping } from "../../../transports/host/memory_mapping.ts";
+import { hostTest, tun } from "../../host/support/require.ts";
 import { assertNothingLeft, mappingsOf } from "./support/counts.ts";
 
 const PAGE = 4096;
@@ -70,7 +71,7 @@ Deno.test("MemoryMapping refuses what reaches beyond the file", () => {
 Deno.test("MemoryMapping forbids to shrink a file that takes seals", () => {
   using file = newMemoryFile("dv-seal", 2 * PAGE);
   using mapping = MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: 2 * PAGE }, "memory");
-  assertEquals(mapping.isSealed, true);
+  assertEquals([mapping.risks.canBeCut, mapping.risks.missingBytes], [false, 0]);
   assertEquals(libc().ftruncate(file.number, BigInt(PAGE)), -1);
   assertEquals(new Uint8Array(mapping.buffer)[2 * PAGE - 1], 0);
 });
@@ -81,7 +82,8 @@ Deno.test("MemoryMapping says that a plain file cannot be sealed", async () => {
     await Deno.truncate(path, PAGE);
     using file = FileDescriptor.open(cString(path), O_RDWR, "open it");
     using mapping = MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: PAGE }, "memory");
-    assertEquals(mapping.isSealed, false);
+    assertEquals(mapping.risks.name, path);
+    assertEquals([mapping.risks.canBeCut, mapping.risks.missingBytes], [true, PAGE]);
     new Uint8Array(mapping.buffer)[0] = 77;
     assertEquals((await Deno.readFile(path))[0], 77);
   } finally {
@@ -111,6 +113,90 @@ Deno.test("MemoryMapping refuses what cannot be mapped or written, and says why"
   }
   assertThrows(() => MemoryMapping.map(-1, range, "memory"), HostError, "EBADF");
 });
+
+const WHOLE = { offsetBytes: 0, lengthBytes: 4 * PAGE };
+
+Deno.test("MemoryMapping takes only what can be sealed, where that is wanted", async () => {
+  const terms = { memory: "sealed", populate: false } as const;
+  using file = newMemoryFile("dv-sealed", 4 * PAGE);
+  using _mapping = MemoryMapping.map(file.number, WHOLE, "memory", terms);
+  const path = await Deno.makeTempFile({ dir: "/dev/shm" });
+  try {
+    await Deno.truncate(path, 4 * PAGE);
+    using plain = FileDescriptor.open(cString(path), O_RDWR, "open it");
+    const error = assertThrows(() => MemoryMapping.map(plain.number, WHOLE, "memory", terms), HostError);
+    assertEquals(
+      error.message,
+      `Cannot map memory, ${path}: it can be cut, which would end this program, and takes no seal; use a memfd that may be ` +
+        "sealed (QEMU: memory-backend-memfd)",
+    );
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+/** Mounts a small file system of a type in a folder, for the time of a test. */
+async function mounted(type: string, options: string, fn: (folder: string) => void): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "dv-mount-" });
+  const run = async (command: string, ...args: string[]) => {
+    const { success, stderr } = await new Deno.Command(command, { args }).output();
+    assert(success, new TextDecoder().decode(stderr));
+  };
+  try {
+    await run("mount", "-t", type, "-o", options, "none", folder);
+    try {
+      fn(folder);
+    } finally {
+      await run("umount", folder);
+    }
+  } finally {
+    await Deno.remove(folder);
+  }
+}
+
+hostTest("MemoryMapping refuses memory that finds no room, where it is to be populated", [tun], async () => {
+  await mounted("tmpfs", `size=${2 * PAGE}`, (folder) => {
+    const path = `${folder}/sparse`;
+    Deno.writeFileSync(path, new Uint8Array(0));
+    Deno.truncateSync(path, 4 * PAGE);
+    using file = FileDescriptor.open(cString(path), O_RDWR, "open it");
+    {
+      // The third page that is touched would end this process.
+      using mapping = MemoryMapping.map(file.number, WHOLE, "memory");
+      assertEquals(mapping.risks.missingBytes, 4 * PAGE);
+    }
+    const terms = { memory: "local", populate: true } as const;
+    assertNothingLeft(() => {
+      const error = assertThrows(() => MemoryMapping.map(file.number, WHOLE, "memory", terms), HostError);
+      assertEquals(
+        error.message,
+        `Cannot populate ${
+          4 * PAGE
+        } bytes of memory, ${path}: EFAULT (bad address); its file system is full: make room there`,
+      );
+    });
+    Deno.truncateSync(path, 0);
+    Deno.truncateSync(path, 2 * PAGE);
+    using fits = MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: 2 * PAGE }, "memory", terms);
+    assertEquals([fits.risks.missingBytes, new Uint8Array(fits.buffer)[2 * PAGE - 1]], [0, 0]);
+  });
+});
+
+hostTest(
+  "MemoryMapping refuses what lies neither in memory nor on a device, unless any will do",
+  [tun],
+  async () => {
+    await mounted("ramfs", "size=1M", (folder) => {
+      const path = `${folder}/served`;
+      Deno.writeFileSync(path, new Uint8Array(4 * PAGE));
+      using file = FileDescriptor.open(cString(path), O_RDWR, "open it");
+      const map = (memory: "local" | "any") =>
+        MemoryMapping.map(file.number, WHOLE, "memory", { memory, populate: false });
+      assertThrows(() => map("local"), HostError, "could make this program wait; use a memfd");
+      using _mapping = map("any");
+    });
+  },
+);
 
 Deno.test("MemoryMapping leaves nothing behind after 200 times", () => {
   using file = newMemoryFile("dv-cycles", 16 * PAGE);

@@ -4,10 +4,12 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
+import type { DeviceEvent } from "../../../core/events.ts";
 import { Reactor } from "../../../core/reactor.ts";
 import { SystemClock } from "../../../core/clock.ts";
 import { EpollWaiter } from "../../../transports/host/epoll_waiter.ts";
-import { FileDescriptor } from "../../../transports/host/file_descriptor.ts";
+import { FileDescriptor, O_RDWR } from "../../../transports/host/file_descriptor.ts";
+import { cString } from "../../../transports/host/libc.ts";
 import { MemoryMapping } from "../../../transports/host/memory_mapping.ts";
 import { UnixListener } from "../../../transports/host/unix_listener.ts";
 import { UnixStream } from "../../../transports/host/unix_stream.ts";
@@ -16,8 +18,8 @@ import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { type VhostUserCounters, VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
 import { hostTest, linux } from "../../host/support/require.ts";
 import { frame, type NetRig, newNetRig, numbersOf } from "./support/fake_network.ts";
-import type { GuestLayout } from "./support/guest.ts";
-import { message } from "./support/payload.ts";
+import { GUEST_BYTES, type GuestLayout } from "./support/guest.ts";
+import { concat, message, region, u64 } from "./support/payload.ts";
 import { SocketFrontEnd } from "./support/socket_front_end.ts";
 
 /** A transport that is served, in a folder of its own, turned by hand. */
@@ -28,6 +30,8 @@ class Served implements AsyncDisposable {
   readonly waiter = new EpollWaiter();
   transport!: VhostUserTransport;
   nowNs = 0;
+  /** What the transport has told. */
+  readonly events: DeviceEvent[] = [];
   readonly #stop = new AbortController();
   #serving: Promise<void> = Promise.resolve();
 
@@ -41,6 +45,7 @@ class Served implements AsyncDisposable {
       watch: (descriptor) => served.waiter.watch(descriptor),
       wake: () => served.waiter.wake(),
       publish: (counters) => counters,
+      report: (event) => void served.events.push(event),
     }, result.value);
     served.#serving = served.transport.serve(served.rig.device, served.#stop.signal);
     served.rig.device.wake = () => served.waiter.wake();
@@ -292,6 +297,8 @@ hostTest("a path at which somebody listens is refused", [linux], async () => {
     socketMode: null,
     socketUser: null,
     socketGroup: null,
+    memory: "local",
+    populate: false,
     reconnectMs: 200,
   });
   await assertRejects(() => second.serve(served.rig.device, new AbortController().signal), HostError);
@@ -339,3 +346,41 @@ hostTest("kicks, messages and connections wake a reactor that sleeps", [linux], 
   stop.abort();
   await running;
 });
+
+for (const memory of ["sealed", "local"]) {
+  hostTest(
+    `memory that can be cut is ${memory === "sealed" ? "refused" : "told of, once"}`,
+    [linux],
+    async () => {
+      await using served = await Served.start({ memory });
+      using front = served.connect();
+      front.start();
+      const path = Deno.makeTempFileSync({ dir: "/dev/shm" });
+      try {
+        Deno.truncateSync(path, GUEST_BYTES);
+        using file = FileDescriptor.open(cString(path), O_RDWR, "open it");
+        const succeeded = [2 ** 32, 2 ** 33].map((guestAddress) => {
+          const more = region({ guestAddress, size: GUEST_BYTES, userAddress: 2 ** 40 + guestAddress });
+          return front.front.succeeds(Request.ADD_MEM_REG, concat(u64(0), more), [file.number]);
+        });
+        const taken = memory === "local";
+        assertEquals(succeeded, [taken, taken]);
+        const messages = served.events.flatMap((event) =>
+          event.event === "memory-at-risk" || event.event === "refused" ? [event.message] : []
+        );
+        if (taken) {
+          assertEquals(messages, [
+            `memory ${path} can end this program (SIGBUS): it is not sealed, and whoever shares it can cut it; ` +
+            `${GUEST_BYTES} bytes of it need room in a file system that may be full`,
+          ]);
+        } else {
+          assertEquals(messages.length, 2);
+          assert(messages[0].startsWith(`Cannot map memory of the front-end, ${path}: it can be cut`));
+        }
+        served.assertWorks(front);
+      } finally {
+        Deno.removeSync(path);
+      }
+    },
+  );
+}

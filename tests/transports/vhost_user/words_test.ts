@@ -32,6 +32,8 @@ Deno.test("options are complete after validation", async () => {
     socketMode: null,
     socketUser: null,
     socketGroup: null,
+    memory: "local",
+    populate: false,
     reconnectMs: 200,
   });
   const full = { socket: "/run/a.sock", profile: "qemu", socketMode: "0660", socketOwner: "64055:108" };
