@@ -1,7 +1,8 @@
 /**
  * The first step to the guest: frames from the network, filtered and steered, into the line of stages.
  *
- * Theory of operation. `receive` takes up to 64 frames a round from each queue of the network. A frame must pass the receive
+ * Theory of operation. `receive` takes up to 64 frames a round from each queue of the network, until a frame has to wait for
+ * buffers: a network may have moved its flow to a queue that is received later, and then goes on where it stopped. A frame must pass the receive
  * filter *before* a stage may hold it; then it is given its queue pair. While the link is down frames are received and
  * dropped: the network must not be held up by a guest that is not there. `offerAgain` takes the frames that found no room
  * and were marked for another try, and runs them through the stages anew, one by one, until one finds no room again.
@@ -40,6 +41,8 @@ export class FromNetwork {
   readonly #parts: FromNetworkParts;
   readonly #batch = new FrameBatch();
   readonly #offered = new FrameBatch();
+  /** The queue of the network that is received next. */
+  #next = 0;
 
   /** Receives when told to. @param parts what frames go through */
   constructor(parts: FromNetworkParts) {
@@ -50,13 +53,17 @@ export class FromNetwork {
   receive(linkUp: boolean, nowNs: number): boolean {
     const { network, line, toGuest } = this.#parts;
     let did = false;
-    for (let queue = 0; queue < network.queuePairs; queue++) {
+    const { queuePairs } = network;
+    for (let i = 0; i < queuePairs; i++) {
+      const queue = this.#next;
+      this.#next = queue + 1 < queuePairs ? queue + 1 : 0;
       if (network.receive(this.#batch, BURST, queue, nowNs) === 0) continue;
       did = true;
       if (linkUp) {
         this.#admit(queue);
         line.push(this.#batch, nowNs);
       } else toGuest.dropLinkDown(this.#batch);
+      if (queuePairs > 1 && toGuest.isBlocked) break;
     }
     return did;
   }
