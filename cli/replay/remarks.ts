@@ -16,6 +16,11 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
   const remarks = offloadRemarks(result);
   const { input, output, leftOut } = result;
   const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
+  if (result.captureFailure !== null) {
+    remarks.push(
+      `The capture ends early, behind packet ${count(survey.packets)}: ${result.captureFailure.message}.`,
+    );
+  }
   if (leftOut.snapped > 0) {
     const all = leftOut.snapped === survey.packets ? "All" : `${count(leftOut.snapped)} of`;
     remarks.push(

@@ -67,6 +67,8 @@ export interface ReplayResult {
   readonly snappedNumbers: readonly number[];
   /** What is odd about the capture, by how many packets or blocks. */
   readonly oddities: Readonly<CaptureOddities>;
+  /** What ends the capture before its end, if something does. */
+  readonly captureFailure: HostError | null;
   /** What the guest found wrong with the device. */
   readonly guestErrors: readonly string[];
   /** What offloads had left in the frames to the guest. */
@@ -122,6 +124,7 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
     reasons: verdicts.reasons,
     leftOut: leftOut(machine.counters),
     snappedNumbers: network.snappedNumbers,
+    captureFailure: network.failure,
     oddities: network.oddities ?? newCaptureOddities(),
     guestErrors: driver.guest.errors,
     offloads: offloadTraces(input, machine.counters["net0.undo-offloads"]),

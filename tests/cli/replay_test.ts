@@ -260,7 +260,8 @@ Deno.test("replay delivers a damaged capture up to the damage, reports, and fail
     await Deno.writeFile(path, whole.subarray(0, 100_000));
     const { code, out, err } = await command(["replay", path, "--json"]);
     assertEquals(code, 1);
-    const { failure, input, capture: head } = JSON.parse(out) as ReplaySummary;
+    const { failure, input, capture: head, remarks } = JSON.parse(out) as ReplaySummary;
+    assertEquals(remarks[0], `The capture ends early, behind packet ${head.packets}: ${failure}.`);
     assertStringIncludes(failure!, "a packet is cut off");
     assertStringIncludes(err, failure!);
     assert(input.frames > 10 && input.frames < head.packets);

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Frame } from "../../core/frame.ts";
-import { MAX_CAPTURED_BYTES, type PacketDirection } from "./captured_packet.ts";
+import { MAX_CAPTURED_BYTES } from "./captured_packet.ts";
 import type { CaptureFormat } from "./capture_reader.ts";
 import { CaptureSink } from "./capture_sink.ts";
 import { PcapEncoder } from "./pcap_encoder.ts";
@@ -65,12 +65,18 @@ export class CaptureWriter implements Disposable {
 
   /**
    * Encodes a frame, which `commit` then keeps and the next call forgets. False if it cannot be taken now.
-   * @param frame all its pieces are copied; @param direction which way it goes, as the guest sees it
+   * @param frame all its pieces are copied; @param flags its `epb_flags`, less those that its header tells; a direction, as the guest
+   * sees it, is one of them
    * @param timeNs when, in ns from the start of the capture; @param comment for the reader; pcapng only
    */
-  stage(frame: Frame, direction: PacketDirection, timeNs: number, comment = ""): boolean {
-    const { flags, gsoType } = frame.header;
-    const at = this.#reserve(frame.total, direction | offloadFlags(flags, gsoType), timeNs, comment);
+  stage(frame: Frame, flags: number, timeNs: number, comment = ""): boolean {
+    const { header } = frame;
+    const at = this.#reserve(
+      frame.total,
+      flags | offloadFlags(header.flags, header.gsoType),
+      timeNs,
+      comment,
+    );
     if (at < 0) return false;
     frame.copyTo(this.#sink.bytes, at);
     return true;
@@ -83,8 +89,8 @@ export class CaptureWriter implements Disposable {
   }
 
   /** Writes a frame: `stage` and `commit`. False if it cannot be taken now. */
-  write(frame: Frame, direction: PacketDirection, timeNs: number, comment = ""): boolean {
-    const taken = this.stage(frame, direction, timeNs, comment);
+  write(frame: Frame, flags: number, timeNs: number, comment = ""): boolean {
+    const taken = this.stage(frame, flags, timeNs, comment);
     if (taken) this.commit();
     return taken;
   }

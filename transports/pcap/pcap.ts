@@ -122,8 +122,7 @@ function createRecorder(context: TransportContext, inner: FrameTransport, path: 
   try {
     const replay = inner instanceof PcapReplay ? inner : null;
     const writer = openWriter(context, path, replay?.startUnixNs ?? 0n);
-    const lateStart = replay?.isLate === true ? () => replay.startUnixNs : null;
-    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }), lateStart);
+    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
   } catch (error) {
     inner[Symbol.dispose]();
     throw error;

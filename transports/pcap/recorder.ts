@@ -7,6 +7,7 @@ import type { NetworkAbilities } from "../../core/stage.ts";
 import { type FrameTransport, type GuestAccepts, isPollable, type Pollable } from "../../core/transport.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
+import { PcapReplay } from "./replay.ts";
 
 /** What a recorder counts. */
 export interface RecorderCounters extends Record<string, number> {
@@ -33,20 +34,17 @@ export class PcapRecorder implements FrameTransport, Pollable {
   readonly #counters: RecorderCounters;
   readonly #single = new FrameBatch(1);
   #startNs = -1;
-  #lateStart: (() => bigint) | null;
+  readonly #replay: PcapReplay | null;
+  /** Is it known only with the first frame when the capture begins? */
+  #isLate: boolean;
 
   /**
    * Wraps a transport.
    * @param inner the transport to record, @param writer where to, both owned from now on; @param counters what to count in
-   * @param lateStart tells in ns since 1970 when the first received frame was captured, if that is known only then
    */
-  constructor(
-    inner: FrameTransport,
-    writer: CaptureWriter,
-    counters: RecorderCounters,
-    lateStart: (() => bigint) | null = null,
-  ) {
-    this.#lateStart = lateStart;
+  constructor(inner: FrameTransport, writer: CaptureWriter, counters: RecorderCounters) {
+    this.#replay = inner instanceof PcapReplay ? inner : null;
+    this.#isLate = this.#replay?.isLate ?? false;
     this.#inner = inner;
     this.#writer = writer;
     this.#counters = counters;
@@ -64,14 +62,16 @@ export class PcapRecorder implements FrameTransport, Pollable {
   receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
     const from = out.length;
     const count = this.#inner.receive(out, limit, queue, nowNs);
-    if (count > 0 && this.#lateStart !== null && Number.isFinite(nowNs)) {
-      this.#writer.setStart(this.#lateStart());
-      this.#lateStart = null;
+    if (count > 0 && this.#isLate && Number.isFinite(nowNs)) {
+      this.#writer.setStart(this.#replay!.startUnixNs);
+      this.#isLate = false;
       this.#startNs = nowNs;
     }
     const timeNs = this.#sinceStart(nowNs);
     for (let i = from; i < out.length; i++) {
-      if (this.#writer.write(out.at(i), DIRECTION_INBOUND, timeNs)) this.#counters.written++;
+      // What a capture says of a packet beyond its bytes is written back.
+      const flags = DIRECTION_INBOUND | (this.#replay?.packetFlags[i - from] ?? 0);
+      if (this.#writer.write(out.at(i), flags, timeNs)) this.#counters.written++;
       else this.#counters.writeDropped++;
     }
     return count;

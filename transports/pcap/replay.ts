@@ -39,6 +39,9 @@ const MAX_STEPS_A_CALL = 1024;
 /** The most bytes read in one call without delivering a frame: what is stepped over may be long. */
 const MAX_BYTES_A_CALL = 4 * 1024 * 1024;
 
+/** The most frames of one call whose flags are kept for a recorder; a device asks for no more at once. */
+const MAX_FLAGGED = 64;
+
 /** What a replay is made of. */
 export interface ReplaySettings {
   /** The capture to replay; null for none. Owned from now on. */
@@ -65,6 +68,8 @@ export class PcapReplay implements FrameTransport {
   readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
   /** A file is one queue. */
   readonly queuePairs: number = 1;
+  /** The `epb_flags` of the frames that the last `receive` has delivered, up to the first MAX_FLAGGED of them. */
+  readonly packetFlags: Uint32Array<ArrayBuffer> = new Uint32Array(MAX_FLAGGED);
   readonly #reader: CaptureReader | null;
   readonly #writer: CaptureWriter | null;
   readonly #recorded: boolean;
@@ -147,7 +152,8 @@ export class PcapReplay implements FrameTransport {
       if (frame === null) break;
       packet.copyTo(frame.bytes, frame.start);
       frame.number = packet.number;
-      applyPacketFlags(packet.flags, frame, this.#acceptsPartial);
+      const flags = applyPacketFlags(packet.flags, frame, this.#acceptsPartial);
+      if (count < MAX_FLAGGED) this.packetFlags[count] = flags;
       out.push(frame);
       this.#ready = false;
       this.#counters.taken++;

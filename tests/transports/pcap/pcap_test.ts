@@ -272,6 +272,29 @@ Deno.test("pcap as a recorder of a replay keeps its start, its end and its failu
   });
 });
 
+Deno.test("pcap as a recorder of a replay writes the flags of its packets back", async () => {
+  await inTemporaryFolder(async (folder) => {
+    const word = (
+      value: number,
+    ): [number, number[]] => [2, [0, 8, 16, 24].map((shift) => value >>> shift & 255)];
+    // Reception type, a checksum that is not ready and one that is right, segmentation, an error of the link, an FCS.
+    const all = [0, 1, 2 | 1 << 2, 1 << 9, 1 << 10, 1 << 11, 1 << 24 | 1 << 10, 4 << 5 | 1 << 10];
+    const blocks = all.map((flags) => enhanced(true, 0, 0n, frameBytes(64), [word(flags)]));
+    await Deno.writeFile(`${folder}/in.pcapng`, join(section(true), described(true), ...blocks));
+    const context = new TestContext();
+    context.innerTransport = await open(context, { read: `${folder}/in.pcapng`, take: "all", pace: "fast" });
+    const network = await open(context, { write: `${folder}/out.pcapng`, inner: {} });
+    assertEquals(receive(network, 0).length, all.length);
+    await network.close!();
+    network[Symbol.dispose]();
+    using reader = CaptureReader.open(`${folder}/out.pcapng`);
+    const flags = [];
+    while (reader.next()) flags.push(reader.packet.flags);
+    // Towards the guest, and without the FCS, which was taken away.
+    assertEquals(flags, all.map((each) => each & ~3 & ~(15 << 5) | 1));
+  });
+});
+
 Deno.test("pcap refuses options that make no sense, by name", async () => {
   const refuses = (options: unknown, text: string) => assertRejects(() => validate(options), TypeError, text);
   await refuses({}, "read: or write is needed");
