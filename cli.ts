@@ -65,7 +65,10 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
 
 /** Runs the command line of this process and ends it. */
 export async function start(): Promise<never> {
-  Deno.exit(await main(Deno.args, systemIo()));
+  const io = systemIo();
+  const code = await main(Deno.args, io);
+  await io.settle?.();
+  Deno.exit(code);
 }
 
 async function dispatch(args: readonly string[], io: Io): Promise<number> {

@@ -7,6 +7,7 @@ import { newRegistry } from "../config/builtins.ts";
 import { located } from "../config/guarded.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Machine } from "../config/machine.ts";
+import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -29,10 +30,15 @@ export const RUN: CommandUsage = {
     "Runs the devices of a configuration until every network is at its end, as a capture is, or until the process is " +
     "told to stop. SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it cleanly: what is held is delivered and files are completed. " +
     "SIGUSR2 prints all counters as a line of JSON.",
+    "Tells on standard error, with the time of day, who connects, on which features guest and device agree, when a driver is " +
+    "ready, which queues start and stop, which rules a guest breaks, and who goes; under systemd with the priorities of its " +
+    "journal (needs --allow-env=JOURNAL_STREAM). No output, trace or recording keeps a device waiting: what a pipe or a disk " +
+    "does not take is counted.",
     "For devices with a vhost-user driver it prints the command line with which QEMU attaches to them. As management " +
     "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",
     'With --json the output is JSON lines, each with an "event": started (with what QEMU and libvirt need, under ' +
-    '"attach"), counters, stopped.',
+    '"attach"), counters, connected, memory-at-risk, features, ready, queue-started, queue-stopped, fault, refused, reset, disconnected, ' +
+    "recording-failed, recording-resumed, suppressed (so many of a kind were not told one by one), lost, stopped.",
   ],
   options: [
     { name: "stats-interval-s", value: "N", help: "Print what the devices did every N seconds." },
@@ -67,6 +73,12 @@ export const RUN: CommandUsage = {
   ],
 };
 
+/** What is told of software guests, too. */
+const NEWS_OF_SOFTWARE_GUESTS: ReadonlySet<string> = new Set([
+  "fault",
+  "recording-failed",
+  "recording-resumed",
+]);
 const LONGEST_INTERVAL_S = 86_400;
 
 /** Runs a configuration to its end. Rejects with what made it fail. */
@@ -84,26 +96,40 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   located(config, () => refuseContradictions(config));
   // Disposed of in reverse: what the machine says while it closes is still written down.
   await using end = new AsyncDisposableStack();
-  const machine = buildMachine(config);
+  let reporter: RunReporter | null = null;
+  // A software guest is started and stopped with the machine: only what it does wrong is news.
+  const quiet = new Set(
+    config.devices.filter(({ driver }) => driver.plugin === loopbackDriver).map(({ name }) => name),
+  );
+  const machine = buildMachine(config, {
+    events: (device, event) => {
+      if (!quiet.has(device) || NEWS_OF_SOFTWARE_GUESTS.has(event.event)) reporter?.event(device, event);
+    },
+  });
+  let trace;
   try {
-    end.use(traceProtocol(machine, parsed, io));
+    trace = end.use(traceProtocol(machine, parsed, io));
   } finally {
     end.use(machine);
   }
   const stop = new AbortController();
-  const reporter = new RunReporter(new CounterView(machine), io, parsed.json, () => stop.abort());
-  using _signals = onSignals({
+  reporter = new RunReporter(new CounterView(machine), io, parsed.json, () => trace.lostLines);
+  using _signals = signalsTo(reporter, stop);
+  using _ticks = reporter.every(intervalS);
+  machine.start();
+  reporter.started(config, attachment(config, machine), parsed.flag("libvirt"));
+  await runToClose(machine, stop.signal, reporter);
+  return EXIT_OK;
+}
+
+function signalsTo(reporter: RunReporter, stop: AbortController): Disposable {
+  return onSignals({
     stop: (signal) => {
       reporter.stopping(signal);
       stop.abort();
     },
     show: () => reporter.counters(),
   });
-  using _ticks = reporter.every(intervalS);
-  machine.start();
-  reporter.started(config, attachment(config, machine), parsed.flag("libvirt"));
-  await runToClose(machine, stop.signal, reporter);
-  return EXIT_OK;
 }
 
 /** The final counters are told however the run ends, but an error comes last, where it is seen. */

@@ -3,10 +3,12 @@
  * @module
  */
 import type { ResolvedConfig } from "../../config/types.ts";
-import { type Io, OutputClosed } from "../console/io.ts";
+import type { DeviceEvent } from "../../core/events.ts";
+import { type Io, type Live, OutputClosed } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { count, duration, numberTable, wrap } from "../console/text.ts";
 import type { Attachment } from "./attach.ts";
+import { EventLog, wallClock } from "./event_log.ts";
 import type { CounterSnapshot, CounterView, DeviceMoves, Moved } from "./counter_view.ts";
 
 /** How often the progress line is drawn, in ms. */
@@ -27,21 +29,38 @@ export class RunReporter {
   readonly #view: CounterView;
   readonly #io: Io;
   readonly #json: boolean;
-  readonly #onClosed: () => void;
-  #closed = false;
+  readonly #live: Live | null;
+  readonly #events: EventLog;
+  readonly #lostTraceLines: () => number;
   #progress = false;
   #last: DeviceMoves[] = [];
   #lastMs = performance.now();
 
   /**
    * @param view the counters; @param io where to print; @param json JSON lines instead of text
-   * @param onClosed told once if nobody reads the output any more
+   * @param lostTraceLines how many lines the trace of the protocol has lost
    */
-  constructor(view: CounterView, io: Io, json: boolean, onClosed: () => void) {
+  constructor(view: CounterView, io: Io, json: boolean, lostTraceLines: () => number) {
+    this.#lostTraceLines = lostTraceLines;
     this.#view = view;
     this.#io = io;
     this.#json = json;
-    this.#onClosed = onClosed;
+    this.#live =
+      io.goLive?.((lines) => json ? this.#line("lost", { lines }) : `${lines} lines are missing here\n`) ??
+        null;
+    this.#events = new EventLog({
+      text: json ? null : (line) => {
+        this.#clearProgress();
+        io.err(line);
+      },
+      json: (event, facts) => this.#event(event, { time: wallClock(), ...facts }),
+      isJournal: io.isJournal === true,
+    });
+  }
+
+  /** Something has happened to a device. */
+  event(device: string, event: DeviceEvent): void {
+    this.#events.note(device, event);
   }
 
   /** The machine runs. @param attach what to type at the other end, for people as XML if `libvirt`; null for nothing */
@@ -72,7 +91,7 @@ export class RunReporter {
 
   /** Somebody wants to see all counters. */
   counters(): void {
-    this.#event("counters", { counters: this.#view.snapshot() });
+    this.#event("counters", { counters: this.#counters() });
   }
 
   /** A signal asks to stop. */
@@ -82,7 +101,8 @@ export class RunReporter {
 
   /** The machine has stopped. */
   stopped(reason: RunEnd): void {
-    const counters = this.#view.snapshot();
+    this.#events[Symbol.dispose]();
+    const counters = this.#counters();
     if (this.#json) return this.#event("stopped", { reason, counters });
     const { bold } = styleFor(this.#io);
     const time = duration(this.#view.nowNs);
@@ -118,7 +138,19 @@ export class RunReporter {
     this.#lastMs = nowMs;
   }
 
+  /** All counters, and among them what output was lost, if any was. */
+  #counters(): CounterSnapshot {
+    const counters = this.#view.snapshot();
+    const output = {
+      lost_lines: this.#live?.lostLines ?? 0,
+      lost_error_lines: this.#live?.lostErrorLines ?? 0,
+      lost_trace_lines: this.#lostTraceLines(),
+    };
+    return Object.values(output).some((lost) => lost > 0) ? { ...counters, output } : counters;
+  }
+
   #drawProgress(): void {
+    if (this.#live?.isBusy === true) return;
     const parts = this.#view.moves().map(({ name, toGuest, fromGuest }) =>
       `${name} to guest ${count(toGuest.packets)}, from guest ${count(fromGuest.packets)}`
     );
@@ -137,20 +169,21 @@ export class RunReporter {
     this.#write(text);
   }
 
-  /** Timers and signals have nobody to throw at. */
+  /** An output that is closed ends no device. */
   #write(text: string): void {
-    if (this.#closed) return;
     try {
       this.#io.out(text);
     } catch (error) {
       if (!(error instanceof OutputClosed)) throw error;
-      this.#closed = true;
-      this.#onClosed();
     }
   }
 
   #event(event: string, facts: object): void {
-    this.#print(`${JSON.stringify({ event, timeNs: this.#view.nowNs, ...facts })}\n`);
+    this.#print(this.#line(event, facts));
+  }
+
+  #line(event: string, facts: object): string {
+    return `${JSON.stringify({ event, timeNs: this.#view.nowNs, ...facts })}\n`;
   }
 }
 

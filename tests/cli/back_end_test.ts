@@ -7,7 +7,7 @@ import { libc } from "../../transports/host/libc.ts";
 import { UnixListener } from "../../transports/host/unix_listener.ts";
 import { UnixStream } from "../../transports/host/unix_stream.ts";
 import { hostTest, linux } from "../host/support/require.ts";
-import { FLAGS, NET, RNG, stop, write } from "./support/back_end.ts";
+import { eventsIn, FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
@@ -24,7 +24,20 @@ hostTest(
       using front = remoteFrontEnd(UnixStream.connect(`${folder}/lan.sock`));
       front.start();
       assert(front.front.features() > 0n);
-      assertEquals(await stop(child), "");
+      const err = await stop(child);
+      assertEquals(withoutEvents(err), "");
+      const [connected, features, ...rest] = eventsIn(err);
+      assertEquals(connected, "lan: front-end connected");
+      assertMatch(features, /^lan: features agreed: .*MRG_RXBUF, .*VERSION_1$/);
+      assertEquals(rest, [
+        "lan: driver ready",
+        "lan: queue 0 started",
+        "lan: queue 1 started",
+        "lan: device reset",
+        "lan: queue 0 stopped",
+        "lan: queue 1 stopped",
+        "lan: front-end gone: the back-end stops",
+      ]);
       await assertRejects(() => Deno.lstat(`${folder}/lan.sock`), Deno.errors.NotFound);
     });
   },

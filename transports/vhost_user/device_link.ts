@@ -206,8 +206,10 @@ export class DeviceLink implements Disposable {
   #lend(): void {
     this.#rings.changed();
     const features = this.#features;
-    if (features === null || (!this.#device.isActive && this.isSuspended)) return;
-    this.#guard(() => this.#device.use(features, this.#table.memory, this.rings));
+    if (features !== null && (this.#device.isActive || !this.isSuspended)) {
+      this.#guard(() => this.#device.use(features, this.#table.memory, this.rings));
+    }
+    this.#rings.tellChanges();
   }
 
   #forget(): void {
@@ -247,6 +249,7 @@ export class DeviceLink implements Disposable {
     if (second !== null) this.#faults.note(second);
     this.#rings.break();
     this.#rings.changed();
+    this.#rings.tellChanges();
     this.#release();
     this.#needsReset = true;
     this.#hooks.configChanged();

@@ -116,6 +116,10 @@ export class RingSet implements Disposable {
       ring.queue !== null && !ring.enabled && this.#device.discardsWhenDisabled?.(ring.index) === true
     );
     this.#polled = this.all.filter((ring) => ring.queue !== null && ring.isPolled);
+  }
+
+  /** Tells which rings the device works now and did not, or the reverse, when that was told last. */
+  tellChanges(): void {
     for (const { index, queue, enabled } of this.all) {
       const works = queue !== null && enabled;
       if (works === this.#working.has(index)) continue;
@@ -161,12 +165,14 @@ export class RingSet implements Disposable {
   forget(): void {
     for (const ring of this.all) ring.forget();
     this.changed();
+    this.tellChanges();
   }
 
   /** The front-end is gone. */
   [Symbol.dispose](): void {
     for (const ring of this.all) ring[Symbol.dispose]();
     this.changed();
+    this.tellChanges();
   }
 
   #mayStart(ring: Vring): boolean {

@@ -27,6 +27,19 @@ export async function write(folder: string, ...devices: unknown[]): Promise<stri
   return path;
 }
 
+/** What a back-end says of its devices, with the time of day. */
+const EVENT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ([a-z0-9_-]+: .*)$/;
+
+/** The events among the lines of a standard error, without their times. */
+export function eventsIn(err: string): string[] {
+  return err.split("\n").flatMap((line) => EVENT.exec(line)?.slice(1, 2) ?? []);
+}
+
+/** A standard error without events. */
+export function withoutEvents(err: string): string {
+  return err.split("\n").filter((line) => !EVENT.test(line)).join("\n");
+}
+
 /** Tells a back-end to stop, and asserts that it does so as it should. Returns its standard error. */
 export async function stop(child: CommandProcess): Promise<string> {
   child.signal("SIGTERM");
