@@ -51,10 +51,10 @@ export class BorrowedRings implements Disposable {
     this.memory = new GuestMemory(regions);
     this.#log = loan.log && made.use(openLog(loan.log.address, loan.log.sizeBytes));
     // Events of its own: a thread that comes round late signals nothing that got the number of a closed one.
-    const openEvent = (number: number | null | undefined) =>
+    const openEvent = (number: number | null | undefined, isCall = false) =>
       number === null || number === undefined
         ? null
-        : made.use(new ReceivedEvent(FileDescriptor.duplicate(number, "an event of the front-end")));
+        : made.use(new ReceivedEvent(FileDescriptor.duplicate(number, "an event of the front-end"), isCall));
     this.#logEvent = openEvent(loan.log?.event);
     this.memory.dirtyLog = this.#log;
     this.all = loan.rings.map((ring) => {
@@ -67,7 +67,7 @@ export class BorrowedRings implements Disposable {
         this.budget,
       );
       queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);
-      return { loan: ring, queue, call: openEvent(ring.call) };
+      return { loan: ring, queue, call: openEvent(ring.call, true) };
     });
     this.isPolled = loan.rings.some(({ polled }) => polled);
     this.#owned = made.move();

@@ -27,6 +27,9 @@ import {
 } from "../../transports/loopback_driver/split_driver_ring.ts";
 import { SoftwareGuest } from "../../transports/loopback_driver/software_guest.ts";
 
+import { setupAt } from "../core/support/drivers.ts";
+import { TestGuest } from "../core/support/guest.ts";
+
 const SIZE = 16;
 const BUFFER_BYTES = 70_000;
 const READY = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
@@ -306,6 +309,45 @@ Deno.test("EntropyDevice keeps to its rate: a burst at once, then each request w
   assertEquals(rig.session.poll(160_000_000), false);
   assertEquals(rig.session.deadlineNs(), Infinity);
   assertEquals(rig.counters, { requests: 5, bytes: 260, shortened: 1, limited: 3, interrupts: 4 });
+});
+
+Deno.test("EntropyDevice takes a request in a table longer than its ring of four", () => {
+  for (const packed of [false, true]) {
+    const guest = new TestGuest();
+    const { descriptors, driver, device: used } = setupAt(0x1_0000_0000, 4);
+    const [write, next] = [2, 1];
+    for (let i = 0; i < 100; i++) {
+      guest.setDescriptor(
+        0x10000 + 16 * i,
+        0x14000 + i,
+        1,
+        packed ? 0 : write | (i < 99 ? next : 0),
+        packed ? write : i + 1,
+      );
+    }
+    guest.setDescriptor(descriptors, 0x10000, 1600, packed ? 0 : 4, packed ? 4 | 0x80 : 0);
+    if (!packed) guest.setNumber(driver + 2, 2, 1);
+    const counters: Record<string, number> = {};
+    const options = { queueSize: 4, packedRing: true, rateLimitBytesPerS: undefined, burstBytes: 65_536 };
+    const made = new EntropyDevice(
+      {
+        name: "rng0",
+        publish: (group) => Object.assign(counters, group) && group,
+      },
+      options,
+      counting().source,
+    );
+    const session = new DriverSession(made, guest.memory, { interrupt() {}, configChanged() {} });
+    session.writeStatus(STATUS_ACKNOWLEDGE | STATUS_DRIVER);
+    session.writeDriverFeatures(
+      packed ? made.features : made.features.without(VIRTIO_F_RING_PACKED),
+    );
+    session.writeStatus(READY & ~STATUS_DRIVER_OK);
+    session.setupQueue(0, { size: 4, descriptors, driver, device: used });
+    session.writeStatus(READY);
+    assertEquals(session.poll(0), true, session.lastFault?.message);
+    assertEquals(guest.bytes(0x14000, 100), countedFrom(0, 100));
+  }
 });
 
 Deno.test("EntropyDevice answers a request that has waited, though its driver makes it longer each time", () => {

@@ -23,6 +23,7 @@ import { nameOfDescriptor } from "./file_facts.ts";
 import { IoVector } from "./io_vector.ts";
 import { addressOf, errno, libc, type LibcSymbols } from "./libc.ts";
 import { newMemoryFile } from "./memory_file.ts";
+import { isUnixStream, peerNameBytes, UnixStream } from "./unix_stream.ts";
 
 const [IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT] = Deno.build.arch === "x86_64"
   ? [206n, 207n, 208n, 209n]
@@ -75,7 +76,7 @@ export class EventFd implements Disposable {
   }
 }
 
-/** An eventfd that another program has passed, and shares. Nothing here ever waits for that program. */
+/** An eventfd, or what stands for one, that another program has passed, and shares. Nothing here ever waits for that program. */
 export class ReceivedEvent implements Disposable {
   /** The descriptor, owned. */
   readonly fd: FileDescriptor;
@@ -84,11 +85,24 @@ export class ReceivedEvent implements Disposable {
   readonly #count = new BigUint64Array(1);
   readonly #vector = new IoVector(1);
 
-  /** Owns an eventfd. HostError for any other descriptor, which stays the caller's then. */
-  constructor(fd: FileDescriptor) {
+  /** Of a socket: what is signalled through it, as 8 bytes. */
+  readonly #stream: UnixStream | null;
+
+  /**
+   * Owns an eventfd. HostError for any other descriptor, which stays the caller's then.
+   * @param isCall one end of a pair of stream sockets without names will do as well: so User-mode Linux wants to be called
+   */
+  constructor(fd: FileDescriptor, isCall = false) {
     const name = nameOfDescriptor(fd.number);
-    if (name !== EVENTFD) throw new HostError(`Cannot use ${name} as an event: pass an eventfd`);
+    const isSocket = isCall && name.startsWith("socket:") && isUnixStream(fd.number) &&
+      peerNameBytes(fd.number) === 0;
+    if (name !== EVENTFD && !isSocket) {
+      throw new HostError(`Cannot use ${name} as an event: pass an eventfd`);
+    }
     this.fd = fd;
+    this.#stream = isSocket ? new UnixStream(fd) : null;
+    // Descriptors that the other side could leave here unread would stay open.
+    this.#stream?.stopReceiving();
     this.#number = fd.number;
     this.#vector.set(0, Number(addressOf(this.#count)), 8);
   }
@@ -99,6 +113,7 @@ export class ReceivedEvent implements Disposable {
    */
   signal(): boolean {
     if (!this.fd.isOpen) return false;
+    if (this.#stream !== null) return signalStream(this.#stream);
     if (signaller === null) prepareSignals();
     return signaller!.signal(this.#number);
   }
@@ -113,6 +128,18 @@ export class ReceivedEvent implements Disposable {
   /** Closes it. */
   [Symbol.dispose](): void {
     this.fd[Symbol.dispose]();
+  }
+}
+
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** False if there is no room, which wakes anyway, or nobody to hear it. */
+function signalStream(stream: UnixStream): boolean {
+  try {
+    return stream.send(ONE, 0, ONE.length) === ONE.length;
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    return false;
   }
 }
 

@@ -25,6 +25,7 @@ const MSG_CTRUNC = 8;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x4000_0000;
+const SHUT_RD = 0;
 const SHUT_RDWR = 2;
 const CONTROL_HEADER_BYTES = 16;
 const CONTROL_BYTES = CONTROL_HEADER_BYTES + 4 * (MOST_DESCRIPTORS + 1);
@@ -187,6 +188,12 @@ export class UnixStream implements Disposable {
     if (error === EAGAIN || error === EINTR) return 0;
     if (errnoName(error) === "ECONNRESET") return -1;
     throw lastCallError("receive from a socket");
+  }
+
+  /** Receives nothing any more: the other side cannot send, and what lies here unread is thrown away. */
+  stopReceiving(): void {
+    this.#c.shutdown(this.fd.number, SHUT_RD);
+    while (this.discard() > 0);
   }
 
   /** Ends the connection for both sides; what was sent still arrives. */

@@ -35,6 +35,8 @@ import type { Vring } from "./vring.ts";
 
 /** How often rings are looked at whose driver does not kick, in ns. */
 export const POLL_INTERVAL_NS = 200_000;
+/** Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system call. */
+const ROUNDS_PER_KICK = 64;
 
 /** Whom the link tells. */
 export interface LinkHooks extends RingHooks {
@@ -53,6 +55,7 @@ export class DeviceLink implements Disposable {
   #features: FeatureSet | null = null;
   #needsReset = false;
   #nowNs = 0;
+  #round = 0;
 
   /**
    * Begins with a device that is reset.
@@ -110,7 +113,7 @@ export class DeviceLink implements Disposable {
    */
   setFeatures(features: FeatureSet | null): void {
     const before = this.#features;
-    if (features !== null && before !== null && features.equals(before)) return;
+    if (features !== null && before !== null && features.equals(before) && !this.#isAbandoned) return;
     this.drain();
     this.#release();
     this.#rings.halt();
@@ -119,9 +122,18 @@ export class DeviceLink implements Disposable {
     this.settle();
   }
 
+  /**
+   * Has the device lost all its rings, and was none of them stopped? So User-mode Linux takes a driver away; the features are
+   * those of the next one.
+   */
+  get #isAbandoned(): boolean {
+    return this.#device.isActive && this.rings.some(({ wasEnabled }) => wasEnabled) &&
+      !this.rings.some(({ enabled }) => enabled);
+  }
+
   /** Enables every ring: the front-end knows no SET_VRING_ENABLE. */
   enableAll(): void {
-    for (const ring of this.rings) ring.enabled = true;
+    for (const ring of this.rings) ring.enable(true);
     this.settle();
   }
 
@@ -180,11 +192,8 @@ export class DeviceLink implements Disposable {
       did = true;
     }
     this.#rings.sendInterrupts();
-    if (!did && this.#features !== null && this.#rings.startKicked(this.#features)) {
-      this.recall();
-      this.#lend();
-      did = true;
-    }
+    this.#round = (this.#round + 1) % ROUNDS_PER_KICK;
+    if (!did || this.#round === 0) did = this.#lookForKicks() || did;
     if (this.#lending.isDue) this.#lendToThreads();
     return did;
   }
@@ -200,6 +209,15 @@ export class DeviceLink implements Disposable {
     this.recall();
     this.#forget();
     this.#rings[Symbol.dispose]();
+  }
+
+  /** Looks for kicks of disabled rings. True if there was one. */
+  #lookForKicks(): boolean {
+    const kicked = this.#rings.takeKicks();
+    if (this.#features === null || !this.#rings.startKicked(this.#features)) return kicked;
+    this.recall();
+    this.#lend();
+    return true;
   }
 
   /** Has the device see the queues that it should have. */

@@ -60,8 +60,8 @@ export interface Host {
    * the memory is shorter than that: touching what is not there would end the process.
    */
   map(descriptor: Descriptor, lengthBytes: number, offsetBytes: number): Mapping;
-  /** Makes an event of a descriptor. @param watched wake the reactor when the other side tells something */
-  event(descriptor: Descriptor, watched: boolean): EventHandle;
+  /** Makes an event of a descriptor. @param watched wake the reactor when the other side tells something; @param isCall it is only signalled, and may be a socket of a pair */
+  event(descriptor: Descriptor, watched: boolean, isCall?: boolean): EventHandle;
   /** Makes a channel of a socket's descriptor. */
   channel(descriptor: Descriptor): Channel;
   /** Makes a transfer of a pipe's descriptor. */

@@ -41,6 +41,19 @@ const NEEDED: ReadonlyMap<number, number> = new Map([
   [Request.CHECK_DEVICE_STATE, ProtocolFeature.DEVICE_STATE],
 ]);
 
+/**
+ * Features that a front-end serves by itself, so that it makes no difference to the device whether they were offered:
+ * ANY_LAYOUT (27), ORDER_PLATFORM (36), SR_IOV (37), NOTIFICATION_DATA (38), NOTIF_CONFIG_DATA (39), RING_RESET (40),
+ * ADMIN_VQ (41).
+ */
+const NOT_THE_DEVICES = FeatureSet.of(27, 36, 37, 38, 39, 40, 41);
+
+/**
+ * Types of device whose front-ends never send SET_VRING_ENABLE, whatever they accept, and whose rings are hence enabled from
+ * the start: 20, of which QEMU (vhost-user-crypto) only says by kicks that its ring is to be served.
+ */
+const NEVER_ENABLED: ReadonlySet<number> = new Set([20]);
+
 /** The state of one connection's agreement. */
 export class Negotiation {
   /** What is offered. */
@@ -80,22 +93,28 @@ export class Negotiation {
   }
 
   /**
-   * The driver accepts these features. GuestError if it must not; the device then does not work at all, for the driver,
+   * The driver accepts these features. Those that were not offered and concern only driver and front-end are ignored: QEMU
+   * accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others; the device then does not work at all, for the driver,
    * which nobody may tell, goes by what it has accepted.
    */
   acceptFeatures(accepted: FeatureSet): void {
-    const features = deviceFeatures(accepted);
+    const unoffered = accepted.minus(this.offer.features);
+    const ignored = unoffered.intersect(NOT_THE_DEVICES);
+    const judged = accepted.minus(ignored);
+    const features = deviceFeatures(judged);
     // What is in force already was judged before: logging is switched by the same message, in the midst of work.
     if (this.#link.features?.equals(features) !== true) {
       try {
-        this.#judge(accepted);
+        this.#judge(judged);
       } catch (error) {
         this.#link.setFeatures(null);
         throw error;
       }
     }
     this.#link.setFeatures(features);
-    if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES)) this.#link.enableAll();
+    if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES) || NEVER_ENABLED.has(this.#device.id)) {
+      this.#link.enableAll();
+    }
     this.#logging.switch(accepted.has(VHOST_F_LOG_ALL));
   }
 

@@ -74,6 +74,7 @@ export class RingMessages {
       default:
         ring.kickGiven = true;
         ring.kickedByMessage = true;
+        ring.mustLook = true;
         this.#link.settle();
         return null;
     }
@@ -87,7 +88,8 @@ export class RingMessages {
 
   #event(id: number, ring: Vring, bag: DescriptorBag): void {
     const watched = id === Request.SET_VRING_KICK;
-    const event: EventHandle | null = bag.count === 0 ? null : this.#host.event(bag.take(), watched);
+    const isCall = id === Request.SET_VRING_CALL;
+    const event: EventHandle | null = bag.count === 0 ? null : this.#host.event(bag.take(), watched, isCall);
     switch (id) {
       case Request.SET_VRING_CALL:
         ring.call?.[Symbol.dispose]();
@@ -133,6 +135,7 @@ export class RingMessages {
     this.#newBases.delete(ring);
     if (ring.queue !== null) this.#link.drain();
     ring.halt("stopped");
+    ring.wasEnabled = false;
     ring.forgetKick();
     this.#link.settle();
     return ring.place(this.#link.features?.has(VIRTIO_F_RING_PACKED) === true);

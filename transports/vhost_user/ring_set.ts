@@ -2,7 +2,9 @@
  * All rings of one front-end: starting them, telling the driver of used buffers, emptying those that are disabled.
  *
  * A ring that runs but is disabled has no effect: the device says which of them are to be emptied all the same
- * (`discardsWhenDisabled`), the others are left alone. Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round or of a
+ * (`discardsWhenDisabled`), the others are left alone. It is emptied when it is disabled, before the front-end hears that it
+ * is, and after that when it is kicked. It is not looked at otherwise: User-mode Linux disables a ring and frees its memory,
+ * and says nothing more. What is found broken in it is no fault of the guest, then; the ring is let go until it is kicked again. Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round or of a
  * change: writing to an event is a system call.
  * @module
  */
@@ -13,7 +15,7 @@ import type { DeviceEventListener } from "../../core/events.ts";
 import type { FaultLog } from "../../core/fault_log.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { DirtyLog } from "../../core/memory.ts";
-import { RoundBudget } from "../../core/virtqueue.ts";
+import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { Vring } from "./vring.ts";
 
@@ -115,6 +117,8 @@ export class RingSet implements Disposable {
     this.#discarding = this.all.filter((ring) =>
       ring.queue !== null && !ring.enabled && this.#device.discardsWhenDisabled?.(ring.index) === true
     );
+    this.budget.refill(ROUND_UNITS / 4);
+    while (this.discard() && !this.budget.isExceeded);
     this.#polled = this.all.filter((ring) => ring.queue !== null && ring.isPolled);
   }
 
@@ -154,11 +158,26 @@ export class RingSet implements Disposable {
     }
   }
 
-  /** Empties disabled rings, as far as the device wants that. True if anything was there. Throws GuestError. */
+  /** Empties disabled rings that were kicked, as far as the device wants that. True if anything was there. */
   discard(): boolean {
     let did = false;
-    for (let i = 0; i < this.#discarding.length; i++) if (this.#empty(this.#discarding[i])) did = true;
+    for (let i = 0; i < this.#discarding.length; i++) {
+      const ring = this.#discarding[i];
+      if (ring.queue !== null && (ring.mustLook || ring.isPolled) && this.#empty(ring)) did = true;
+    }
     return did;
+  }
+
+  /** Has a disabled ring that is to be emptied been kicked? Costs a system call for each of them. */
+  takeKicks(): boolean {
+    let kicked = false;
+    for (let i = 0; i < this.#discarding.length; i++) {
+      const ring = this.#discarding[i];
+      if (ring.queue === null || ring.kick?.take() !== true) continue;
+      ring.mustLook = true;
+      kicked = true;
+    }
+    return kicked;
   }
 
   /** Forgets all that the driver has told. */
@@ -197,19 +216,20 @@ export class RingSet implements Disposable {
   #empty(ring: Vring): boolean {
     const queue = ring.queue!;
     let chains = 0;
-    while (chains < BURST && queue.pop(this.#chain)) {
-      queue.push(this.#chain.head, 0);
-      chains++;
+    ring.mustLook = false;
+    try {
+      while (chains < BURST && queue.pop(this.#chain)) {
+        queue.push(this.#chain.head, 0);
+        chains++;
+      }
+      this.discardedChains += chains;
+      if (queue.publish()) this.interrupt(ring.index);
+      ring.mustLook = chains === BURST || this.budget.isExceeded || queue.enableKicks();
+    } catch (error) {
+      if (!(error instanceof GuestError)) throw error;
+      ring.halt("stopped");
     }
-    this.discardedChains += chains;
-    if (queue.publish()) this.interrupt(ring.index);
-    if (chains > 0) {
-      ring.kicksOn = false;
-      return true;
-    }
-    if (ring.kicksOn) return false;
-    ring.kicksOn = true;
-    return queue.enableKicks();
+    return chains > 0 || ring.mustLook;
   }
 
   #tellError(ring: Vring): void {

@@ -70,9 +70,9 @@ export class SystemHost implements Host {
   }
 
   /** Makes an event, watched or not. HostError if the descriptor cannot be one. */
-  event(descriptor: Descriptor, watched: boolean): EventHandle {
+  event(descriptor: Descriptor, watched: boolean, isCall = false): EventHandle {
     using stack = new DisposableStack();
-    const event = stack.use(new ReceivedEvent(stack.use(owned(descriptor))));
+    const event = stack.use(new ReceivedEvent(stack.use(owned(descriptor)), isCall));
     const { number } = event.fd;
     let watch = watched ? this.#watch(number) : null;
     stack.move();

@@ -70,8 +70,10 @@ export class Vring implements Disposable {
   interruptDue = false;
   /** Another thread works it: its memory must not be touched here. */
   lent = false;
-  /** Kicks have been asked for while the device does not have the queue. */
-  kicksOn = false;
+  /** While it is disabled: was it kicked, or may something have come unasked? */
+  mustLook = false;
+  /** Has the device had it since it was set up, or last stopped? */
+  wasEnabled = false;
   /** How it stands. */
   state: RingState = "stopped";
   #queue: SplitVirtqueue | PackedVirtqueue | null = null;
@@ -124,7 +126,7 @@ export class Vring implements Disposable {
     this.#queue = buildQueue(table.memory, { addresses, base }, features, budget);
     this.state = "running";
     this.wasKicked = true;
-    this.kicksOn = false;
+    this.mustLook = true;
   }
 
   /** It is described differently now, and starts anew where it stood, or at `base` if that is not null. */
@@ -137,7 +139,10 @@ export class Vring implements Disposable {
   /** The device may use it, or may not any more. */
   enable(enabled: boolean): void {
     this.enabled = enabled;
-    this.kicksOn = false;
+    this.wasEnabled ||= enabled;
+    this.mustLook = true;
+    // Kicks are not read while it is enabled. What comes from now on is a sign that its memory is still its own.
+    if (!enabled) this.kick?.take();
   }
 
   /** Where it stands: the next available index, or both packed positions. */
@@ -145,9 +150,15 @@ export class Vring implements Disposable {
     return this.base ?? this.forgottenBase ?? (packed ? FRESH_RING : 0);
   }
 
-  /** Lets go of the queue and remembers where it stood. @param state how the ring stands from now on */
+  /**
+   * Lets go of the queue and remembers where it stood. While it is disabled only a kick starts it again: its memory may have
+   * been given away. @param state how the ring stands from now on
+   */
   halt(state: Exclude<RingState, "running">): void {
-    if (this.#queue !== null) this.base = this.#queue.base;
+    if (this.#queue !== null) {
+      this.base = this.#queue.base;
+      if (!this.enabled) this.wasKicked = false;
+    }
     this.#queue = null;
     this.state = state;
   }
@@ -163,6 +174,7 @@ export class Vring implements Disposable {
     this.addresses = null;
     this.base = null;
     this.enabled = false;
+    this.wasEnabled = false;
     this.interruptDue = false;
     this.forgetKick();
   }

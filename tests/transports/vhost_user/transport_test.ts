@@ -256,6 +256,42 @@ hostTest("VhostUserTransport as a client is idle, however short its time and wha
   assertEquals(served.transport.deadlineNs() - served.nowNs, 1e6);
 });
 
+hostTest("one end of a pair of sockets serves as a call, as User-mode Linux has it, and as nothing else", [
+  linux,
+], async () => {
+  await using served = await Served.start();
+  using front = served.connect();
+  front.start();
+  const [ours, theirs] = UnixStream.pair();
+  using _ours = ours;
+  using _theirs = theirs;
+  for (const id of [Request.SET_VRING_KICK, Request.SET_VRING_ERR]) {
+    assertEquals(front.front.succeeds(id, u64(0), [theirs.fd.number]), false);
+  }
+  // What lies unread in it would stay open, and nothing may be sent into it any more.
+  const byte = new Uint8Array(1);
+  const [alive, end] = UnixStream.pair();
+  using _alive = alive;
+  ours.send(byte, 0, 1, [end.fd.number]);
+  end[Symbol.dispose]();
+  assertEquals(front.front.succeeds(Request.SET_VRING_CALL, u64(0), [theirs.fd.number]), true);
+  assertEquals(alive.receive(byte, 0, 1, []), -1, "the descriptor that lay there is closed");
+  assertEquals(ours.send(byte, 0, 1), -1);
+  const told = new Uint8Array(64);
+  ours.receive(told, 0, 64, []);
+  served.rig.network.inbox.push(frame(7));
+  served.turn();
+  assertEquals(ours.receive(told, 0, 64, []), 8, "one interrupt");
+  // Nobody reads: that holds nothing up.
+  for (let i = 0; i < 3000; i++) {
+    served.rig.network.inbox.push(frame(i % 256));
+    served.turn();
+    front.guest.received(0);
+    front.guest.post(0, 1);
+  }
+  assertEquals(served.transport.connected, true);
+});
+
 hostTest("VhostUserTransport takes a connected socket that was passed on, once", [linux], async () => {
   const [ours, theirs] = UnixStream.pair();
   await using served = await Served.start({ mode: "client", fd: ours.fd.release() });

@@ -181,14 +181,111 @@ Deno.test("a disabled transmit ring is emptied without effect, and asks for kick
   bench.start();
   bench.front.enable(1, false);
   bench.settle();
-  for (let i = 0; i < 3; i++) assertEquals(bench.guest.send(1, frame(i)), true, "the device wants no kick");
-  bench.settle();
+  for (let i = 0; i < 3; i++) {
+    assertEquals(bench.guest.send(1, frame(i)), true, "the device wants no kick");
+    bench.kicks[1].kick();
+    bench.settle();
+  }
   assertEquals(bench.guest.returned(1), 3);
   assertEquals([bench.rig.network.sent, bench.backend.discardedChains], [[], 3]);
   assert(bench.calls[1].signals > 0);
   bench.front.enable(1, true);
   bench.settle();
   bench.assertWorks();
+});
+
+Deno.test("what was sent before a transmit ring is disabled is gone when the front-end hears that it is", () => {
+  using bench = new Bench();
+  bench.start();
+  for (let i = 0; i < 3; i++) bench.guest.send(1, frame(i));
+  bench.front.enable(1, false);
+  assertEquals([bench.guest.returned(1), bench.backend.discardedChains], [3, 3]);
+});
+
+for (const rounds of [0, 1, 200]) {
+  Deno.test(`a driver that is taken away by SET_VRING_ENABLE alone, and comes back (${rounds} rounds)`, () => {
+    using bench = new Bench();
+    bench.start();
+    bench.assertWorks();
+    for (let life = 1; life <= 3; life++) {
+      for (const ring of [1, 0]) bench.front.enable(ring, false);
+      // The rings' memory is somebody else's now.
+      const { descriptors } = bench.guest.place(1);
+      const garbage = Uint8Array.from({ length: 0x1000 }, (_, i) => i * 37 + life);
+      const found = new Uint8Array(0x1000);
+      for (const ring of [0, 1]) {
+        bench.guest.memory.copyIn(bench.guest.place(ring).descriptors, garbage, 0, 0x1000);
+      }
+      bench.rig.network.inbox.push(frame(7));
+      for (let i = 0; i < rounds; i++) assertEquals(bench.backend.poll(bench.nowNs), false, `round ${i}`);
+      bench.front.features();
+      bench.front.setFeatures(usualFeatures(bench.front.features()));
+      bench.front.setMemoryTable();
+      bench.guest.memory.copyOut(descriptors, found, 0, 0x1000);
+      assertEquals(found, garbage, "nothing was written there");
+      for (const ring of [0, 1]) {
+        bench.guest.forget(ring);
+        bench.front.setCall(ring);
+        bench.front.setNum(ring);
+        bench.front.setBase(ring, 0);
+        bench.front.setAddress(ring);
+      }
+      for (const ring of [0, 1]) bench.front.setKick(ring);
+      for (const ring of [0, 1]) bench.front.enable(ring, true);
+      bench.guest.post(0, 8);
+      bench.settle();
+      assertEquals(numbersOf(bench.guest.received(0)), [7], "what came meanwhile is the next driver's");
+      bench.assertWorks();
+      assertEquals([bench.faults.counts, bench.refused], [{}, {}]);
+      assertEquals(
+        bench.rig.counters[""].activations,
+        1 + life,
+        "the next driver meets a device that was reset",
+      );
+    }
+  });
+}
+
+Deno.test("a disabled ring that is broken is let go, and disturbs no other", () => {
+  using bench = new Bench({ device: { queuePairs: 2 } });
+  bench.start();
+  for (const ring of [2, 3]) bench.front.describe(ring);
+  bench.kicks[3].kick();
+  bench.settle();
+  const { driver } = bench.guest.place(3);
+  bench.guest.memory.writeU16(driver + 2, 0x5555);
+  bench.kicks[3].kick();
+  bench.settle();
+  assertEquals([bench.faults.counts, bench.backend.status & STATUS_NEEDS_RESET], [{}, 0]);
+  bench.assertWorks();
+});
+
+Deno.test("features that concern only driver and front-end may be accepted unoffered, others may not", () => {
+  using bench = new Bench();
+  bench.start({ features: usualFeatures(bench.front.features()) | 1n << 40n | 1n << 38n });
+  bench.assertWorks();
+  assertEquals([bench.refused, bench.backend.features?.has(40)], [{}, false]);
+  for (const bit of [33n, 42n, 6n]) {
+    bench.front.setFeatures(usualFeatures(bench.front.features()) | 1n << bit);
+    assertEquals(bench.backend.features, null);
+  }
+  assertEquals(bench.refused, { "features-unknown": 3 });
+});
+
+Deno.test("a crypto device is served after a kick, though its front-end enables no ring and accepts only bit 30", () => {
+  for (const [id, served] of [[20, 1], [1, 0]]) {
+    using bench = new Bench();
+    Object.assign(bench.rig.device, { id });
+    bench.front.setProtocolFeatures(bench.front.protocolFeatures());
+    bench.front.setFeatures(1n << 30n);
+    bench.front.setMemoryTable();
+    bench.front.describe(1);
+    bench.guest.send(1, frame(5));
+    bench.kicks[1].kick();
+    bench.settle();
+    assertEquals([bench.guest.returned(1), bench.rig.network.sent.length], [1, served]);
+    assertEquals([bench.faults.counts, bench.refused], [{}, {}]);
+  }
 });
 
 Deno.test("a disabled receive ring gets nothing, and the frames are there when it is enabled", () => {
