@@ -38,7 +38,7 @@ hostTest("a machine by a virtual clock refuses a TAP, and says why", network, as
   const error = assertThrows(() => buildMachine(config), HostError);
   assertEquals(
     error.message,
-    '$.devices[0].network: events of this host cannot be waited for by a virtual clock; write "clock": "system", or leave it out',
+    'tap_machine_test.ts:1:64: $.devices[0].network: events of this host cannot be waited for by a virtual clock; write "clock": "system", or leave it out',
   );
   assertEquals(interfaces(namespace), ["lo"]);
   const wrong = { devices: [{ use: "net", driver: "loopback", network: { use: "tap", interfaces: "dv0" } }] };
