@@ -15,8 +15,6 @@ export const ETHERNET_SOURCE = 6;
 export const ETHERNET_TYPE = 12;
 /** Bytes of a VLAN tag. */
 export const VLAN_TAG_BYTES = 4;
-/** How many stacked tags are looked behind; a frame with more is of a type that nobody here knows. */
-export const MAX_VLAN_TAGS = 4;
 
 /** IPv4. */
 export const ETHERTYPE_IPV4 = 0x0800;
@@ -77,19 +75,6 @@ export function etherType(bytes: Uint8Array, at: number): number {
 /** Does this EtherType open a VLAN tag? */
 export function isVlanTag(type: number): boolean {
   return type === ETHERTYPE_VLAN || type === ETHERTYPE_SERVICE_VLAN;
-}
-
-/**
- * Where the EtherType of the payload is in `bytes`, behind all VLAN tags, for a frame of `length` bytes from `start` on;
- * -1 if the frame ends before it. Behind MAX_VLAN_TAGS tags it is the type of the next tag.
- */
-export function payloadTypeAt(bytes: Uint8Array, start: number, length: number): number {
-  const end = start + length;
-  let at = start + ETHERNET_TYPE;
-  for (let tags = 0; at + 2 <= end; tags++, at += VLAN_TAG_BYTES) {
-    if (tags === MAX_VLAN_TAGS || !isVlanTag(etherType(bytes, at))) return at;
-  }
-  return -1;
 }
 
 /**

@@ -4,7 +4,8 @@
  */
 import type { Frame } from "../../core/frame.ts";
 import type { Negotiated, RuleBook } from "../../core/stage.ts";
-import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, payloadTypeAt } from "../../wire/ethernet.ts";
+import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
+import { HeaderLocator } from "../../wire/headers.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_ECN,
@@ -88,8 +89,10 @@ export function refusal(frame: Frame, takes: GuestTakes): Refusal | null {
   return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 && !takes.checksum ? "dropped_partial_checksum" : null;
 }
 
+const headers = new HeaderLocator();
+
 /** The MTU is that of the payload: VLAN tags belong to the header. */
 function isOverMtu(frame: Frame, mostFrameBytes: number): boolean {
-  const tagBytes = payloadTypeAt(frame.bytes, frame.start, frame.length) - frame.start - ETHERNET_TYPE;
-  return frame.total > mostFrameBytes + tagBytes;
+  headers.locate(frame.bytes, frame.start, frame.length);
+  return frame.total > mostFrameBytes + headers.vlanTags * VLAN_TAG_BYTES;
 }

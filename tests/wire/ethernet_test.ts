@@ -1,15 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import * as fc from "fast-check";
 import {
-  etherType,
   formatMac,
   isBroadcast,
   isMulticast,
   isVlanTag,
   macEquals,
-  MAX_VLAN_TAGS,
   parseMac,
-  payloadTypeAt,
   vlanId,
 } from "../../wire/ethernet.ts";
 
@@ -69,30 +65,6 @@ Deno.test("parseMac() refuses anything else and says what it wants", () => {
     const error = assertThrows(() => parseMac(text), RangeError, "six pairs of hexadecimal digits");
     assert((error as Error).message.includes(`"${text}"`));
   }
-});
-
-Deno.test("payloadTypeAt() finds the type behind no, one and stacked tags", () => {
-  assertEquals(payloadTypeAt(frame([0x0800]), 0, 14), 12);
-  assertEquals(payloadTypeAt(frame([0x8100, 5, 0x86dd]), 0, 18), 16);
-  assertEquals(payloadTypeAt(frame([0x88a8, 5, 0x8100, 6, 0x0800], 3), 3, 22), 3 + 20);
-});
-
-Deno.test("payloadTypeAt() stops at the end of the frame and behind four tags", () => {
-  assertEquals(payloadTypeAt(frame([0x0800]), 0, 13), -1);
-  assertEquals(payloadTypeAt(frame([0x8100, 5, 0x0800]), 0, 17), -1);
-  assertEquals(payloadTypeAt(frame([0x8100, 5, 0x0800]), 0, 16), -1);
-  const five = frame([0x8100, 0, 0x8100, 0, 0x8100, 0, 0x8100, 0, 0x8100, 0, 0x0800]);
-  const at = payloadTypeAt(five, 0, five.length);
-  assertEquals(at, 12 + 4 * MAX_VLAN_TAGS);
-  assertEquals(etherType(five, at), 0x8100);
-});
-
-Deno.test("payloadTypeAt() answers -1 or a place inside the frame, for any bytes", () => {
-  fc.assert(fc.property(fc.uint8Array({ maxLength: 60 }), fc.nat(60), (bytes, length) => {
-    const within = Math.min(length, bytes.length);
-    const at = payloadTypeAt(bytes, 0, within);
-    assert(at === -1 || at >= 12 && at + 2 <= within);
-  }));
 });
 
 Deno.test("vlanId() reads the first customer tag only", () => {
