@@ -181,16 +181,29 @@ Deno.test("run draws a progress line on a terminal only, and clears it", async (
   await withFolder(async (folder) => {
     const driver = { use: "loopback", behaviour: { send: { count: 0, intervalUs: 1000 } } };
     const path = await write(folder, { devices: [{ use: "net", name: "one", driver, network: "loopback" }] });
-    // `script` gives the command a terminal.
-    const { stdout } = await new Deno.Command("script", {
-      args: ["-qec", `timeout -s INT 2 "${Deno.execPath()}" run -R mod.ts "${path}"`, "/dev/null"],
+    // `script` gives the command a terminal, and its shell says which process it becomes.
+    const child = new Deno.Command("script", {
+      args: ["-qefc", `echo $$; exec timeout 60 "${Deno.execPath()}" run -R mod.ts "${path}"`, "/dev/null"],
       cwd: projectPath(""),
       env: { NO_COLOR: "1" },
-    }).output();
-    const drawn = new TextDecoder().decode(stdout).split("\r\x1b[K");
-    const progress = drawn.filter((text) =>
-      /^[\d.]+ (ms|s) {2}one to guest 0, from guest [\d,]+$/.test(text)
-    );
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    let text = "";
+    let progress: string[] = [];
+    let stopped = false;
+    // Until it has drawn twice, however long a busy host takes to start it.
+    for await (const part of child.stdout.pipeThrough(new TextDecoderStream())) {
+      text += part;
+      progress = text.split("\r\x1b[K").filter((drawn) =>
+        /^[\d.]+ (ms|s) {2}one to guest 0, from guest [\d,]+$/.test(drawn)
+      );
+      if (stopped || progress.length < 2) continue;
+      stopped = true;
+      Deno.kill(Number(/\d+/.exec(text)![0]), "SIGINT");
+    }
+    await child.status;
+    const drawn = text.split("\r\x1b[K");
     assert(progress.length >= 2, drawn.join("|"));
     assert(drawn.at(-1)!.startsWith("SIGINT: stopping"), drawn.join("|"));
   });

@@ -139,7 +139,7 @@ Deno.test("Machine.run() in real time delivers what is held when it is due", asy
     stop.abort();
   };
   const startNs = machine.parts.reactor.clock.nowNs();
-  const timer = setTimeout(() => stop.abort(), 2000);
+  const timer = setTimeout(() => stop.abort(), 20_000);
   for (let i = 0; i < 4; i++) portOf(machine).inject(stream.next(100));
   await machine.run(stop.signal);
   clearTimeout(timer);
@@ -280,7 +280,7 @@ Deno.test("Machine wakes its reactor when a guest kicks from outside", async () 
   const startMs = performance.now();
   driverOf(machine).guest.send(tcp({ destinationMac: MACS[1], sourceMac: MACS[0], payload: 46 }));
   assertEquals(await received, 100);
-  assert(performance.now() - startMs < 1000, "nobody waits for the end of a minute's sleep");
+  assert(performance.now() - startMs < 30_000, "nobody waits for the end of a minute's sleep");
   stop.abort();
   await run;
   await machine.close();

@@ -30,13 +30,30 @@ export function root(): string | null {
   return Deno.build.os !== "windows" && Deno.uid() === 0 ? null : "the user root is needed";
 }
 
-/** A program in the path, such as `ip`. */
+/** What was found of programs, by name: many tests ask for the same. */
+const programs = new Map<string, "whole" | "half" | "missing">();
+
+/**
+ * A program in the path, such as `ip`, with the libraries that it is started with. While packages are installed a program
+ * is there before its libraries are.
+ */
 export function program(name: string, from: string): Need {
   return () => {
-    const { success } = new Deno.Command("sh", { args: ["-c", `command -v ${name}`], stdout: "null" })
-      .outputSync();
-    return success ? null : `${name} is missing: install ${from}`;
+    if (!programs.has(name)) programs.set(name, lookFor(name));
+    const found = programs.get(name);
+    if (found === "whole") return null;
+    return found === "half"
+      ? `${name} lacks libraries, or is being installed: install ${from}`
+      : `${name} is missing: install ${from}`;
   };
+}
+
+function lookFor(name: string): "whole" | "half" | "missing" {
+  // ldd has nothing to say of scripts and of programs without libraries.
+  const script =
+    `path=$(command -v ${name}) || exit 1; ! ldd "$path" 2>/dev/null | grep -q "not found" || exit 2`;
+  const { code } = new Deno.Command("sh", { args: ["-c", script], stdout: "null" }).outputSync();
+  return code === 0 ? "whole" : code === 2 ? "half" : "missing";
 }
 
 /** Tests that set network namespaces up. */

@@ -8,7 +8,7 @@ import { perFrame } from "../../../core/stage.ts";
 import { z } from "zod";
 
 const SLEEP_MS = 11_500;
-const START_MS = 1500;
+const START_MS = 8500;
 
 function sleep(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);

@@ -37,11 +37,14 @@ function ticks(): number {
 Deno.test("EpollWaiter.wait() sleeps until its deadline, not before it and not much after", async () => {
   using waiter = new EpollWaiter();
   const clock = new SystemClock();
-  for (let i = 0; i < 5; i++) {
+  const lateNs: number[] = [];
+  for (let i = 0; i < 20; i++) {
     const untilNs = clock.nowNs() + 3 * MS;
     while (clock.nowNs() < untilNs) await waiter.wait(untilNs, clock.nowNs());
-    assert(clock.nowNs() < untilNs + 50 * MS, `${(clock.nowNs() - untilNs) / MS} ms late`);
+    lateNs.push(clock.nowNs() - untilNs);
   }
+  // A busy host delays some; a waiter that sleeps too long is late every time.
+  assert(Math.min(...lateNs) < 5 * MS, `${Math.min(...lateNs) / MS} ms late at best`);
 });
 
 Deno.test("EpollWaiter.wait() forgets a deadline that no longer holds", async () => {
@@ -177,10 +180,10 @@ Deno.test("a reactor that sleeps by the host wakes for events, deadlines and wak
   const running = reactor.run(stop.signal);
   await after(20);
   event.signal();
-  await after(50);
+  for (let i = 0; i < 500 && seen.length < 1; i++) await after(10);
   dueNs = clock.nowNs() + 5 * MS;
   reactor.wake();
-  await after(60);
+  for (let i = 0; i < 500 && seen.length < 2; i++) await after(10);
   assertEquals(seen, ["event", "deadline"]);
   stop.abort();
   assert(await within(1000, running));
