@@ -27,6 +27,7 @@ import { newFramePool } from "./frame_memory.ts";
 import { guarded, located } from "./guarded.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
 import { QueueWorkers } from "./threads/queue_workers.ts";
+import { checkDevice, checkFacts, guardNetwork } from "./plugin_guards.ts";
 import { NO_GUEST, TransportBuilder } from "./transport_builder.ts";
 import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
 
@@ -63,6 +64,7 @@ class Builder {
   readonly #transports: TransportBuilder;
   readonly #files: FileClaims;
   readonly #starts: (() => void)[] = [];
+  readonly #events: ((device: string, event: DeviceEvent) => void) | null;
 
   constructor(config: ResolvedConfig, options: BuildOptions) {
     this.#config = config;
@@ -72,6 +74,13 @@ class Builder {
     this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
     this.#files = new FileClaims(config);
     const { events } = options;
+    this.#events = events === undefined ? null : (device, event) => {
+      try {
+        events(device, event);
+      } catch (error) {
+        reportError(error);
+      }
+    };
     this.#transports = new TransportBuilder({
       config,
       pool: this.#pool,
@@ -80,13 +89,7 @@ class Builder {
       book: this.#book,
       files: this.#files,
       starts: this.#starts,
-      events: events === undefined ? null : (device, event) => {
-        try {
-          events(device, event);
-        } catch (error) {
-          reportError(error);
-        }
-      },
+      events: this.#events,
     });
   }
 
@@ -103,6 +106,7 @@ class Builder {
         shared: this.#transports.shared,
         files: this.#files,
         starts: this.#starts,
+        failed: (device, error) => this.#events?.(device, { event: "failed", message: error.message }),
       });
     } catch (cause) {
       this.#transports.closeAll();
@@ -112,26 +116,27 @@ class Builder {
 
   #device(resolved: ResolvedDevice, index: number): MachineDevice {
     const { name, plugin, mode } = resolved;
-    const facts = guarded(resolved, "facts", () => plugin.facts?.(resolved.options)) ?? NO_GUEST;
+    const facts = guarded(resolved, "facts", () => plugin.facts?.(resolved.options), checkFacts) ?? NO_GUEST;
     const network = this.#transports.network(resolved, facts);
     const device = guarded(resolved, "create", () =>
       plugin.create({
         name,
-        pool: this.#pool,
+        path: resolved.path,
+        pool: this.#pool.lentTo({ plugin: plugin.name, path: resolved.path, kind: "device" }),
         offloads: resolved.offloads,
-        network,
+        network: network && guardNetwork(network, resolved.network!, this.#pool),
         verdicts: this.#verdicts,
         role: mode === "threads" ? "control" : "whole",
         publish: (counters, part) =>
           this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
-      }, resolved.options));
+      }, resolved.options), checkDevice);
     const missing = missingNeeds(resolved, device);
     if (missing.length > 0) throw new ConfigError(missing);
     const driver = this.#transports.driver(resolved, facts);
-    if (mode === "loop" || network === null) return { name, device, driver, network };
+    if (mode === "loop" || network === null) return { name, device, driver, network, resolved };
     const threads = this.#threads(resolved, index, network, facts.queuePairs);
     driver.lendTo?.(threads);
-    return { name, device, driver, network, threads };
+    return { name, device, driver, network, threads, resolved };
   }
 
   #threads(

@@ -11,15 +11,23 @@ const PARTS = new WeakMap<Error, string>();
 
 /**
  * Calls `build`, a hook of a part. Errors that say what they mean pass; anything else is told to be the plugin's, as a
- * PluginError.
+ * PluginError. So does what `check` throws of what was made.
  */
-export function guarded<T>({ plugin, path }: ResolvedPart, hook: string, build: () => T): T {
+export function guarded<T>(
+  { plugin, path }: ResolvedPart,
+  hook: string,
+  build: () => T,
+  check: (made: T) => void = () => {},
+): T {
   try {
-    return build();
+    const made = build();
+    check(made);
+    return made;
   } catch (cause) {
     const isClear = [ConfigError, HostError, PluginError].some((kind) => cause instanceof kind);
-    const error = isClear ? cause as Error : new PluginError(plugin.name, hook, cause);
-    if (!PARTS.has(error)) PARTS.set(error, path);
+    const error = isClear ? cause as Error : new PluginError(plugin.name, hook, cause, path);
+    const own = error instanceof PluginError ? error.path : "";
+    if (!PARTS.has(error)) PARTS.set(error, own === "" ? path : own);
     throw error;
   }
 }

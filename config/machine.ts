@@ -5,10 +5,12 @@
 import type { FileClaims } from "./file_claims.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
-import { GuestError } from "../core/errors.ts";
+import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
 import type { DeviceThreads } from "../core/threads.ts";
+import { guardDevice, guardMember, pluginError } from "./plugin_guards.ts";
+import type { ResolvedDevice, ResolvedPart } from "./types.ts";
 import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
 
 /** A device of a machine, with its two ends. */
@@ -23,6 +25,8 @@ export interface MachineDevice {
   readonly network: FrameTransport | null;
   /** The threads that work its queue pairs, if it has any. */
   readonly threads?: DeviceThreads | null;
+  /** What it was made from. */
+  readonly resolved: ResolvedDevice;
 }
 
 /** What a machine is made of. */
@@ -45,14 +49,18 @@ export interface MachineParts {
   readonly files: FileClaims;
   /** What is to be done when it starts: files are emptied, and their headers written. */
   readonly starts: readonly (() => void)[];
+  /** Told when a device has failed, by its name, while others may go on. */
+  failed(device: string, error: Error): void;
 }
 
 /**
  * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and of what its
  * transports deliver.
  *
- * What a transport or a plugin fails with ends the machine: `run` rejects with it, or else `close` does. Nothing is drained
- * then, but everything is still closed. What a guest does wrong ends nothing.
+ * What a transport or a plugin fails with ends its own device: its driver sees NEEDS_RESET or is let go, other devices go
+ * on, and when the machine ends `run` rejects with what failed first, or else `close` does. A device whose transport cannot
+ * begin to serve (HostError) ends the machine, and so does the last device that fails. Nothing is drained of what has
+ * failed, but everything is still closed. What a guest does wrong ends nothing.
  */
 export class Machine implements AsyncDisposable {
   /** What it is made of. */
@@ -61,9 +69,15 @@ export class Machine implements AsyncDisposable {
   readonly #serving: Promise<void>[] = [];
   /** Those whose guest has gone for good. */
   readonly #abandoned = new Set<DriverTransport>();
+  /** Those that have failed. */
+  readonly #failed = new Set<MachineDevice>();
+  /** What stops each device by itself. */
+  readonly #stops = new Map<MachineDevice, AbortController>();
   #started = false;
   #broken = false;
-  #failure: { cause: unknown } | null = null;
+  #first: { cause: unknown } | null = null;
+  /** Has somebody been told of the first failure? */
+  #isTold = false;
   #closing: Promise<void> | null = null;
 
   /** Made by `buildMachine`. */
@@ -90,29 +104,19 @@ export class Machine implements AsyncDisposable {
     if (this.#started) throw new Error("Cannot start a machine twice: build another one");
     this.#started = true;
     for (const start of this.parts.starts) start();
-    for (const { device, driver, network, threads } of this.parts.devices) {
-      device.wake = () => this.parts.reactor.wake();
-      if (threads) {
-        threads.start();
-        this.parts.reactor.add(threads);
-      }
-      if (isPollable(driver)) this.parts.reactor.add(driver);
-      if (network !== null && isPollable(network)) this.parts.reactor.add(network);
-      const served = driver.serve(device, this.#stop.signal).then(() => {
-        this.#abandoned.add(driver);
-      }, (cause: unknown) => {
-        this.#fail(cause);
-        this.#stop.abort();
-      }).finally(() => this.parts.reactor.wake());
-      this.#serving.push(served);
-    }
+    for (const one of this.parts.devices) this.#serve(one);
   }
 
   /** Has every device come to its end: a network that has delivered all it ever will, or a guest that has gone for good? */
   get isOver(): boolean {
-    return this.parts.devices.every(({ network, driver }) =>
-      network?.finished === true || this.#abandoned.has(driver)
+    return this.parts.devices.every((one) =>
+      this.#failed.has(one) || one.network?.finished === true || this.#abandoned.has(one.driver)
     );
+  }
+
+  /** What has failed first; null as long as nothing has. It is what `run` or `close` rejects with, or has rejected with. */
+  get failure(): unknown {
+    return this.#first?.cause ?? null;
   }
 
   /**
@@ -126,21 +130,23 @@ export class Machine implements AsyncDisposable {
       if (manualClock === null) await reactor.run(either, () => this.isOver);
       else await reactor.runToEnd(either);
     } catch (cause) {
-      this.#fail(cause);
+      this.#break(cause);
     }
     this.#rethrow();
   }
 
-  /** Lets go everything that is held and what can still be delivered of it. Throws PluginError. */
+  /** Lets go everything that is held and what can still be delivered of it; a device may fail by that. */
   drain(): void {
     const { reactor, devices } = this.parts;
-    for (const { device, threads } of devices) {
+    for (const one of devices) {
+      if (this.#failed.has(one)) continue;
+      const { device, threads } = one;
       threads?.drain();
       try {
         device.drain(reactor.clock.nowNs());
       } catch (error) {
         // A broken ring: the rounds that follow meet it again, where the session deals with it.
-        if (!(error instanceof GuestError)) throw error;
+        if (!(error instanceof GuestError)) this.#failDevice(one, pluginError(one.resolved, "drain", error));
       }
     }
     // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties the queues.
@@ -165,44 +171,113 @@ export class Machine implements AsyncDisposable {
     await this.close();
   }
 
+  #serve(one: MachineDevice): void {
+    const { device, driver, network, threads, resolved } = one;
+    const { reactor } = this.parts;
+    const failed = (error: Error) => this.#failDevice(one, error);
+    device.wake = () => reactor.wake();
+    if (threads) {
+      threads.start();
+      reactor.add(guardMember(threads, resolved, (error) => this.#stopDevice(one, error)));
+    }
+    if (isPollable(driver)) {
+      reactor.add(guardMember(driver, resolved.driver, (error) => this.#stopDevice(one, error)));
+    }
+    if (network !== null && isPollable(network)) {
+      reactor.add(guardMember(network, resolved.network!, (error) => this.#stopDevice(one, error)));
+    }
+    const stop = new AbortController();
+    this.#stops.set(one, stop);
+    const signal = AbortSignal.any([this.#stop.signal, stop.signal]);
+    const served = this.#served(one, guardDevice(device, resolved, failed), signal).then(() => {
+      if (!signal.aborted) this.#abandoned.add(driver);
+    }, (cause: unknown) => {
+      // What fails because its device has is no news.
+      if (this.#failed.has(one)) return;
+      if (cause instanceof HostError) {
+        this.#break(cause);
+        this.#stop.abort();
+      } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
+    }).finally(() => reactor.wake());
+    this.#serving.push(served);
+  }
+
+  /** Never throws: what cannot serve rejects. */
+  #served(one: MachineDevice, device: Device, signal: AbortSignal): Promise<void> {
+    try {
+      const serving = one.driver.serve(device, signal);
+      if (typeof serving?.then === "function") return serving;
+      throw new TypeError(
+        "it returned no promise; one is needed that is fulfilled when its guest has gone for good",
+      );
+    } catch (cause) {
+      return Promise.reject(cause);
+    }
+  }
+
+  /** A device has failed; its driver has been told, or will be. */
+  #failDevice(one: MachineDevice, error: Error): void {
+    if (this.#failed.has(one)) return;
+    this.#failed.add(one);
+    this.#note(error);
+    this.parts.failed(one.name, error);
+    if (this.#failed.size === this.parts.devices.length) this.#stop.abort();
+    this.parts.reactor.wake();
+  }
+
+  /** A device has failed and cannot tell its driver: the driver is let go. */
+  #stopDevice(one: MachineDevice, error: Error): void {
+    this.#failDevice(one, error);
+    this.#stops.get(one)?.abort();
+  }
+
   async #closeAll(): Promise<void> {
-    if (!this.#broken) this.#attempt(() => this.drain());
+    if (!this.#broken) await this.#attempt(() => this.drain());
     this.#stop.abort();
     await Promise.all(this.#serving);
-    for (const { driver, network, threads } of this.parts.devices) {
-      try {
-        await threads?.close();
-      } catch (cause) {
-        this.#fail(cause);
-      }
-      try {
-        await network?.close?.();
-      } catch (cause) {
-        this.#fail(cause);
-      }
-      this.#attempt(() => network?.[Symbol.dispose]());
-      this.#attempt(() => driver[Symbol.dispose]());
+    for (const { driver, network, threads, resolved } of this.parts.devices) {
+      const named = resolved.network ?? resolved;
+      await this.#attempt(() => threads?.close());
+      await this.#attempt(() => network?.close?.(), [named, "close"]);
+      await this.#attempt(() => network?.[Symbol.dispose](), [named, "dispose"]);
+      await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);
+    }
+    if (this.#first === null) this.#blameKeepers();
+  }
+
+  /** Everything is closed: whoever has a frame still keeps it for ever. */
+  #blameKeepers(): void {
+    for (const [holder, frames] of this.parts.pool.held()) {
+      const { plugin, path } = holder ?? { plugin: "unknown", path: "" };
+      this.#note(
+        new PluginError(plugin, "dispose", new Error(`it keeps ${frames} frames, which are lost`), path),
+      );
     }
   }
 
-  #attempt(step: () => void): void {
+  /** @param by whose fault it is, and in which hook, if that does not say what it means */
+  async #attempt(step: () => unknown, by: readonly [ResolvedPart, string] | null = null): Promise<void> {
     try {
-      step();
+      await step();
     } catch (cause) {
-      this.#fail(cause);
+      this.#break(by === null ? cause : pluginError(...by, cause));
     }
   }
 
-  /** The first failure is the one to tell. */
-  #fail(cause: unknown): void {
-    if (!this.#broken) this.#failure = { cause };
+  /** The machine as a whole has failed: nothing is drained any more. */
+  #break(cause: unknown): void {
+    this.#note(cause);
     this.#broken = true;
   }
 
+  /** The first failure is the one to tell. */
+  #note(cause: unknown): void {
+    this.#first ??= { cause };
+  }
+
   #rethrow(): void {
-    if (this.#failure === null) return;
-    const { cause } = this.#failure;
-    this.#failure = null;
-    throw cause;
+    if (this.#first === null || this.#isTold) return;
+    this.#isTold = true;
+    throw this.#first.cause;
   }
 }

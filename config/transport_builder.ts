@@ -22,7 +22,8 @@ import type { CounterBook } from "./counter_book.ts";
 import { ConfigError } from "./errors.ts";
 import type { FileClaims } from "./file_claims.ts";
 import { guarded } from "./guarded.ts";
-import type { ResolvedConfig, ResolvedDevice } from "./types.ts";
+import { checkDriver, checkNetwork, guardNetwork } from "./plugin_guards.ts";
+import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
 
 /** What is known of a device whose plugin does not say. */
 export const NO_GUEST: DeviceFacts = { guestMac: new Uint8Array(6), queuePairs: 1 };
@@ -66,13 +67,13 @@ export class TransportBuilder {
     const { name, network } = device;
     if (network === null) return null;
     const onShared = (key: string) => this.#claimAddress(device, key, facts);
-    return this.#open(network, this.#context(name, network.path, `${name}.network`, facts, onShared));
+    return this.#open(network, this.#context(name, network, `${name}.network`, facts, onShared));
   }
 
   /** Makes the way to a device's guest. Throws ConfigError, HostError and PluginError. */
   driver({ name, driver: part }: ResolvedDevice, facts: DeviceFacts): DriverTransport {
-    const context = this.#context(name, part.path, `${name}.driver`, facts, () => {});
-    const driver = guarded(part, "create", () => part.plugin.create(context, part.options));
+    const context = this.#context(name, part, `${name}.driver`, facts, () => {});
+    const driver = guarded(part, "create", () => part.plugin.create(context, part.options), checkDriver);
     this.#opened.push(driver);
     return driver;
   }
@@ -91,7 +92,7 @@ export class TransportBuilder {
   /** Opens a network; those that it has wrapped meanwhile are its own from now on. */
   #open(part: NonNullable<ResolvedDevice["network"]>, context: TransportContext): FrameTransport {
     const before = this.#opened.length;
-    const network = guarded(part, "create", () => part.plugin.create(context, part.options));
+    const network = guarded(part, "create", () => part.plugin.create(context, part.options), checkNetwork);
     this.#opened.length = before;
     this.#opened.push(network);
     return network;
@@ -100,7 +101,7 @@ export class TransportBuilder {
   /** @param onShared told of every shared thing that is asked for */
   #context(
     device: string,
-    path: string,
+    { plugin, path }: ResolvedPart,
     group: string,
     facts: DeviceFacts,
     onShared: (key: string) => void,
@@ -108,7 +109,7 @@ export class TransportBuilder {
     const { config, pool, reactor, book, files, starts, events } = this.#parts;
     return {
       path,
-      pool,
+      pool: pool.lentTo({ plugin: plugin.name, path, kind: plugin.kind === "driver" ? "driver" : "network" }),
       clock: reactor.clock,
       guestMac: facts.guestMac,
       queuePairs: facts.queuePairs,
@@ -126,7 +127,8 @@ export class TransportBuilder {
       report: events === null ? undefined : (event) => events(device, event),
       inner: (written, key) => {
         const inner = config.resolvePart("network", written, `${path}.${key}`);
-        return this.#open(inner, this.#context(device, inner.path, `${group}.${key}`, facts, onShared));
+        const context = this.#context(device, inner, `${group}.${key}`, facts, onShared);
+        return guardNetwork(this.#open(inner, context), inner, pool);
       },
     };
   }

@@ -3,8 +3,12 @@
  * @module
  */
 
-/** What a guest did wrong, by name: the key under which the fault is counted. */
+/**
+ * What a guest did wrong, by name: the key under which the fault is counted. `device-failed` is not the guest's doing: a
+ * plugin that the device is made of has failed, and the device is for its driver what it is after a fault.
+ */
 export type GuestFault =
+  | "device-failed"
   | "address-out-of-range"
   | "memory-map-invalid"
   | "ring-misaligned"

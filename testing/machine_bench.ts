@@ -75,6 +75,7 @@ export class MachineBench implements AsyncDisposable {
   /** The device's end of the cable. */
   readonly port: CablePort;
   #closed = false;
+  #told: unknown = null;
 
   private constructor(machine: Machine) {
     this.machine = machine;
@@ -166,11 +167,13 @@ export class MachineBench implements AsyncDisposable {
   /** Turns the machine until nothing moves, without moving the time. */
   settle(): void {
     this.machine.parts.reactor.settle();
+    this.#rethrow();
   }
 
   /** Moves the time on; what is due at `nowNs` has happened when this returns. */
   advanceTo(nowNs: number): void {
     this.machine.parts.reactor.advanceTo(nowNs);
+    this.#rethrow();
   }
 
   /** Drains and closes; asserts that the pool is whole and the guest content. May be called twice. */
@@ -178,9 +181,22 @@ export class MachineBench implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     const { errors } = this.guest;
-    await this.machine.close();
+    try {
+      await this.machine.close();
+    } catch (failure) {
+      if (failure !== this.#told) throw failure;
+      return;
+    }
     assertPoolWhole(this.pool);
     if (errors.length > 0) throw new AssertionError(`The guest found: ${errors.join("; ")}`);
+  }
+
+  /** What a plugin has failed with is thrown where it was fed, and not by `close` again. */
+  #rethrow(): void {
+    const { failure } = this.machine;
+    if (failure === null) return;
+    this.#told = failure;
+    throw failure;
   }
 
   /** As `close`. */

@@ -350,7 +350,9 @@ Deno.test("buildMachine() tells transports where they stand and whom they serve,
   ]);
   for (const { guestMac, queuePairs, pool, clock } of spies.contexts) {
     assertEquals([guestMac, queuePairs], [Uint8Array.of(0x52, 0x54, 0, 0, 0, 2), 4]);
-    assertStrictEquals(pool, machine.parts.pool);
+    const frame = pool.take(60)!;
+    assertEquals(machine.parts.pool.inUse, 1, "it is the machine's pool, lent");
+    frame.release();
     assertStrictEquals(clock, machine.parts.reactor.clock);
   }
   let made = 0;
