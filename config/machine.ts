@@ -178,7 +178,7 @@ export class Machine implements AsyncDisposable {
     device.wake = () => reactor.wake();
     if (threads) {
       threads.start();
-      reactor.add(guardMember(threads, resolved, (error) => this.#stopDevice(one, error)));
+      reactor.add(guardMember(threads, null, (error) => this.#stopDevice(one, error)));
     }
     if (isPollable(driver)) {
       reactor.add(guardMember(driver, resolved.driver, (error) => this.#stopDevice(one, error)));

@@ -474,13 +474,18 @@ function inspectReceived(batch: FrameBatch, at: number): void {
 
 /**
  * A transport, or the threads of a device, as the reactor gets them.
- * @param part what it was made from; @param failed told once when it has failed, and is not polled any more
+ * @param part what it was made from; null if its errors say that themselves, as those of threads do
+ * @param failed told once when it has failed, and is not polled any more
  */
-export function guardMember(member: Pollable, part: ResolvedPart, failed: (error: Error) => void): Pollable {
+export function guardMember(
+  member: Pollable,
+  part: ResolvedPart | null,
+  failed: (error: Error) => void,
+): Pollable {
   let isOver = false;
   const fail = (hook: string, cause: unknown) => {
     isOver = true;
-    failed(pluginError(part, hook, cause));
+    failed(part === null && cause instanceof Error ? cause : pluginError(part!, hook, cause));
   };
   return {
     poll(nowNs: number): boolean {

@@ -85,7 +85,7 @@ Deno.test("run names the plugin that throws, and the hook", async () => {
       await write(folder, { clock: "virtual", devices: [device] }),
     ]);
     assertEquals(code, 1);
-    assertEquals(err, 'error: plugin "bomb" failed in process: as it likes\n');
+    assertEquals(err, 'error: $.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes\n');
     assertStringIncludes(out, "something failed");
   });
 });

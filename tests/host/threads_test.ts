@@ -250,7 +250,10 @@ hostTest("a plugin that throws in a thread ends the machine with its error", [li
   front.start();
   write(rig.ends[0], 1);
   const error = await assertRejects(() => rig.running, PluginError);
-  assertEquals(error.message, 'plugin "throwing" failed in process: the step process');
+  assertEquals(
+    error.message,
+    '$.devices[0].offloads[0]: plugin "throwing" failed in process: the step process',
+  );
 });
 
 /** What the machine ends with when the plugin fails at this step, in a thread that moves frames and is asked for its counters. */
@@ -282,10 +285,16 @@ hostTest(
   async () => {
     for (
       const [at, message] of [
-        ["negotiated", 'plugin "throwing" failed in negotiated: the step negotiated'],
+        [
+          "negotiated",
+          '$.devices[0].offloads[0]: plugin "throwing" failed in negotiated: the step negotiated',
+        ],
         // The second error, while the thread is cleaned up after, does not hide the first.
-        ["process and reset", 'plugin "throwing" failed in process: the step process and reset'],
-        ["long text", `plugin "throwing" failed in process: ${"x".repeat(16_384)}`],
+        [
+          "process and reset",
+          '$.devices[0].offloads[0]: plugin "throwing" failed in process: the step process and reset',
+        ],
+        ["long text", `$.devices[0].offloads[0]: plugin "throwing" failed in process: ${"x".repeat(16_384)}`],
         ["promise", "the step promise"],
         ["counters", "Cannot mix BigInt and other types, use explicit conversions"],
       ]
@@ -295,7 +304,10 @@ hostTest(
     // In the midst of a command: it is not answered, because it is not known where the rings stand.
     let answer: unknown = null;
     const error = await endOf("flush", (front) => void (answer = front.front.base(0)));
-    assertEquals(error.message, 'plugin "throwing" failed in flush: the step flush');
+    assertEquals(
+      error.message,
+      '$.devices[0].offloads[0]: plugin "throwing" failed in flush: the step flush',
+    );
     assertEquals(answer, null);
   },
 );
@@ -306,7 +318,10 @@ hostTest("a thread that fails before it works ends the machine with its error", 
     () => ThreadsRig.start({ offloads: [{ use: module, at: "create" }] }),
     PluginError,
   );
-  assertEquals(error.message, 'plugin "throwing" failed in create: the step create');
+  assertEquals(
+    error.message,
+    '$.devices[0].offloads[0]: plugin "throwing" failed in create: the step create',
+  );
 });
 
 hostTest("a thread that does not answer ends the machine, and may come round later", [linux], async () => {
