@@ -36,9 +36,10 @@ export const RUN: CommandUsage = {
     "does not take is counted.",
     "For devices with a vhost-user driver it prints the command line with which QEMU attaches to them. As management " +
     "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",
+    "A plugin that fails stops its own device. The others go on, and the exit code is 1 in the end.",
     'With --json the output is JSON lines, each with an "event": started (with what QEMU and libvirt need, under ' +
     '"attach"), counters, connected, memory-at-risk, features, ready, queue-started, queue-stopped, fault, refused, reset, disconnected, ' +
-    "recording-failed, recording-resumed, suppressed (so many of a kind were not told one by one), lost, stopped.",
+    "failed, recording-failed, recording-resumed, suppressed (so many of a kind were not told one by one), lost, stopped.",
   ],
   options: [
     { name: "stats-interval-s", value: "N", help: "Print what the devices did every N seconds." },
@@ -75,6 +76,7 @@ export const RUN: CommandUsage = {
 
 /** What is told of software guests, too. */
 const NEWS_OF_SOFTWARE_GUESTS: ReadonlySet<string> = new Set([
+  "failed",
   "fault",
   "recording-failed",
   "recording-resumed",

@@ -76,7 +76,8 @@ class Builder {
     const { events } = options;
     this.#events = events === undefined ? null : (device, event) => {
       try {
-        events(device, event);
+        // What its driver gets as a fault is told as the failure that it is.
+        if (event.event !== "fault" || event.fault !== "device-failed") events(device, event);
       } catch (error) {
         reportError(error);
       }

@@ -49,7 +49,7 @@ export interface MachineParts {
   readonly files: FileClaims;
   /** What is to be done when it starts: files are emptied, and their headers written. */
   readonly starts: readonly (() => void)[];
-  /** Told when a device has failed, by its name, while others may go on. */
+  /** Told when a device has failed, by its name, unless `run` rejects with it at once because there is no other. */
   failed(device: string, error: Error): void;
 }
 
@@ -220,8 +220,10 @@ export class Machine implements AsyncDisposable {
     if (this.#failed.has(one)) return;
     this.#failed.add(one);
     this.#note(error);
-    this.parts.failed(one.name, error);
-    if (this.#failed.size === this.parts.devices.length) this.#stop.abort();
+    const isLast = this.#failed.size === this.parts.devices.length;
+    // What ends the machine at once is told by `run`.
+    if (!isLast || this.#first?.cause !== error) this.parts.failed(one.name, error);
+    if (isLast) this.#stop.abort();
     this.parts.reactor.wake();
   }
 

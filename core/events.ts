@@ -21,7 +21,7 @@ export type DeviceEvent =
   | { readonly event: "queue-started" | "queue-stopped"; readonly queue: number }
   /** The guest has broken the rule of this name ({@linkcode GuestFault}); `message` has the values. */
   | { readonly event: "fault"; readonly fault: string; readonly message: string }
-  /** A plugin has failed, and the device with it: it serves no driver any more, while other devices go on. */
+  /** A plugin has failed, and the device with it: it serves no driver any more, while other devices may go on. */
   | { readonly event: "failed"; readonly message: string }
   /** A message of the front-end was refused by the rule of this name; `message` has the values. */
   | { readonly event: "refused"; readonly fault: string; readonly message: string }

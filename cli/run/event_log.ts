@@ -136,6 +136,8 @@ function textOf(event: DeviceEvent): string {
       return "device reset";
     case "disconnected":
       return `front-end gone: ${event.reason}`;
+    case "failed":
+      return `the device has failed and is stopped: ${event.message}`;
     case "recording-failed":
       return `cannot write "${event.path}": ${event.message}; the device goes on, what is lost is counted`;
     case "recording-resumed":
@@ -144,7 +146,7 @@ function textOf(event: DeviceEvent): string {
 }
 
 function priorityOf({ event }: DeviceEvent): number {
-  if (event === "recording-failed") return ERROR;
+  if (event === "failed" || event === "recording-failed") return ERROR;
   return event === "fault" || event === "refused" || event === "memory-at-risk" ? WARNING : INFO;
 }
 
