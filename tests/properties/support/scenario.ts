@@ -202,7 +202,9 @@ export function possible(choice: MachineChoice): MachineChoice {
   const { legacy, pieces } = choice;
   const accepted = choice.pairs > 1 && legacy ? "everything" : choice.accepted;
   const large = accepted !== "nothing" && accepted !== "checksumOnly";
-  const bufferBytes = choice.mergeable ? choice.bufferBytes : large ? 65_562 : choice.bufferBytes | 2048;
+  let bufferBytes = choice.mergeable ? choice.bufferBytes : large ? 65_562 : choice.bufferBytes | 2048;
+  // A packet is spread over 1024 pieces of buffers at most, which is what Linux and QEMU take.
+  while (Math.ceil(LARGEST_WITH_HEADER / bufferBytes) * pieces > 1000) bufferBytes *= 2;
   let { queueSize } = choice;
   const perBuffer = choice.indirect === false ? pieces : 1;
   if (choice.mergeable) {
