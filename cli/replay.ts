@@ -4,6 +4,12 @@
  */
 import { HostError } from "../core/errors.ts";
 import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
+import { isStandardInput } from "../transports/pcap/byte_source.ts";
+import {
+  type FileIdentity,
+  identityOfPath,
+  identityOfStandardInput,
+} from "../transports/pcap/output_file.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { styleFor } from "./console/style.ts";
@@ -78,7 +84,7 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   const pace = parsed.choice("pace", ["recorded", "fast"]);
   const intervalUs = parsed.number("interval-us", 0, LONGEST_INTERVAL_US) ?? DEFAULT_INTERVAL_US;
   const out = parsed.value("out");
-  if (out !== undefined) refuseOverwriting(capture, out);
+  const read = out === undefined ? null : refuseOverwriting(capture, out);
   using input = CaptureInput.open(capture);
   const survey = surveyCapture(input);
   const setup: ReplaySetup = {
@@ -99,7 +105,7 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
       (explanation) => io.out(explanationText(explanation, parsed.json)),
     )
     : undefined;
-  const result = await replayCapture(setup, { out, explainer });
+  const result = await replayCapture(setup, { out, read, explainer });
   const summary = summarize(setup, survey, result, given === undefined ? "automatically" : "by --guest");
   if (parsed.json) {
     // With explanations the output is JSON lines, without them one document to read.
@@ -143,13 +149,9 @@ function explanationText(explanation: Explanation, json: boolean): string {
   return json ? `${JSON.stringify({ event: "frame", ...explanation })}\n` : explanationLine(explanation);
 }
 
-/** Creating the output would empty the capture. */
-function refuseOverwriting(capture: string, out: string): void {
-  let same = capture === out;
-  try {
-    same ||= Deno.realPathSync(capture) === Deno.realPathSync(out);
-  } catch {
-    // One of them is not there, or may not be looked at; the names differ.
-  }
-  if (same) throw new HostError(`Cannot write to "${out}" while reading it; choose another file`);
+/** Creating the output would empty the capture. Returns which file the capture is. */
+function refuseOverwriting(capture: string, out: string): FileIdentity | null {
+  const read = isStandardInput(capture) ? identityOfStandardInput() : identityOfPath(capture);
+  if (capture !== out && (read === null || read !== identityOfPath(out))) return read;
+  throw new HostError(`Cannot write to "${out}" while reading it; choose another file`);
 }

@@ -6,6 +6,7 @@ import { newRegistry } from "../config/builtins.ts";
 import { configJsonSchemaText } from "../config/json_schema.ts";
 import { HostError } from "../core/errors.ts";
 import { messageOf } from "../config/errors.ts";
+import { OutputFile } from "../transports/pcap/output_file.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -35,12 +36,30 @@ export async function runSchema(args: readonly string[], io: Io): Promise<number
     io.out(text);
     return EXIT_OK;
   }
+  refuseOverwriting(path);
+  using file = OutputFile.open(path, "schema", true);
   try {
-    await Deno.writeTextFile(path, text);
+    file.writeWhole(new TextEncoder().encode(text));
   } catch (cause) {
     throw new HostError(`Cannot write "${path}": ${messageOf(cause)}`, { cause });
   }
   if (parsed.json) io.out(`${JSON.stringify({ written: path })}\n`);
   else io.out(`Wrote ${path}\n`);
   return EXIT_OK;
+}
+
+/** Only another schema is replaced: a configuration is easily named here by mistake. Throws HostError. */
+function refuseOverwriting(path: string): void {
+  let text: string;
+  try {
+    if (!Deno.statSync(path).isFile) return;
+    text = Deno.readTextFileSync(path);
+  } catch {
+    // It is not there, or may not be looked at.
+    return;
+  }
+  if (text.trim() === "" || /^\s*\{\s*"\$schema":\s*"https?:\/\/json-schema\.org\//.test(text)) return;
+  throw new HostError(
+    `Cannot write "${path}": it holds something else than a JSON Schema; choose another file`,
+  );
 }

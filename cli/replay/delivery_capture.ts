@@ -4,12 +4,12 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { CaptureSink } from "../../transports/pcap/capture_sink.ts";
-import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
+import { CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
 import { DIRECTION_INBOUND } from "../../transports/pcap/captured_packet.ts";
+import { type FileIdentity, OutputFile } from "../../transports/pcap/output_file.ts";
 import { offloadFlags } from "../../transports/pcap/packet_flags.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
-import { messageOf } from "../../config/errors.ts";
 
 /** A capture of deliveries. */
 export class DeliveryCapture implements Disposable {
@@ -17,26 +17,16 @@ export class DeliveryCapture implements Disposable {
 
   /**
    * Creates the file: pcapng, or pcap without comments if its name ends so. Throws HostError if that cannot be.
-   * @param path the file; @param startUnixNs time 0 of the replay, in ns since 1970
+   * @param path the file; @param startUnixNs time 0 of the replay, in ns since 1970; @param read which file it must not be
    */
-  constructor(path: string, startUnixNs: bigint) {
-    let file: Deno.FsFile;
-    try {
-      file = Deno.openSync(path, { write: true, create: true, truncate: true });
-    } catch (cause) {
-      throw new HostError(
-        `Cannot write "${path}": ${messageOf(cause)}; check the path and the permission to write it`,
-        { cause },
-      );
-    }
+  constructor(path: string, startUnixNs: bigint, read: FileIdentity | null) {
     // A replay has no need to hurry: written at once, nothing is ever refused for a slow disk.
-    const output = {
-      write: (bytes: Uint8Array) => Promise.resolve(file.writeSync(bytes)),
-      writeSync: (bytes: Uint8Array) => file.writeSync(bytes),
-      close: () => file.close(),
-    };
-    const format = path.toLowerCase().endsWith(".pcap") ? "pcap" : "pcapng";
-    this.#writer = new CaptureWriter(new CaptureSink(output, path), { format, startUnixNs });
+    const file = OutputFile.open(path, "", true);
+    if (read !== null && file.identity === read) {
+      file.close();
+      throw new HostError(`Cannot write to "${path}" while reading it; choose another file`);
+    }
+    this.#writer = new CaptureWriter(new CaptureSink(file, path), { format: formatOf(path), startUnixNs });
   }
 
   /** Writes a packet; a failure is told by `close`. */

@@ -7,6 +7,7 @@ import type { Pollable } from "../../core/transport.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { type CaptureOddities, newCaptureOddities } from "../../transports/pcap/captured_packet.ts";
 import type { PcapReplay } from "../../transports/pcap/replay.ts";
+import type { FileIdentity } from "../../transports/pcap/output_file.ts";
 import { DeliveryCapture } from "./delivery_capture.ts";
 import type { Explainer } from "./explainer.ts";
 import { buildReplayMachine, type ReplaySetup } from "./machine.ts";
@@ -17,6 +18,8 @@ import { type Reason, VerdictTally } from "./verdict_tally.ts";
 export interface ReplayOutputs {
   /** The file to write the delivered packets to. */
   readonly out?: string | undefined;
+  /** Which file the capture is, so that it is not overwritten. */
+  readonly read?: FileIdentity | null;
   /** Told of every frame. */
   readonly explainer?: Explainer | undefined;
 }
@@ -89,7 +92,9 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   const { reactor } = machine.parts;
   const driver = machine.devices[0].driver as LoopbackDriver;
   const network = machine.devices[0].network as PcapReplay;
-  using delivered = outputs.out === undefined ? null : new DeliveryCapture(outputs.out, network.startUnixNs);
+  using delivered = outputs.out === undefined
+    ? null
+    : new DeliveryCapture(outputs.out, network.startUnixNs, outputs.read ?? null);
   driver.hooks.onPacket = (packet) => {
     const segments = output.note(packet);
     delivered?.write(packet, segments, reactor.clock.nowNs());

@@ -5,6 +5,7 @@
 import { messageOf } from "../../config/errors.ts";
 import { HostError } from "../../core/errors.ts";
 import type { RuleBook } from "../../core/stage.ts";
+import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";
 import { VERSION } from "../console/version.ts";
 import { type Vector, writeVector } from "./format.ts";
 import type { VectorRun } from "./run_vector.ts";
@@ -27,16 +28,20 @@ export class VectorRecorder {
     } catch (cause) {
       throw new HostError(`Cannot make the folder "${folder}": ${messageOf(cause)}`, { cause });
     }
+    const vectors = new Set(files.map(identityOfPath));
+    vectors.delete(null);
     for (const file of files) {
       const target = this.#targetOf(file);
-      const other = this.#sources.get(target);
+      const identity = identityOfPath(target);
+      const key = identity ?? target;
+      const other = this.#sources.get(key);
       if (other !== undefined) {
         throw new HostError(
           `Cannot record "${file}": "${other}" is to be written to ${target} too; run them apart`,
         );
       }
-      this.#sources.set(target, file);
-      if (isSame(file, target)) {
+      this.#sources.set(key, file);
+      if (vectors.has(identity)) {
         throw new HostError(
           `Cannot record into "${folder}": ${target} is a vector to be run; choose another folder`,
         );
@@ -50,7 +55,8 @@ export class VectorRecorder {
     const head = { ...vector.head, oracle: `deno-virtio ${VERSION}, rules ${this.#rules}`, observed: [] };
     const text = writeVector({ head, events: vector.events, packets: run.packets, acks: run.acks });
     try {
-      Deno.writeTextFileSync(target, text);
+      using output = OutputFile.open(target, "vector", true);
+      output.writeWhole(new TextEncoder().encode(text));
     } catch (cause) {
       throw new HostError(`Cannot write "${target}": ${messageOf(cause)}`, { cause });
     }
@@ -58,13 +64,5 @@ export class VectorRecorder {
 
   #targetOf(file: string): string {
     return `${this.#folder}/${file.split(/[/\\]/).at(-1)}`;
-  }
-}
-
-function isSame(a: string, b: string): boolean {
-  try {
-    return Deno.realPathSync(a) === Deno.realPathSync(b);
-  } catch {
-    return false;
   }
 }

@@ -58,7 +58,7 @@ export class OutputFile implements CaptureOutput, Disposable {
 
   /**
    * Opens the file `path`, and makes it if it is not there. Needs permission to write it. Throws HostError.
-   * @param what what it is called in messages
+   * @param what what it is called in messages; may be empty
    * @param waits are writes to be done at once, in this thread? For programs that have no guest to keep waiting
    */
   static open(path: string, what: string, waits = false): OutputFile {
@@ -78,7 +78,7 @@ export class OutputFile implements CaptureOutput, Disposable {
       const why = codeOf(cause) === "ENXIO"
         ? "nothing reads this FIFO or socket; start its reader first"
         : `${reason(cause)}; check the path and the permission to write it`;
-      throw new HostError(`Cannot write ${what} "${path}": ${why}`, { cause });
+      throw new HostError(`Cannot write ${what === "" ? "" : `${what} `}"${path}": ${why}`, { cause });
     }
   }
 
@@ -108,6 +108,12 @@ export class OutputFile implements CaptureOutput, Disposable {
       Atomics.wait(nothing, 0, 0, RETRY_MS);
     }
     throw new Error("its reader takes nothing");
+  }
+
+  /** Empties the file and writes all of `bytes`. Throws Error. */
+  writeWhole(bytes: Uint8Array): void {
+    this.begin();
+    for (let at = 0; at < bytes.length;) at += this.writeSync(bytes.subarray(at));
   }
 
   /** Closes it; does nothing the second time. */
@@ -169,6 +175,16 @@ export function identityOfPath(path: string): FileIdentity | null {
 
 function isAbsent(identity: FileIdentity | null): boolean {
   return identity?.includes("/") === true;
+}
+
+/** Which file standard input is; null for a terminal, and if that cannot be told. */
+export function identityOfStandardInput(): FileIdentity | null {
+  try {
+    const stat = fs.fstatSync(0, { bigint: true });
+    return stat.isCharacterDevice() ? null : `${stat.dev}:${stat.ino}`;
+  } catch {
+    return null;
+  }
 }
 
 /** The name of a system error, such as `ENOSPC`; empty if it has none. */

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
+import { closeSync, constants, openSync } from "node:fs";
 import { HostError } from "../../../core/errors.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
 import { MemorySource } from "../../../transports/pcap/byte_source.ts";
@@ -8,10 +9,13 @@ import {
   type CaptureOutput,
   CaptureSink,
   CHUNK_BYTES,
+  FLUSH_MS,
   MAX_BACKLOG_CHUNKS,
 } from "../../../transports/pcap/capture_sink.ts";
 import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
 import type { PacketDirection } from "../../../transports/pcap/captured_packet.ts";
+import { OutputFile } from "../../../transports/pcap/output_file.ts";
+import { withFolder } from "../../cli/support/command.ts";
 import { frameBytes, join } from "./build.ts";
 
 /** An output in memory that can be slow, write little at a time, or fail. */
@@ -22,6 +26,7 @@ class MemoryOutput implements CaptureOutput {
   syncWrites = 0;
   most = Infinity;
   failAfter = Infinity;
+  failure: Error | null = null;
   gate: Promise<void> = Promise.resolve();
 
   async write(bytes: Uint8Array): Promise<number> {
@@ -45,10 +50,27 @@ class MemoryOutput implements CaptureOutput {
 
   #put(bytes: Uint8Array): number {
     assertEquals(this.closed, 0);
+    if (this.failure !== null) throw this.failure;
     if (this.parts.length >= this.failAfter) throw new Error("disk full");
     this.parts.push(bytes.slice(0, Math.min(bytes.length, this.most)));
     return this.parts.at(-1)!.length;
   }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => originalTimeout(resolve, ms));
+}
+
+const originalTimeout = globalThis.setTimeout;
+
+/** Counts the timers that are started, until restored. */
+function countTimers(): { started: number; restore(): void } {
+  const count = { started: 0, restore: () => void (globalThis.setTimeout = originalTimeout) };
+  globalThis.setTimeout = ((...args: Parameters<typeof originalTimeout>) => {
+    count.started++;
+    return originalTimeout(...args);
+  }) as typeof originalTimeout;
+  return count;
 }
 
 function turns(): Promise<void> {
@@ -234,6 +256,81 @@ Deno.test("CaptureSink keeps the first failure, takes nothing more, and close() 
   assert(!writer.writeBytes(frameBytes(60), 1, 0));
   await assertRejects(() => writer.close(), HostError, 'Cannot write capture "out.pcapng": disk full');
   assertEquals(output.closed, 1);
+});
+
+Deno.test("CaptureSink writes the header at once and records soon after, and rests when all is written", async () => {
+  const output = new MemoryOutput();
+  const writer = new CaptureWriter(new CaptureSink(output, "x"));
+  await turns();
+  const header = output.bytes.length;
+  assert(header > 0);
+  const timers = countTimers();
+  try {
+    assert(writer.writeBytes(frameBytes(60), 1, 0));
+    assert(writer.writeBytes(frameBytes(60), 1, 1));
+    assertEquals(timers.started, 1);
+    await sleep(FLUSH_MS + 50);
+    using reader = new CaptureReader(new MemorySource(output.bytes), "x");
+    assert(reader.next() && reader.next() && !reader.next());
+    // Idle is idle: no timer runs, and none is started.
+    const { asyncWrites } = output;
+    timers.started = 0;
+    await sleep(3 * FLUSH_MS);
+    assertEquals([timers.started, output.asyncWrites], [0, asyncWrites]);
+  } finally {
+    timers.restore();
+  }
+  await writer.close();
+});
+
+Deno.test("CaptureSink goes on when a full disk has room again: whole but for what was refused, which is told", async () => {
+  const output = new MemoryOutput();
+  const told: (string | number)[] = [];
+  const trouble = (why: string | null, lost: number) => void told.push(why ?? lost);
+  const writer = new CaptureWriter(new CaptureSink(output, "x", { neverWaits: true, trouble }));
+  await turns();
+  output.most = 1000;
+  output.failure = Object.assign(new Error("No space left on device"), { code: "ENOSPC" });
+  let taken = 0;
+  let refused = 0;
+  for (let i = 0; i < 200; i++) {
+    if (writer.writeBytes(frameBytes(200_000), 1, i)) taken++;
+    else refused++;
+    if (i % 20 === 0) await turns();
+  }
+  assert(refused > 100 && !writer.failed);
+  output.failure = null;
+  output.most = Infinity;
+  await sleep(1200);
+  assert(writer.writeBytes(frameBytes(60), 1, 1000));
+  await writer.close();
+  assertEquals(told, ["No space left on device; it is tried again every second", refused]);
+  using reader = new CaptureReader(new MemorySource(output.bytes), "x");
+  for (let i = 0; i < taken; i++) assert(reader.next() && reader.packet.length === 200_000);
+  assert(reader.next() && !reader.next());
+});
+
+Deno.test("CaptureSink never waits for a FIFO whose reader rests: it refuses, and closes within its time", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/fifo`;
+    await new Deno.Command("mkfifo", { args: [path] }).output();
+    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const writer = new CaptureWriter(
+      new CaptureSink(OutputFile.open(path, "capture"), path, { neverWaits: true }),
+    );
+    let refused = 0;
+    let longestMs = 0;
+    for (let i = 0; i < 200; i++) {
+      const beforeMs = performance.now();
+      if (!writer.writeBytes(frameBytes(200_000), 1, i)) refused++;
+      longestMs = Math.max(longestMs, performance.now() - beforeMs);
+      if (i % 10 === 0) await turns();
+    }
+    assert(refused > 100, String(refused));
+    assert(longestMs < 500, `${longestMs} ms`);
+    await assertRejects(() => writer.close(), HostError, "has taken nothing for 5 seconds");
+    closeSync(reader);
+  });
 });
 
 Deno.test("CaptureSink completes the file when it is only disposed of, also during a write", async () => {
