@@ -27,6 +27,7 @@ export const SCHEMA: CommandUsage = {
 };
 
 /** Prints or writes the JSON Schema. */
+// deno-lint-ignore require-await -- a refusal must reject, not throw
 export async function runSchema(args: readonly string[], io: Io): Promise<number> {
   const parsed = parseCommand(SCHEMA, args, io);
   if (parsed === null) return EXIT_OK;

@@ -18,7 +18,7 @@ import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.t
 import { CaptureReader } from "./capture_reader.ts";
 import { CaptureSink } from "./capture_sink.ts";
 import { CaptureWriter, formatOf } from "./capture_writer.ts";
-import { identityOfPath, OutputFile } from "./output_file.ts";
+import { identityOfPath, identityOfStandardInput, OutputFile } from "./output_file.ts";
 import { PcapRecorder } from "./recorder.ts";
 import { newReplayCounters } from "./replay_counters.ts";
 import { PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
@@ -92,9 +92,8 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
         `${context.path}: cannot write to "${writePath}" while reading it; choose another file`,
       );
     }
-    if (!isStandardInput(readPath)) {
-      context.claimFile({ key: "read", path: readPath, use: "read", identity: identityOfPath(readPath) });
-    }
+    const identity = isStandardInput(readPath) ? identityOfStandardInput() : identityOfPath(readPath);
+    context.claimFile({ key: "read", path: readPath, use: "read", identity });
   }
   return new PcapReplay({
     reader: readPath === null ? null : openReader(context, readPath, options.guestMac === undefined),
