@@ -18,7 +18,7 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { checked, EAGAIN } from "./errno.ts";
-import { FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
+import { EVENTFD, FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
 import { nameOfDescriptor } from "./file_facts.ts";
 import { IoVector } from "./io_vector.ts";
 import { addressOf, errno, libc, type LibcSymbols } from "./libc.ts";
@@ -38,8 +38,6 @@ const EVENT_AT = 60;
 const IOCB_FLAG_RESFD = 1;
 const COMPLETION_BYTES = 32;
 const RWF_NOWAIT = 8;
-/** What the kernel calls an eventfd. */
-const EVENTFD = "anon_inode:[eventfd]";
 
 /** A counter in the kernel, made here and for this program alone. Neither signalling nor draining ever waits. */
 export class EventFd implements Disposable {

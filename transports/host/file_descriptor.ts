@@ -3,7 +3,8 @@
  * @module
  */
 import { checked } from "./errno.ts";
-import { libc } from "./libc.ts";
+import { nameOfDescriptor } from "./file_facts.ts";
+import { cString, libc } from "./libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
@@ -12,6 +13,13 @@ const F_GETFL = 3;
 const F_SETFL = 4;
 const FD_CLOEXEC = 1;
 const POLLIN = 1;
+const F_GET_SEALS = 1034;
+const PTHREAD_CREATE_DETACHED = 1;
+/** No less than sizeof(pthread_attr_t). */
+const ATTRIBUTE_BYTES = 64;
+const STACK_BYTES = 65_536n;
+/** What the kernel calls an eventfd. */
+export const EVENTFD = "anon_inode:[eventfd]";
 /** Calls on the descriptor do not wait. */
 export const O_NONBLOCK = 0o4000;
 /** The descriptor is not passed on to programs that are started. */
@@ -80,6 +88,53 @@ export class FileDescriptor implements Disposable {
     // Not repeated on EINTR: Linux has closed it then, and the number may be somebody else's already.
     if (this.isOpen) libc().close(this.release());
   }
+}
+
+/**
+ * A descriptor that another program has passed. To close the last one of a file may wait, as long as that program has arranged:
+ * a socket for what it has to send (SO_LINGER), a file for whoever serves it (FUSE), a Unix socket for the descriptors that
+ * lie unread in it. So it is closed in a thread of its own, unless it is of a kind of which none waits.
+ */
+export class ReceivedDescriptor extends FileDescriptor {
+  /** Closes it, without waiting; does nothing the second time. */
+  override [Symbol.dispose](): void {
+    if (!this.isOpen) return;
+    if (closesAtOnce(this.number)) super[Symbol.dispose]();
+    else closeElsewhere(this.release());
+  }
+}
+
+/** Memory, events and pipes: what a front-end that means well passes, but for the socket of its back channel. */
+function closesAtOnce(number: number): boolean {
+  if (libc().fcntl(number, F_GET_SEALS, 0) >= 0) return true;
+  const name = nameOfDescriptor(number);
+  return name === EVENTFD || name.startsWith("pipe:");
+}
+
+/** What threads are made with: attributes, and the address of close(2); null until the first, or where there are none. */
+let closer: { readonly attributes: Uint8Array<ArrayBuffer>; readonly close: bigint } | null = null;
+/** Descriptors for which there was no thread. */
+let unclosed: number[] = [];
+
+/** Closes a descriptor, which the caller has released, without waiting for it. */
+export function closeElsewhere(number: number): void {
+  const c = libc();
+  const { dlsym, pthread_create } = c;
+  if (dlsym === null || pthread_create === null) {
+    c.close(number);
+    return;
+  }
+  if (closer === null) {
+    const attributes = new Uint8Array(ATTRIBUTE_BYTES);
+    c.pthread_attr_init(attributes);
+    c.pthread_attr_setdetachstate(attributes, PTHREAD_CREATE_DETACHED);
+    c.pthread_attr_setstacksize?.(attributes, STACK_BYTES);
+    closer = { attributes, close: dlsym(0n, cString("close")) };
+  }
+  const { attributes, close } = closer;
+  const numbers = [...unclosed, number];
+  // Threads are limited: what gets none stays open until the next time.
+  unclosed = numbers.filter((one) => pthread_create(new Uint8Array(8), attributes, close, BigInt(one)) !== 0);
 }
 
 /** Is there something to read, or to accept, or the end? Does not wait. */

@@ -44,7 +44,6 @@ export const LIBC_SYMBOLS = {
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  recv: { parameters: ["i32", "u64", "u64", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   recvmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
@@ -69,6 +68,12 @@ export const LIBC_SYMBOLS = {
   io_destroy: { name: "syscall", parameters: ["u64", "u64"], result: "i32" },
   io_submit: { name: "syscall", parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
   io_getevents: { name: "syscall", parameters: ["u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
+  // Threads of the C library, since glibc 2.34 in libc.so.6.
+  dlsym: { parameters: ["u64", "buffer"], result: "u64", optional: true },
+  pthread_create: { parameters: ["buffer", "buffer", "u64", "u64"], result: "i32", optional: true },
+  pthread_attr_init: { parameters: ["buffer"], result: "i32" },
+  pthread_attr_setdetachstate: { parameters: ["buffer", "i32"], result: "i32" },
+  pthread_attr_setstacksize: { parameters: ["buffer", "u64"], result: "i32", optional: true },
   // The rest.
   // Since glibc 2.30.
   gettid: { parameters: [], result: "i32", optional: true },

@@ -9,7 +9,7 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { checked, EAGAIN, ECONNREFUSED, EINTR, errnoName, lastCallError, SystemCallError } from "./errno.ts";
-import { FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
+import { closeElsewhere, FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
 import { factsOfDescriptor, factsOfPath } from "./file_facts.ts";
 import { cString, errno, libc, type LibcSymbols } from "./libc.ts";
 import { AF_UNIX, SOCK_STREAM, unixAddress } from "./socket_address.ts";
@@ -18,6 +18,7 @@ import { UnixStream } from "./unix_stream.ts";
 const KEEP = 0xffff_ffff;
 const BACKLOG = 16;
 const O_DIRECTORY = Deno.build.arch === "x86_64" ? 0o200000 : 0o40000;
+const SHUT_RDWR = 2;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 /** How long another program may hold the lock, in ms; it needs some microseconds. */
@@ -120,8 +121,10 @@ export class UnixListener implements Disposable {
         // Left behind, it is replaced by the next that listens there.
         if (!(error instanceof HostError)) throw error;
       }
+      this.#c.shutdown(this.fd.number, SHUT_RDWR);
     }
-    this.fd[Symbol.dispose]();
+    // Connections that were not accepted are closed with it, and what lies unread in them.
+    closeElsewhere(this.fd.release());
   }
 }
 

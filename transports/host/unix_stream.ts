@@ -11,7 +11,13 @@
  */
 import { HostError } from "../../core/errors.ts";
 import { checked, EAGAIN, EINTR, errnoName, lastCallError } from "./errno.ts";
-import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
+import {
+  closeElsewhere,
+  FileDescriptor,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  ReceivedDescriptor,
+} from "./file_descriptor.ts";
 import { IoVector } from "./io_vector.ts";
 import { addressOf, errno, libc, type LibcSymbols } from "./libc.ts";
 import { AF_UNIX, SOCK_STREAM, unixAddress } from "./socket_address.ts";
@@ -171,23 +177,17 @@ export class UnixStream implements Disposable {
 
   /**
    * Throws away what has come, up to 4096 bytes, and the descriptors that came along. Returns how many bytes; 0 if there are
-   * none now; -1 if the other side has closed. Throws SystemCallError.
+   * none now; -1 if the other side has closed. Throws as `receive`.
    */
   discard(): number {
-    // Without room for them the kernel closes descriptors at once.
+    const descriptors: FileDescriptor[] = [];
     this.#scratch ??= new Uint8Array(DISCARD_BYTES);
-    const received = this.#c.recv(
-      this.fd.number,
-      addressOf(this.#scratch),
-      BigInt(DISCARD_BYTES),
-      MSG_DONTWAIT,
-    );
-    if (received > 0) return received;
-    if (received === 0) return -1;
-    const error = errno();
-    if (error === EAGAIN || error === EINTR) return 0;
-    if (errnoName(error) === "ECONNRESET") return -1;
-    throw lastCallError("receive from a socket");
+    try {
+      return this.receive(this.#scratch, 0, DISCARD_BYTES, descriptors);
+    } finally {
+      // Without room for them the kernel would close them here, and wait.
+      for (const descriptor of descriptors) descriptor[Symbol.dispose]();
+    }
   }
 
   /** Receives nothing any more: the other side cannot send, and what lies here unread is thrown away. */
@@ -199,6 +199,13 @@ export class UnixStream implements Disposable {
   /** Ends the connection for both sides; what was sent still arrives. */
   shutdown(): void {
     if (this.fd.isOpen) this.#c.shutdown(this.fd.number, SHUT_RDWR);
+  }
+
+  /** Ends the connection for both sides and closes this end, without waiting for descriptors that lie unread in it. */
+  end(): void {
+    if (!this.fd.isOpen) return;
+    this.shutdown();
+    closeElsewhere(this.fd.release());
   }
 
   /** Closes this end. */
@@ -233,7 +240,7 @@ export class UnixStream implements Disposable {
         this.#control.getInt32(at + 12, true) === SCM_RIGHTS;
       const dataEnd = Math.min(at + bytes, end);
       for (let data = at + CONTROL_HEADER_BYTES; isRights && data + 4 <= dataEnd; data += 4) {
-        descriptors.push(new FileDescriptor(this.#control.getInt32(data, true)));
+        descriptors.push(new ReceivedDescriptor(this.#control.getInt32(data, true)));
       }
       at += bytes + 7 & ~7;
     }

@@ -213,7 +213,7 @@ class Waiting implements Arrival {
 
   [Symbol.dispose](): void {
     this.callIn();
-    this.#stream[Symbol.dispose]();
+    this.#stream.end();
   }
 }
 

@@ -20,14 +20,18 @@ import type { SocketFrontEnd } from "./support/socket_front_end.ts";
 import { Target } from "./support/target.ts";
 
 const F_SETFL = 4;
+const AF_INET = 2;
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
 const FULL = 0xffff_ffff_ffff_fffen;
 /** A call that waits holds everything up, also what would say so: the kernel ends this process then. */
 const PATIENCE_S = 60;
 
-const { alarm, mkfifo, inotify_init1, signalfd } = Deno.dlopen("libc.so.6", {
+const { alarm, mkfifo, inotify_init1, setsockopt, signalfd } = Deno.dlopen("libc.so.6", {
   alarm: { parameters: ["u32"], result: "u32" },
   mkfifo: { parameters: ["buffer", "u32"], result: "i32" },
   inotify_init1: { parameters: ["i32"], result: "i32" },
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   signalfd: { parameters: ["i32", "buffer", "i32"], result: "i32" },
 }).symbols;
 
@@ -336,5 +340,86 @@ watchedTest(
     target.turn();
     assertEquals(heard(patient), 40, "both questions are answered");
     assertEquals([driver.counters.connections, driver.connected], [2, true]);
+  },
+);
+
+/** A socket that takes an hour to be closed: there is something to be sent, which is taken by nobody. */
+async function lingering(stack: DisposableStack): Promise<FileDescriptor> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  const c = libc();
+  const fd = new FileDescriptor(c.socket(AF_INET, 1, 0));
+  const address = new Uint8Array(16);
+  address.set([AF_INET, 0, port >> 8, port & 0xff, 127, 0, 0, 1]);
+  const accepted = listener.accept();
+  assertEquals(c.connect(fd.number, address, address.length), 0);
+  const peer = await accepted;
+  stack.defer(() => peer.close());
+  listener.close();
+  setFlags(fd.number, O_NONBLOCK);
+  const bytes = new Uint8Array(65_536);
+  const at = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+  while (c.write(fd.number, at, 65_536n) > 0);
+  const linger = new Uint8Array(Uint32Array.of(1, 3600).buffer);
+  assertEquals(setsockopt(fd.number, SOL_SOCKET, SO_LINGER, linger, linger.length), 0);
+  return fd;
+}
+
+watchedTest(
+  "sockets that take an hour to be closed keep nobody waiting, wherever they lie when they are let go",
+  async () => {
+    await using target = await Target.start();
+    using stack = new DisposableStack();
+    const send = (stream: UnixStream, bytes: Uint8Array<ArrayBuffer>, fd: FileDescriptor) => {
+      assertEquals(stream.send(bytes, 0, bytes.length, [fd.number]), bytes.length);
+      // The only one that is left is on its way.
+      fd[Symbol.dispose]();
+    };
+    {
+      // In messages that are refused.
+      using front = target.connect();
+      front.start();
+      for (const [bytes] of messagesWith(-1)) send(front.stream, bytes, await lingering(stack));
+      target.turn();
+    }
+    await target.alone();
+    {
+      // In a message that does not come to its end.
+      using front = target.connect();
+      send(front.stream, message(Request.SET_VRING_KICK, u64(0)).slice(0, 10), await lingering(stack));
+      target.turn();
+    }
+    await target.alone();
+    {
+      // In the queue of a back channel, before it is used and afterwards, and of one that is refused.
+      using front = target.connect();
+      front.start();
+      const [here, there] = UnixStream.pair();
+      using _here = here;
+      send(here, new Uint8Array(1), await lingering(stack));
+      front.front.say(Request.SET_BACKEND_REQ_FD, undefined, [there.fd.number]);
+      there[Symbol.dispose]();
+      send(here, new Uint8Array(1), await lingering(stack));
+      target.turn();
+      const [left, right] = UnixStream.pair();
+      send(left, new Uint8Array(1), await lingering(stack));
+      left[Symbol.dispose]();
+      front.front.say(Request.SET_VRING_CALL, u64(0), [right.fd.number]);
+      right[Symbol.dispose]();
+    }
+    await target.alone();
+    {
+      // In a connection that is not read any more, and in one that waits.
+      using front = target.connect();
+      front.start();
+      using waiting = target.connect();
+      const [first, second] = [await lingering(stack), await lingering(stack)];
+      front.stream.send(new Uint8Array(12), 0, 12);
+      send(front.stream, message(Request.GET_FEATURES), first);
+      send(waiting.stream, message(Request.GET_FEATURES), second);
+      target.turn();
+    }
+    await target.alone();
+    await target.assertServes();
   },
 );

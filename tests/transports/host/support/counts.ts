@@ -29,6 +29,10 @@ export function assertNothingLeft(fn: () => void): void {
   const descriptors = FileDescriptor.live;
   const mappings = MemoryMapping.live;
   fn();
+  // Sockets are closed by a thread of their own.
+  for (let tries = 0; tries < 200 && openDescriptors().join() !== before.join(); tries++) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+  }
   assertEquals(openDescriptors(), before);
   assertEquals(FileDescriptor.live, descriptors);
   assertEquals(MemoryMapping.live, mappings);
