@@ -22,6 +22,7 @@ import {
   type CaptureStep,
   newCaptureOddities,
 } from "../../../transports/pcap/captured_packet.ts";
+import { GunzipSource } from "../../../transports/pcap/gunzip.ts";
 import { applyPacketFlags } from "../../../transports/pcap/packet_flags.ts";
 import {
   block,
@@ -630,4 +631,29 @@ Deno.test("gzip: members, padding, a damaged and a cut stream; what was unpacked
     HostError,
     "method 9",
   );
+});
+
+Deno.test("gzip: a small input that becomes a long one comes in bounded pieces, and a long header is not kept", async () => {
+  using bomb = new GunzipSource(new MemorySource(await packed(new Uint8Array(20_000_000))));
+  const into = new Uint8Array(WINDOW_BYTES);
+  let total = 0;
+  for (let count = bomb.read(into); count > 0; count = bomb.read(into)) {
+    assert(count <= 64 * 1024);
+    total += count;
+  }
+  assertEquals(total, 20_000_000);
+  // A name without an end: the source gives for ever, and the reader still comes back.
+  let given = 0;
+  const endless: ByteSource = {
+    read(bytes) {
+      if (given > 3_000_000) return NOT_YET;
+      bytes.fill(65);
+      if (given === 0) bytes.set([0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3]);
+      given += bytes.length;
+      return bytes.length;
+    },
+    [Symbol.dispose]() {},
+  };
+  using named = new GunzipSource(endless);
+  assertEquals(named.read(into), NOT_YET);
 });
