@@ -28,7 +28,9 @@ import type { FromGuestCounters } from "./path_counters.ts";
 /** Chains taken from one queue in one round. */
 const BURST = 64;
 /** What all transmit queues may take of the round's budget: 64 of the largest frames. The rest is for frames to the guest. */
-const MAX_UNITS = 5_767_168;
+const MAX_UNITS = 7_340_032;
+/** What a segment counts into which a frame is to be cut, by a stage or by the network. */
+const SEGMENT_UNITS = 512;
 
 /** Told of each frame that the guest sends: receive steering learns from it. */
 export interface FlowLearner {
@@ -206,6 +208,8 @@ export class FromGuest implements FrameSink {
       frame.release();
       return this.#drop("dropped_bad_header");
     }
+    const { gsoSize } = frame.header;
+    if (gsoSize !== 0) this.#unitsLeft -= Math.ceil(length / gsoSize) * SEGMENT_UNITS;
     this.#counters.packets++;
     this.#counters.bytes += length;
     this.#learner.learn(frame.bytes, frame.start, length, pair);

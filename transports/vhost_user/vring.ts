@@ -15,6 +15,8 @@
  * @module
  */
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { DESC_BYTES } from "../../core/indirect_table.ts";
+import type { GuestMemory } from "../../core/memory.ts";
 import { FRESH_RING } from "../../core/packed_ring.ts";
 import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
@@ -22,6 +24,9 @@ import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import type { RoundBudget } from "../../core/virtqueue.ts";
 import type { EventHandle } from "./host.ts";
 import type { MemoryTable } from "./memory_table.ts";
+
+const FLAGS_AT = 14;
+const USED = 0x8000;
 
 /** Where a ring lies, by user addresses. */
 export interface RingAddresses {
@@ -122,7 +127,13 @@ export class Vring implements Disposable {
       device: table.guestAddressOf(used),
     };
     const packed = features.has(VIRTIO_F_RING_PACKED);
-    const base = this.base === null ? undefined : packed ? packedBase(this.base) : splitBase(this.base);
+    // User-mode Linux says 0 of every new ring, also of a packed one, which starts with both wrap counters at 1.
+    const isFresh = packed && this.base === 0 && isUnused(table.memory, addresses.descriptors, this.size);
+    const base = this.base === null || isFresh
+      ? undefined
+      : packed
+      ? packedBase(this.base)
+      : splitBase(this.base);
     this.#queue = buildQueue(table.memory, { addresses, base }, features, budget);
     this.state = "running";
     this.wasKicked = true;
@@ -196,6 +207,14 @@ export class Vring implements Disposable {
     this.call = null;
     this.error = null;
   }
+}
+
+/** Is there no descriptor in a packed ring that has the flag USED? After a lap there is at least one. */
+function isUnused(memory: GuestMemory, descriptors: number, size: number): boolean {
+  for (let slot = 0; slot < size; slot++) {
+    if ((memory.readU16(descriptors + slot * DESC_BYTES + FLAGS_AT) & USED) !== 0) return false;
+  }
+  return true;
 }
 
 /**

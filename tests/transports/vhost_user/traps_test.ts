@@ -113,6 +113,23 @@ Deno.test("descriptors of a request that is refused are closed", () => {
   assertEquals(bench.host.openDescriptors, 0);
 });
 
+Deno.test("a packed ring that is new starts at 0 without a wrap counter, one that was used goes on", () => {
+  using bench = new Bench({ guest: { packed: true } });
+  const features = usualFeatures(bench.front.features(), 34);
+  bench.front.setFeatures(features);
+  bench.front.setMemoryTable();
+  for (const ring of [0, 1]) bench.front.describe(ring, 0);
+  for (const ring of [0, 1]) bench.front.enable(ring, true);
+  bench.guest.post(0, 8);
+  bench.settle();
+  for (let i = 0; i < 3 * RING_SIZE; i++) {
+    bench.assertWorks();
+    // Stopped and started where it stood, also where that is 0.
+    const base = bench.front.base(1);
+    bench.front.describe(1, base);
+  }
+});
+
 Deno.test("a ring larger than the device's queue is refused by its size, and the largest is taken", () => {
   using bench = new Bench();
   bench.front.setProtocolFeatures(bench.front.protocolFeatures());
