@@ -1,7 +1,7 @@
 /**
  * Recordings are on disk while they are made, and no file decides the fate of a machine.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
@@ -57,6 +57,28 @@ for (const [name, network] of Object.entries(RECORDERS)) {
     });
   });
 }
+
+Deno.test("a full disk is told, counted, and stops no device", async () => {
+  await withFolder(async (folder) => {
+    const config = await hundredASecond(folder, { use: "pcap", write: "/dev/full", inner: "loopback" });
+    const child = new CommandProcess(["--allow-all"], ["run", config]);
+    await child.lineWith("Running machine");
+    await sleep(1000);
+    child.signal("SIGTERM");
+    const { code, rest, err } = await child.end();
+    const text = rest.join("\n");
+    const counted = (name: string) => new RegExp(`${name} +([\\d,]+)`).exec(text)?.[1];
+    // The guest went on, and the end says that the file is not what it should be.
+    assertEquals(code, 1);
+    assertEquals(counted("received"), counted("sent"));
+    assertEquals(counted("writeDropped"), counted("sent"));
+    assertMatch(
+      err,
+      / one: cannot write "\/dev\/full": No space left on device.*; it is tried again every second/,
+    );
+    assertStringIncludes(err, 'error: Cannot write capture "/dev/full": No space left on device');
+  });
+});
 
 Deno.test("run ends cleanly at SIGHUP: files are complete, exit code 0", async () => {
   await withFolder(async (folder) => {

@@ -63,15 +63,18 @@ interface Chunk {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView<ArrayBuffer>;
   length: number;
+  records: number;
 }
 
 function newChunk(): Chunk {
   const bytes = new Uint8Array(CHUNK_BYTES);
-  return { bytes, view: new DataView(bytes.buffer), length: 0 };
+  return { bytes, view: new DataView(bytes.buffer), length: 0, records: 0 };
 }
 
 /** A file that takes records without ever keeping the caller waiting. */
 export class CaptureSink implements Disposable {
+  /** Records that were committed and, because writing has failed, are not in the file, or not all of them are. */
+  unwritten = 0;
   readonly #output: CaptureOutput;
   readonly #name: string;
   readonly #backlog: Chunk[] = [];
@@ -150,11 +153,12 @@ export class CaptureSink implements Disposable {
     return this.#chunk.length;
   }
 
-  /** Keeps the first `length` bytes of what was reserved last. */
-  commit(length: number): void {
+  /** Keeps the first `length` bytes of what was reserved last: a record, or several, or none if they belong to the file. */
+  commit(length: number, records = 1): void {
     // The header of a file is worth a write of its own.
     const isFirst = this.#progress === 0 && this.#chunk.length === 0 && this.#backlog.length === 0;
     this.#chunk.length += length;
+    this.#chunk.records += records;
     if (this.#timer === null && this.#draining === null) this.#schedule(isFirst);
   }
 
@@ -283,6 +287,7 @@ export class CaptureSink implements Disposable {
   #recycle(): void {
     const chunk = this.#backlog.shift()!;
     chunk.length = 0;
+    chunk.records = 0;
     this.#written = 0;
     if (this.#spare.length < 2) this.#spare.push(chunk);
     this.#endTrouble();
@@ -320,6 +325,8 @@ export class CaptureSink implements Disposable {
       `Cannot write capture "${this.#name}": ${reason(cause)}; the file is incomplete`,
       { cause },
     );
+    if (!this.#closed) this.#backlog.push(this.#chunk);
+    for (const { records } of this.#backlog) this.unwritten += records;
     this.#backlog.length = 0;
     this.#isTroubled = false;
     this.#beginTrouble(`${reason(cause)}; nothing more is written`);

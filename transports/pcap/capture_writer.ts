@@ -40,7 +40,7 @@ export class CaptureWriter implements Disposable {
     this.#encoder = options.format === "pcap" ? new PcapEncoder(start) : new PcapngEncoder(start);
     const header = this.#encoder.fileHeader();
     sink.bytes.set(header, sink.reserve(header.length));
-    sink.commit(header.length);
+    sink.commit(header.length, 0);
   }
 
   /** Creates the file `path`: classic pcap if its name ends in `.pcap`, else pcapng. Throws HostError if it cannot. */
@@ -105,6 +105,11 @@ export class CaptureWriter implements Disposable {
     this.#sink.bytes.set(bytes, at);
     this.commit();
     return true;
+  }
+
+  /** Frames that were taken and, because writing has failed, are not in the file. */
+  get unwritten(): number {
+    return this.#sink.unwritten;
   }
 
   /** Completes the file. Rejects with HostError if a write failed. */

@@ -193,7 +193,13 @@ export class PcapReplay implements FrameTransport {
 
   /** Completes what was written. Rejects with HostError if that failed or the capture is damaged. */
   async close(): Promise<void> {
-    await this.#writer?.close();
+    try {
+      await this.#writer?.close();
+    } finally {
+      const lost = this.#writer?.unwritten ?? 0;
+      this.#counters.written -= lost;
+      this.#counters.writeDropped += lost;
+    }
     if (this.#failure !== null) throw this.#failure;
   }
 
