@@ -60,6 +60,7 @@ export function pluginError({ plugin, path }: ResolvedPart, hook: string, cause:
 export function checkNetwork(value: FrameTransport): void {
   refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
     "guestAccepts",
+    "hasGuest",
     "usePairs",
     "giveQueue",
     "close",
@@ -410,6 +411,10 @@ class GuardedNetwork implements FrameTransport {
 
   guestAccepts(accepts: GuestAccepts): void {
     this.#call("guestAccepts", () => this.#network.guestAccepts?.(accepts));
+  }
+
+  hasGuest(present: boolean): void {
+    this.#call("hasGuest", () => this.#network.hasGuest?.(present));
   }
 
   usePairs(pairs: number): void {

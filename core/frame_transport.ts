@@ -43,6 +43,11 @@ export interface FrameTransport extends Disposable {
    */
   guestAccepts?(accepts: GuestAccepts): void;
   /**
+   * There is a driver from now on, or there is none any more: a new device has none. What has arrived for one that has gone
+   * must not reach the next, and what arrives while there is none is for nobody: both are dropped.
+   */
+  hasGuest?(present: boolean): void;
+  /**
    * The driver uses the first `pairs` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no other queue.
    */
   usePairs?(pairs: number): void;

@@ -47,6 +47,7 @@ const loopback: NetworkPlugin<LoopbackOptions> = defineNetwork({
       pool: context.pool,
       queueFrames,
       largeFrames,
+      mac: context.guestMac,
       wake: () => context.wake(),
       counters: context.publish(newCablePortCounters()),
     }, context.path);

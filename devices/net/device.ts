@@ -102,6 +102,7 @@ export class NetDevice implements Device {
     const takes = guestTakes(negotiated, this.#options.rules, this.#options.mtu);
     toGuest.activate(own, takes);
     terms.guestAccepts(takes);
+    terms.hasGuest(true);
     fromGuest.activate(own, guestSends(features));
     kicks.begin(own, settings.controlIndex);
     this.#parts.toGuestLine.negotiated(negotiated, this.#nowNs);
@@ -165,8 +166,8 @@ export class NetDevice implements Device {
     this.#own = null;
     this.#parts.settings.reset();
     if (typeof this.#role !== "object") counters.resets++;
-    this.#parts.terms.guestAccepts(null);
     try {
+      this.#parts.terms.guestAccepts(null);
       counters.discarded_at_reset += toGuestLine.reset();
       fromGuestLine.drain(this.#nowNs);
       counters.discarded_at_reset += fromGuestLine.reset();
@@ -176,6 +177,7 @@ export class NetDevice implements Device {
       space.reset();
       this.#parts.filter.reset(space.mac);
       this.#parts.steering.reset();
+      this.#parts.terms.hasGuest(false);
     }
   }
 

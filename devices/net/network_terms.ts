@@ -29,6 +29,11 @@ export class NetworkTerms {
     if (this.#speaks) this.#network.guestAccepts?.(accepts ?? NOTHING_ACCEPTED);
   }
 
+  /** There is a guest from now on, or there is none any more. Every thread tells of its own queue. */
+  hasGuest(present: boolean): void {
+    this.#network.hasGuest?.(present);
+  }
+
   /** The guest uses the first `pairs` queue pairs from now on. */
   usePairs(pairs: number): void {
     const used = Math.min(pairs, this.#network.queuePairs);

@@ -268,6 +268,28 @@ Deno.test("Machine stops every device when one transport fails, and tells its fa
   await machine.close();
 });
 
+Deno.test("Machine keeps from a guest what was sent to the one before it, and lets nobody wait meanwhile", async () => {
+  const machine = await build({ clock: "virtual", devices: [device(), device({ mac: MACS[1] })] });
+  machine.start();
+  const { reactor } = machine.parts;
+  const [left, right] = [driverOf(machine), driverOf(machine, 1)];
+  const received: number[] = [];
+  right.hooks.onPacket = ({ bytes }) => void received.push(bytes.length);
+  const send = (payload: number) => {
+    left.guest.send(tcp({ destinationMac: MACS[1], sourceMac: MACS[0], payload }));
+    reactor.settle();
+  };
+  send(1);
+  right.guest.detach();
+  for (let i = 0; i < 2000; i++) send(2);
+  right.guest.attach(machine.devices[1].device);
+  send(3);
+  assertEquals(received, [55, 57]);
+  assertEquals(machine.counters["net1.network"].noGuest, 2000);
+  assertEquals(left.guest.counters.transmitted, 2002, "the neighbour goes on");
+  await machine.close();
+});
+
 Deno.test("Machine wakes its reactor when a guest kicks from outside", async () => {
   const machine = await build({ clock: "system", devices: [device(), device({ mac: MACS[1] })] });
   machine.start();

@@ -275,22 +275,70 @@ Deno.test("MacTable finds what it learned last, never a group, and stays its siz
   const table = new MacTable();
   const address = (n: number) => Uint8Array.of(2, 0, n >>> 24, n >>> 16, n >>> 8, n);
   const group = Uint8Array.of(1, 0, 0x5e, 0, 0, 1);
-  table.learn(group, 0, 3);
-  assertEquals(table.find(group, 0), NO_PORT);
+  table.learn(group, 0, 3, 0);
+  assertEquals(table.find(group, 0, 0), NO_PORT);
   for (let n = 0; n < 100_000; n++) {
-    table.learn(address(n), 0, n % 7);
-    assertEquals(table.find(address(n), 0), n % 7);
+    table.learn(address(n), 0, n % 7, 0);
+    assertEquals(table.find(address(n), 0, 0), n % 7);
   }
   let known = 0;
   for (let n = 0; n < 100_000; n++) {
-    const port = table.find(address(n), 0);
+    const port = table.find(address(n), 0, 0);
     if (port === NO_PORT) continue;
     assertEquals(port, n % 7);
     known++;
   }
   assert(known > 500 && known <= 1024);
-  for (let port = 0; port < 7; port++) table.forget(port);
-  for (let n = 0; n < 100_000; n += 97) assertEquals(table.find(address(n), 0), NO_PORT);
+  for (let port = 0; port < 7; port++) table.forget(port, true);
+  for (let n = 0; n < 100_000; n += 97) assertEquals(table.find(address(n), 0, 0), NO_PORT);
+});
+
+Deno.test("MacTable: an address of the configuration stays where it is, a learned one moves and is forgotten", () => {
+  const table = new MacTable();
+  const [fixed, learned] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)];
+  table.fix(fixed, 0, 0);
+  table.learn(fixed, 0, 1, 0);
+  assertEquals(table.find(fixed, 0, 1e15), 0);
+  table.learn(learned, 0, 0, 0);
+  table.learn(learned, 0, 1, 1e9);
+  assertEquals([table.find(learned, 0, 300e9), table.find(learned, 0, 302e9)], [1, NO_PORT]);
+  table.learn(learned, 0, 0, 400e9);
+  table.forget(0, false);
+  assertEquals([table.find(learned, 0, 400e9), table.find(fixed, 0, 400e9)], [NO_PORT, 0]);
+  table.forget(0, true);
+  assertEquals(table.find(fixed, 0, 400e9), NO_PORT);
+});
+
+Deno.test("LoopbackCable: a spoofed source address draws no frames of a neighbour to itself, nor into nothing", () => {
+  const pool = new FramePool();
+  const cable = new LoopbackCable();
+  const mac = (n: number) => frame(0, n).subarray(6, 12);
+  using bad = cable.plug({ pool, mac: mac(1) });
+  using victim = cable.plug({ pool, mac: mac(2) });
+  using other = cable.plug({ pool, mac: mac(3) });
+  send(bad, pool, 0, frame(0, 2, 7));
+  assertEquals([fills(victim), fills(other)], [[7], [7]]);
+  send(other, pool, 0, frame(2, 3, 8));
+  send(bad, pool, 0, frame(2, 1, 9));
+  assertEquals([fills(victim), fills(bad)], [[8, 9], []]);
+});
+
+Deno.test("LoopbackCable drops what is for a guest that has gone, and makes nobody wait for it", () => {
+  const pool = new FramePool();
+  const cable = new LoopbackCable();
+  using left = cable.plug({ pool });
+  using right = cable.plug({ pool, queueFrames: 2 });
+  send(right, pool, 0, frame(0, 2, 0));
+  send(left, pool, 0, frame(2, 1, 1));
+  right.hasGuest(false);
+  for (let i = 0; i < 5; i++) send(left, pool, 0, frame(2, 1, i));
+  send(left, pool, 0, frame(0, 1, 6));
+  right.hasGuest(true);
+  assertEquals([fills(right), right.counters.noGuest, right.waiting], [[], 7, 0]);
+  send(left, pool, 0, frame(2, 1, 8));
+  assertEquals(fills(right), [8]);
+  fills(left);
+  assertEquals(pool.inUse, 0);
 });
 
 Deno.test("LoopbackCable gives every port what a switch would, whatever happens", () => {

@@ -11,6 +11,9 @@
  * again, and nothing is lost. A frame for several does not wait: a port without room misses it (`queueFull`), for one
  * starved port must not stop the others. So a cable with two ports loses nothing at all.
  *
+ * A port whose device has no guest takes nothing: frames for it are dropped (`noGuest`), and so is what waits there when a
+ * guest goes. So nothing that one guest has caused reaches the next, and no sender waits for a guest that is not there.
+ *
  * A frame in several pieces becomes one piece on the way, because what a transport delivers is in one piece.
  * @module
  */
@@ -74,6 +77,10 @@ export class LoopbackCable implements CableEnd {
     const free = this.#ports.indexOf(null);
     if (free >= 0) this.#ports[free] = port;
     else this.#ports.push(port);
+    const { mac } = settings;
+    if (mac !== undefined && mac.some((byte) => byte !== 0)) {
+      this.#macs.fix(mac, 0, this.#ports.indexOf(port));
+    }
     this.#plugged++;
     return port;
   }
@@ -83,8 +90,13 @@ export class LoopbackCable implements CableEnd {
     const at = this.#ports.indexOf(port);
     if (at < 0) return;
     this.#ports[at] = null;
-    this.#macs.forget(at);
+    this.#macs.forget(at, true);
     this.#plugged--;
+  }
+
+  /** The guest of this port has gone: what was learned of it is forgotten. */
+  forget(port: CablePort): void {
+    this.#macs.forget(this.#ports.indexOf(port), false);
   }
 
   /** Carries a frame that `from` sends; false if its only receiver has no room, and the frame stays the caller's. */
@@ -95,9 +107,9 @@ export class LoopbackCable implements CableEnd {
       return true;
     }
     const fromAt = this.#ports.indexOf(from);
-    this.#macs.learn(bytes, start + 6, fromAt);
+    this.#macs.learn(bytes, start + 6, fromAt, nowNs);
     const group = (bytes[start] & 1) === 1;
-    const toAt = group ? NO_PORT : this.#macs.find(bytes, start);
+    const toAt = group ? NO_PORT : this.#macs.find(bytes, start, nowNs);
     if (toAt === fromAt) {
       from.counters.ownAddress++;
       from.noteSent(frame, nowNs);
@@ -132,6 +144,11 @@ export class LoopbackCable implements CableEnd {
   }
 
   #handOver(from: CablePort, to: CablePort, frame: Frame, nowNs: number): boolean {
+    if (to.isDeaf) {
+      from.noteSent(frame, nowNs);
+      to.miss(frame);
+      return true;
+    }
     if (!to.hasRoom) return false;
     if (frame.next === null) {
       from.noteSent(frame, nowNs);
@@ -152,6 +169,10 @@ export class LoopbackCable implements CableEnd {
     for (let i = 0; i < this.#ports.length; i++) {
       const port = this.#ports[i];
       if (port === null || port === from) continue;
+      if (port.isDeaf) {
+        port.counters.noGuest++;
+        continue;
+      }
       if (!port.hasRoom) {
         port.counters.queueFull++;
         continue;

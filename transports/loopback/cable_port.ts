@@ -20,6 +20,8 @@ export interface CablePortCounters extends Record<string, number> {
   queueFull: number;
   /** Frames for several ports that this one missed because no frame was left for a copy. */
   poolEmpty: number;
+  /** Frames for this port dropped because its device has no guest, or its guest has gone before they were received. */
+  noGuest: number;
   /** Frames sent while no other port was there. */
   noReceiver: number;
   /** Frames sent to an address behind this same port. */
@@ -40,6 +42,7 @@ export function newCablePortCounters(): CablePortCounters {
     injected: 0,
     queueFull: 0,
     poolEmpty: 0,
+    noGuest: 0,
     noReceiver: 0,
     ownAddress: 0,
     unfinished: 0,
@@ -56,6 +59,8 @@ export interface CablePortSettings {
   readonly queueFrames?: number;
   /** Does the cable carry frames that are still to be checksummed or segmented? Default false. */
   readonly largeFrames?: boolean;
+  /** The address of the guest at this port, six bytes: nobody else on the cable can claim it. Left out: it is learned. */
+  readonly mac?: Uint8Array;
   /** Called when a frame has arrived. */
   readonly wake?: () => void;
   /** What to count in. */
@@ -72,6 +77,8 @@ export type CableTap = (frame: Frame, nowNs: number) => void;
 export interface CableEnd {
   /** Carries a frame that `from` sends; false if there is no room yet, and the frame stays the caller's. */
   carry(from: CablePort, frame: Frame, nowNs: number): boolean;
+  /** The guest of this port has gone. */
+  forget(port: CablePort): void;
   /** Takes the port off the cable. */
   unplug(port: CablePort): void;
 }
@@ -96,6 +103,7 @@ export class CablePort implements FrameTransport {
   #first = 0;
   #waiting = 0;
   #open = true;
+  #isDeaf = false;
 
   /** Made by a cable only. */
   constructor(cable: CableEnd, settings: CablePortSettings) {
@@ -116,6 +124,11 @@ export class CablePort implements FrameTransport {
   /** Is there room for another frame? */
   get hasRoom(): boolean {
     return this.#waiting < this.#frames.length;
+  }
+
+  /** Has it no guest? Then frames for it are dropped, and counted as `noGuest`. A port that was never told has one. */
+  get isDeaf(): boolean {
+    return this.#isDeaf;
   }
 
   /** How many frames wait to be received. */
@@ -150,6 +163,21 @@ export class CablePort implements FrameTransport {
   /** When the next frame arrives, or has arrived. */
   deadlineNs(): number {
     return this.#waiting === 0 ? Infinity : this.#atNs[this.#first];
+  }
+
+  /** What has arrived for a guest that goes is dropped, and what its address was is forgotten. */
+  hasGuest(present: boolean): void {
+    this.#isDeaf = !present;
+    if (present) return;
+    this.counters.noGuest += this.#waiting;
+    this.#releaseWaiting();
+    this.#cable.forget(this);
+  }
+
+  /** For the cable: drops a frame for a port without a guest. */
+  miss(frame: Frame): void {
+    this.counters.noGuest++;
+    frame.release();
   }
 
   /**
@@ -199,6 +227,10 @@ export class CablePort implements FrameTransport {
     if (!this.#open) return;
     this.#open = false;
     this.#cable.unplug(this);
+    this.#releaseWaiting();
+  }
+
+  #releaseWaiting(): void {
     for (; this.#waiting > 0; this.#waiting--) {
       this.#frames[this.#first]!.release();
       this.#frames[this.#first] = null;

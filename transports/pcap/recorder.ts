@@ -102,6 +102,11 @@ export class PcapRecorder implements FrameTransport, Pollable {
     this.#inner.guestAccepts?.(accepts);
   }
 
+  /** Tells the inner transport whether there is a guest, if it wants to know. */
+  hasGuest(present: boolean): void {
+    this.#inner.hasGuest?.(present);
+  }
+
   /** Tells the inner transport how many queue pairs are in use, if it wants to know. */
   usePairs(pairs: number): void {
     this.#inner.usePairs?.(pairs);

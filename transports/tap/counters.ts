@@ -25,6 +25,8 @@ export interface TapCounters extends Record<string, number> {
   tooLong: number;
   /** Dropped on reading: the virtio-net header contradicts the frame. */
   badHeader: number;
+  /** Dropped: the kernel had queued them before there was a guest. */
+  noGuest: number;
   /** Dropped on writing: still to be checksummed or segmented, and there is no header to say so. */
   unfinished: number;
   /** Dropped on writing: the interface has been deleted. */
@@ -42,6 +44,7 @@ export function newTapCounters(): TapCounters {
     truncated: 0,
     tooLong: 0,
     badHeader: 0,
+    noGuest: 0,
     unfinished: 0,
     noInterface: 0,
   };

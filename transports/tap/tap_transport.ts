@@ -14,6 +14,8 @@
  * with them goes what they had: nobody would receive it. A queue can be given to another thread, which makes a transport of
  * its own of a duplicate of the descriptor; here it is then only written to, on behalf of the device itself.
  *
+ * Nothing is read while there is no guest; what the kernel has queued meanwhile is thrown away when one comes (`hasGuest`).
+ *
  * If the interface is deleted, the transport is `finished`, and `close` rejects with the reason.
  *
  * Invariants: watches end before descriptors are closed; the pool gets back what the reader has set aside.
@@ -21,7 +23,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
+import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
@@ -35,6 +37,9 @@ import * as tun from "./tun_abi.ts";
 
 /** Frames written in one call of `send`. */
 const BURST = 64;
+
+/** Most frames that are taken from a queue and thrown away when a guest comes; the kernel keeps 500 to 1000 by default. */
+const MAX_STALE_FRAMES = 4096;
 
 /** What a transport is made of. */
 export interface TapSettings {
@@ -86,6 +91,8 @@ export class TapTransport implements FrameTransport {
   readonly #offloads: boolean;
   readonly #largeUdp: boolean;
   readonly #c: LibcSymbols = libc();
+  /** Queues that another thread reads. */
+  readonly #given = new Set<number>();
   #moreAtNs = Infinity;
   #gone = false;
   #open = true;
@@ -166,6 +173,21 @@ export class TapTransport implements FrameTransport {
     }
   }
 
+  /** What the kernel has queued while there was no guest is for none that comes. */
+  hasGuest(present: boolean): void {
+    if (!present || this.#gone || !this.#open) return;
+    const stale = new FrameBatch();
+    for (let queue = 0; queue < this.#pairs; queue++) {
+      if (this.#given.has(queue)) continue;
+      for (let read = 0; read < MAX_STALE_FRAMES; read += BURST) {
+        this.#counters.noGuest += this.#reader.read(this.#queues[queue].number, stale, BURST);
+        stale.releaseAll();
+        if (this.#reader.end !== "more") break;
+      }
+    }
+    if (this.#reader.end === "gone") this.#gone = true;
+  }
+
   /** Attaches the first `pairs` queues and detaches the others. */
   usePairs(pairs: number): void {
     if (this.#gone || !this.#open || this.#queues.length === 1) return;
@@ -185,6 +207,7 @@ export class TapTransport implements FrameTransport {
   /** Leaves queue `queue` to another thread, which is told by this how to take it. */
   giveQueue(queue: number): GivenQueue {
     this.#watches[queue][Symbol.dispose]();
+    this.#given.add(queue);
     return {
       descriptor: this.#queues[queue].number,
       name: this.interfaceName,
