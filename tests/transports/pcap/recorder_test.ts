@@ -32,6 +32,10 @@ class Listening implements Everything, Pollable {
     this.heard.push(["guestAccepts", accepts]);
   }
 
+  hasGuest(present: boolean): void {
+    this.heard.push(["hasGuest", present]);
+  }
+
   usePairs(pairs: number): void {
     this.heard.push(["usePairs", pairs]);
   }
@@ -75,6 +79,7 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
     assertEquals([maxFrameBytes, queuePairs, finished], [4321, 3, true]);
     assertStrictEquals(abilities, inner.abilities);
     recorder.guestAccepts(ACCEPTS);
+    recorder.hasGuest(true);
     recorder.usePairs(2);
     assertEquals(recorder.poll(5), true);
     assertEquals(recorder.deadlineNs(), 77);
@@ -84,6 +89,7 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
     recorder[Symbol.dispose]();
     assertEquals(inner.heard, [
       ["guestAccepts", ACCEPTS],
+      ["hasGuest", true],
       ["usePairs", 2],
       ["poll", 5],
       ["receive", 9, 2, 6],
