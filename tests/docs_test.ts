@@ -130,7 +130,7 @@ Deno.test("every configuration and command of README and docs works where the pa
             assertEquals(code, 0, `${place}: ${command}\n${said}`);
           }
         } else {assert(
-            ["ts", ""].includes(language),
+            ["ts", "ini", ""].includes(language),
             `${place}: a block of ${language}, which is not tried here`,
           );}
       }
