@@ -10,6 +10,7 @@ import { HostError, PluginError } from "../../core/errors.ts";
 import { newClaimMemory } from "../../core/flow_claims.ts";
 import { parseTcp, TcpStream } from "../../testing/mod.ts";
 import { EventFd } from "../../transports/host/event_fd.ts";
+import { prepareSignals } from "../../transports/host/event_fd.ts";
 import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { libc } from "../../transports/host/libc.ts";
 import { newMemoryFile } from "../../transports/host/memory_file.ts";
@@ -190,6 +191,8 @@ hostTest(
   "twenty front-ends come and go, and leave no descriptor and no mapping behind",
   [linux],
   async () => {
+    // What signals need stays open as long as the thread lives.
+    prepareSignals();
     const before = await settledDescriptors();
     {
       await using rig = await ThreadsRig.start({ queuePairs: 2, offloads: ["rsc-v4"] });
