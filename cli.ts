@@ -17,7 +17,7 @@ import { type CommandUsage, COMMON_OPTIONS, unknownOption, UsageError } from "./
 import { VERSION } from "./cli/console/version.ts";
 import { suggest } from "./config/suggest.ts";
 
-export type { Io } from "./cli/console/io.ts";
+export type { Io, Live } from "./cli/console/io.ts";
 
 interface Command {
   readonly usage: CommandUsage;

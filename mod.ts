@@ -29,7 +29,7 @@ export {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "./core/features.ts";
-export { Frame, type FrameOwner, NetHeader } from "./core/frame.ts";
+export { Frame, type FrameHolder, type FrameOwner, NetHeader } from "./core/frame.ts";
 export {
   FRAME_HEADROOM_BYTES,
   FramePool,
