@@ -148,10 +148,11 @@ export class DescriptorChain {
 
   /** For queues: the chain is complete; `head` and `descriptors` are what `push` and the ring need. */
   finish(head: number, descriptors: number): void {
-    if (this.readableBytes + this.writableBytes > MAX_BYTES) throw tooManyBytes(this);
+    const bytes = this.readableBytes + this.writableBytes;
+    if (bytes > MAX_BYTES) throw tooManyBytes(this);
     this.head = head;
     this.descriptors = descriptors;
-    this.units = this.readableBytes + this.#pieces * PIECE_UNITS;
+    this.units = bytes + this.#pieces * PIECE_UNITS;
     this.rewind();
   }
 

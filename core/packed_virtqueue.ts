@@ -50,6 +50,7 @@ export class PackedVirtqueue implements Virtqueue {
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
   readonly #budget: RoundBudget;
+  readonly #maxElements: number;
   readonly #indirect: boolean;
   readonly #ring32: Uint32Array<ArrayBuffer>;
   readonly #ring16: Uint16Array<ArrayBuffer>;
@@ -98,6 +99,7 @@ export class PackedVirtqueue implements Virtqueue {
     this.#memory = memory;
     this.#table = new IndirectTable(memory);
     this.#budget = budget;
+    this.#maxElements = maxElements(size);
     this.#indirect = setup.indirect;
     const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16);
     this.#ring32 = ring.u32;
@@ -161,7 +163,7 @@ export class PackedVirtqueue implements Virtqueue {
       if ((flags & DESC_F_INDIRECT) !== 0) {
         if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
         if (count !== 1 || (flags & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
-        this.#table.addInOrder(chain, address, length, maxElements(size));
+        this.#table.addInOrder(chain, address, length, this.#maxElements);
       } else chain.add(this.#memory, address, length, (flags & DESC_F_WRITE) !== 0);
       if (++slot === size) {
         slot = 0;
@@ -223,7 +225,6 @@ export class PackedVirtqueue implements Virtqueue {
     this.#inFlight -= slots;
     this.#since += slots;
     this.#returnable = 0;
-    this.#budget.left -= writtenBytes;
   }
 
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */

@@ -53,6 +53,7 @@ export class SplitVirtqueue implements Virtqueue {
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
   readonly #budget: RoundBudget;
+  readonly #maxElements: number;
   readonly #eventIndex: boolean;
   readonly #indirect: boolean;
   readonly #mask: number;
@@ -105,6 +106,7 @@ export class SplitVirtqueue implements Virtqueue {
     this.#memory = memory;
     this.#table = new IndirectTable(memory);
     this.#budget = budget;
+    this.#maxElements = maxElements(size);
     this.#eventIndex = eventIndex;
     this.#indirect = setup.indirect;
     this.#mask = size - 1;
@@ -172,7 +174,7 @@ export class SplitVirtqueue implements Virtqueue {
       if ((word & DESC_F_INDIRECT) !== 0) {
         if (!this.#indirect) throw ringErrors.indirectNotNegotiated();
         if ((word & DESC_F_NEXT) !== 0) throw ringErrors.indirectInList();
-        this.#table.addLinked(chain, address, length, maxElements(size) - count + 1);
+        this.#table.addLinked(chain, address, length, this.#maxElements - count + 1);
         break;
       }
       chain.add(this.#memory, address, length, (word & DESC_F_WRITE) !== 0);
@@ -205,7 +207,6 @@ export class SplitVirtqueue implements Virtqueue {
     this.#usedRing[at + 1] = writtenBytes;
     this.#usedIndex = (used + 1) & 0xffff;
     this.#returnable = 0;
-    this.#budget.left -= writtenBytes;
   }
 
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
