@@ -17,9 +17,11 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
   const { input, output, leftOut } = result;
   const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
   if (result.captureFailure !== null) {
-    remarks.push(
-      `The capture ends early, behind packet ${count(survey.packets)}: ${result.captureFailure.message}.`,
-    );
+    const packet = `packet ${count(survey.packets)}`;
+    const what = leftOut.cutOff > 0
+      ? `ends early, behind ${packet}`
+      : `is damaged behind ${packet}, and read no further`;
+    remarks.push(`The capture ${what}: ${result.captureFailure.message}.`);
   }
   if (leftOut.snapped > 0) {
     const all = leftOut.snapped === survey.packets ? "All" : `${count(leftOut.snapped)} of`;

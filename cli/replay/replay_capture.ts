@@ -38,6 +38,8 @@ export interface LeftOut {
   readonly tooShort: number;
   /** Of a block that is not right, or beyond a limit of the reader. */
   readonly unreadable: number;
+  /** 1 if the file ends within a record or block. */
+  readonly cutOff: number;
   /** Refused by the device's receive filter. */
   readonly filtered: number;
 }
@@ -161,6 +163,7 @@ function leftOut(counters: Counters): LeftOut {
     tooLong: replay.tooLong,
     tooShort: replay.tooShort,
     unreadable: replay.unreadable,
+    cutOff: replay.cutOff,
     filtered: filter.reduce((sum, value) => sum + value, 0),
   };
 }

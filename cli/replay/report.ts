@@ -134,6 +134,7 @@ export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io):
     [leftOut.tooLong, "too long for a frame"],
     [leftOut.tooShort, "shorter than an Ethernet header"],
     [leftOut.unreadable, "not to be read, see below"],
+    [leftOut.cutOff, "cut off by the end of the file"],
     [leftOut.filtered, "refused by the guest's receive filter"],
   ];
   return countedText("Left out of the replay", rows, io);
@@ -153,6 +154,7 @@ const ODDITY_MEANINGS: Readonly<Record<string, string>> = {
   capturedAboveOriginal: "captured length above the original one; all captured bytes were taken",
   fcsContradictsIp: "no room for the frame check sequence that the file declares, by the IP length",
   badOptions: "blocks with options that are not right; the rest of these was not read",
+  lengthsDisagree: "blocks whose two lengths disagree; the first was taken",
   beyondBlock: "longer than the block; left out",
   unknownInterface: "of an interface that the section does not describe; left out",
   beyondInterfaceLimit: `of an interface beyond number ${

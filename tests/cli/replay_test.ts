@@ -271,6 +271,41 @@ Deno.test("replay delivers a damaged capture up to the damage, reports, and fail
   });
 });
 
+Deno.test("replay tells a capture that is cut off, packed or not, from one that is damaged", async () => {
+  await withFolder(async (folder) => {
+    const whole = await Deno.readFile(capture("bulk_v4_plain.pcap"));
+    const stream = new Blob([whole]).stream().pipeThrough(new CompressionStream("gzip"));
+    const packed = new Uint8Array(await new Response(stream).arrayBuffer());
+    const damaged = whole.slice(0, 100_000);
+    // The record in which the piece ends claims more than any may have.
+    const view = new DataView(damaged.buffer);
+    let last = 24;
+    for (let at = 24; at < damaged.length; at += 16 + view.getUint32(at + 8, true)) last = at;
+    view.setUint32(last + 8, 0x7000_0000, true);
+    for (
+      const [bytes, cutOff, first] of [
+        [whole.subarray(0, 100_000), 1, /^The capture ends early, behind packet \d+: .*a packet is cut off/],
+        [
+          whole.subarray(0, last + 7),
+          1,
+          /^The capture ends early, behind packet \d+: .*header is cut off: 7 of 16/,
+        ],
+        [packed.subarray(0, packed.length - 30), 1, /^The capture ends early, .*the gzip stream is cut off/],
+        [damaged, 0, /^The capture is damaged behind packet \d+, and read no further: .*exceeds 262144/],
+      ] as const
+    ) {
+      await Deno.writeFile(`${folder}/in.pcap`, bytes);
+      const { code, out } = await command(["replay", `${folder}/in.pcap`, "--json"]);
+      const { leftOut, remarks, input } = JSON.parse(out) as ReplaySummary;
+      assertMatch(remarks[0], first);
+      assertEquals([code, leftOut.cutOff], [1, cutOff]);
+      assert(input.frames > 10);
+      const text = await command(["replay", `${folder}/in.pcap`]);
+      assertEquals(text.out.includes("1  cut off by the end of the file"), cutOff === 1);
+    }
+  });
+});
+
 Deno.test("replay names what is no capture, an empty one, and one without a station", async () => {
   await withFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.pcap`, "no capture at all");

@@ -7,6 +7,9 @@ import { HostError } from "../../core/errors.ts";
 /** What {@linkcode ByteSource.read} returns if more bytes may come, but none are there now. */
 export const NOT_YET = -1;
 
+/** What {@linkcode ByteSource.read} throws if the source ends within something that it unpacks. */
+export class CutOffError extends Error {}
+
 /** A stream of bytes, read in order and without waiting: a file, a pipe, or memory. */
 export interface ByteSource extends Disposable {
   /**
@@ -208,7 +211,7 @@ export class ByteWindow {
     return this.#waits;
   }
 
-  /** Has `cutOff` been called: does the file end within something? */
+  /** Does the file end within something: has `cutOff` been called, or the source said so? */
   get isCutOff(): boolean {
     return this.#isCutOff;
   }
@@ -261,6 +264,7 @@ export class ByteWindow {
     try {
       count = this.#source.read(new Uint8Array(this.bytes.buffer, this.#end));
     } catch (cause) {
+      this.#isCutOff ||= cause instanceof CutOffError;
       throw this.error(this.#startOffset + this.#end, reason(cause));
     }
     this.#exhausted = count === 0;

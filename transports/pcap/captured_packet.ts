@@ -21,7 +21,7 @@ export const MAX_LISTED_PACKETS = 1000;
 export type CaptureStep = "whole" | "snapped" | "otherLinkType" | "unreadable" | "other" | "wait" | "end";
 
 /**
- * What is odd about a capture without ending it, by how many packets or blocks. All but the first three keep a packet from
+ * What is odd about a capture without ending it, by how many packets or blocks. All but the first four keep a packet from
  * being read.
  */
 export interface CaptureOddities extends Record<string, number> {
@@ -31,6 +31,8 @@ export interface CaptureOddities extends Record<string, number> {
   fcsContradictsIp: number;
   /** Blocks with an option that is longer than its block, or of an impossible value; the options behind it are not read. */
   badOptions: number;
+  /** Blocks whose length at their end is another one than at their start; the first is taken. */
+  lengthsDisagree: number;
   /** Packets whose captured length exceeds the block that holds them. */
   beyondBlock: number;
   /** Packets of an interface that the section has not described. */
@@ -54,6 +56,7 @@ export function newCaptureOddities(): CaptureOddities {
     capturedAboveOriginal: 0,
     fcsContradictsIp: 0,
     badOptions: 0,
+    lengthsDisagree: 0,
     beyondBlock: 0,
     unknownInterface: 0,
     beyondInterfaceLimit: 0,

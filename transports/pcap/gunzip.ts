@@ -9,7 +9,7 @@
  * @module
  */
 import * as pako from "pako";
-import { type ByteSource, NOT_YET } from "./byte_source.ts";
+import { type ByteSource, CutOffError, NOT_YET } from "./byte_source.ts";
 
 const INPUT_BYTES = 64 * 1024;
 /** The most bytes of one read: a small input may become a thousand times as long. */
@@ -50,7 +50,7 @@ export class GunzipSource implements ByteSource {
       else return 0;
       if (stream.next_out > 0 || stream.avail_in > 0 || this.#failure !== null) continue;
       const count = this.#source.read(stream.input);
-      if (count === 0 && this.#state === "member") throw new Error("the gzip stream is cut off");
+      if (count === 0 && this.#state === "member") throw new CutOffError("the gzip stream is cut off");
       if (count === 0 || count === NOT_YET) return count;
       stream.next_in = 0;
       stream.avail_in = count;

@@ -15,6 +15,13 @@ export const BLOCK_PACKET = 2;
 export const BLOCK_SIMPLE_PACKET = 3;
 /** Block type: Enhanced Packet. */
 export const BLOCK_ENHANCED_PACKET = 6;
+/** Block types that the format defines; custom blocks are the last two. */
+const BLOCK_TYPES = new Set([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, BLOCK_SECTION_HEADER, 0xbad, 0x4000_0bad]);
+
+/** Is this the type of a block that the format defines? */
+export function isBlockType(type: number): boolean {
+  return BLOCK_TYPES.has(type);
+}
 /** The byte-order magic of a section header, in the writer's byte order. */
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 

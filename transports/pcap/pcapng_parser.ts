@@ -4,8 +4,9 @@
  *
  * Theory of operation. A Section Header block fixes the byte order and forgets the interfaces; an Interface
  * Description block adds one; a packet block names one by its number. `step` reads one block. A block is delimited by its
- * length alone: whatever else is wrong in it costs a packet or an option, is counted, and the next block follows. The file
- * ends early only where it is cut off or a block's two lengths do not say where it ends.
+ * length alone: whatever else is wrong in it costs a packet or an option, is counted, and the next block follows. If the length
+ * at its end is another one, the first is taken, and counted as an oddity, provided that it leads to the end of the file or to a
+ * block of a type that there is. The file ends early only where it is cut off or the next block cannot be found.
  *
  * A block is brought into the window whole if it is no longer than MAX_HELD_BLOCK_BYTES. A longer one passes through the window
  * in pieces: `#begin` has read its head, then each `step` reads one option or steps over as much as is there (`#left` bytes of
@@ -43,6 +44,7 @@ import {
   BLOCK_SECTION_HEADER,
   BLOCK_SIMPLE_PACKET,
   BYTE_ORDER_MAGIC,
+  isBlockType,
   LEAST_BLOCK_BYTES,
   MAX_HELD_BLOCK_BYTES,
   MAX_INTERFACES,
@@ -82,6 +84,8 @@ export class PcapngParser {
   #type = 0;
   #offset = 0;
   #length = 0;
+  /** The length at the end of the block before, if it was another one than at its start; -1 if all was well. */
+  #disagreeing = -1;
   /** Bytes of it between its head and its trailer. */
   #room = 0;
   /** Is it passing in pieces? */
@@ -123,12 +127,15 @@ export class PcapngParser {
     if (!window.ensure(LEAST_BLOCK_BYTES)) {
       if (window.waits) return "wait";
       if (window.available === 0) return "end";
+      this.#unlessFound(false);
       const wanted = `${window.available} of at least ${LEAST_BLOCK_BYTES} bytes are there`;
       throw window.cutOff(offset, `a block is cut off: ${wanted}`);
     }
+    const type = view.getUint32(window.position, this.#littleEndian);
+    this.#unlessFound(isBlockType(type));
     this.#offset = offset;
-    this.#type = view.getUint32(window.position, this.#littleEndian);
-    if (this.#type === BLOCK_SECTION_HEADER) this.#readByteOrder();
+    this.#type = type;
+    if (type === BLOCK_SECTION_HEADER) this.#readByteOrder();
     this.#length = view.getUint32(window.position + 4, this.#littleEndian);
     if (this.#length < LEAST_BLOCK_BYTES || this.#length % 4 !== 0) {
       throw window.error(
@@ -396,9 +403,19 @@ export class PcapngParser {
   #trailer(at: number): void {
     const repeated = this.#window.view.getUint32(at, this.#littleEndian);
     if (repeated === this.#length) return;
+    this.#disagreeing = repeated;
+    this.#oddities.lengthsDisagree++;
+  }
+
+  /** Throws if the first of two lengths that disagreed has not led to a block. */
+  #unlessFound(isFound: boolean): void {
+    const repeated = this.#disagreeing;
+    this.#disagreeing = -1;
+    if (repeated < 0 || isFound) return;
     throw this.#window.error(
       this.#offset + this.#length - TRAILER_BYTES,
-      `the block's length is ${this.#length} at its start and ${repeated} at its end; the file is damaged`,
+      `the block's length is ${this.#length} at its start and ${repeated} at its end, and no block follows; the file is ` +
+        "damaged",
     );
   }
 

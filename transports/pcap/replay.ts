@@ -244,6 +244,7 @@ export class PcapReplay implements FrameTransport {
         this.#ended = true;
         this.#failure = error;
         this.#counters.damaged = 1;
+        if (reader.isCutOff) this.#counters.cutOff = 1;
       }
       if (reader.offset > most) break;
     }

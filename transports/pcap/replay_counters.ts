@@ -27,6 +27,8 @@ export interface ReplayCounters extends Record<string, number> {
   fcsContradictsIp: number;
   /** 1 if the capture is damaged or cut off. */
   damaged: number;
+  /** 1 if that is because the file ends within a record, a block or its gzip stream. */
+  cutOff: number;
   /** Frames that the device sent. */
   sent: number;
   /** Frames written. */
@@ -49,6 +51,7 @@ export function newReplayCounters(): ReplayCounters {
     capturedAboveOriginal: 0,
     fcsContradictsIp: 0,
     damaged: 0,
+    cutOff: 0,
     sent: 0,
     written: 0,
     writeDropped: 0,

@@ -217,8 +217,13 @@ Deno.test("CaptureReader refuses lengths that lie, at their offset", () => {
     join(head, new Bytes(true).u32(99).u32(0xfffffffc).u32(0).done()),
     "at byte 48: a block of type 99 is cut off",
   );
+  // Nothing is known of what follows, so that neither of the lengths is right.
   refuses(
-    join(head, new Bytes(true).u32(99).u32(16).u32(0).u32(20).done()),
+    join(
+      head,
+      new Bytes(true).u32(99).u32(16).u32(0).u32(20).done(),
+      new Bytes(true).u32(99).u32(12).u32(12).done(),
+    ),
     "at byte 60: the block's length is 16 at its start and 20 at its end",
   );
   const wrongMagic = section(true);

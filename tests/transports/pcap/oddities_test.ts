@@ -259,6 +259,44 @@ for (const little of [true, false]) {
   });
 }
 
+for (const little of [true, false]) {
+  Deno.test(`a block whose two lengths disagree ends where the first says, ${little ? "little" : "big"}-endian`, () => {
+    const bytes = frameBytes(60);
+    const wrong = (good: Uint8Array, end: number) => {
+      const bad = good.slice();
+      new DataView(bad.buffer).setUint32(bad.length - 4, end, little);
+      return bad;
+    };
+    const packet = enhanced(little, 0, 0n, bytes);
+    const long = enhanced(little, 0, 0n, bytes, Array.from({ length: 9 }, () => [1, new Uint8Array(65_535)]));
+    for (const end of [0, 12, 0xffffffff, packet.length + 4]) {
+      const reading = read(
+        wrong(section(little), end),
+        wrong(described(little), end),
+        wrong(packet, end),
+        packet,
+        wrong(long, end),
+        wrong(block(little, 0xbad, new Uint8Array(8)), end),
+        wrong(section(!little), end),
+        described(!little),
+        enhanced(!little, 0, 0n, bytes),
+        wrong(enhanced(!little, 0, 0n, bytes), end),
+      );
+      assertEquals([reading.failure, steps(reading)], [null, Array(5).fill("whole 60")]);
+      assertEquals(counted(reading), { lengthsDisagree: 7 });
+    }
+    // Where the first length is the wrong one, what follows is no block, and the file ends at the block that lies.
+    const lies = packet.slice();
+    new DataView(lies.buffer).setUint32(4, packet.length - 24, little);
+    const reading = read(section(little), described(little), packet, lies, packet);
+    assertEquals(steps(reading), ["whole 60", "unreadable"]);
+    assertStringIncludes(
+      reading.failure!,
+      `length is ${packet.length - 24} at its start and 0 at its end, and no block`,
+    );
+  });
+}
+
 Deno.test("a classic packet beyond our limit is stepped over where the file's own limit allows it", () => {
   const header = pcapHeader(true, US);
   new DataView(header.buffer).setUint32(16, 1_000_000, true);

@@ -168,7 +168,7 @@ Deno.test("pcap delivers a damaged capture up to the damage, then says what is w
     using network = await open(context, { read: `${folder}/in.pcap`, pace: "fast", take: "all" });
     assertEquals(numbers(receive(network, 0)), [1, 2]);
     assert(network.finished);
-    assertEquals(context.published[0].damaged, 1);
+    assertEquals([context.published[0].damaged, context.published[0].cutOff], [1, 1]);
     await assertRejects(
       () => network.close!(),
       HostError,
