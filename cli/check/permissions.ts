@@ -45,6 +45,7 @@ export function permissionsOf(path: string, written: unknown, config: ResolvedCo
   const needs = new Needs(config.baseUrl);
   if (!isDescriptor(path)) needs.read.add(path);
   needs.gather(written);
+  if (runnablePath(path) === SAVED_FILE) needs.read.add(SAVED_FILE);
   // A thread reads the program's own modules anew, and the runtime asks for each.
   if (PROGRAM !== null && config.devices.some(({ mode }) => mode === "threads")) {
     needs.read.add(shortPath(PROGRAM));
@@ -55,6 +56,14 @@ export function permissionsOf(path: string, written: unknown, config: ResolvedCo
   // The runtime cannot confine native calls to a library: this is the right to do anything.
   if (needs.native) flags.push("--allow-ffi");
   return { flags, modules: [...needs.modules] };
+}
+
+/** Stands for a configuration that came by a descriptor of a shell, which is gone when the line is pasted. */
+const SAVED_FILE = "FILE";
+
+/** The configuration as it stands in a line that can be run later. @param path the file, as the user wrote it */
+export function runnablePath(path: string): string {
+  return isDescriptor(path) && !isStandardInput(path) ? SAVED_FILE : path;
 }
 
 class Needs {

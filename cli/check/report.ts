@@ -9,6 +9,7 @@ import { styleFor } from "../console/style.ts";
 import { count, labelled, plural, shellQuoted, wrap } from "../console/text.ts";
 import type { ConfigDescription, DeviceDescription, PartDescription } from "./description.ts";
 import type { FrontEndDescription } from "./front_ends.ts";
+import { runnablePath } from "./permissions.ts";
 
 const COLUMN = 14;
 
@@ -28,8 +29,9 @@ export function checkReport(description: ConfigDescription, io: Io): string {
   }
   for (const one of unseen) text += labelled("  not seen", one, COLUMN, io.columns);
   for (const device of devices) text += `\n${deviceText(device, io)}`;
-  text += `\n${bold("Run it with")}\n`;
-  text += `  ${cyan(["deno run", ...permissions.flags, "mod.ts", shellQuoted(file)].join(" "))}\n`;
+  const runnable = runnablePath(file);
+  text += `\n${bold(runnable === file ? "Run it with" : "Save it as a file, and run it with")}\n`;
+  text += `  ${cyan(["deno run", ...permissions.flags, "mod.ts", shellQuoted(runnable)].join(" "))}\n`;
   if (permissions.modules.length > 0) {
     const modules = permissions.modules.join(", ");
     text += wrap(`Modules may need more than these permissions; their authors know: ${modules}`, io.columns)

@@ -117,7 +117,14 @@ Deno.test("check and run take a configuration from a pipe and from standard inpu
       const { code, out, err } = await shell(`${config} ${line}`);
       assertEquals([code, err], [0, ""], line);
       assert(out.length > 100);
-      if (verb === "check") assertMatch(out, /--allow-read=tests\/captures\/bulk_v4_plain\.pcap/);
+      if (verb !== "check") continue;
+      assertMatch(out, /--allow-read=tests\/captures\/bulk_v4_plain\.pcap/);
+      // A descriptor of the shell is gone when the line is pasted.
+      const again = line.includes("<(")
+        ? /Save it as a file, and run it with\n {2}deno run --allow-read=\S+,FILE mod\.ts FILE\n/
+        : /Run it with\n {2}deno run \S+ mod\.ts -\n/;
+      assertMatch(out, again);
+      assertFalse(out.slice(out.indexOf("un it with")).includes("/dev/fd/"));
     }
   }
   const wrong = await shell(`echo '{ "devices": [{ "use": "nett" }] }' | $V check -`);
