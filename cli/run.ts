@@ -17,7 +17,7 @@ import { capabilitiesOf, withSocket } from "./run/convention.ts";
 import { CounterView } from "./run/counter_view.ts";
 import { traceProtocol } from "./run/protocol_log.ts";
 import { type RunEnd, RunReporter } from "./run/reporter.ts";
-import { onSignals } from "./run/signals.ts";
+import { onSignals, onStrayErrors } from "./run/signals.ts";
 
 /** How `run` is used. */
 export const RUN: CommandUsage = {
@@ -117,6 +117,7 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   const stop = new AbortController();
   reporter = new RunReporter(new CounterView(machine), io, parsed.json, () => trace.lostLines);
   using _signals = signalsTo(reporter, stop);
+  using _errors = onStrayErrors(machine);
   using _ticks = reporter.every(intervalS);
   machine.start();
   reporter.started(config, attachment(config, machine), parsed.flag("libvirt"));

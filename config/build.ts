@@ -141,7 +141,7 @@ class Builder {
   }
 
   #threads(
-    { name, network: part, path }: ResolvedDevice,
+    { name, network: part, path, threadLimitMs }: ResolvedDevice,
     device: number,
     network: FrameTransport,
     pairs: number,
@@ -162,6 +162,7 @@ class Builder {
       baseUrl,
       device,
       pairs,
+      limitMs: threadLimitMs,
       network,
       counters: this.#book.groups,
       wake,

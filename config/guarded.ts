@@ -4,7 +4,8 @@
  */
 import { HostError, PluginError } from "../core/errors.ts";
 import { ConfigError } from "./errors.ts";
-import type { ResolvedConfig, ResolvedPart } from "./types.ts";
+import { moduleOf } from "./registry.ts";
+import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
 
 /** Where errors that are no ConfigError come from: the path of the part that was being built. */
 const PARTS = new WeakMap<Error, string>();
@@ -30,6 +31,29 @@ export function guarded<T>(
     if (!PARTS.has(error)) PARTS.set(error, own === "" ? path : own);
     throw error;
   }
+}
+
+/**
+ * The part that an error comes from which no hook has thrown: a callback has, or it is the reason of a promise that is
+ * rejected. It is the one whose module stands in the error's stack, or else the only one of `device` that does not come
+ * with this program, or else the device as a whole.
+ */
+export function partBehind(cause: unknown, device: ResolvedDevice): ResolvedPart {
+  const parts = foreignParts(device);
+  return parts.find((part) => isFrom(cause, part)) ?? (parts.length === 1 ? parts[0] : device);
+}
+
+/** The parts of a device that do not come with this program. */
+export function foreignParts(device: ResolvedDevice): ResolvedPart[] {
+  const { driver, network, offloads } = device;
+  const parts = [...offloads, network, driver, device];
+  return parts.filter((part) => part !== null && moduleOf(part.plugin) !== undefined) as ResolvedPart[];
+}
+
+/** Does the module of a part stand in the stack of an error? */
+export function isFrom(cause: unknown, { plugin }: ResolvedPart): boolean {
+  const url = moduleOf(plugin);
+  return url !== undefined && cause instanceof Error && String(cause.stack).includes(url);
 }
 
 /**

@@ -5,11 +5,12 @@
 import type { FileClaims } from "./file_claims.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
-import { GuestError, HostError, PluginError } from "../core/errors.ts";
+import { GuestError, HostError } from "../core/errors.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
 import type { DeviceThreads } from "../core/threads.ts";
-import { guardDevice, guardMember, pluginError } from "./plugin_guards.ts";
+import { foreignParts, isFrom, partBehind } from "./guarded.ts";
+import { guardDevice, guardMember, keptFrames, pluginError } from "./plugin_guards.ts";
 import type { ResolvedDevice, ResolvedPart } from "./types.ts";
 import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
 
@@ -135,6 +136,26 @@ export class Machine implements AsyncDisposable {
     this.#rethrow();
   }
 
+  /**
+   * Takes an error that came out of no hook: a callback of a plugin has thrown it, or it is the reason of a promise that is
+   * rejected and that nothing waits for. Its device fails by that: the one whose plugin's module stands in the error's
+   * stack (all of them, if several have that plugin), or else the only one that has plugins of modules at all. False if
+   * there is no such device; nothing is done then. The program that runs the machine listens for `error` and
+   * `unhandledrejection`, and calls this. @param hook where it came from, for the message
+   */
+  blame(cause: unknown, hook: string): boolean {
+    const foreign = this.parts.devices.filter(({ resolved }) => foreignParts(resolved).length > 0);
+    const named = foreign.filter(({ resolved }) =>
+      foreignParts(resolved).some((part) => isFrom(cause, part))
+    );
+    const blamed = named.length > 0 ? named : foreign;
+    if (named.length === 0 && foreign.length !== 1) return false;
+    for (const one of blamed) {
+      this.#stopDevice(one, pluginError(partBehind(cause, one.resolved), hook, cause));
+    }
+    return true;
+  }
+
   /** Lets go everything that is held and what can still be delivered of it; a device may fail by that. */
   drain(): void {
     const { reactor, devices } = this.parts;
@@ -244,17 +265,7 @@ export class Machine implements AsyncDisposable {
       await this.#attempt(() => network?.[Symbol.dispose](), [named, "dispose"]);
       await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);
     }
-    if (this.#first === null) this.#blameKeepers();
-  }
-
-  /** Everything is closed: whoever has a frame still keeps it for ever. */
-  #blameKeepers(): void {
-    for (const [holder, frames] of this.parts.pool.held()) {
-      const { plugin, path } = holder ?? { plugin: "unknown", path: "" };
-      this.#note(
-        new PluginError(plugin, "dispose", new Error(`it keeps ${frames} frames, which are lost`), path),
-      );
-    }
+    if (this.#first === null) { for (const error of keptFrames(this.parts.pool)) this.#note(error); }
   }
 
   /** @param by whose fault it is, and in which hook, if that does not say what it means */

@@ -56,6 +56,14 @@ export function pluginError({ plugin, path }: ResolvedPart, hook: string, cause:
     : new PluginError(plugin.name, hook, cause, path);
 }
 
+/** What is told when everything is closed: a plugin that has a frame still keeps it for ever. */
+export function keptFrames(pool: FramePool): PluginError[] {
+  return [...pool.held()].map(([holder, frames]) => {
+    const { plugin, path } = holder ?? { plugin: "unknown", path: "" };
+    return new PluginError(plugin, "dispose", new Error(`it keeps ${frames} frames, which are lost`), path);
+  });
+}
+
 /** Throws TypeError unless this is a network transport. */
 export function checkNetwork(value: FrameTransport): void {
   refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [

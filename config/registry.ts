@@ -28,6 +28,13 @@ export const SPECIFIER_PATTERN = "^(\\.{1,2}/|/|file:|jsr:|npm:|https:)";
 
 const SPECIFIER = new RegExp(SPECIFIER_PATTERN);
 const LONGEST_SPECIFIER = 2048;
+/** URL of the module that each plugin comes from; none for built-in ones. */
+const MODULES = new WeakMap<Plugin, string>();
+
+/** URL of the module that a plugin comes from; undefined for a built-in one. */
+export function moduleOf(plugin: Plugin): string | undefined {
+  return MODULES.get(plugin);
+}
 
 /**
  * Sorts plugins by kind and name.
@@ -96,7 +103,7 @@ export class PluginRegistry {
       }
       this.#modules.set(url, exports);
     }
-    return pluginOf(exports, kind, use, path);
+    return pluginOf(exports, kind, use, path, url);
   }
 
   /**
@@ -109,7 +116,8 @@ export class PluginRegistry {
    */
   find(kind: PluginKind, use: string, baseUrl: string, path: string): Plugin {
     if (!PluginRegistry.isSpecifier(use)) return this.#named(kind, use, path);
-    const exports = this.#modules.get(resolve(use, baseUrl, path));
+    const url = resolve(use, baseUrl, path);
+    const exports = this.#modules.get(url);
     if (exports === undefined) {
       const problem = `module ${quoted(use)} has not been loaded, and it is too late for that`;
       throw new ConfigError([{
@@ -118,7 +126,7 @@ export class PluginRegistry {
         remedy: 'modules are loaded in advance only under the key "inner"',
       }]);
     }
-    return pluginOf(exports, kind, use, path);
+    return pluginOf(exports, kind, use, path, url);
   }
 
   #named(kind: PluginKind, name: string, path: string): Plugin {
@@ -161,7 +169,7 @@ function resolve(use: string, baseUrl: string, path: string): string {
 }
 
 /** The default export, or the one named `plugin`, if it is a plugin of this kind. */
-function pluginOf(exports: object, kind: PluginKind, use: string, path: string): Plugin {
+function pluginOf(exports: object, kind: PluginKind, use: string, path: string, url: string): Plugin {
   const { default: main, plugin: named } = exports as { default?: unknown; plugin?: unknown };
   if (main === undefined && named === undefined) {
     const others = Object.keys(exports);
@@ -173,6 +181,9 @@ function pluginOf(exports: object, kind: PluginKind, use: string, path: string):
   const what = main === undefined ? 'export "plugin"' : "default export";
   const candidate = main ?? named;
   const faults = pluginFaults(candidate, kind);
-  if (faults.length === 0) return candidate as Plugin;
+  if (faults.length === 0) {
+    MODULES.set(candidate as Plugin, url);
+    return candidate as Plugin;
+  }
   throw new ConfigError(faults.map((fault) => ({ path, problem: `the ${what} of ${quoted(use)} ${fault}` })));
 }

@@ -128,6 +128,7 @@ class Resolver {
       network,
       offloads: Object.freeze(offloads),
       mode: keys.mode,
+      threadLimitMs: keys.threadLimitMs,
     };
   }
 

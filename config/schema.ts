@@ -39,6 +39,8 @@ export interface DeviceKeys {
   offloads: unknown[];
   /** Who works the queue pairs. */
   mode: "loop" | "threads";
+  /** How long a thread may take to answer, in ms. */
+  threadLimitMs: number;
 }
 
 /** Keys of an offload that are not its plugin's, after validation. */
@@ -80,6 +82,10 @@ export const deviceKeys: OptionsSchema<DeviceKeys> = z.strictObject({
       "own. That needs the driver vhost-user and a network with a queue for each pair, such as tap, whose kernel chooses " +
       "the queue: RSS is not offered.",
   ),
+  threadLimitMs: z.int().min(10).max(60_000).default(1000).describe(
+    "How long a thread may take to answer, in ms. The usual time is less than one; in it, everything else waits. A thread that takes " +
+      "longer, because a plugin does not come to its end, has failed, and its device with it.",
+  ),
 });
 
 /** The keys of an offload besides `use` and the options of its plugin. */
@@ -88,6 +94,13 @@ export const offloadKeys: OptionsSchema<OffloadKeys> = z.strictObject({
 });
 
 /** Names of the keys of a device that are not its plugin's. */
-export const DEVICE_KEYS: readonly string[] = ["name", "driver", "network", "offloads", "mode"];
+export const DEVICE_KEYS: readonly string[] = [
+  "name",
+  "driver",
+  "network",
+  "offloads",
+  "mode",
+  "threadLimitMs",
+];
 /** Names of the keys of an offload that are not its plugin's. */
 export const OFFLOAD_KEYS: readonly string[] = ["enabled"];

@@ -28,6 +28,8 @@ export interface WrittenDevice {
   readonly offloads?: readonly WrittenPart[];
   /** Who works the queue pairs: the main thread, or one thread for each; by default `loop`. */
   readonly mode?: "loop" | "threads";
+  /** How long a thread may take to answer, in ms; by default 1000. */
+  readonly threadLimitMs?: number;
   /** The device plugin's options. */
   readonly [option: string]: unknown;
 }
@@ -71,6 +73,8 @@ export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
   readonly offloads: readonly ResolvedPart<OffloadPlugin>[];
   /** Who works the queue pairs: the main thread, or one thread for each. */
   readonly mode: "loop" | "threads";
+  /** How long a thread may take to answer, in ms. */
+  readonly threadLimitMs: number;
 }
 
 /** A complete, valid configuration. Frozen. */

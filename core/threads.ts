@@ -101,11 +101,11 @@ export interface RingNews {
 export interface RingBorrower {
   /** Can it take rings yet? Whoever waits for it is woken by the reactor. */
   readonly isReady: boolean;
-  /** What ends the machine with the next round; null if nothing. Until then no message is answered. */
+  /** What ends the device with the next round; null if nothing. Until then no message is answered. */
   readonly failure: Error | null;
   /**
    * Has a thread not given back what it was lent, and may it still write to it? Then the memory must stay mapped until the
-   * process ends; the machine has failed.
+   * process ends; the device has failed.
    */
   readonly isStuck: boolean;
   /** Takes rings over, those that it should have from now on. They were recalled before. */

@@ -1,7 +1,9 @@
 /**
- * Signals to the process.
+ * What reaches the process from outside of the reactor: signals, and errors that nothing catches.
  * @module
  */
+
+import type { Machine } from "../../config/machine.ts";
 
 /** What to do at a signal. */
 export interface SignalActions {
@@ -14,6 +16,27 @@ export interface SignalActions {
 const EXIT_INTERRUPTED = 130;
 /** A signal so soon after the first is the same one: `timeout` tells its child, and then the whole group. */
 const SAME_MS = 500;
+
+/**
+ * Hears of errors that came out of no hook, until disposed of: they end their device, and the process only where it is not
+ * known whose they are.
+ */
+export function onStrayErrors(machine: Machine): Disposable {
+  const onError = (event: ErrorEvent) => {
+    if (machine.blame(event.error, "a callback")) event.preventDefault();
+  };
+  const onRejection = (event: PromiseRejectionEvent) => {
+    if (machine.blame(event.reason, "a promise")) event.preventDefault();
+  };
+  addEventListener("error", onError);
+  addEventListener("unhandledrejection", onRejection);
+  return {
+    [Symbol.dispose]: () => {
+      removeEventListener("error", onError);
+      removeEventListener("unhandledrejection", onRejection);
+    },
+  };
+}
 
 /** Listens until disposed of. */
 export function onSignals(actions: SignalActions): Disposable {

@@ -10,7 +10,7 @@
  *                               |
  *                               +--GuestError--> touches nothing; says so by a notice, and in answer to recall
  *
- * Errors that are not the guest's end the thread, and with it the machine.
+ * Errors that are not the guest's end the thread, and with it the device.
  * @module
  */
 import type { Device } from "../../core/device.ts";

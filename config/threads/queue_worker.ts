@@ -5,8 +5,12 @@
  *        |                          |
  *        +------- fails ------------+--> ended: `failure` says why
  *
- * A thread that does not answer within ten seconds, or does not begin to work within a minute, has failed: it is told to
- * stop, broken off, and the machine ends. Until it has really come to its end it may still touch what it was lent.
+ * A thread that does not answer within its time limit, or does not begin to work within a minute, has failed: it is told to
+ * stop, broken off, and its device ends. Until it has really come to its end it may still touch what it was lent.
+ *
+ * The main thread stands still while it waits for an answer, with all devices. The time limit is hence short; and it is one
+ * of time that the process has had: a process that was stopped, or frozen with its machine, finds an answer late that could
+ * not come, and goes on to wait.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -15,8 +19,10 @@ import { messageOf } from "../errors.ts";
 import { CommandChannel, NOTICE_READY } from "./command_channel.ts";
 import { readError, type WorkerCommand, type WorkerReply, type WorkerStart } from "./commands.ts";
 
-/** Time for an answer, in ms. Usual are some hundred microseconds. */
-export const REPLY_LIMIT_MS = 10_000;
+/** Longest wait for an answer at a time, in ms: what it takes longer, the process has not had. */
+const SLICE_MS = 50;
+/** Time for a thread to end that has not begun yet, in ms. */
+const CLOSE_LIMIT_MS = 10_000;
 /** Time to begin, in ms: modules are loaded and compiled. Usual are some tens of milliseconds. */
 const START_LIMIT_MS = 60_000;
 
@@ -26,6 +32,8 @@ export interface QueueWorkerParts {
   readonly name: string;
   /** What its thread begins with, besides what is made here. */
   readonly start: Omit<WorkerStart, "channel" | "wake">;
+  /** Time for an answer to a command, in ms. Usual are some hundred microseconds. */
+  readonly limitMs: number;
   /** Time to begin, in ms; a minute, if left out. */
   readonly startLimitMs?: number;
   /** Told when the thread has something to say. */
@@ -124,15 +132,26 @@ export class QueueWorker {
     this.#isCommanded = true;
   }
 
-  /** Waits for the reply to the last command until `performance.now()` is `untilMs`; null if none was given or none comes. */
-  reply(untilMs: number): WorkerReply | null {
-    if (!this.#isCommanded) return null;
+  /**
+   * Waits for the reply to the last command, for `limitMs` at most; null if none was given or none comes. Returns as well how
+   * much of that is left.
+   */
+  reply(limitMs: number): [reply: WorkerReply | null, leftMs: number] {
+    if (!this.#isCommanded) return [null, limitMs];
     this.#isCommanded = false;
-    const reply = this.#channel.reply(Math.max(0, untilMs - performance.now())) as WorkerReply | null;
+    let leftMs = limitMs;
+    let reply: WorkerReply | null = null;
+    for (;;) {
+      const sliceMs = Math.min(leftMs, SLICE_MS);
+      const beganMs = performance.now();
+      reply = this.#channel.reply(sliceMs) as WorkerReply | null;
+      leftMs -= Math.min(performance.now() - beganMs, sliceMs);
+      if (reply !== null || this.#channel.hasEnded || leftMs <= 0) break;
+    }
     if (reply !== null) this.#parts.count(reply.counters);
     if (this.#channel.hasEnded) this.#end();
-    else if (reply === null) this.#giveUp(`has not answered for ${REPLY_LIMIT_MS / 1000} s`);
-    return reply;
+    else if (reply === null) this.#giveUp(`has not answered for ${this.#parts.limitMs / 1000} s`);
+    return [reply, leftMs];
   }
 
   /** Has the thread end, and waits for it. It has failed if it does not. */
@@ -140,10 +159,8 @@ export class QueueWorker {
     if (!this.#isOver) {
       // Also a thread that is not ready yet looks for this as soon as it is.
       this.#stop();
-      const timer = setTimeout(
-        () => this.#giveUp(`has not ended for ${REPLY_LIMIT_MS / 1000} s`),
-        REPLY_LIMIT_MS,
-      );
+      const limitMs = this.#isReady ? this.#parts.limitMs : CLOSE_LIMIT_MS;
+      const timer = setTimeout(() => this.#giveUp(`has not ended for ${limitMs / 1000} s`), limitMs);
       await this.#ended.promise;
       clearTimeout(timer);
     }

@@ -2,7 +2,7 @@
  * All threads of a device: what borrows its rings.
  *
  * Every command goes to all of them first, and then all replies are waited for, up to one time limit: they work at the same
- * time. A thread that has failed ends the machine, with the next round; what it was lent counts as given back, unless it is
+ * time. A thread that has failed ends its device, with the next round; what it was lent counts as given back, unless it is
  * stuck.
  * @module
  */
@@ -12,7 +12,7 @@ import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../co
 import type { FrameTransport } from "../../core/transport.ts";
 import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
 import { readError, type WorkerCommand, type WorkerReply } from "./commands.ts";
-import { QueueWorker, REPLY_LIMIT_MS } from "./queue_worker.ts";
+import { QueueWorker } from "./queue_worker.ts";
 
 /** What queue workers are made from. */
 export interface QueueWorkersParts {
@@ -26,6 +26,8 @@ export interface QueueWorkersParts {
   readonly device: number;
   /** How many queue pairs it has. */
   readonly pairs: number;
+  /** How long all of them together may take to answer a command, in ms. */
+  readonly limitMs: number;
   /** Gives its queues. */
   readonly network: FrameTransport;
   /** Where the threads' counters are added, by group. */
@@ -74,7 +76,7 @@ export class QueueWorkers implements DeviceThreads {
 
   /** Starts a thread for each pair. */
   start(): void {
-    const { name, text, baseUrl, device, pairs, network, wake } = this.#parts;
+    const { name, text, baseUrl, device, pairs, limitMs, network, wake } = this.#parts;
     const claims = newClaimMemory();
     for (let pair = 0; pair < pairs; pair++) {
       const given = network.giveQueue?.(pair);
@@ -85,6 +87,7 @@ export class QueueWorkers implements DeviceThreads {
       this.#workers.push(
         new QueueWorker({
           name: `pair ${pair} of ${name}`,
+          limitMs,
           start: { claims, text, baseUrl, device, pair, given },
           wake,
           count: (counters) => this.#count(counters),
@@ -180,9 +183,10 @@ export class QueueWorkers implements DeviceThreads {
     try {
       for (const [pair, worker] of this.#workers.entries()) worker.command(command(pair));
     } finally {
-      const untilMs = performance.now() + REPLY_LIMIT_MS;
+      let leftMs = this.#parts.limitMs;
       for (const worker of this.#workers) {
-        const reply = worker.reply(untilMs);
+        const [reply, nextMs] = worker.reply(leftMs);
+        leftMs = nextMs;
         if (reply !== null) replies.push(reply);
       }
     }

@@ -20,6 +20,9 @@ export class Tally {
     for (const [group, counters] of Object.entries(this.#groups)) {
       const told = this.#told[group] ??= {};
       for (const [name, count] of Object.entries(counters)) {
+        if (typeof count !== "number") {
+          throw new TypeError(`the counter "${name}" of ${group} is a ${typeof count}, not a number`);
+        }
         const more = count - (told[name] ?? 0);
         if (more === 0) continue;
         (grown[group] ??= {})[name] = more;

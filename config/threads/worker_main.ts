@@ -8,10 +8,12 @@ import { FlowClaims } from "../../core/flow_claims.ts";
 import { Reactor } from "../../core/reactor.ts";
 import { BlockingWaiter } from "../../transports/host/blocking_waiter.ts";
 import { endSignals } from "../../transports/host/event_fd.ts";
-import { newRegistry } from "../builtins.ts";
+import { BUILT_IN_PLUGINS, newRegistry } from "../builtins.ts";
 import { CounterBook } from "../counter_book.ts";
 import { newFramePool } from "../frame_memory.ts";
+import { partBehind } from "../guarded.ts";
 import { parseConfig } from "../load.ts";
+import { guardNetwork, keptFrames, pluginError } from "../plugin_guards.ts";
 import { CommandChannel, NOTICE_READY, SharedChannelMemory } from "./command_channel.ts";
 import { type WorkerReply, type WorkerStart, writeError } from "./commands.ts";
 import { QueuePairRunner } from "./queue_pair_runner.ts";
@@ -20,8 +22,6 @@ import { Tally } from "./tally.ts";
 /** What a worker's global scope has; the types of both scopes do not go together in one program. */
 const scope = globalThis as unknown as {
   onmessage: ((event: MessageEvent<WorkerStart>) => void) | null;
-  onerror: ((event: ErrorEvent) => void) | null;
-  onunhandledrejection: ((event: PromiseRejectionEvent) => void) | null;
   postMessage(message: null): void;
 };
 
@@ -58,19 +58,21 @@ async function workPair(
   last: { framesKept?: number; bases?: WorkerReply["bases"] },
 ): Promise<void> {
   const config = await parseConfig(text, baseUrl, newRegistry());
-  const { name, plugin, options, offloads, network: part } = config.devices[index];
+  const own = config.devices[index];
+  const { name, plugin, options, offloads, network: part } = own;
   const pool = newFramePool(config.frameMemoryBytes);
   const reactor = new Reactor(new SystemClock());
   const stop = new AbortController();
   // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
   const thrown: unknown[] = [];
-  const fail = (event: Event, cause: unknown) => {
+  const fail = (event: Event, cause: unknown, hook: string) => {
     event.preventDefault();
-    thrown.push(cause);
+    thrown.push(pluginError(partBehind(cause, own), hook, cause));
     stop.abort();
   };
-  scope.onerror = (event) => fail(event, event.error);
-  scope.onunhandledrejection = (event) => fail(event, event.reason);
+  // Not by `onerror`, which is called with a message instead of an event.
+  addEventListener("error", (event) => fail(event, event.error, "a callback"));
+  addEventListener("unhandledrejection", (event) => fail(event, event.reason, "a promise"));
   {
     using opened = new DisposableStack();
     opened.defer(endSignals);
@@ -81,16 +83,17 @@ async function workPair(
     const network = opened.use(
       part!.plugin.takeQueue!({
         path: part!.path,
-        pool,
+        pool: pool.lentTo({ plugin: part!.plugin.name, path: part!.path, kind: "network" }),
         watch,
         publish: (counters) => book.publish(`${name}.network`, counters),
       }, given),
     );
     const device = plugin.create({
       name,
-      pool,
+      pool: pool.lentTo({ plugin: plugin.name, path: own.path, kind: "device" }),
       offloads,
-      network,
+      // Those of this program keep to the contract; their frames are not looked at twice.
+      network: BUILT_IN_PLUGINS.includes(part!.plugin) ? network : guardNetwork(network, part!, pool),
       verdicts: null,
       role: { pair },
       claims: new FlowClaims(claims, pair),
@@ -110,10 +113,16 @@ async function workPair(
     opened.defer(() => last.bases = runner.close());
     reactor.add(runner);
     if (channel.notice(NOTICE_READY)) scope.postMessage(null);
-    await reactor.run(stop.signal, () => network.finished === true);
+    try {
+      await reactor.run(stop.signal, () => network.finished === true);
+    } catch (cause) {
+      throw pluginError(partBehind(cause, own), "poll", cause);
+    }
     if (thrown.length > 0) throw thrown[0];
     // A network that has come to its end says why.
     if (!stop.signal.aborted) await network.close?.();
   }
   last.framesKept = pool.inUse;
+  const [kept] = keptFrames(pool);
+  if (kept !== undefined) throw kept;
 }

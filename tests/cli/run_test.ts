@@ -177,34 +177,44 @@ Deno.test("run goes on when its output is not read any more, until it is told to
   );
 });
 
-Deno.test("run goes on with the other devices when a plugin fails, tells it at once, and exits 1 in the end", async () => {
-  await withFolder(async (folder) => {
-    await Deno.writeTextFile(
-      `${folder}/bomb.ts`,
-      `import { defineOffload } from "${projectPath("mod.ts")}";
+for (
+  const [hook, body] of [
+    ["process", 'throw new Error("as it likes");'],
+    ["a promise", 'Promise.reject(new Error("as it likes"));'],
+    // Without a stack: it is the only device that has a plugin of a module.
+    ["a promise", 'Promise.reject("as it likes");'],
+    ["a callback", 'setTimeout(() => { throw new Error("as it likes"); });'],
+  ]
+) {
+  Deno.test(`run goes on with the other devices when a plugin fails, tells it at once, and exits 1 in the end: ${body}`, async () => {
+    await withFolder(async (folder) => {
+      await Deno.writeTextFile(
+        `${folder}/bomb.ts`,
+        `import { defineOffload } from "${projectPath("mod.ts")}";
       import { z } from "zod";
       export default defineOffload({
         name: "bomb", direction: "fromGuest", options: z.strictObject({}),
-        create: () => ({ process() { throw new Error("as it likes"); } }),
+        create: () => ({ process(input) { input.releaseAll(); ${body} } }),
       });`,
-    );
-    const driver = { use: "loopback", behaviour: { send: { count: 50, intervalUs: 100 } } };
-    const path = await write(folder, {
-      clock: "virtual",
-      devices: [
-        { use: "net", driver, network: "loopback", offloads: [{ use: "./bomb.ts" }] },
-        { use: "net", driver, network: { use: "loopback", cable: "b" } },
-      ],
+      );
+      const driver = { use: "loopback", behaviour: { send: { count: 50_000, intervalUs: 100 } } };
+      const path = await write(folder, {
+        clock: "virtual",
+        devices: [
+          { use: "net", driver, network: "loopback", offloads: [{ use: "./bomb.ts" }] },
+          { use: "net", driver, network: { use: "loopback", cable: "b" } },
+        ],
+      });
+      const { code, out, err } = await command(["run", path]);
+      assertEquals(code, 1);
+      const message = `$.devices[0].offloads[0]: plugin "bomb" failed in ${hook}: as it likes`;
+      const [event, last, ...more] = err.trimEnd().split("\n");
+      assert(event.endsWith(`net0: the device has failed and is stopped: ${message}`), err);
+      assertEquals([last, more], [`error: ${message}`, []]);
+      assertMatch(out, /net1\.network\n {4}sent +50,?000\n/);
     });
-    const { code, out, err } = await command(["run", path]);
-    assertEquals(code, 1);
-    const message = '$.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes';
-    const [event, last, ...more] = err.trimEnd().split("\n");
-    assert(event.endsWith(`net0: the device has failed and is stopped: ${message}`), err);
-    assertEquals([last, more], [`error: ${message}`, []]);
-    assertMatch(out, /net1\.network\n {4}sent +50\n/);
   });
-});
+}
 
 Deno.test("run draws a progress line on a terminal only, and clears it", async () => {
   await withFolder(async (folder) => {

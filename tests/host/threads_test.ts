@@ -2,7 +2,7 @@
  * Queue pairs in threads of their own: real sockets, rings in shared memory, events.
  * @module
  */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { QueueWorker } from "../../config/threads/queue_worker.ts";
@@ -15,6 +15,7 @@ import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
 import { libc } from "../../transports/host/libc.ts";
 import { newMemoryFile } from "../../transports/host/memory_file.ts";
 import { MemoryMapping } from "../../transports/host/memory_mapping.ts";
+import { UnixStream } from "../../transports/host/unix_stream.ts";
 import { BufferList } from "../../transports/loopback_driver/driver_ring.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
 import { mappingsOf, openDescriptors } from "../transports/host/support/counts.ts";
@@ -298,8 +299,18 @@ hostTest(
           '$.devices[0].offloads[0]: plugin "throwing" failed in process: the step process and reset',
         ],
         ["long text", `$.devices[0].offloads[0]: plugin "throwing" failed in process: ${"x".repeat(16_384)}`],
-        ["promise", "the step promise"],
-        ["counters", "Cannot mix BigInt and other types, use explicit conversions"],
+        [
+          "promise",
+          '$.devices[0].offloads[0]: plugin "throwing" failed in a promise: the step promise',
+        ],
+        [
+          "callback",
+          '$.devices[0].offloads[0]: plugin "throwing" failed in a callback: the step callback',
+        ],
+        [
+          "counters",
+          '$.devices[0]: plugin "net" failed in poll: the counter "frames" of net0.throwing is a bigint, not a number',
+        ],
       ]
     ) {
       assertEquals((await endOf(at)).message, message);
@@ -314,6 +325,59 @@ hostTest(
     assertEquals(answer, null);
   },
 );
+
+/** A device whose guest sends a frame every millisecond. */
+const OTHER = {
+  use: "net",
+  name: "other",
+  driver: { use: "loopback", behaviour: { send: { count: 100_000, intervalUs: 1000, frameBytes: 60 } } },
+  network: { use: "loopback", cable: "other" },
+};
+
+hostTest("a thread that fails ends its own device only, and others go on", [linux], async () => {
+  const module = new URL("./support/throwing_offload.ts", import.meta.url).href;
+  for (
+    const at of [
+      "process",
+      "process and reset",
+      "negotiated",
+      "flush",
+      "promise",
+      "callback",
+      "counters",
+      "long text",
+    ]
+  ) {
+    await using rig = await ThreadsRig.start({ offloads: [{ use: module, at }], beside: [OTHER] });
+    let isOver = false;
+    rig.running.catch(() => {}).finally(() => isOver = true);
+    using front = rig.connect();
+    try {
+      front.start();
+      for (let i = 0; i < 40 && rig.machine.failure === null; i++) {
+        write(rig.ends[0], i);
+        await after(1);
+      }
+      if (at === "flush") front.front.base(0);
+      if (at === "counters") rig.counters("net0");
+    } catch {
+      // A front-end that is let go is not answered.
+    }
+    await until(`${at}: it has failed`, () => rig.machine.failure !== null);
+    const { message } = rig.machine.failure as Error;
+    const named = at === "counters"
+      ? '$.devices[0]: plugin "net" failed in poll: the counter "frames" of net0.throwing is a bigint'
+      : '$.devices[0].offloads[0]: plugin "throwing" failed in ';
+    assert(message.startsWith(named), message);
+    await until(`${at}: its front-end is let go`, () => !rig.driver.connected);
+    assertThrows(() => UnixStream.connect(rig.socket));
+    const before = rig.counters("other.fromGuest").packets;
+    await until(`${at}: the other goes on`, () => rig.counters("other.fromGuest").packets > before + 50);
+    assertEquals(isOver, false, `${at} ended the machine`);
+    const error = await assertRejects(() => rig.machine.close(), PluginError);
+    assertEquals(error.message, message);
+  }
+});
 
 hostTest("a thread that fails before it works ends the machine with its error", [linux], async () => {
   const module = new URL("./support/throwing_offload.ts", import.meta.url).href;
@@ -340,7 +404,7 @@ hostTest("a thread that does not answer ends the machine, and may come round lat
     const error = await assertRejects(() => rig.running, HostError);
     assertEquals(
       error.message,
-      "The thread of pair 0 of net0 has not answered for 10 s: a plugin may not come to its end",
+      "The thread of pair 0 of net0 has not answered for 1 s: a plugin may not come to its end",
     );
   }
   // It will write the frame into memory that it was lent: that must still be there.
@@ -378,6 +442,7 @@ hostTest(
     const worker = new QueueWorker({
       name: "pair 0 of net0",
       start: { text, baseUrl, device: 0, pair: 0, given, claims: newClaimMemory() },
+      limitMs: 1000,
       startLimitMs: 500,
       wake: resolve,
       count: () => {},

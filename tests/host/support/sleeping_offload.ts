@@ -7,7 +7,7 @@ import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import { perFrame } from "../../../core/stage.ts";
 import { z } from "zod";
 
-const SLEEP_MS = 11_500;
+const SLEEP_MS = 3000;
 const START_MS = 8500;
 
 function sleep(ms: number): void {

@@ -35,9 +35,13 @@ export class ThreadsRig implements AsyncDisposable {
     this.running.catch(() => {});
   }
 
-  /** Starts a machine with one device and waits until its threads work. */
+  /** Starts a machine with one device, and others `beside` it, and waits until its threads work. */
   static async start(
-    { offloads = [], ...device }: { offloads?: unknown[]; [option: string]: unknown } = {},
+    { offloads = [], beside = [], ...device }: {
+      offloads?: unknown[];
+      beside?: unknown[];
+      [option: string]: unknown;
+    } = {},
   ): Promise<ThreadsRig> {
     const folder = Deno.makeTempDirSync({ prefix: "threads-" });
     const written = {
@@ -49,7 +53,7 @@ export class ThreadsRig implements AsyncDisposable {
         network: { use: SOCKETS },
         offloads,
         ...device,
-      }],
+      }, ...beside],
     };
     const config = await parseConfig(JSON.stringify(written), `file://${folder}/config.json`, newRegistry());
     const rig = new ThreadsRig(buildMachine(config), folder);

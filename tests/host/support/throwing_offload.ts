@@ -13,6 +13,7 @@ const STEPS = [
   "process and reset",
   "flush",
   "promise",
+  "callback",
   "counters",
   "long text",
 ] as const;
@@ -33,6 +34,7 @@ const throwing: OffloadPlugin<{ at?: typeof STEPS[number] | undefined }> = defin
         failIf("process", "process and reset");
         if (at === "long text") throw new Error("x".repeat(500_000));
         if (at === "promise") Promise.reject(new Error("the step promise"));
+        if (at === "callback") setTimeout(() => failIf("callback"));
         // No number: nothing can be added to it or written of it.
         if (at === "counters") counters.frames = 1n as unknown as number;
         for (let i = 0; i < input.length; i++) output.push(input.at(i));
