@@ -1,5 +1,5 @@
 /**
- * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `demo`. It prints and ends the process;
+ * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `init`, `demo`. It prints and ends the process;
  * nothing else in the project does.
  *
  * ```sh
@@ -13,7 +13,13 @@ import { EXIT_OK, EXIT_USAGE, reportFailure } from "./cli/console/failure.ts";
 import { type Io, systemIo } from "./cli/console/io.ts";
 import { styleFor } from "./cli/console/style.ts";
 import { labelled, wrap } from "./cli/console/text.ts";
-import { type CommandUsage, COMMON_OPTIONS, unknownOption, UsageError } from "./cli/console/usage.ts";
+import {
+  type CommandUsage,
+  COMMON_OPTIONS,
+  programName,
+  unknownOption,
+  UsageError,
+} from "./cli/console/usage.ts";
 import { VERSION } from "./cli/console/version.ts";
 import { suggest } from "./config/suggest.ts";
 
@@ -44,6 +50,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
     "schema",
     () => import("./cli/schema.ts").then(({ SCHEMA, runSchema }) => ({ usage: SCHEMA, run: runSchema })),
   ],
+  ["init", () => import("./cli/init.ts").then(({ INIT, runInit }) => ({ usage: INIT, run: runInit }))],
   ["demo", () => import("./cli/demo.ts").then(({ DEMO, runDemo }) => ({ usage: DEMO, run: runDemo }))],
 ]);
 
@@ -130,7 +137,7 @@ async function mainHelp(io: Io): Promise<string> {
   const note =
     "A configuration alone is run. Exit codes: 0 all is well, 1 something failed, 2 the command line or the " +
     'configuration cannot be used. Here "deno-virtio" stands for';
-  text += `\n${wrap(note, io.columns).join("\n")}\n  ${cyan("deno run --allow-read mod.ts")}\n`;
+  text += `\n${wrap(note, io.columns).join("\n")}\n  ${cyan(`deno run --allow-read ${programName()}`)}\n`;
   return `${text}The command "check" tells which other permissions a configuration needs.\n`;
 }
 

@@ -6,6 +6,7 @@ import { describeIssue } from "../../config/errors.ts";
 import type { Passage } from "../../transports/vhost_user/mod.ts";
 import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
+import { programName } from "../console/usage.ts";
 import { count, labelled, plural, shellQuoted, wrap } from "../console/text.ts";
 import type { ConfigDescription, DeviceDescription, PartDescription } from "./description.ts";
 import type { FrontEndDescription } from "./front_ends.ts";
@@ -31,7 +32,7 @@ export function checkReport(description: ConfigDescription, io: Io): string {
   for (const device of devices) text += `\n${deviceText(device, io)}`;
   const runnable = runnablePath(file);
   text += `\n${bold(runnable === file ? "Run it with" : "Save it as a file, and run it with")}\n`;
-  text += `  ${cyan(["deno run", ...permissions.flags, "mod.ts", shellQuoted(runnable)].join(" "))}\n`;
+  text += `  ${cyan(["deno run", ...permissions.flags, programName(), shellQuoted(runnable)].join(" "))}\n`;
   if (permissions.modules.length > 0) {
     const modules = permissions.modules.join(", ");
     text += wrap(`Modules may need more than these permissions; their authors know: ${modules}`, io.columns)

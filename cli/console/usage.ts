@@ -3,10 +3,12 @@
  * @module
  */
 import { parseArgs } from "@std/cli";
+import { relative } from "node:path";
+import { fileURLToPath } from "node:url";
 import { suggest } from "../../config/suggest.ts";
 import type { Io } from "./io.ts";
 import { styleFor } from "./style.ts";
-import { labelled, wrap } from "./text.ts";
+import { labelled, shellQuoted, wrap } from "./text.ts";
 
 /** An option of a command. */
 export interface OptionUsage {
@@ -177,6 +179,24 @@ export function commandHelp(usage: CommandUsage, io: Io): string {
 }
 
 const OPTION_COLUMN = 25;
+
+/**
+ * What stands for this program behind `deno run`, in lines to copy: the module that the process was started with, seen from
+ * the present folder. In a project of one's own it is another than here.
+ */
+export function programName(): string {
+  try {
+    const main = Deno.mainModule;
+    if (!/\/(mod|cli)\.[jt]s$/.test(main)) return "mod.ts";
+    if (!main.startsWith("file:")) return shellQuoted(main);
+    const path = fileURLToPath(main);
+    const near = relative(Deno.cwd(), path);
+    return shellQuoted(near.startsWith("..") ? path : near);
+  } catch {
+    // Reading where one is may be forbidden.
+    return "mod.ts";
+  }
+}
 
 /** What to say of an option that there is not. */
 export function unknownOption(arg: string, options: readonly OptionUsage[]): string {

@@ -5,6 +5,7 @@
 import type { Io } from "../console/io.ts";
 import { styleFor } from "../console/style.ts";
 import { bar, count, duration, numberTable, plural, shellQuoted, wrap } from "../console/text.ts";
+import { programName } from "../console/usage.ts";
 import { average, reasonsText, segmentsText, troubleText } from "../replay/report.ts";
 import { offloadRemarks } from "../replay/remarks.ts";
 import type { ReplaySummary } from "../replay/summary.ts";
@@ -121,7 +122,7 @@ function deliveries(summary: ReplaySummary, io: Io): string {
 function nextSteps(file: string, io: Io): string {
   const { bold, cyan, dim } = styleFor(io);
   // -R is short for --allow-read: the longest line has 80 characters.
-  const run = "deno run -R mod.ts";
+  const run = `deno run -R ${programName()}`;
   const steps = [
     ["Why each single frame was merged or not:", `${run} replay ${shellQuoted(file)} --explain`],
     ["A device from a JSON file, checked and then run:", `${run} check examples/replay_capture.jsonc`],
