@@ -101,7 +101,7 @@ export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
 export { DescriptorChain } from "./core/descriptor_chain.ts";
 export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } from "./core/memory.ts";
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
-export { type FrameSink, type NamedStage, Pipeline } from "./core/pipeline.ts";
+export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./core/pipeline.ts";
 export { Reactor } from "./core/reactor.ts";
 export type { Waiter } from "./core/waiter.ts";
 export type { DirtyLog, RegionCopier } from "./core/memory_region.ts";

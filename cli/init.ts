@@ -38,7 +38,10 @@ export const INIT: CommandUsage = {
 
 const NAME = "@deno-virtio/deno-virtio";
 /** What the framework has to offer, by the module that a project gets for it. */
-const DOORS = [["", "mod.ts"], ["/cli", "cli.ts"], ["/testing", "testing/mod.ts"]] as const;
+const DOORS = [["", "mod.ts"], ["/cli", "cli.ts"], ["/testing", "testing/mod.ts"], [
+  "/wire",
+  "wire/mod.ts",
+]] as const;
 /** Files that an empty folder may have. */
 const NOTHING = new Set([".git", ".DS_Store"]);
 
@@ -130,7 +133,7 @@ async function frameworkFiles(folder: string): Promise<Record<string, string>> {
 
 /** What a module of the framework is called in a project. */
 function moduleOf(module: string): string {
-  return module === "testing/mod.ts" ? "testing.ts" : module;
+  return module.replace(/^(\w+)\/mod\.ts$/, "$1.ts");
 }
 
 /** The way from a folder to a file, as an import writes it. */

@@ -70,7 +70,7 @@ const SERVICE_VLAN = 0x1000;
 /** Finds the headers of frames. One object, refilled for each frame; all places are offsets in the bytes. */
 export class HeaderLocator {
   /** Where the EtherType of the payload is, behind all VLAN tags and LLC/SNAP; -1 if the frame ends before it. */
-  etherTypeAt = -1;
+  etherTypeAt: number = -1;
   /** VLAN tags in front of it, those with id 0 included. */
   vlanTags = 0;
   /**
