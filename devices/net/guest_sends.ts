@@ -95,6 +95,8 @@ function isLargeSound(frame: Frame, kind: number): boolean {
   const family = isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
   if (kind !== (isTcp ? family : VIRTIO_NET_HDR_GSO_UDP_L4) || endAt !== ipEndAt) return false;
   if (header.csumStart !== at - start || header.csumOffset !== transport.checksumOffset) return false;
+  // A receiver that cuts the frame, such as the kernel behind a TAP, takes what is behind the packet for payload.
+  frame.trim(ipEndAt - start);
   // The length of the headers is a hint, which must not be relied upon: one that cannot be is no hint.
   const headerBytes = at - start + transport.headerBytes;
   if (header.hdrLen > frame.length || header.hdrLen < headerBytes) header.hdrLen = 0;

@@ -146,6 +146,20 @@ Deno.test("FromGuest completes the IP length that a sender leaves to TSO", async
   }
 });
 
+Deno.test("FromGuest takes off what is behind the packet in a large frame: who cuts it would take it for payload", async () => {
+  const kinds = [
+    [tcp, "10.0.0.1", LARGE],
+    [tcp, "fd00::1", { ...LARGE, gsoType: 4, csumStart: 54 }],
+    [udp, "10.0.0.1", { ...LARGE, gsoType: 5, csumOffset: 6 }],
+    [udp, "fd00::1", { ...LARGE, gsoType: 5, csumStart: 54, csumOffset: 6 }],
+  ] as const;
+  for (const [build, source, header] of kinds) {
+    const packet = { ...TO_PEER, source };
+    const { dropped, bytes } = await under(header, ALL, build({ ...packet, padding: 7 }));
+    assertEquals([dropped, bytes], [0, build(packet)]);
+  }
+});
+
 Deno.test("FromGuest passes on what the driver may ask for", async () => {
   for (
     const [header, expected] of [
