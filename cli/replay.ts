@@ -126,9 +126,19 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
 export function busiestStation(survey: CaptureSurvey, capture: string): string {
   const [busiest] = survey.stations;
   if (busiest !== undefined) return busiest.mac;
+  const { packets, isAllOther, otherLinkTypes } = survey;
+  if (packets > 0 && isAllOther) {
+    throw new HostError(
+      `Cannot find a guest in "${capture}": its packets are of link type ${
+        otherLinkTypes.join(", ")
+      }, of which no ` +
+        "Ethernet frame can be made; capture on an Ethernet interface",
+    );
+  }
   throw new HostError(
-    `Cannot find a guest in "${capture}": no Ethernet frame is sent to a single station; ` +
-      "name the guest by --guest to see what is left out",
+    `Cannot find a guest in "${capture}": ${
+      packets === 0 ? "it holds no packet" : "no Ethernet frame is sent to a single station"
+    }; name the guest by --guest to see what is left out`,
   );
 }
 
@@ -139,7 +149,7 @@ function unicastMac(text: string, parsed: ParsedArgs): string {
   } catch {
     // Said below.
   }
-  if (mac !== null && !isMulticast(mac, 0)) return formatMac(mac);
+  if (mac !== null && !isMulticast(mac, 0) && mac.some((byte) => byte !== 0)) return formatMac(mac);
   throw parsed.usageError(
     `--guest is "${text}"; write the address of one station, such as 52:54:00:00:00:01`,
   );

@@ -26,9 +26,9 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
   if (leftOut.snapped > 0) {
     const all = leftOut.snapped === survey.packets ? "All" : `${count(leftOut.snapped)} of`;
     remarks.push(
-      `${all} ${
-        plural(survey.packets, "packet")
-      } are cut by the snap length, of ${survey.longestSnappedBytes} bytes or so, ` +
+      `${all} ${plural(survey.packets, "packet")} ${
+        leftOut.snapped === 1 ? "is" : "are"
+      } cut by the snap length, of ${survey.longestSnappedBytes} bytes or so, ` +
         "and left out: record with a larger one (tcpdump -s 0).",
     );
   }
@@ -45,14 +45,16 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
   }
   if (leftOut.otherLinkType > 0) {
     remarks.push(
-      `${
-        plural(leftOut.otherLinkType, "packet")
-      } of a link type that no Ethernet frame can be made of: left out.`,
+      `${plural(leftOut.otherLinkType, "packet")} of link type ${
+        survey.otherLinkTypes.join(", ")
+      }, of which no Ethernet frame can be made: left out.`,
     );
   }
   if (leftOut.unreadable > 0) {
     remarks.push(
-      `${plural(leftOut.unreadable, "packet")} cannot be read and are left out; see "Odd in the capture".`,
+      `${plural(leftOut.unreadable, "packet")} cannot be read and ${
+        leftOut.unreadable === 1 ? "is" : "are"
+      } left out; see "Odd in the capture".`,
     );
   }
   if (input.dataSegments > 1 && output.coalesced === 0 && setup.intervalUs !== null) {

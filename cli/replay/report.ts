@@ -154,7 +154,8 @@ const ODDITY_MEANINGS: Readonly<Record<string, string>> = {
   capturedAboveOriginal: "captured length above the original one; all captured bytes were taken",
   fcsContradictsIp: "no room for the frame check sequence that the file declares, by the IP length",
   badOptions: "blocks with options that are not right; the rest of these was not read",
-  lengthsDisagree: "blocks whose two lengths disagree; the first was taken",
+  lengthsDisagree:
+    "blocks whose two lengths disagree or are no multiple of 4; the first was taken, rounded up",
   beyondBlock: "longer than the block; left out",
   unknownInterface: "of an interface that the section does not describe; left out",
   beyondInterfaceLimit: `of an interface beyond number ${

@@ -4,6 +4,7 @@
  */
 import { HostError } from "../../core/errors.ts";
 import type { CaptureStep } from "../../transports/pcap/captured_packet.ts";
+import { linkTypeName } from "../../transports/pcap/link_types.ts";
 import type { CaptureFormat, CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { ETHERNET_HEADER_BYTES, formatMac, isMulticast } from "../../wire/ethernet.ts";
 import type { CaptureInput } from "./capture_input.ts";
@@ -29,6 +30,10 @@ export interface CaptureSurvey {
   readonly format: CaptureFormat;
   /** Packets of every kind. */
   readonly packets: number;
+  /** Link types of which no Ethernet frame can be made, in words. */
+  readonly otherLinkTypes: readonly string[];
+  /** Are all packets of such a link type? */
+  readonly isAllOther: boolean;
   /** Packets of which the capture has not all bytes. */
   readonly snapped: number;
   /** The most bytes that it has of one of these: the snap length, if that was the reason. */
@@ -39,7 +44,7 @@ export interface CaptureSurvey {
   readonly startUnixNs: bigint;
   /** Bytes of TCP payload to all stations. */
   readonly payloadBytes: number;
-  /** Who receives what, the one with most TCP payload first. Group addresses are no stations. */
+  /** Who receives what, the one with most TCP payload first. Group addresses are no stations, nor is the address 0. */
   readonly stations: readonly Station[];
   /** What its connections have announced, in both directions. */
   readonly knownMss: MssTable;
@@ -55,10 +60,12 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
   const knownMss = new MssTable();
   const finder = new OffloadFinder(knownMss, {});
   let view = new DataView(new ArrayBuffer(0));
+  const otherLinkTypes = new Set<string>();
   let payloadBytes = 0;
   let lastNs = 0;
   let longestSnappedBytes = 0;
   for (let step = goOn(reader); step !== "end"; step = goOn(reader)) {
+    if (step === "otherLinkType") otherLinkTypes.add(linkTypeName(reader.packet.linkType));
     if (step !== "whole" && step !== "snapped") continue;
     const { bytes, at, length, originalLength, timeNs } = reader.packet;
     if (timeNs > lastNs) lastNs = timeNs;
@@ -67,6 +74,7 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
     finder.learn({ bytes, view, start: at, length, total: length });
     if (length < ETHERNET_HEADER_BYTES || isMulticast(bytes, at)) continue;
     const key = macKey(bytes, at);
+    if (key === 0) continue;
     let station = stations.get(key);
     if (station === undefined) {
       if (stations.size >= MOST_STATIONS) continue;
@@ -80,6 +88,8 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
   return {
     format: reader.format!,
     packets: reader.counters.read,
+    otherLinkTypes: [...otherLinkTypes],
+    isAllOther: reader.counters.otherLinkType === reader.counters.read,
     snapped: reader.counters.snapped,
     longestSnappedBytes,
     durationNs: lastNs,

@@ -8,6 +8,7 @@ import type { ReplaySummary } from "../../cli/replay/summary.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
 import { tcp } from "../../testing/mod.ts";
+import { described, enhanced, join, section } from "../transports/pcap/build.ts";
 import { command, projectPath, ROOT, withFolder } from "./support/command.ts";
 
 const CAPTURE = projectPath("tests/captures/bulk_v4_plain.pcap");
@@ -252,6 +253,56 @@ Deno.test("replay says first why nothing came, or nothing was merged", async () 
     const fine = await command(["replay", CAPTURE]);
     assert(fine.out.startsWith(CAPTURE));
     assertFalse(fine.out.includes("Odd in the capture"));
+  });
+});
+
+Deno.test("replay takes a capture of the loopback interface, and chooses no station without an address", async () => {
+  await withFolder(async (folder) => {
+    const lo = [0, 1, 2, 3].map((i) =>
+      tcp({ source: "127.0.0.1", destination: "127.0.0.1", seq: 1 + i * 100, payload: 100 }).fill(0, 0, 12)
+    );
+    const path = await capture(`${folder}/lo.pcapng`, ...lo);
+    const result = await summary(path);
+    assertEquals([result.guest.mac, result.guest.payloadBytes, result.coalescingFactor], [
+      "02:00:7f:00:00:01",
+      400,
+      4,
+    ]);
+    const config = `${folder}/lo.json`;
+    await Deno.writeTextFile(
+      config,
+      `{ "devices": [{ "use": "net", "driver": "loopback", "network": { "use": "pcap", "read": "lo.pcapng" } }] }`,
+    );
+    assertStringIncludes(
+      (await command(["check", config])).out.replace(/\s+/g, " "),
+      '"guestMac": "02:00:7f:00:00:01"',
+    );
+    const toNone = other(0x806).fill(0, 0, 6);
+    const none = await command(["replay", await capture(`${folder}/none.pcapng`, toNone)]);
+    assertEquals(none.code, 1);
+    assertStringIncludes(none.err, "no Ethernet frame is sent to a single station");
+    const zero = await command(["replay", path, "--guest", "00:00:00:00:00:00"]);
+    assertEquals(zero.code, 2);
+    assertStringIncludes(zero.err, "--guest is");
+  });
+});
+
+Deno.test("replay says which link type it can do nothing with, and that a capture is empty", async () => {
+  await withFolder(async (folder) => {
+    const wireless = join(section(true), described(true, [], 105), enhanced(true, 0, 0n, new Uint8Array(60)));
+    await Deno.writeFile(`${folder}/wireless.pcapng`, wireless);
+    const { code, err } = await command(["replay", `${folder}/wireless.pcapng`]);
+    assertEquals(code, 1);
+    assertMatch(
+      err.replace(/\s+/g, " "),
+      /link type 105 \(IEEE 802\.11\), of which no Ethernet frame can be made; capture on/,
+    );
+    const both = join(wireless, described(true), enhanced(true, 1, 0n, tcp({ payload: 100 })));
+    await Deno.writeFile(`${folder}/both.pcapng`, both);
+    const { remarks } = await summary(`${folder}/both.pcapng`);
+    assertMatch(remarks[0], /^1 packet of link type 105 \(IEEE 802\.11\), of which/);
+    await Deno.writeFile(`${folder}/empty.pcapng`, join(section(true), described(true)));
+    assertStringIncludes((await command(["replay", `${folder}/empty.pcapng`])).err, "it holds no packet");
   });
 });
 

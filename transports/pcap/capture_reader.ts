@@ -174,5 +174,8 @@ const WRAPPINGS: readonly (readonly [magic: number, remedy: string])[] = [
 function noCapture(window: ByteWindow, magic: number): HostError {
   for (const [wrapped, remedy] of WRAPPINGS) if (magic === wrapped) return window.error(0, remedy);
   const shown = magic.toString(16).padStart(8, "0");
-  return window.error(0, `its first four bytes are 0x${shown}, and neither pcap nor pcapng begins so`);
+  return window.error(
+    0,
+    `its first four bytes are 0x${shown}, and neither pcap nor pcapng begins so; Wireshark's editcap converts other captures`,
+  );
 }

@@ -31,7 +31,7 @@ export interface CaptureOddities extends Record<string, number> {
   fcsContradictsIp: number;
   /** Blocks with an option that is longer than its block, or of an impossible value; the options behind it are not read. */
   badOptions: number;
-  /** Blocks whose length at their end is another one than at their start; the first is taken. */
+  /** Blocks whose lengths at start and end disagree, or are no multiple of 4; the first is taken, rounded up. */
   lengthsDisagree: number;
   /** Packets whose captured length exceeds the block that holds them. */
   beyondBlock: number;
@@ -95,6 +95,8 @@ export class CapturedPacket {
   timeNs = 0;
   /** The interface it came from: its number within the section; 0 in a pcap file. */
   interfaceId = 0;
+  /** The link type of that interface; NO_LINK_TYPE if it is not told. */
+  linkType = 1;
   /** Which way it went. */
   direction: PacketDirection = DIRECTION_UNKNOWN;
   /** Its `epb_flags` as they stand in the file, 32 bits; 0 where the format has none. */

@@ -4,7 +4,8 @@
  * A packet gets a header of its own in place of the one it had. Where the capture tells no address, one is made up, locally
  * administered: 02:00:00:00:00:01 is the host that captured, unless the reader is told another (`hostMac`), and
  * 02:00:00:00:00:02 everything beyond it. Raw IP and loopback captures do not tell directions either: there a station has an
- * address made of its IP address, 02:00 and IPv4, or 02:06 and the last four bytes of IPv6.
+ * address made of its IP address, 02:00 and IPv4, or 02:06 and the last four bytes of IPv6. So it has where the Ethernet header of an
+ * IP packet holds no address at all, as on the loopback interface of Linux: no device can have the address 0.
  * @module
  */
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";
@@ -12,6 +13,8 @@ import { type CapturedPacket, DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./ca
 
 /** The link type of Ethernet, in pcap and pcapng. */
 export const LINKTYPE_ETHERNET = 1;
+/** Stands for the link type of an interface that does not tell one. */
+export const NO_LINK_TYPE = -1;
 /** BSD loopback: the address family in the byte order of the host. */
 export const LINKTYPE_NULL = 0;
 /** Raw IP, as some systems number it. */
@@ -77,6 +80,7 @@ const LINK_TYPE_NAMES: Readonly<Record<number, string>> = {
 
 /** A link type in words, with its number. */
 export function linkTypeName(linkType: number): string {
+  if (linkType === NO_LINK_TYPE) return "unknown (the interface does not tell it)";
   const name = LINK_TYPE_NAMES[linkType];
   return name === undefined ? String(linkType) : `${linkType} (${name})`;
 }
@@ -109,6 +113,7 @@ export function toEthernet(packet: CapturedPacket, linkType: number, hostMac: Ui
   const { bytes, at, length } = packet;
   switch (linkType) {
     case LINKTYPE_ETHERNET:
+      if (bytes[at] === 0 && isAddressless(packet)) fromIp(packet, HEADER_BYTES);
       return true;
     case LINKTYPE_LINUX_SLL:
       if (length < 16) return false;
@@ -173,6 +178,14 @@ function cookedTarget(packetType: number, protocol: number, hostMac: Uint8Array)
     default:
       return hostMac;
   }
+}
+
+/** Is it an IP packet behind an Ethernet header whose addresses are both 0? */
+function isAddressless({ bytes, at, length }: CapturedPacket): boolean {
+  if (length < HEADER_BYTES) return false;
+  for (let i = 0; i < 12; i++) if (bytes[at + i] !== 0) return false;
+  const type = be16(bytes, at + 12);
+  return type === ETHERTYPE_IPV4 || type === ETHERTYPE_IPV6;
 }
 
 function isIpFamily(family: number): boolean {

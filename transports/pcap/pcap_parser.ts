@@ -50,6 +50,9 @@ export class PcapParser {
   readonly #hostMac: Uint8Array;
   readonly #oddities: CaptureOddities;
   readonly #littleEndian: boolean;
+  /** The two words with which the file begins: magic number and version. */
+  readonly #magic: number;
+  readonly #version: number;
   readonly #fractionNs: number;
   readonly #fcsBytes: number;
   readonly #linkType: number;
@@ -79,6 +82,8 @@ export class PcapParser {
     const { view, position } = window;
     this.#littleEndian = !isPcapMagic(view.getUint32(position, false));
     const magic = view.getUint32(position, this.#littleEndian);
+    this.#magic = magic;
+    this.#version = view.getUint32(position + 4, this.#littleEndian);
     this.#fractionNs = magic === PCAP_MAGIC_NANOSECONDS ? 1 : 1000;
     this.#headBytes = magic === PCAP_MAGIC_MODIFIED ? MODIFIED_RECORD_HEADER_BYTES : PCAP_RECORD_HEADER_BYTES;
     const major = view.getUint16(position + 4, this.#littleEndian);
@@ -98,6 +103,7 @@ export class PcapParser {
         `the link type is ${linkTypeName(this.#linkType)}; capture on an Ethernet interface`,
       );
     }
+    this.packet.linkType = this.#linkType;
     // Bit 26 says that the upper four bits hold the length of the frame check sequence, in 16-bit words.
     const hasFcsLength = (word & 0x0400_0000) !== 0 && this.#linkType === LINKTYPE_ETHERNET;
     this.#fcsBytes = hasFcsLength ? (word >>> 28) * 2 : 0;
@@ -127,6 +133,7 @@ export class PcapParser {
     const { view, position } = window;
     const seconds = view.getUint32(position, this.#littleEndian);
     const fraction = view.getUint32(position + 4, this.#littleEndian);
+    if (seconds === this.#magic && fraction === this.#version) return this.#passFileHeader();
     let captured = view.getUint32(position + 8, this.#littleEndian);
     let original = view.getUint32(position + 12, this.#littleEndian);
     const isSwapped = this.#minor < SWAPPED_LENGTHS_MINOR ||
@@ -167,10 +174,27 @@ export class PcapParser {
     }
     const isWhole = packet.setLengths(at, captured, original, this.#fcsBytes, this.#oddities);
     window.advance(headBytes + captured);
-    if (this.#linkType !== LINKTYPE_ETHERNET && !toEthernet(packet, this.#linkType, this.#hostMac)) {
-      return "otherLinkType";
-    }
+    if (!toEthernet(packet, this.#linkType, this.#hostMac)) return "otherLinkType";
     return isWhole ? "whole" : "snapped";
+  }
+
+  /** Steps over the header of another file, which was appended to this one: no record has the stamp of its first two words. */
+  #passFileHeader(): CaptureStep {
+    const window = this.#window;
+    const { offset } = window;
+    if (!window.ensure(PCAP_FILE_HEADER_BYTES)) {
+      if (window.waits) return "wait";
+      throw window.cutOff(offset, `a file header is cut off: ${window.available} of 24 bytes are there`);
+    }
+    const linkType = window.view.getUint32(window.position + 20, this.#littleEndian) & 0xffff;
+    if (linkType !== this.#linkType) {
+      throw window.error(
+        offset,
+        `another capture begins here, of link type ${linkTypeName(linkType)}; join captures by mergecap`,
+      );
+    }
+    window.advance(PCAP_FILE_HEADER_BYTES);
+    return "other";
   }
 
   /** Steps over what is there of a packet that is too long. */

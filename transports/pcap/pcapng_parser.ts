@@ -5,8 +5,8 @@
  * Theory of operation. A Section Header block fixes the byte order and forgets the interfaces; an Interface
  * Description block adds one; a packet block names one by its number. `step` reads one block. A block is delimited by its
  * length alone: whatever else is wrong in it costs a packet or an option, is counted, and the next block follows. If the length
- * at its end is another one, the first is taken, and counted as an oddity, provided that it leads to the end of the file or to a
- * block of a type that there is. The file ends early only where it is cut off or the next block cannot be found.
+ * at its end is another one, or the padding is missing in it, the first is taken, rounded up, and counted as an oddity, provided that
+ * it leads to the end of the file or to a block of a type that there is. The file ends early only where it is cut off or the next block cannot be found.
  *
  * A block is brought into the window whole if it is no longer than MAX_HELD_BLOCK_BYTES. A longer one passes through the window
  * in pieces: `#begin` has read its head, then each `step` reads one option or steps over as much as is there (`#left` bytes of
@@ -36,7 +36,7 @@ import {
   type PacketObstacle,
 } from "./captured_packet.ts";
 import { CaptureInterface } from "./capture_interface.ts";
-import { isReadableLinkType, LINKTYPE_ETHERNET, toEthernet } from "./link_types.ts";
+import { isReadableLinkType, LINKTYPE_ETHERNET, NO_LINK_TYPE, toEthernet } from "./link_types.ts";
 import {
   BLOCK_ENHANCED_PACKET,
   BLOCK_INTERFACE,
@@ -61,8 +61,6 @@ const SIMPLE_HEAD_BYTES = 12;
 const BARE_HEAD_BYTES = 8;
 /** As in the window, there is room for an Ethernet header in front of a packet that was put aside. */
 const ASIDE_HEADROOM_BYTES = 16;
-/** The link type of an interface that does not tell one. */
-const NO_LINK_TYPE = -1;
 /** Bytes of the length at the end of a block. */
 const TRAILER_BYTES = 4;
 const FLAGS_FCS_SHIFT = 5;
@@ -84,6 +82,8 @@ export class PcapngParser {
   #type = 0;
   #offset = 0;
   #length = 0;
+  /** Its length as it is written: some leave the padding out of it. */
+  #writtenLength = 0;
   /** The length at the end of the block before, if it was another one than at its start; -1 if all was well. */
   #disagreeing = -1;
   /** Bytes of it between its head and its trailer. */
@@ -136,11 +136,12 @@ export class PcapngParser {
     this.#offset = offset;
     this.#type = type;
     if (type === BLOCK_SECTION_HEADER) this.#readByteOrder();
-    this.#length = view.getUint32(window.position + 4, this.#littleEndian);
-    if (this.#length < LEAST_BLOCK_BYTES || this.#length % 4 !== 0) {
+    const length = this.#writtenLength = view.getUint32(window.position + 4, this.#littleEndian);
+    this.#length = Math.ceil(length / 4) * 4;
+    if (length < LEAST_BLOCK_BYTES || (length !== this.#length && !isBlockType(type))) {
       throw window.error(
         offset + 4,
-        `block length ${this.#length} is not a multiple of 4 of at least ${LEAST_BLOCK_BYTES}`,
+        `block length ${length} is not a multiple of 4 of at least ${LEAST_BLOCK_BYTES}`,
       );
     }
     const headBytes = this.#headBytes();
@@ -243,6 +244,7 @@ export class PcapngParser {
     packet.offset = this.#offset;
     packet.interfaceId = interfaceId;
     const source = this.#interfaces[interfaceId];
+    packet.linkType = source?.linkType ?? NO_LINK_TYPE;
     const obstacle = isBare ? "beyondBlock" : this.#obstacle(interfaceId);
     if (obstacle !== null) {
       packet.obstacle = obstacle;
@@ -370,7 +372,7 @@ export class PcapngParser {
       isEthernet ? fcsBytes : 0,
       this.#oddities,
     );
-    if (!isEthernet && !toEthernet(packet, source.linkType, this.#hostMac)) return "otherLinkType";
+    if (!toEthernet(packet, source.linkType, this.#hostMac)) return "otherLinkType";
     return isWhole ? "whole" : "snapped";
   }
 
@@ -402,7 +404,7 @@ export class PcapngParser {
   /** Checks the length at the end of the block, which stands at `at`. */
   #trailer(at: number): void {
     const repeated = this.#window.view.getUint32(at, this.#littleEndian);
-    if (repeated === this.#length) return;
+    if (repeated === this.#length && repeated === this.#writtenLength) return;
     this.#disagreeing = repeated;
     this.#oddities.lengthsDisagree++;
   }
@@ -414,7 +416,7 @@ export class PcapngParser {
     if (repeated < 0 || isFound) return;
     throw this.#window.error(
       this.#offset + this.#length - TRAILER_BYTES,
-      `the block's length is ${this.#length} at its start and ${repeated} at its end, and no block follows; the file is ` +
+      `the block's length is ${this.#writtenLength} at its start and ${repeated} at its end, and no block follows; the file is ` +
         "damaged",
     );
   }
@@ -427,10 +429,11 @@ export class PcapngParser {
 
   #cutOff(): HostError {
     const there = this.#window.offset + this.#window.available - this.#offset;
-    return this.#window.cutOff(
-      this.#offset,
-      `a block of type ${this.#type} is cut off: ${there} of ${this.#length} bytes are there`,
-    );
+    const text = `a block of type ${this.#type} is cut off: ${there} of ${this.#length} bytes are there`;
+    // What is no block has no length that could be believed.
+    return isBlockType(this.#type)
+      ? this.#window.cutOff(this.#offset, text)
+      : this.#window.error(this.#offset, text);
   }
 }
 

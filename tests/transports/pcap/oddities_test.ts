@@ -297,6 +297,105 @@ for (const little of [true, false]) {
   });
 }
 
+Deno.test("a block's length may lack the padding, where the block is one that the format defines", () => {
+  for (const little of [true, false]) {
+    const bytes = frameBytes(61);
+    const unrounded = (good: Uint8Array, by: number) => {
+      const bad = good.slice();
+      const view = new DataView(bad.buffer);
+      view.setUint32(4, good.length - by, little);
+      view.setUint32(good.length - 4, good.length - by, little);
+      return bad;
+    };
+    const packet = enhanced(little, 0, 0n, bytes);
+    const reading = read(
+      section(little),
+      unrounded(described(little, [[2, [65]]]), 3),
+      unrounded(packet, 3),
+      unrounded(block(little, 5, new Uint8Array(12)), 1),
+      packet,
+    );
+    assertEquals([reading.failure, steps(reading)], [null, ["whole 61", "whole 61"]]);
+    assertEquals(counted(reading), { lengthsDisagree: 3 });
+    const unknown = read(section(little), described(little), packet, unrounded(block(little, 99, bytes), 3));
+    assertEquals(steps(unknown), ["whole 61"]);
+    assertStringIncludes(unknown.failure!, "is not a multiple of 4");
+  }
+});
+
+Deno.test("what follows a capture and is no block is damage, and a block without its end is a cut", () => {
+  const whole = join(section(true), described(true), enhanced(true, 0, 0n, frameBytes(60)));
+  for (
+    const [tail, isCutOff] of [
+      [new TextEncoder().encode("the tail of another file"), false],
+      [new Bytes(true).u32(6).u32(500).u32(0).done(), true],
+      [new Uint8Array(5), true],
+    ] as const
+  ) {
+    using reader = new CaptureReader(new MemorySource(join(whole, tail)), "tail");
+    assert(reader.next());
+    assertThrows(() => reader.next(), HostError, "cut off");
+    assertEquals(reader.isCutOff, isCutOff);
+  }
+});
+
+Deno.test("a classic capture appended to another one goes on, if it is of its kind", () => {
+  for (const little of [true, false]) {
+    const file = join(
+      pcapHeader(little, US),
+      record(little, 9, 7, frameBytes(60)),
+      record(little, 9, 8, frameBytes(61)),
+    );
+    const twice = join(file, file, pcapHeader(little, US));
+    for (const lengths of [[100_000], [7]]) {
+      const reading = readAll(new ChoppedSource(twice, lengths));
+      assertEquals([reading.failure, steps(reading)], [null, [
+        "whole 60",
+        "whole 61",
+        "whole 60",
+        "whole 61",
+      ]]);
+    }
+    const other = read(file, pcapHeader(little, US, 101), record(little, 0, 0, frameBytes(60)));
+    assertEquals(steps(other), ["whole 60", "whole 61"]);
+    assertStringIncludes(
+      other.failure!,
+      "another capture begins here, of link type 101 (raw IP); join captures by mergecap",
+    );
+    assertStringIncludes(read(file, file.subarray(0, 20)).failure!, "a file header is cut off: 20 of 24");
+  }
+});
+
+Deno.test("IP packets of a loopback interface, whose Ethernet addresses are 0, get addresses made of their IP ones", () => {
+  const packet = tcpFrame(40);
+  const v6 = new Uint8Array(74);
+  v6.set([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64], 12);
+  v6.set([1, 2, 3, 4], 34);
+  v6.set([5, 6, 7, 8], 50);
+  const arp = new Uint8Array(60);
+  arp.set([8, 6], 12);
+  const half = packet.slice().fill(0, 0, 6);
+  const blank = packet.slice().fill(0, 0, 12);
+  const ip = [...packet.subarray(26, 30)];
+  const expected = [
+    [2, 0, ...packet.subarray(30, 34), 2, 0, ...ip],
+    [2, 6, 5, 6, 7, 8, 2, 6, 1, 2, 3, 4],
+    [...new Uint8Array(12)],
+    [...half.subarray(0, 12)],
+    [...new Uint8Array(12)],
+  ];
+  const all = [blank, v6, arp, half, blank.subarray(0, 20)];
+  for (
+    const { seen } of [
+      read(pcapHeader(true, US), ...all.map((each) => record(true, 0, 0, each))),
+      read(section(false), described(false), ...all.map((each) => enhanced(false, 0, 0n, each))),
+    ]
+  ) {
+    assertEquals(seen.map(({ bytes }) => [...bytes.subarray(0, 12)]), expected);
+    assertEquals(seen.map(({ bytes }) => bytes.subarray(12)), all.map((each) => each.subarray(12)));
+  }
+});
+
 Deno.test("a classic packet beyond our limit is stepped over where the file's own limit allows it", () => {
   const header = pcapHeader(true, US);
   new DataView(header.buffer).setUint32(16, 1_000_000, true);
