@@ -2,7 +2,7 @@
  * A complete plugin: drops every nth frame to the guest, as a bad line would. Name it in a configuration by its path:
  * `"offloads": [{ "use": "./drop_every.ts", "nth": 10 }, "rsc-v4"]`.
  *
- * In a project of your own, import from `jsr:@deno-virtio/deno-virtio` instead of `../mod.ts`.
+ * In a project of your own, which `init` begins, import from `@deno-virtio/deno-virtio` instead of `../mod.ts`.
  * @module
  */
 import { z } from "zod";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { command, withFolder } from "./support/command.ts";
+import { command, projectPath, withFolder } from "./support/command.ts";
 
 async function deno(cwd: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -63,5 +63,19 @@ Deno.test("init takes an empty folder, refuses one that is not, and a file, and 
       assertStringIncludes(refused.err, remedy);
     }
     assertEquals(Array.from(Deno.readDirSync(`${parent}/full`), ({ name }) => name), ["mine.txt"]);
+  });
+});
+
+Deno.test("deno task install makes a command that runs from any folder, and finds what it is made of", async () => {
+  await withFolder(async (folder) => {
+    const installed = await deno(projectPath(""), "task", "--quiet", "install", "--root", folder);
+    assertEquals(installed.code, 0, installed.err);
+    const { code, stdout, stderr } = await new Deno.Command(`${folder}/bin/deno-virtio`, {
+      args: ["run", projectPath("examples/replay_capture.jsonc")],
+      cwd: folder,
+      env: { NO_COLOR: "1" },
+    }).output();
+    assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+    assertStringIncludes(new TextDecoder().decode(stdout), "nothing is left to do");
   });
 });
