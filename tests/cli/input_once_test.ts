@@ -162,6 +162,21 @@ Deno.test("run takes a capture from a FIFO and from standard input, and ends whe
   });
 });
 
+Deno.test("in threads mode a FIFO is refused as any capture is, and not waited for", async () => {
+  await withFolder(async (folder) => {
+    assert((await new Deno.Command("mkfifo", { args: [`${folder}/fifo`] }).output()).success);
+    const driver = { use: "vhost-user", socket: `${folder}/socket` };
+    const network = { use: "pcap", read: `${folder}/fifo` };
+    const text = JSON.stringify({ devices: [{ use: "net", mode: "threads", driver, network }] });
+    await Deno.writeTextFile(`${folder}/config.json`, text);
+    for (const verb of ["check", "run"]) {
+      const { code, err } = await shell(`$V ${verb} ${folder}/config.json`);
+      assertEquals(code, 2);
+      assertStringIncludes(err, '"pcap" cannot give its queues to threads; use "tap"');
+    }
+  });
+});
+
 Deno.test("vectors takes one from standard input", async () => {
   const [first] = [...Deno.readDirSync(projectPath("tests/vectors/rsc"))].filter(({ name }) =>
     name.endsWith(".jsonl")
