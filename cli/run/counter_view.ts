@@ -39,10 +39,13 @@ export class CounterView {
     return this.#machine.parts.reactor.clock.nowNs();
   }
 
-  /** A copy of all counters. */
+  /** A copy of all counters. What a plugin has published in place of a number is left out. */
   snapshot(): CounterSnapshot {
     return Object.fromEntries(
-      Object.entries(this.#machine.counters).map(([group, counters]) => [group, { ...counters }]),
+      Object.entries(this.#machine.counters).map(([group, counters]) => [
+        group,
+        Object.fromEntries(Object.entries(counters).filter(([, count]) => typeof count === "number")),
+      ]),
     );
   }
 

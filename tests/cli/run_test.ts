@@ -177,6 +177,28 @@ Deno.test("run goes on when its output is not read any more, until it is told to
   );
 });
 
+Deno.test("run leaves out what a plugin has published in place of a number", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/odd.ts`,
+      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      import { z } from "zod";
+      export default defineOffload({
+        name: "odd", direction: "fromGuest", options: z.strictObject({}),
+        create: (context) => {
+          context.publish({ big: 7n, none: undefined, two: 2 });
+          return perFrame((frame, output) => output.push(frame));
+        },
+      });`,
+    );
+    const device = { use: "net", driver: "loopback", network: "loopback", offloads: ["./odd.ts"] };
+    const path = await write(folder, { clock: "virtual", devices: [device] });
+    const { code, out } = await command(["run", path, "--json"]);
+    assertEquals(code, 0);
+    assertEquals(JSON.parse(out.trim().split("\n").at(-1)!).counters["net0.odd"], { two: 2 });
+  });
+});
+
 for (
   const [hook, body] of [
     ["process", 'throw new Error("as it likes");'],
