@@ -137,10 +137,15 @@ for (const packed of [false, true]) {
   });
 
   hostTest(`what does not fit is dropped and counted, either way, ${ring}`, NEEDS, async () => {
-    await using bench = await Bench.start({ packed, mergeable: false, maxFrameBytes: 4000 });
+    const networkFrameBytes = 1514;
+    await using bench = await Bench.start({
+      packed,
+      mergeable: false,
+      maxFrameBytes: 4000,
+      networkFrameBytes,
+    });
     await bench.deliver(FRAMES, [plain(64), plain(9000)], FRAMES / 2);
     assertEquals(bench.machine.counters["net0.toGuest"].dropped_buffer_too_small, FRAMES / 2);
-    bench.account.maxFrameBytes = 1514;
     const { sent } = await bench.collect(4000);
     assertEquals(bench.machine.counters["net0.fromGuest"].dropped_too_long, sent);
     await bench.collect(1514);

@@ -40,7 +40,7 @@ export function large(lengthBytes: number): Template {
 /** The network. */
 export class Account implements FrameTransport {
   /** The longest frame that is taken. */
-  maxFrameBytes: number = MAX_FRAME_BYTES;
+  readonly maxFrameBytes: number;
   readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
   readonly queuePairs = 1;
   readonly #pool: FramePool;
@@ -59,7 +59,8 @@ export class Account implements FrameTransport {
   /** Frames that came from the address to which ours went. */
   swapped = 0;
 
-  constructor(pool: FramePool, wake: () => void) {
+  constructor(pool: FramePool, wake: () => void, maxFrameBytes: number = MAX_FRAME_BYTES) {
+    this.maxFrameBytes = maxFrameBytes;
     this.#pool = pool;
     this.#wake = wake;
   }

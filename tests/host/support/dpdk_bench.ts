@@ -20,6 +20,8 @@ export const FRAMES = 5000;
 /** How testpmd is started, and further options of the device. */
 export interface BenchOptions extends TestpmdOptions {
   readonly device?: Readonly<Record<string, unknown>>;
+  /** The longest frame that the network takes, in bytes; default MAX_FRAME_BYTES. */
+  readonly networkFrameBytes?: number;
 }
 
 const USUAL: Omit<BenchOptions, "socket"> = {
@@ -154,11 +156,11 @@ export class Bench implements AsyncDisposable {
   }
 
   async startMachine(): Promise<void> {
-    const { server, pairs, socket, packed, device } = this.options;
+    const { server, pairs, socket, packed, device, networkFrameBytes } = this.options;
     const counting = defineNetwork({
       name: loopback.name,
       options: loopback.options,
-      create: ({ pool, wake }) => this.account = new Account(pool, wake),
+      create: ({ pool, wake }) => this.account = new Account(pool, wake, networkFrameBytes),
     });
     const others = BUILT_IN_PLUGINS.filter(({ name }) => name !== loopback.name);
     const written = {
