@@ -2,6 +2,7 @@
  * What must be known before the numbers of a replay are believed: why nothing came, why nothing was merged.
  * @module
  */
+import { DEFAULT_MTU } from "../../offloads/undo_offloads/offload_finder.ts";
 import { count, plural } from "../console/text.ts";
 import { meaningOf } from "./meanings.ts";
 import type { ReplaySetup } from "./machine.ts";
@@ -71,7 +72,7 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
 
 /** That the capture was taken on a host with offloads, if it was: nothing else can be understood without. */
 export function offloadRemarks({ offloads, input }: Pick<ReplaySummary, "offloads" | "input">): string[] {
-  const { partialChecksums, largeFrames, segments, undone } = offloads;
+  const { partialChecksums, largeFrames, segments, longUdpFrames, undone } = offloads;
   const kinds: string[] = [];
   const facts: string[] = [];
   if (largeFrames > 0) {
@@ -83,6 +84,12 @@ export function offloadRemarks({ offloads, input }: Pick<ReplaySummary, "offload
     facts.push(`${plural(partialChecksums, "checksum")} left to the interface`);
   }
   if (kinds.length === 0) return [];
+  // Whether they hold several datagrams or the wire's MTU is larger, such frames do not tell.
+  if (longUdpFrames > 0) {
+    facts.push(
+      `${plural(longUdpFrames, "UDP frame")} longer than ${count(DEFAULT_MTU)} bytes and left whole`,
+    );
+  }
   return [
     `Captured with ${kinds.join(" and ")} on${
       undone ? ", which was undone." : ": --undo-offloads undoes it."

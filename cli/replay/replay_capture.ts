@@ -52,6 +52,8 @@ export interface OffloadTraces {
   readonly largeFrames: number;
   /** The segments in these. */
   readonly segments: number;
+  /** UDP frames yet to be finished and longer than the MTU. They are left whole: the size of their datagrams cannot be told. */
+  readonly longUdpFrames: number;
   /** Was it undone? Then the guest was sent these segments, with right checksums. */
   readonly undone: boolean;
 }
@@ -169,10 +171,15 @@ function leftOut(counters: Counters): LeftOut {
 }
 
 function offloadTraces(input: InputTally, undo: Readonly<Record<string, number>> | undefined): OffloadTraces {
-  const { partialChecksums, largeFrames, dataFrames, dataSegments } = input;
-  return undo === undefined
-    ? { partialChecksums, largeFrames, segments: dataSegments - dataFrames + largeFrames, undone: false }
-    : { partialChecksums: undo.partial, largeFrames: undo.cut, segments: undo.segments, undone: true };
+  const { partialChecksums, largeFrames, longUdpFrames, dataFrames, dataSegments } = input;
+  const segments = dataSegments - dataFrames + largeFrames;
+  return undo === undefined ? { partialChecksums, largeFrames, segments, longUdpFrames, undone: false } : {
+    partialChecksums: undo.partial,
+    largeFrames: undo.cut,
+    segments: undo.segments,
+    longUdpFrames: undo.large_udp,
+    undone: true,
+  };
 }
 
 function dropped(counters: Counters): Record<string, number> {

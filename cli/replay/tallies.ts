@@ -29,6 +29,8 @@ export class InputTally {
   largeFrames = 0;
   /** Frames whose checksum is yet to be computed. */
   partialChecksums = 0;
+  /** UDP frames yet to be finished and longer than the MTU: of several datagrams, maybe. */
+  longUdpFrames = 0;
   readonly #finder: OffloadFinder;
   readonly #verdicts: VerdictTally;
 
@@ -66,6 +68,7 @@ export class InputTally {
     this.bytes += frame.length;
     const isFound = finder.find(frame);
     if (isFound && finder.isPartial) this.partialChecksums++;
+    if (isFound && finder.isLargeUdp) this.longUdpFrames++;
     const payload = tcpPayloadBytes(frame.bytes, frame.start, frame.length);
     if (payload <= 0) return;
     const segments = isFound ? finder.segments : 1;

@@ -22,6 +22,8 @@ import { addFrameToSum } from "../frame_checksum.ts";
 
 /** The MTU of a wire of which nothing is known, in bytes. */
 export const DEFAULT_MTU = 1500;
+/** That of the loopback interface, in bytes: large frames are what it really carries. */
+const LOOPBACK_MTU = 65_536;
 /** No segment is taken to be shorter, in bytes of payload: 64 KiB make no more than 1024 of them. */
 const MIN_SEGMENT_BYTES = 64;
 /** Shorter segments are not learned from where there was no SYN: most likely they are the end of something, in bytes. */
@@ -87,7 +89,7 @@ export class OffloadFinder {
   segmentBytes = 0;
   /** How many segments it holds, 1 or more. */
   segments = 1;
-  /** Is it a UDP frame longer than the MTU? The size of its datagrams cannot be told. */
+  /** Is it a UDP frame yet to be finished and longer than the MTU? The size of its datagrams cannot be told. */
   isLargeUdp = false;
   readonly #table: MssTable;
   readonly #facts: WireFacts;
@@ -105,14 +107,18 @@ export class OffloadFinder {
     this.segmentBytes = 0;
     this.segments = 1;
     this.isLargeUdp = false;
-    const mtu = this.#facts.mtu ?? DEFAULT_MTU;
     // Only what no wire carries may lack its IP length.
-    if (frame.next !== null || transport.locate(frame, frame.length > mtu) !== null) return false;
+    if (frame.next !== null || transport.locate(frame, frame.length > DEFAULT_MTU) !== null) return false;
+    const mtu = this.#facts.mtu ?? (isOnLoopback(frame.bytes, transport) ? LOOPBACK_MTU : DEFAULT_MTU);
     const isOverMtu = transport.ipEndAt - transport.ipAt > mtu;
-    if (transport.isTcp) this.#findSegments(frame, isOverMtu);
-    else this.isLargeUdp = isOverMtu;
-    const known = (frame.header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) !== 0;
-    this.isPartial = !known && (this.segments > 1 || this.#holdsPseudoSum(frame));
+    if (transport.isTcp) this.#findSegments(frame, mtu);
+    const { flags } = frame.header;
+    const known = (flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) !== 0;
+    this.isPartial = !known &&
+      (this.segments > 1 ? !this.#isChecksumRight(frame) : this.#holdsPseudoSum(frame));
+    // One with its final checksum came from a wire with a larger MTU.
+    const isUnfinished = this.isPartial || (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
+    this.isLargeUdp = !transport.isTcp && isOverMtu && isUnfinished;
     return true;
   }
 
@@ -123,7 +129,7 @@ export class OffloadFinder {
     if ((flags & TCP_SYN) !== 0) this.#learnMss(frame.view, connectionKey(frame.view, this.transport));
   }
 
-  #findSegments(frame: Frame, isOverMtu: boolean): void {
+  #findSegments(frame: Frame, mtu: number): void {
     const { transport } = this;
     const { view } = frame;
     const { at, headerBytes } = transport;
@@ -136,11 +142,11 @@ export class OffloadFinder {
     // Options take their room from the payload (RFC 6691).
     const ipHeaderBytes = transport.isV4 ? 20 : 40;
     const optionBytes = at - transport.ipAt - ipHeaderBytes + headerBytes - TCP_HEADER_BYTES;
-    const mtuMss = (this.#facts.mtu ?? DEFAULT_MTU) - ipHeaderBytes - TCP_HEADER_BYTES;
+    const mtuMss = mtu - ipHeaderBytes - TCP_HEADER_BYTES;
     const announced = this.#facts.mss ?? this.#table.announced(key);
     let segmentBytes = announced - optionBytes;
     if (announced === 0) {
-      segmentBytes = this.#guess(frame, key, payloadBytes, mtuMss - optionBytes, optionBytes, isOverMtu);
+      segmentBytes = this.#guess(frame, key, payloadBytes, mtuMss - optionBytes, optionBytes);
     } else if (this.#facts.mtu !== undefined) segmentBytes = Math.min(segmentBytes, mtuMss - optionBytes);
     if (segmentBytes < MIN_SEGMENT_BYTES || payloadBytes <= segmentBytes) return;
     this.segmentBytes = segmentBytes;
@@ -154,14 +160,13 @@ export class OffloadFinder {
     payloadBytes: number,
     mtuBytes: number,
     optionBytes: number,
-    isOverMtu: boolean,
   ): number {
     const seen = this.#table.largest(key) - optionBytes;
     if (payloadBytes <= Math.max(mtuBytes, seen)) {
       this.#table.see(key, payloadBytes + optionBytes);
       return payloadBytes;
     }
-    if (isOverMtu && this.#facts.mtu === undefined && this.#isChecksumRight(frame)) {
+    if (this.#facts.mtu === undefined && this.#isChecksumRight(frame)) {
       this.#table.see(key, payloadBytes + optionBytes);
       return payloadBytes;
     }
@@ -200,6 +205,13 @@ export class OffloadFinder {
     const pseudo = this.transport.pseudoSum(frame.view, endAt - at);
     return isSumRight(addFrameToSum(frame, at, pseudo, endAt));
   }
+}
+
+/** Is it a packet from 127.0.0.0/8 or ::1, which no wire has? */
+function isOnLoopback(bytes: Uint8Array, { ipAt, isV4 }: TransportHeader): boolean {
+  if (isV4) return bytes[ipAt + 12] === 127;
+  for (let i = 8; i < 23; i++) if (bytes[ipAt + i] !== 0) return false;
+  return bytes[ipAt + 23] === 1;
 }
 
 /** A number for a connection, the same in both directions, never 0. Others may have it as well. */

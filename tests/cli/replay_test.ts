@@ -2,6 +2,7 @@ import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } 
 import type { ReplaySummary } from "../../cli/replay/summary.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
+import { udp } from "../../testing/mod.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 
 const GUEST = "52:54:00:00:00:01";
@@ -374,7 +375,13 @@ Deno.test("replay says in its first line that a capture was taken with offloads 
     assert(longestLine(out.slice(0, out.indexOf("\n\n"))).length <= columns);
   }
   const { input, offloads, coalescingFactor } = await summary(path);
-  assertEquals(offloads, { partialChecksums: 13, largeFrames: 9, segments: 182, undone: false });
+  assertEquals(offloads, {
+    partialChecksums: 13,
+    largeFrames: 9,
+    segments: 182,
+    longUdpFrames: 0,
+    undone: false,
+  });
   assertEquals([input.dataFrames, input.dataSegments, coalescingFactor], [9, 182, 1]);
   const { out } = await command(["replay", capture("bulk_v4_timestamps.pcapng")]);
   assertFalse(out.includes("Captured with"));
@@ -384,7 +391,13 @@ Deno.test("replay --undo-offloads gives of a transfer what it gives of the same 
   const path = capture("offloads_v4_timestamps.pcap");
   const undone = await summary(path, "--undo-offloads");
   const without = await summary(capture("bulk_v4_timestamps.pcapng"));
-  assertEquals(undone.offloads, { partialChecksums: 13, largeFrames: 9, segments: 182, undone: true });
+  assertEquals(undone.offloads, {
+    partialChecksums: 13,
+    largeFrames: 9,
+    segments: 182,
+    longUdpFrames: 0,
+    undone: true,
+  });
   assertEquals(undone.input.frames, without.input.frames);
   assertEquals(undone.input.dataSegments, without.input.dataSegments);
   assertEquals(undone.output.payloadBytes, without.output.payloadBytes);
@@ -400,6 +413,26 @@ Deno.test("replay --undo-offloads gives of a transfer what it gives of the same 
   const { offloads, ...rest } = await summary(capture("bulk_v4_timestamps.pcapng"), "--undo-offloads");
   assertEquals(offloads, { ...without.offloads, undone: true });
   assertEquals({ ...rest, offloads: without.offloads }, without);
+});
+
+Deno.test("replay tells of unfinished UDP frames longer than the MTU, which it leaves whole", async () => {
+  await withFolder(async (folder) => {
+    const path = `${folder}/udp.pcap`;
+    const writer = CaptureWriter.open(path);
+    for (const checksum of ["partial", "partial", "right"] as const) {
+      assert(writer.writeBytes(udp({ payload: 4000, checksum }), 1, 0));
+    }
+    await writer.close();
+    for (const options of [[], ["--undo-offloads"]]) {
+      const { offloads, output } = await summary(path, ...options);
+      assertEquals([offloads.longUdpFrames, offloads.partialChecksums, output.packets], [2, 2, 3]);
+      const { out } = await command(["replay", path, ...options]);
+      assertMatch(
+        out.replace(/\s+/g, " "),
+        /^Captured with checksum offload on.* 2 UDP frames longer than 1,500 bytes and left whole/,
+      );
+    }
+  });
 });
 
 Deno.test("replay --undo-offloads loses no byte of any capture, under either rule book", async () => {

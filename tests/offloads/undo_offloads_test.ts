@@ -5,6 +5,7 @@ import { undoOffloads, type UndoOffloadsOptions } from "../../offloads/undo_offl
 import { MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import {
   BENCH_FEATURES,
+  parseTcp,
   StageBench,
   type StageBenchSettings,
   streamBytes,
@@ -165,6 +166,27 @@ Deno.test("undo-offloads leaves large UDP frames whole, and counts them", () => 
   stage.feed(udp({ payload: 4000, checksum: "partial" }));
   assertEquals([stage.out.length, stage.out[0].header.flags], [1, 1]);
   assertEquals(counted(stage), { partial: 1, large_udp: 1 });
+  // A wire with a larger MTU carries these.
+  stage.feed(udp({ payload: 4000 }));
+  stage.feed(udp({ payload: 4000, checksum: 0 }));
+  assertEquals(counted(stage), { partial: 1, large_udp: 1 });
+});
+
+Deno.test("undo-offloads cuts a large frame whose checksum is right, and does not call that unfinished", () => {
+  using stage = bench();
+  stage.feed(syn(1460));
+  stage.feed(tcp({ payload: 2 * 1460 }));
+  assertEquals(stage.out.slice(1).map(({ bytes }) => parseTcp(bytes).payload.length), [1460, 1460]);
+  assertEquals(counted(stage), { cut: 1, segments: 2 });
+});
+
+Deno.test("undo-offloads leaves whole what the loopback interface carries", () => {
+  for (const [source, destination] of [["127.0.0.1", "127.0.0.1"], ["::1", "::1"]]) {
+    using stage = bench();
+    stage.feed(tcp({ source, destination, payload: 65_000, checksum: "partial" }));
+    assertEquals(stage.out.length, 1);
+    assertEquals(counted(stage), { partial: 1 });
+  }
 });
 
 Deno.test("undo-offloads gives RSC its input back", () => {
