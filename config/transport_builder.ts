@@ -162,11 +162,23 @@ export class TransportBuilder {
   }
 
   #resolvePath(written: string, path: string): string {
-    if (written.startsWith("/")) return resolve(written);
-    const base = new URL(this.#parts.config.baseUrl);
-    if (base.protocol === "file:") return resolve(dirname(fileURLToPath(new URL("x", base))), written);
+    const { baseUrl } = this.#parts.config;
+    const resolved = absolutePath(written, baseUrl);
+    if (resolved !== null) return resolved;
     throw new HostError(
-      `${path}: the path "${written}" is relative to ${base}, which is no file; write an absolute path`,
+      `${path}: the path "${written}" is relative to ${baseUrl}, which is no file; write an absolute path`,
     );
   }
+}
+
+/**
+ * A path of a configuration, absolute; null if it is relative to what is no file. What stands behind a name is left to the
+ * system: behind a symbolic link `..` is the folder above that to which it leads.
+ */
+export function absolutePath(written: string, baseUrl: string): string | null {
+  if (written.startsWith("/")) return written;
+  const base = new URL(baseUrl);
+  if (base.protocol !== "file:") return null;
+  const [up] = written.match(/^(?:\.{1,2}\/+)*/)!;
+  return `${resolve(dirname(fileURLToPath(new URL("x", base))), up)}/${written.slice(up.length)}`;
 }

@@ -2,8 +2,7 @@
  * The ends of a configuration that reach the host: vhost-user sockets, and TAPs, however deep they are wrapped.
  * @module
  */
-import { dirname, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { absolutePath } from "../../config/transport_builder.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { NetworkPlugin } from "../../core/plugin.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
@@ -42,7 +41,7 @@ export function vhostUserEnds(config: ResolvedConfig): VhostUserEnd[] {
       device,
       index,
       options,
-      socket: socket === null ? null : absolutePath(socket, config.baseUrl),
+      socket: socket === null ? null : absolutePath(socket, config.baseUrl) ?? socket,
     }];
   });
 }
@@ -76,11 +75,4 @@ export function tapQueues(options: TapOptions, queuePairs: number): number {
 /** May a TAP exchange unfinished frames? */
 export function tapIsUnfinished(options: TapOptions): boolean {
   return options.offloads === "auto" && options.vnetHeader;
-}
-
-/** A path of the configuration, absolute. */
-export function absolutePath(written: string, baseUrl: string): string {
-  if (written.startsWith("/")) return resolve(written);
-  const base = new URL(".", baseUrl);
-  return base.protocol === "file:" ? resolve(dirname(fileURLToPath(new URL("x", base))), written) : written;
 }

@@ -6,12 +6,13 @@
  * @module
  */
 import { dirname } from "node:path";
+import { absolutePath } from "../../config/transport_builder.ts";
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
 import { mayAccess, mayAdministerNetwork } from "../../transports/host/rights.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { TUN_FILE } from "../../transports/tap/remedies.ts";
-import { absolutePath, networksOf, tapEnds, vhostUserEnds } from "./ends.ts";
+import { networksOf, tapEnds, vhostUserEnds } from "./ends.ts";
 
 const TUN_PATH = "/dev/net/tun";
 const RIGHTS_UNSEEN = `${TUN_PATH} and what this user may do: run check with --allow-ffi as well`;
@@ -39,7 +40,7 @@ export function hostFindings(config: ResolvedConfig): HostFindings {
     for (const { plugin, options, path } of networksOf(config, device)) {
       const { write } = plugin === pcap ? options as PcapOptions : { write: undefined };
       if (write !== undefined) {
-        finder.folder(dirname(absolutePath(write, config.baseUrl)), `${path}.write`, "w");
+        finder.folder(dirname(absolutePath(write, config.baseUrl) ?? write), `${path}.write`, "w");
       }
     }
   }

@@ -2,6 +2,7 @@
  * What works otherwise than one may think, with a real guest: features that a front-end keeps, a network that carries less.
  * @module
  */
+import { absolutePath } from "../../config/transport_builder.ts";
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
@@ -14,7 +15,7 @@ import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { vhostUser, type VhostUserOptions } from "../../transports/vhost_user/mod.ts";
 import loopback, { type LoopbackOptions } from "../../transports/loopback.ts";
 import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
-import { absolutePath, networksOf, tapEnds, tapIsUnfinished, tapQueues } from "./ends.ts";
+import { networksOf, tapEnds, tapIsUnfinished, tapQueues } from "./ends.ts";
 import type { FrontEndDescription } from "./front_ends.ts";
 
 /** The MTU of an interface that nobody has set one for. */
@@ -101,7 +102,10 @@ function captureNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigI
     if (read === undefined || take === "all") continue;
     const mac = guestMac === undefined ? (resolved.options as NetOptions).mac : parseMac(guestMac);
     // As when it runs: of packets without addresses, those to the host that captured are for the guest.
-    const seen = stationsOf(absolutePath(read, config.baseUrl), guestMac === undefined ? mac : undefined);
+    const seen = stationsOf(
+      absolutePath(read, config.baseUrl) ?? read,
+      guestMac === undefined ? mac : undefined,
+    );
     if (seen === null || seen.stations.has(formatMac(mac))) continue;
     const [busiest] = [...seen.stations].sort((a, b) => b[1] - a[1]);
     notes.push({

@@ -73,6 +73,20 @@ const TWICE: Record<string, (folder: string) => [first: unknown, second: unknown
     Deno.symlinkSync("config.json", `${folder}/link.pcapng`);
     return ["loopback", { use: "pcap", write: "link.pcapng" }];
   },
+  "write over read by the folder above that to which a symbolic link leads": (folder) => {
+    Deno.mkdirSync(`${folder}/a/b`, { recursive: true });
+    Deno.symlinkSync("a/b", `${folder}/link`);
+    return [
+      { use: "pcap", read: `${folder}/link/../../in.pcapng` },
+      { use: "pcap", write: "./link/../../in.pcapng" },
+    ];
+  },
+  "two devices write one new file by a link through the folder above another link": (folder) => {
+    Deno.mkdirSync(`${folder}/a/b`, { recursive: true });
+    Deno.symlinkSync("a/b", `${folder}/link`);
+    Deno.symlinkSync("link/../../new.pcapng", `${folder}/dangling.pcapng`);
+    return [{ use: "pcap", write: "dangling.pcapng" }, { use: "pcap", write: "new.pcapng" }];
+  },
   "write over a descriptor's file": (folder) => [
     { use: "pcap", read: `${folder}/in.pcapng` },
     { use: "pcap", write: `/proc/self/cwd/${relativeTo(Deno.cwd(), `${folder}/in.pcapng`)}` },

@@ -8,7 +8,7 @@
  * @module
  */
 import * as fs from "node:fs";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname } from "node:path";
 import { HostError } from "../../core/errors.ts";
 import { reason } from "./byte_source.ts";
 import type { CaptureOutput } from "./capture_sink.ts";
@@ -165,7 +165,8 @@ export function identityOfPath(path: string): FileIdentity | null {
         const { dev, ino } = fs.statSync(folder, { bigint: true });
         return `${dev}:${ino}/${basename(at)}`;
       }
-      at = resolve(folder, fs.readlinkSync(at));
+      const target = fs.readlinkSync(at);
+      at = target.startsWith("/") ? target : `${folder}/${target}`;
     }
   } catch {
     // What may not be looked at is compared when it is opened.
