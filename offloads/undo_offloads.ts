@@ -18,12 +18,7 @@ import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
 import { storePartial } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
-import {
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
-  VIRTIO_NET_HDR_GSO_NONE,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-} from "../wire/virtio_net_header.ts";
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
 import { newSegmentCounters, type SegmentCounters, SegmentStage } from "./segment.ts";
 import { NOTHING_TAKEN, type Takes } from "./segment/takes.ts";
 import { MssTable, OffloadFinder } from "./undo_offloads/offload_finder.ts";
@@ -112,7 +107,7 @@ class UndoOffloadsStage extends SegmentStage {
       this.#counters.partial++;
     }
     if (finder.segments === 1 || header.gsoType !== VIRTIO_NET_HDR_GSO_NONE) return;
-    header.gsoType = transport.isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+    header.gsoType = transport.gsoType;
     header.gsoSize = finder.segmentBytes;
   }
 }

@@ -12,6 +12,11 @@ import { HeaderLocator, PROTOCOL_ESP, PROTOCOL_UDP } from "./headers.ts";
 import { IPV4_CHECKSUM, IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH, ipv4HeaderSum } from "./ipv4.ts";
 import { IPV6_HEADER_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH, isExtensionHeader } from "./ipv6.ts";
 import { PROTOCOL_TCP, TCP_CHECKSUM, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, tcpHeaderBytes } from "./tcp.ts";
+import {
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
+} from "./virtio_net_header.ts";
 
 /** Bytes of a UDP header. */
 export const UDP_HEADER_BYTES = 8;
@@ -108,6 +113,12 @@ export class TransportHeader {
   /** Where the checksum is in the transport header. */
   get checksumOffset(): number {
     return this.isTcp ? TCP_CHECKSUM : UDP_CHECKSUM;
+  }
+
+  /** The `gso_type` of a large frame with these headers, without GSO_ECN. */
+  get gsoType(): number {
+    if (!this.isTcp) return VIRTIO_NET_HDR_GSO_UDP_L4;
+    return this.isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
   }
 
   /** The sum of the pseudo header of `transportBytes`, up to 131071, between the addresses that the sender has put into it. */

@@ -91,9 +91,8 @@ function isLargeSound(frame: Frame, kind: number): boolean {
   const { header, view, start } = frame;
   if (header.gsoSize === 0 || header.flags !== VIRTIO_NET_HDR_F_NEEDS_CSUM) return false;
   if (transport.locate(frame, true) !== null) return false;
-  const { isTcp, isV4, at, endAt, ipEndAt } = transport;
-  const family = isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-  if (kind !== (isTcp ? family : VIRTIO_NET_HDR_GSO_UDP_L4) || endAt !== ipEndAt) return false;
+  const { at, endAt, ipEndAt } = transport;
+  if (kind !== transport.gsoType || endAt !== ipEndAt) return false;
   if (header.csumStart !== at - start || header.csumOffset !== transport.checksumOffset) return false;
   // A receiver that cuts the frame, such as the kernel behind a TAP, takes what is behind the packet for payload.
   frame.trim(ipEndAt - start);

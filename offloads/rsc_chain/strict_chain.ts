@@ -4,10 +4,11 @@
  * Theory of operation. `take` asks in order: is the family on; is it a well-formed segment (S1); is its checksum right
  * (S2); do flags and options allow merging (S3). A frame that fails leaves alone, but never before the unit of its flow,
  * whatever form it has: where it is not a plain segment, `HeaderLocator` finds its addresses and ports, and where the ports
- * are hidden, all units between the two addresses leave first. The VLAN is part of the flow; a tag with id 0 is none. A
- * segment of a flow without a unit opens one. Otherwise it must agree with the unit in all that a merged packet can say only once (S4, else the unit leaves and
- * the segment opens the next), be the next bytes and not take back an acknowledgment or a timestamp (S5, else the unit
- * leaves and the segment passes), and fit (S6, else as S4).
+ * are hidden, all units between the two addresses leave first. The VLAN is part of the flow; a tag with id 0 is none.
+ *
+ * A segment of a flow without a unit opens one. Otherwise it must agree with the unit in all that a merged packet can say
+ * only once (S4, else the unit leaves and the segment opens the next), be the next bytes and not take back an acknowledgment
+ * or a timestamp (S5, else the unit leaves and the segment passes), and fit (S6, else as S4).
  *
  * `segments` counts data segments only. A unit of two or more leaves with NEEDS_CSUM, a pseudo-header sum, gso_size and, if
  * the guest accepted RSC_EXT, RSC_INFO; a unit of one leaves as it came, or, if a window update was merged into it, with full
@@ -18,7 +19,13 @@
 import type { Frame } from "../../core/frame.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { Negotiated, StageContext } from "../../core/stage.ts";
-import { ETHERNET_TYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_TYPE,
+  ETHERTYPE_IPV4,
+  ETHERTYPE_IPV6,
+  VLAN_TAG_BYTES,
+} from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
 import { isExtensionHeader } from "../../wire/ipv6.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PSH } from "../../wire/tcp.ts";
@@ -40,7 +47,7 @@ import { checksumVerdict } from "./trusted_checksum.ts";
 import type { Unit } from "./unit.ts";
 
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
-const MOST_FRAME_BYTES = 65_589;
+const MAX_FRAME_BYTES = 65_589;
 /** Segments behind two VLAN tags are merged; the tags of a unit are compared. */
 const MAX_TAG_BYTES = 2 * VLAN_TAG_BYTES;
 
@@ -54,12 +61,9 @@ export class StrictChain extends RscChain {
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
-    super(
-      family,
-      context,
-      options,
-      options.mostFlows * (context.claims === undefined ? context.queuePairs : 1),
-    );
+    // In threads mode there is a chain for each queue pair.
+    const pairs = context.claims === undefined ? context.queuePairs : 1;
+    super(family, context, options, options.mostFlows * pairs);
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = new DuplicateAcks(family.keyWords);
   }
@@ -84,11 +88,11 @@ export class StrictChain extends RscChain {
 
   /** Judges one frame. */
   protected override take(frame: Frame, nowNs: number): void {
-    const type = frame.length < 14 ? 0 : this.etherTypeOf(frame);
+    const type = frame.length < ETHERNET_HEADER_BYTES ? 0 : this.etherTypeOf(frame);
     const isPlain = type === this.family.etherType;
     const segment = this.segment;
     if (isPlain) {
-      segment.ipAt = frame.start + 14;
+      segment.ipAt = frame.start + ETHERNET_HEADER_BYTES;
       segment.vlan = 0;
       segment.tagBytes = 0;
       segment.outerTag = 0;
@@ -100,15 +104,15 @@ export class StrictChain extends RscChain {
     if (!this.#terms.on) return this.#pass(frame, "off");
     this.counters.received++;
     if (!isPlain && (this.#headers.isEncapsulated || segment.tagBytes > MAX_TAG_BYTES)) {
-      return this.#flushFormAndPass(frame, "encapsulated");
+      return this.#flushOtherFormAndPass(frame, "encapsulated");
     }
     const located = this.family.locate(frame, segment);
     if (located !== "segment") {
       if (located === "not_tcp") return this.#pass(frame, located);
       if (isPlain) this.#headers.locate(frame.bytes, frame.start, frame.length);
-      return this.#flushFormAndPass(frame, located);
+      return this.#flushOtherFormAndPass(frame, located);
     }
-    if (frame.next !== null || frame.header.gsoType !== 0 || frame.length > MOST_FRAME_BYTES) {
+    if (frame.next !== null || frame.header.gsoType !== 0 || frame.length > MAX_FRAME_BYTES) {
       return this.#flushAndPass(frame, "already_large");
     }
     const checksum = checksumVerdict(frame, segment, this.family);
@@ -214,12 +218,7 @@ export class StrictChain extends RscChain {
   }
 
   /** The unit leaves, and the segment opens the next one of its flow. */
-  #reopen(
-    unit: Unit,
-    frame: Frame,
-    nowNs: number,
-    verdict: StrictVerdict,
-  ): void {
+  #reopen(unit: Unit, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
     this.drain(unit);
     this.#open(frame, nowNs, verdict);
   }
@@ -255,7 +254,7 @@ export class StrictChain extends RscChain {
    * The frame is no plain segment. What is held of its flow leaves, or, if its ports are hidden, all that is held between its
    * addresses; then it passes. A frame without addresses, or of another protocol, belongs to no flow.
    */
-  #flushFormAndPass(frame: Frame, verdict: StrictVerdict): void {
+  #flushOtherFormAndPass(frame: Frame, verdict: StrictVerdict): void {
     const { family, segment, table } = this;
     const { version, protocol, portsAt, sourceAt, destinationAt } = this.#headers;
     if (version !== family.version) return this.#pass(frame, verdict);

@@ -11,9 +11,6 @@ import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_F_RSC_INFO,
   VIRTIO_NET_HDR_GSO_ECN,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
 import { addFrameToSum } from "../frame_checksum.ts";
 
@@ -87,9 +84,7 @@ export class LargeFrame {
     const fault = transport.locate(frame, true);
     if (fault !== null) return FAULTS[fault];
     const { isV4, isTcp, endAt, ipEndAt } = transport;
-    const family = isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-    const kind = frame.header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
-    if (kind !== (isTcp ? family : VIRTIO_NET_HDR_GSO_UDP_L4)) return "dropped_wrong_kind";
+    if ((frame.header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN) !== transport.gsoType) return "dropped_wrong_kind";
     // Padding is cut off; it cannot be where the frame is in pieces.
     frame.trim(ipEndAt - frame.start);
     if (frame.start + frame.total !== ipEndAt || endAt !== ipEndAt) return "dropped_bad_length";
