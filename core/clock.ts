@@ -29,7 +29,10 @@ export class SystemClock implements Clock {
  * ```
  */
 export class ManualClock implements Clock {
+  /** May it be held? False while a machine that was stopped brings out what it has. */
+  mayBeHeld = true;
   #nowNs: number;
+  #holds = 0;
 
   /** A clock that stands still. @param nowNs where it stands */
   constructor(nowNs = 0) {
@@ -39,6 +42,21 @@ export class ManualClock implements Clock {
   /** The time it was last set to. */
   nowNs(): number {
     return this.#nowNs;
+  }
+
+  /** Is there an input that has not come, so that it is not known what happens next? Then the reactor lets it stand. */
+  get isHeld(): boolean {
+    return this.#holds > 0 && this.mayBeHeld;
+  }
+
+  /** Lets it stand until `release` has been called as often as this. */
+  hold(): void {
+    this.#holds++;
+  }
+
+  /** Takes one `hold` back. */
+  release(): void {
+    this.#holds--;
   }
 
   /** Moves on to `nowNs`. Throws RangeError for a time that has passed, and for what is no time. */

@@ -3,7 +3,8 @@
  *
  * Theory of operation. A *round* polls every member once, with one reading of the clock. Rounds follow each other while any
  * of them did something. Then the members' deadlines tell when to come back. Under a manual clock (`settle`, `advanceTo`,
- * `runToEnd`) the clock is simply moved to that moment, so that a run is a function of its inputs. In real time (`run`) the
+ * `runToEnd`) the clock is simply moved to that moment, so that a run is a function of its inputs; while an input has not come
+ * (`ManualClock.hold`) it stands, and `runToEnd` sleeps until `wake`. In real time (`run`) the
  * reactor sleeps until then or until `wake`. Timers of this runtime are coarse (2 ms), so the last stretch before a deadline
  * is spent turning over the event loop instead; signals and console keep working.
  *
@@ -84,7 +85,8 @@ export class Reactor {
   /**
    * Moves a manual clock to `nowNs`, stopping at every deadline on the way: what is due at a moment happens at that moment,
    * and what is due at `nowNs` has happened when this returns. A time that has passed only settles. Throws TypeError with
-   * another clock, RangeError for a time that is not finite, and Error after two million rounds at one moment.
+   * another clock, RangeError for a time that is not finite, and Error after two million rounds at one moment, or if an input
+   * has not come: it can be waited for by `runToEnd` only.
    */
   advanceTo(nowNs: number): void {
     const clock = this.#manualClock();
@@ -96,6 +98,11 @@ export class Reactor {
     for (;;) {
       if (++rounds > MOST_ROUNDS) throw this.#spinning();
       if (this.turn()) continue;
+      if (clock.isHeld) {
+        throw new Error(
+          `Cannot advance to ${nowNs} ns: an input has not come, so that it is not known what is due; use run or runToEnd`,
+        );
+      }
       const due = this.deadlineNs();
       if (!(due <= endNs)) break;
       if (due > clock.nowNs()) {
@@ -107,23 +114,39 @@ export class Reactor {
   }
 
   /**
-   * Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn now and then.
+   * Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn now and then, and
+   * sleeps while an input has not come; when `signal` aborts inputs are not waited for any more (`mayBeHeld`).
    * Rejects with TypeError with another clock, with Error after two million rounds at one moment.
    */
   async runToEnd(signal?: AbortSignal): Promise<void> {
     const clock = this.#manualClock();
-    let atThisMoment = 0;
-    for (let rounds = 1; signal?.aborted !== true; rounds++) {
-      if (++atThisMoment > MOST_ROUNDS) throw this.#spinning();
-      if (!this.turn()) {
-        const due = this.deadlineNs();
-        if (due === Infinity) return;
-        if (due > clock.nowNs()) {
-          clock.advanceTo(due);
-          atThisMoment = 0;
+    clock.mayBeHeld = signal?.aborted !== true;
+    const onAbort = () => {
+      clock.mayBeHeld = false;
+      this.wake();
+    };
+    signal?.addEventListener("abort", onAbort);
+    try {
+      let atThisMoment = 0;
+      for (let rounds = 1; signal?.aborted !== true; rounds++) {
+        if (++atThisMoment > MOST_ROUNDS) throw this.#spinning();
+        if (!this.turn()) {
+          if (clock.isHeld) {
+            await this.#waiter.wait(Infinity, 0);
+            atThisMoment = 0;
+            continue;
+          }
+          const due = this.deadlineNs();
+          if (due === Infinity) return;
+          if (due > clock.nowNs()) {
+            clock.advanceTo(due);
+            atThisMoment = 0;
+          }
         }
+        if (rounds % 1024 === 0) await eventLoopTurn();
       }
-      if (rounds % 1024 === 0) await eventLoopTurn();
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
     }
   }
 

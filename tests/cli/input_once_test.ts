@@ -10,6 +10,7 @@ import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
 import { tcp } from "../../testing/mod.ts";
 import { described, enhanced, join, section } from "../transports/pcap/build.ts";
 import { command, projectPath, ROOT, withFolder } from "./support/command.ts";
+import { CommandProcess } from "./support/process.ts";
 
 const CAPTURE = projectPath("tests/captures/bulk_v4_plain.pcap");
 const GUEST = "52:54:00:00:00:01";
@@ -158,6 +159,37 @@ Deno.test("run takes a capture from a FIFO and from standard input, and ends whe
       let packets = 0;
       while (reader.next()) packets++;
       assertStringIncludes(JSON.stringify(stopped), `"taken":${packets}`);
+    }
+  });
+});
+
+Deno.test("SIGTERM ends run and replay while their pipe gives nothing, and run delivers what is there", async () => {
+  const bytes = await Deno.readFile(projectPath("tests/captures/bulk_v4_plain.pcap"));
+  await withFolder(async (folder) => {
+    const fifo = `${folder}/fifo`;
+    assert((await new Deno.Command("mkfifo", { args: [fifo] }).output()).success);
+    await Deno.writeTextFile(
+      `${folder}/config.json`,
+      CONFIG.replace("tests/captures/bulk_v4_plain.pcap", fifo),
+    );
+    for (const args of [["run", "--json", `${folder}/config.json`], ["replay", fifo]]) {
+      for (const signal of ["SIGTERM", "SIGINT"] as const) {
+        const process = new CommandProcess(["-A", "--no-check"], args);
+        using file = await Deno.open(fifo, { write: true });
+        await file.write(bytes.subarray(0, 40_000));
+        if (args[0] === "run") await process.lineWith('"event":"started"');
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        const startedMs = performance.now();
+        process.signal(signal);
+        const { code, rest, err } = await process.end();
+        const tookMs = performance.now() - startedMs;
+        assert(tookMs < 2000, `${args[0]} took ${tookMs} ms`);
+        if (args[0] === "replay") continue;
+        assertEquals([code, err], [0, ""]);
+        const stopped = JSON.parse(rest.at(-1)!);
+        assertEquals(stopped.reason, "signal", rest.at(-1));
+        assert(stopped.counters["net0.toGuest"].packets > 0, rest.at(-1));
+      }
     }
   });
 });

@@ -195,6 +195,24 @@ Deno.test("Reactor.runToEnd() lets the event loop turn, so that it can be aborte
   assertEquals(reactor.clock.nowNs(), before, "an aborted signal stops it at once");
 });
 
+Deno.test("Reactor.runToEnd() sleeps while the clock is held, and stops then as well", async () => {
+  const clock = new ManualClock();
+  const reactor = new Reactor(clock);
+  const alarm = new Alarm(100);
+  reactor.add(alarm);
+  clock.hold();
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(), 20);
+  await reactor.runToEnd(stop.signal);
+  assertEquals([alarm.servedNs, clock.nowNs(), clock.isHeld], [[], 0, false]);
+  setTimeout(() => {
+    clock.release();
+    reactor.wake();
+  }, 20);
+  await reactor.runToEnd();
+  assertEquals([alarm.servedNs, clock.nowNs()], [[100], 100]);
+});
+
 Deno.test("Reactor.run() works while there is work and ends when it is over", async () => {
   const worker = new Worker(1000);
   let asked = 0;

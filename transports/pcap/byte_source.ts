@@ -2,6 +2,7 @@
  * Where the bytes of a capture come from, and a window over them that moves forward only.
  * @module
  */
+import type { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
 
 /** What {@linkcode ByteSource.read} returns if more bytes may come, but none are there now. */
@@ -54,26 +55,29 @@ const PIPE_CHUNK_BYTES = 64 * 1024;
 /**
  * A pipe, a FIFO, a terminal or standard input as a {@linkcode ByteSource} that never keeps its reader waiting: one read is under
  * way in the background, and `wake` is called when it has brought something. Opening a FIFO, which waits for a writer, is part of
- * that.
+ * that. A manual clock is held from a read that finds nothing until there is something.
  */
 export class PipeSource implements ByteSource {
   readonly #path: string;
   readonly #wake: () => void;
+  readonly #clock: ManualClock | null;
   readonly #chunk = new Uint8Array(PIPE_CHUNK_BYTES);
   #file: Deno.FsFile | typeof Deno.stdin | null = null;
   #at = 0;
   #end = 0;
   #isOver = false;
   #isClosed = false;
+  #holdsClock = false;
   #failure: unknown = null;
 
   /**
    * Begins to open and to read.
-   * @param path the file, or `-`; @param wake called when there is something to read, the end included
+   * @param path the file, or `-`; @param wake called when there is something to read, the end included; @param clock what to hold
    */
-  constructor(path: string, wake: () => void) {
+  constructor(path: string, wake: () => void, clock: ManualClock | null = null) {
     this.#path = path;
     this.#wake = wake;
+    this.#clock = clock;
     this.#fill();
   }
 
@@ -81,7 +85,9 @@ export class PipeSource implements ByteSource {
   read(into: Uint8Array): number {
     if (this.#at === this.#end) {
       if (this.#failure !== null) throw this.#failure;
-      return this.#isOver ? 0 : NOT_YET;
+      if (this.#isOver) return 0;
+      this.#hold(true);
+      return NOT_YET;
     }
     const length = Math.min(into.length, this.#end - this.#at);
     into.set(this.#chunk.subarray(this.#at, this.#at + length));
@@ -93,6 +99,7 @@ export class PipeSource implements ByteSource {
   /** Closes the file. A read that waits for a writer ends when the writer does. */
   [Symbol.dispose](): void {
     this.#isClosed = true;
+    this.#hold(false);
     this.#close();
   }
 
@@ -107,7 +114,16 @@ export class PipeSource implements ByteSource {
     } catch (cause) {
       this.#failure = this.#file === null ? openError(this.#path, cause) : cause;
     }
-    if (!this.#isClosed) this.#wake();
+    if (this.#isClosed) return;
+    this.#hold(false);
+    this.#wake();
+  }
+
+  #hold(holds: boolean): void {
+    if (this.#holdsClock === holds) return;
+    this.#holdsClock = holds;
+    if (holds) this.#clock?.hold();
+    else this.#clock?.release();
   }
 
   #close(): void {

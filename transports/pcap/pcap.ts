@@ -95,7 +95,9 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
     const identity = isStandardInput(readPath) ? identityOfStandardInput() : identityOfPath(readPath);
     context.claimFile({ key: "read", path: readPath, use: "read", identity });
   }
+  const { clock } = context;
   return new PcapReplay({
+    clock: readPath !== null && clock instanceof ManualClock && isPipe(readPath) ? clock : null,
     reader: readPath === null ? null : openReader(context, readPath, options.guestMac === undefined),
     openWriter: writePath === null ? null : (startUnixNs) => openWriter(context, writePath, startUnixNs),
     pace: options.pace,
@@ -107,12 +109,12 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
 }
 
 /**
- * Opens the capture. In real time a pipe must keep nobody waiting. By a manual clock the time of the next frame must be known
- * before the clock is moved, and there the capture is waited for.
+ * Opens the capture. A pipe must not keep the process waiting. By a manual clock the time of the next frame must be known before
+ * the clock is moved, and there the clock is held.
  */
 function openReader(context: TransportContext, path: string, guestIsHost: boolean): CaptureReader {
-  const isWaitedFor = context.clock instanceof ManualClock || !isPipe(path);
-  const source = isWaitedFor ? new FileSource(path) : new PipeSource(path, () => context.wake());
+  const clock = context.clock instanceof ManualClock ? context.clock : null;
+  const source = isPipe(path) ? new PipeSource(path, () => context.wake(), clock) : new FileSource(path);
   // Of packets without addresses, those to the host that captured are for the guest.
   return new CaptureReader(source, path, guestIsHost ? context.guestMac : undefined);
 }

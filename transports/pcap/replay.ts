@@ -10,14 +10,16 @@
  * if that did not lead to a frame, `deadlineNs` asks to be called again at once.
  *
  * A pipe may have no more at the moment. Then the replay asks for nothing and delivers what is there; its source wakes the
- * reactor. The capture's time 0 is then the moment at which the first frame could be read.
+ * reactor. The capture's time 0 is then the moment at which the first frame could be read. By a manual clock, which its source
+ * holds, the result must be that of a file: frames that `receive` would have returned together are gathered until all are there.
  *
  * A damaged capture is delivered up to the damage, then the replay is `finished`; `failure` and the rejection of
  * `close` say what is wrong. A capture that is damaged before its first frame is refused by the constructor.
  * @module
  */
+import type { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
+import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
@@ -56,6 +58,8 @@ export interface ReplaySettings {
   readonly guestMac: Uint8Array;
   /** Frames come from here. */
   readonly pool: FramePool;
+  /** A manual clock that is held while the capture has no more at the moment; left out or null if it is not waited for. */
+  readonly clock?: ManualClock | null;
   /** What to count in. */
   readonly counters: ReplayCounters;
 }
@@ -77,6 +81,9 @@ export class PcapReplay implements FrameTransport {
   readonly #guestMac: Uint8Array;
   readonly #pool: FramePool;
   readonly #counters: ReplayCounters;
+  readonly #clock: ManualClock | null;
+  /** Frames that others must leave with, which a held clock waits for. */
+  readonly #gathered: FrameBatch = new FrameBatch();
   #acceptsPartial = true;
   /** Is the first frame still to come, so that it is not known when the capture begins? */
   #isLate = false;
@@ -96,6 +103,7 @@ export class PcapReplay implements FrameTransport {
     this.#guestMac = settings.guestMac;
     this.#pool = settings.pool;
     this.#counters = settings.counters;
+    this.#clock = settings.clock ?? null;
     this.#ended = settings.reader === null;
     try {
       this.#seek();
@@ -120,7 +128,7 @@ export class PcapReplay implements FrameTransport {
 
   /** Has every frame been delivered? */
   get finished(): boolean {
-    return this.#ended && !this.#ready;
+    return this.#ended && !this.#ready && this.#gathered.length === 0;
   }
 
   /** What is wrong with the capture, once that was met; null if all is well. */
@@ -143,9 +151,14 @@ export class PcapReplay implements FrameTransport {
     this.#start(nowNs);
     const reader = this.#reader;
     if (this.#isLate && (this.#ready || this.#seek())) this.#startAnew(nowNs);
-    let count = 0;
+    const into = this.#clock === null ? out : this.#gathered;
+    let count = this.#gathered.length;
+    let isShort = false;
     while (reader !== null && count < limit) {
-      if (!this.#ready && !this.#seek()) break;
+      if (!this.#ready && !this.#seek()) {
+        isShort = this.#waits;
+        break;
+      }
       const packet = reader.packet;
       if (this.#recorded && packet.timeNs > nowNs - this.#startNs) break;
       const frame = this.#pool.take(packet.length);
@@ -154,13 +167,14 @@ export class PcapReplay implements FrameTransport {
       frame.number = packet.number;
       const flags = applyPacketFlags(packet.flags, frame, this.#acceptsPartial);
       if (count < MAX_FLAGGED) this.packetFlags[count] = flags;
-      out.push(frame);
+      into.push(frame);
       this.#ready = false;
       this.#counters.taken++;
       count++;
     }
     if (!this.#ready) this.#seek();
-    return count;
+    if (into === out) return count;
+    return isShort && this.#clock!.isHeld ? 0 : this.#release(out, Math.min(count, limit));
   }
 
   /** Writes and releases frames. What the file cannot take is counted: a slow disk holds no guest up. */
@@ -207,8 +221,16 @@ export class PcapReplay implements FrameTransport {
   [Symbol.dispose](): void {
     this.#ended = true;
     this.#ready = false;
+    this.#gathered.releaseAll();
     this.#reader?.[Symbol.dispose]();
     this.#writer?.[Symbol.dispose]();
+  }
+
+  /** Hands the first `count` of the gathered frames over. */
+  #release(out: FrameBatch, count: number): number {
+    for (let i = 0; i < count; i++) out.push(this.#gathered.at(i));
+    this.#gathered.dropFirst(count);
+    return count;
   }
 
   #start(nowNs: number): void {
