@@ -22,8 +22,12 @@ export const NO_ROOM_YET = 0;
 /** `write()`: the frame fits into no buffers that this queue can have; nothing was taken from it. */
 export const NEVER_FITS: number = -1;
 
-/** Pieces of buffers that one frame may be spread over: as many as Linux and QEMU take (UIO_MAXIOV). */
-const MAX_PIECES = 1024;
+/**
+ * Pieces of buffers that one frame may be spread over: the longest frame fits into the smallest buffers that a driver may post,
+ * which are as long as the header (5.1.6.3.1). So many are less than what a round leaves to receive queues at least
+ * (`ROUND_UNITS` without what transmit queues and commands may take): a frame that fits does so in one round.
+ */
+const MAX_PIECES = 6144;
 
 /** Writes frames into receive buffers. */
 export class FrameWriter {

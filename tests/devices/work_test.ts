@@ -219,7 +219,7 @@ Deno.test("a round takes one chain of 4 GiB, and no other", () => {
 });
 
 Deno.test("a round writes frames into the smallest buffers only as far as its budget goes", () => {
-  // Which of them a frame of 64 KiB fits into: in at most 1024 pieces, and as many buffers as the ring has.
+  // Which of them a frame of 64 KiB fits into: in at most 6144 pieces, and as many buffers as the ring has.
   for (
     const [entries, length, fits] of [[1024, 65, true], [32, 2, false], [1, 64, false], [
       1,

@@ -115,6 +115,21 @@ for (const ring of ["split", "packed"]) {
   }
 }
 
+for (const ring of ["split", "packed"] as const) {
+  Deno.test(`ToGuest spreads the longest frames over the smallest buffers (${ring})`, async () => {
+    for (const [receiveBufferBytes, queueSize] of [[64, 2048], [12, 8192]]) {
+      const guest = { ring, queueSize, receiveBufferBytes, indirect: false, descriptorsPerBuffer: 1 };
+      await using rig = await Rig.start([{ guest, device: { queueSize } }]);
+      for (const number of [1, 2, 3]) rig.one.port.inject(numbered(number, 65_549));
+      rig.settle();
+      assertEquals(rig.one.numbers, [1, 2, 3]);
+      const { dropped_buffer_too_small: dropped, buffers } = rig.one.counters("toGuest");
+      assertEquals([dropped, buffers], [0, 3 * Math.ceil(65_561 / receiveBufferBytes)]);
+      assertEquals(rig.one.guest.errors, []);
+    }
+  });
+}
+
 Deno.test("ToGuest drops a frame that is longer than a buffer which must not be merged", async () => {
   const guest = { mergeable: false, receiveBufferBytes: 112, queueSize: 8 };
   await using rig = await Rig.start([{ guest }]);
