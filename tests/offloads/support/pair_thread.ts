@@ -54,10 +54,9 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
   }, { explain: false });
   const publish = () => {
     for (const { bytes } of bench.out.splice(0)) {
-      const view = new DataView(bytes.buffer);
       const at = Atomics.add(words, LOGGED, 1);
-      words[LOG + 2 * at] = view.getUint16(34);
-      words[LOG + 2 * at + 1] = view.getInt32(38);
+      words[LOG + 2 * at] = new DataView(bytes.buffer).getUint16(34);
+      words[LOG + 2 * at + 1] = sequenceOf(bytes);
     }
     claims?.settle();
   };
@@ -68,6 +67,9 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
     const { flow, seq, fin, pair: whose } = plan[next];
     if (whose === pair) {
       bench.feed(tcp({ sourcePort: 1 + flow, seq, payload: 100, flags: fin ? ["ACK", "FIN"] : ["ACK"] }));
+      // What passes alone belongs to no claim. That the threads of two queues show such frames in the order of their arrival,
+      // no device promises; here it would be taken for an overtaking.
+      if (bench.out.length === 1 && sequenceOf(bench.out[0].bytes) === seq) publish();
       Atomics.store(words, NEXT, next + 1);
       Atomics.notify(words, NEXT);
     } else Atomics.wait(words, NEXT, next, 0.1);
@@ -79,3 +81,7 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
   }
   scope.postMessage(null);
 };
+
+function sequenceOf(frame: Uint8Array<ArrayBuffer>): number {
+  return new DataView(frame.buffer).getInt32(38);
+}
