@@ -2,18 +2,18 @@
  * Which queue pair's thread holds segments of which flow, so that none overtakes them in another thread.
  *
  * Theory of operation. With the queue pairs in threads, the network chooses the pair of each frame, and may move a flow at
- * any time. The thread that then gets the flow cannot see what the old one holds of it. So whoever holds a segment *claims*
- * its flow, in a table that all threads of a device share: one word for each of 65536 hashes of a flow, with the pair and
- * more bits of the hash. Before a segment of a flow is held, or passed on where nothing of it is held here, the claim is
- * looked at. Where another pair has it, this thread asks for it and stands still until it is released, which takes the other
- * thread one round, or, if it sleeps, as long as a segment may be held; and at most 5 ms, for the other thread may have been preempted, or its guest may give it no buffers. Then the claim
- * is taken away, so that a flow waits once. A claim is released only when what was held is in the guest's ring and shown
- * to it (`settle`).
+ * any time. The thread that then gets the flow cannot see what the old one has of it. So a thread that holds a segment, or
+ * passes one on, *claims* its flow, in a table that all threads of a device share: one word for each of 65536 hashes of a
+ * flow, with the pair and more bits of the hash. Where another pair has the claim, this thread asks for it and stands still
+ * until it is released. That takes the other thread one round, or, if it sleeps, as long as a segment may be held; and at
+ * most 10 ms, for the other thread may have been preempted, or its guest may give it no buffers. Then the claim is taken
+ * away, so that a flow waits once. A claim is released only when what was claimed is in the guest's ring and shown to it
+ * (`settle`).
  *
  *     free --claim--> pair a --release, settle--> free
- *                       +-----5 ms waited-----> pair b
+ *                       +-----10 ms waited----> pair b
  *
- * Two flows of one word cannot be claimed together; the second one is not held. The hash has a seed that no peer knows. A
+ * Two flows of one word cannot be claimed together; the second one is not held, and may be overtaken. The hash has a seed that no peer knows. A
  * claim is a hint and nothing that memory depends on: no wait is without end, whatever the other threads do.
  *
  * Limits: frames that hide their ports (fragments) belong to no single flow, and are not waited for; nor is a flow that
@@ -26,7 +26,7 @@ const SLOTS = 65_536;
 /** The low bits of a claim: the pair, from 1. The rest are bits of the hash that the slot does not tell. */
 const PAIR_BITS = 9;
 /** How long a thread waits for a claim, in ms, and how often it looks meanwhile. */
-const WAIT_LIMIT_MS = 5;
+const WAIT_LIMIT_MS = 10;
 const LOOK_INTERVAL_MS = 0.05;
 /** In front of the slots: the seed, and for each pair, from 1, whether another waits for it. */
 const HEAD_WORDS = 1 << PAIR_BITS;
@@ -83,18 +83,18 @@ export class FlowClaims {
     return this.#slot;
   }
 
-  /** A frame of the flow is to pass: waits if another pair holds a segment of it. */
-  await(key: Int32Array, words: number, salt: number): void {
-    this.#locate(key, words, salt);
-    const at = HEAD_WORDS + this.#slot;
-    const owner = Atomics.load(this.#words, at);
-    if (owner === 0 || !this.#isElsewhere(owner)) return;
-    if (!this.#wait(owner)) Atomics.compareExchange(this.#words, at, owner, 0);
+  /**
+   * A frame of the flow is to pass: waits if another pair has claimed it. The flow is claimed until the frame is shown to the
+   * guest, for the next one may come to another pair before that.
+   */
+  pass(key: Int32Array, words: number, salt: number): void {
+    const slot = this.claim(key, words, salt);
+    if (slot >= 0) this.release(slot);
   }
 
   /** What was claimed by this slot has left the stage. */
   release(slot: number): void {
-    // Every release is of a segment that was held, so that there are more only if they have not been settled for long.
+    // A round releases far fewer, so that there are as many only if they have not been settled for long.
     if (this.#releasedCount === SLOTS) this.settle();
     this.#released[this.#releasedCount++] = slot;
   }

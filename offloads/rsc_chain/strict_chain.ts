@@ -242,7 +242,7 @@ export class StrictChain extends RscChain {
   /** A frame of the located segment's flow is to pass, of which nothing is held here: is anything in another thread? */
   #await(): void {
     const { claims, segment, family } = this;
-    if (claims !== null) claims.await(segment.key, family.keyWords, this.#salt);
+    if (claims !== null) claims.pass(segment.key, family.keyWords, this.#salt);
   }
 
   /** What makes a flow beside its key. */

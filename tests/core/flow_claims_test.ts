@@ -17,12 +17,12 @@ Deno.test("FlowClaims: what is claimed is free again when it was released and se
   const [a, b] = [0, 1].map((pair) => new FlowClaims(memory, pair, LIMIT_MS));
   const slot = a.claim(KEY, 3, 0);
   assertGreaterOrEqual(slot, 0);
-  assertEquals(timed(() => b.await(OTHER, 3, 0)) < LIMIT_MS, true, "another flow is not waited for");
+  assertEquals(timed(() => b.pass(OTHER, 3, 0)) < LIMIT_MS, true, "another flow is not waited for");
   a.release(slot);
   // Twice by one pair: a unit of the flow leaves, and the next one is opened in the same round.
   assertEquals(a.claim(KEY, 3, 0), slot);
   a.settle();
-  assertGreaterOrEqual(timed(() => b.await(KEY, 3, 0)), LIMIT_MS);
+  assertGreaterOrEqual(timed(() => b.pass(KEY, 3, 0)), LIMIT_MS);
   assertGreaterOrEqual(a.claim(KEY, 3, 7), 0, "the salt makes other flows");
 });
 
@@ -37,11 +37,11 @@ Deno.test("FlowClaims: a claim that is not released is waited for once, and then
   a.release(slot);
   a.settle();
   assertGreaterOrEqual(
-    timed(() => c.await(KEY, 3, 0)),
+    timed(() => c.pass(KEY, 3, 0)),
     5,
     "the late release of the first owner frees nothing",
   );
-  assertLess(timed(() => c.await(KEY, 3, 0)), LIMIT_MS);
+  assertLess(timed(() => c.pass(KEY, 3, 0)), LIMIT_MS);
 });
 
 Deno.test("FlowClaims: two flows of one word are never claimed together, and do not wait for each other", () => {
@@ -73,4 +73,15 @@ Deno.test("FlowClaims: a thread waits until the other one has shown what it hold
   await ended;
   worker.terminate();
   assert(claims.takeWanted() === false);
+});
+
+Deno.test("FlowClaims: a frame that was passed on is waited for until it is shown to the guest", () => {
+  const memory = newClaimMemory();
+  const [a, b] = [0, 1].map((pair) => new FlowClaims(memory, pair, LIMIT_MS));
+  a.pass(KEY, 3, 0);
+  assertGreaterOrEqual(timed(() => b.pass(KEY, 3, 0)), LIMIT_MS);
+  b.settle();
+  a.pass(KEY, 3, 0);
+  a.settle();
+  assertLess(timed(() => b.claim(KEY, 3, 0)), LIMIT_MS);
 });
