@@ -19,8 +19,12 @@ import type { Descriptor } from "./host.ts";
 import { MessageReader, type MessageSource } from "./message_reader.ts";
 import { ProtocolError } from "./protocol_error.ts";
 
-/** Messages carried out in one round. */
-const BURST = 32;
+/**
+ * What is carried out in one round, in units of a quarter of the cost of a message; each descriptor costs as much as a message, for
+ * it is mapped or watched. So a round has room for eight messages, for four with one descriptor, or for one whole memory table.
+ */
+const BURST_UNITS = 32;
+const MESSAGE_UNITS = 4;
 /** Rounds from one look at the socket to the next while the device has work: a look is a system call. */
 const BUSY_ROUNDS_PER_LOOK = 8;
 /** How long an answer may wait to be taken, and a message with descriptors for its rest, in ns. */
@@ -48,6 +52,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   #endedBecause: string | null = null;
   /** Rounds in which the device had work since the last look at the socket. */
   #busyRounds = 0;
+  /** Did the last look end before there was nothing more to read? */
+  #isCut = false;
   /** When to give the front-end up, unless it goes on; Infinity while nothing is owed. */
   #giveUpAtNs = Infinity;
 
@@ -76,7 +82,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     const messages = looks && this.#look(nowNs);
     if (this.#endedBecause !== null) return true;
     if (this.#backend.poll(nowNs)) {
-      if (++this.#busyRounds === BUSY_ROUNDS_PER_LOOK) this.#busyRounds = 0;
+      if (!this.#isCut && ++this.#busyRounds === BUSY_ROUNDS_PER_LOOK) this.#busyRounds = 0;
       return true;
     }
     this.#busyRounds = 0;
@@ -113,22 +119,27 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
 
   /** Carries out what has come. True if anything moved. */
   #serve(): boolean {
+    this.#isCut = false;
     try {
-      let count = 0;
+      let units = 0;
       const unsent = this.#unsent;
-      while (count < BURST && this.#flush()) {
+      while (this.#flush()) {
+        if (units >= BURST_UNITS) {
+          this.#isCut = true;
+          break;
+        }
         const message = this.#reader.read();
         if (message === null) break;
         if (message === "end") {
           this.#endedBecause = "the front-end has closed it";
           break;
         }
-        count++;
+        units += MESSAGE_UNITS * (1 + message.descriptors.length);
         this.#counters.messages++;
         this.#unsent = this.#backend.receive(message.header, message.payload, message.descriptors);
       }
       this.#flush();
-      return count > 0 || this.#unsent !== unsent;
+      return units > 0 || this.#unsent !== unsent;
     } catch (error) {
       const ours = !(error instanceof HostError || error instanceof ProtocolError && error.fatal);
       if (ours) throw error;

@@ -210,6 +210,15 @@ Deno.test("MemoryMapping leaves nothing behind after 200 times", () => {
   assertEquals(mappingsOf("dv-cycles"), 0);
 });
 
+Deno.test("MemoryMapping that is disposed of counts as memory no more, collected or not", () => {
+  using file = newMemoryFile("dv-counted", 2 ** 30);
+  const before = Deno.memoryUsage().external;
+  for (let i = 0; i < 20; i++) {
+    MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: 2 ** 30 }, "memory")[Symbol.dispose]();
+    assert(Deno.memoryUsage().external < before + 2 ** 29, `after ${i + 1} times`);
+  }
+});
+
 Deno.test("MemoryMapping carries files of many GiB", () => {
   using file = newMemoryFile("dv-large", 64 * 2 ** 30);
   using mapping = MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: 64 * 2 ** 30 }, "memory");

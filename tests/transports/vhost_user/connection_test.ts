@@ -7,7 +7,7 @@ import { Request } from "../../../transports/vhost_user/messages.ts";
 import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
 import { Bench } from "./support/bench.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./support/fake_host.ts";
-import { concat, message, pair, u64 } from "./support/payload.ts";
+import { concat, message, pair, region, table, u64 } from "./support/payload.ts";
 
 /** A socket that gives bytes in the portions in which they were put. */
 class FakeStream implements MessageSocket<FakeDescriptor> {
@@ -171,6 +171,43 @@ Deno.test("Connection.poll() looks at the socket in every eighth round while the
   for (let round = 0; round < 80; round++) assertEquals(connection.poll(0), true);
   assertEquals(looks, 10);
   connection[Symbol.dispose]();
+});
+
+Deno.test("Connection.poll() carries out few messages a round, fewer with descriptors, and goes on in the next", () => {
+  const bench = new Bench();
+  const stream = new FakeStream();
+  const counters = { messages: 0 };
+  const connection = new Connection(stream, bench.backend, counters);
+  const call = message(Request.SET_VRING_CALL, u64(0));
+  const tables = message(Request.SET_MEM_TABLE, table(...Array.from({ length: 8 }, () => region())));
+  // The device has work all the time: the rest of a burst does not wait for the next look.
+  bench.backend.poll = () => true;
+  for (
+    const [bytes, descriptors, aRound] of [[message(Request.GET_QUEUE_NUM), 0, 8], [call, 1, 4], [
+      tables,
+      8,
+      1,
+    ]] as const
+  ) {
+    const total = 3 * aRound;
+    for (let i = 0; i < total; i++) {
+      stream.put(
+        bytes.slice(),
+        Array.from({ length: descriptors }, () => bench.host.descriptor(new FakeEvent())),
+      );
+    }
+    counters.messages = 0;
+    let rounds = 0;
+    for (let before = 0; counters.messages < total; rounds++) {
+      assert(rounds < 20, `${counters.messages} of ${total}`);
+      before = counters.messages;
+      connection.poll(0);
+      assert(counters.messages - before <= aRound, `${counters.messages - before} at once`);
+    }
+    assert(rounds <= 3 + 8, `${rounds} rounds`);
+  }
+  connection[Symbol.dispose]();
+  assertEquals(bench.host.openDescriptors, 0);
 });
 
 Deno.test("Connection.poll() looks at the socket before anybody may sleep", () => {
