@@ -141,6 +141,9 @@ async function runToClose(machine: Machine, signal: AbortSignal, reporter: RunRe
   try {
     await machine.run(signal);
     await machine.close();
+    // A promise that a plugin has had rejected is heard of when the event loop turns.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    if (machine.failure !== null) throw machine.failure;
     end = signal.aborted ? "signal" : "end";
   } finally {
     // After a failure the other networks still complete what they were writing; the first error is the one to tell.

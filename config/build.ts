@@ -24,7 +24,7 @@ import { CounterBook } from "./counter_book.ts";
 import { ConfigError } from "./errors.ts";
 import { FileClaims } from "./file_claims.ts";
 import { newFramePool } from "./frame_memory.ts";
-import { guarded, located } from "./guarded.ts";
+import { guarded, located, locateFailure } from "./guarded.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
 import { QueueWorkers } from "./threads/queue_workers.ts";
 import { checkDevice, checkFacts, guardNetwork } from "./plugin_guards.ts";
@@ -107,6 +107,7 @@ class Builder {
         shared: this.#transports.shared,
         files: this.#files,
         starts: this.#starts,
+        locate: (error, path) => locateFailure(error, path, this.#config),
         failed: (device, error) => this.#events?.(device, { event: "failed", message: error.message }),
       });
     } catch (cause) {

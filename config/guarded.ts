@@ -4,7 +4,7 @@
  */
 import { HostError, PluginError } from "../core/errors.ts";
 import { ConfigError } from "./errors.ts";
-import { moduleOf } from "./registry.ts";
+import { isModuleOfPlugin, moduleOf } from "./registry.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
 
 /** Where errors that are no ConfigError come from: the path of the part that was being built. */
@@ -68,12 +68,41 @@ export function located<T>({ source }: Pick<ResolvedConfig, "source">, build: ()
       throw source === undefined ? cause : new ConfigError(source.located(cause.issues), { cause });
     }
     const path = cause instanceof Error ? PARTS.get(cause) : undefined;
-    if (path !== undefined) {
-      const error = cause as Error;
-      PARTS.delete(error);
-      const named = error.message.startsWith(`${path}:`) ? error.message : `${path}: ${error.message}`;
-      error.message = source === undefined ? named : `${source.placeOf(path)}: ${named}`;
-    }
+    if (path !== undefined) tellPlace(cause as Error, path, source);
     throw cause;
   }
+}
+
+/** Errors that say where they come from. */
+const PLACED = new WeakSet<Error>();
+
+/**
+ * What a plugin has failed with says file, line, column and path of it from here on, and where in its module that was. So does
+ * what the host has refused to the part at `path`.
+ */
+export function locateFailure(
+  error: unknown,
+  path: string,
+  { source }: Pick<ResolvedConfig, "source">,
+): void {
+  if (!(error instanceof PluginError || error instanceof HostError)) return;
+  const own = error instanceof PluginError ? error.path : path;
+  if (own.startsWith("$")) tellPlace(error, own, source);
+}
+
+function tellPlace(error: Error, path: string, source: ResolvedConfig["source"]): void {
+  if (PLACED.has(error)) return;
+  PLACED.add(error);
+  const named = error.message.startsWith(`${path}:`) ? error.message : `${path}: ${error.message}`;
+  error.message = source === undefined ? named : `${source.placeOf(path)}: ${named}`;
+  if (error instanceof PluginError) error.message += codePlaceOf(error.cause);
+}
+
+/** Where the first line of a plugin's module stands in the stack of what it has thrown; empty if none does. */
+function codePlaceOf(cause: unknown): string {
+  if (!(cause instanceof Error)) return "";
+  for (const [, url, place] of String(cause.stack).matchAll(/((?:file|https):[^\s()]*?)(:\d+:\d+)/g)) {
+    if (isModuleOfPlugin(url)) return ` (${url}${place})`;
+  }
+  return "";
 }

@@ -6,6 +6,8 @@ import { type ConfigIssue, messageOf } from "./errors.ts";
 import { quoted } from "./paths.ts";
 
 const NO_ACCESS = /Requires (read|import|net|env|sys|ffi|run|write) access to "?([^",]+)"?/;
+/** Of a name that no import map has, in a folder with a deno.json or without. */
+const BARE = /Import "([^"]+)" not a dependency|Relative import path "([^"]+)" not prefixed/;
 const NOT_FOUND = /Module not found "([^"]+)"/;
 
 /**
@@ -34,6 +36,16 @@ export function importProblem(thrown: unknown, use: string, url: string): Omit<C
     return { problem: `${module} imports ${quoted(missing[1]!)}, which does not exist` };
   }
   if (isRuntimeError(thrown)) {
+    const bare = BARE.exec(message);
+    if (bare !== null) {
+      const problem = `${module} imports ${
+        quoted(bare[1] ?? bare[2])
+      }, which no deno.json of its folder names`;
+      return {
+        problem,
+        remedy: 'add it to "imports" there; the framework is "@deno-virtio/deno-virtio" in a project of init',
+      };
+    }
     if (message.includes("SyntaxError")) return { problem: `${module} cannot be parsed: ${message}` };
     return { problem: `${module} cannot be loaded: ${message}`, remedy: `it was looked for at ${url}` };
   }

@@ -21,25 +21,23 @@ const MOST_DOUBLED = 20;
 const NO_JSON = "this is no JSON; keys and text need double quotes";
 const NO_UNICODE = "this is no Unicode escape; write \\u and four hexadecimal digits";
 const UNCLOSED_TEXT = "this text is not closed by a double quote on its line";
-/** Characters that look like a space, like a quotation mark or like nothing, and are none that JSON knows. */
+/** Characters that look like a space or like nothing, and are none that JSON knows. */
 const NAMES: Readonly<Record<number, string>> = {
   0x00a0: "a no-break space",
   0x00ad: "a soft hyphen",
   0x200b: "a space without width",
   0x200e: "a mark of direction",
   0x200f: "a mark of direction",
-  0x2013: "a dash",
-  0x2014: "a dash",
-  0x2018: "a typographic quotation mark",
-  0x2019: "a typographic quotation mark",
-  0x201c: "a typographic quotation mark",
-  0x201d: "a typographic quotation mark",
   0x2028: "a line separator",
   0x2029: "a paragraph separator",
   0x202f: "a narrow no-break space",
   0x3000: "an ideographic space",
   0xfeff: "a byte order mark",
 };
+/** Quotation marks of all languages, primes and accents that word processors and keyboards make of a plain one. */
+const QUOTATION_MARK = /[\p{Pi}\p{Pf}\u00b4\u201a\u201e\u2032-\u2037\u301d-\u301f]/u;
+/** Printing forms as wide as an ideograph: each stands for the character of ASCII that is 0xfee0 before it. */
+const FULL_WIDTH = /[\uff01-\uff5e]/;
 
 const SPACES = /[ \t\r\n]*/y;
 const LINE_COMMENT = /[^\r\n]*/y;
@@ -265,17 +263,25 @@ class Reader {
 /** What is wrong at `offset` if a character stands there that only looks like one of JSON; null for all others. */
 function foreign(text: string, offset: number): string | null {
   const code = text.codePointAt(offset) ?? 0;
-  if (code < 0x80 || (NAMES[code] === undefined && !/[\s\p{Cf}]/u.test(String.fromCodePoint(code)))) {
-    return null;
-  }
-  const name = NAMES[code] ?? "a character that cannot be told from a space";
+  const kind = code < 0x80 ? null : foreignKind(String.fromCodePoint(code), code);
+  if (kind === null) return null;
+  const [name, instead] = kind;
   const hex = code.toString(16).toUpperCase().padStart(4, "0");
-  const instead = /quotation/.test(name)
-    ? 'a plain double quote (")'
-    : /dash/.test(name)
-    ? "a hyphen"
-    : "a plain space";
   return `U+${hex}, ${name}, cannot stand here; write ${instead}, or take it away`;
+}
+
+/** What it is, and what is to be written instead. */
+function foreignKind(character: string, code: number): readonly [string, string] | null {
+  if (FULL_WIDTH.test(character)) {
+    const plain = String.fromCharCode(code - 0xfee0);
+    return [`a wide form of ${plain}`, plain === '"' ? 'a plain double quote (")' : `a plain ${plain}`];
+  }
+  if (QUOTATION_MARK.test(character)) return ["a typographic quotation mark", 'a plain double quote (")'];
+  if (/[\p{Pd}\u2212]/u.test(character)) return ["a dash", "a hyphen"];
+  if (NAMES[code] !== undefined) return [NAMES[code], "a plain space"];
+  return /[\s\p{Cf}]/u.test(character)
+    ? ["a character that cannot be told from a space", "a plain space"]
+    : null;
 }
 
 /** Where a value stands: offsets in characters. */

@@ -50,6 +50,8 @@ export interface MachineParts {
   readonly files: FileClaims;
   /** What is to be done when it starts: files are emptied, and their headers written. */
   readonly starts: readonly (() => void)[];
+  /** Makes an error say where in the configuration it comes from: of what the host has refused, `path`. */
+  locate(error: unknown, path: string): void;
   /** Told when a device has failed, by its name, unless `run` rejects with it at once because there is no other. */
   failed(device: string, error: Error): void;
 }
@@ -216,6 +218,7 @@ export class Machine implements AsyncDisposable {
       // What fails because its device has is no news.
       if (this.#failed.has(one)) return;
       if (cause instanceof HostError) {
+        this.parts.locate(cause, resolved.driver.path);
         this.#break(cause);
         this.#stop.abort();
       } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
@@ -285,6 +288,7 @@ export class Machine implements AsyncDisposable {
 
   /** The first failure is the one to tell. */
   #note(cause: unknown): void {
+    this.parts.locate(cause, "");
     this.#first ??= { cause };
   }
 

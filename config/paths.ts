@@ -6,14 +6,15 @@
 const PLAIN_KEY = /^[A-Za-z_$][A-Za-z0-9_$]*$/;
 const SHOWN_CHARACTERS = 60;
 
-// Control, direction and lone surrogate characters: a configuration from elsewhere must not steer the terminal.
+// Spaces that are no plain space look like one; control, direction and lone surrogate characters: a configuration from elsewhere must not steer the terminal.
 // deno-lint-ignore no-control-regex
-const INVISIBLE = /[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu;
+const INVISIBLE =
+  /[\x00-\x1f\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2069\u3000\ufeff\ud800-\udfff]/gu;
 
 /**
- * Makes text safe to print on one line: what cannot be seen is written as an escape.
+ * Makes text safe to print on one line: what cannot be seen, or told from a plain space, is written as an escape.
  * @param text any text
- * @returns the text with control, direction and lone surrogate characters as `\u….`
+ * @returns the text with control, direction, lone surrogate characters and such spaces as `\u….`
  */
 export function printable(text: string): string {
   return text.replace(

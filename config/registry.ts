@@ -30,10 +30,17 @@ const SPECIFIER = new RegExp(SPECIFIER_PATTERN);
 const LONGEST_SPECIFIER = 2048;
 /** URL of the module that each plugin comes from; none for built-in ones. */
 const MODULES = new WeakMap<Plugin, string>();
+/** All of these. */
+const MODULE_URLS = new Set<string>();
 
 /** URL of the module that a plugin comes from; undefined for a built-in one. */
 export function moduleOf(plugin: Plugin): string | undefined {
   return MODULES.get(plugin);
+}
+
+/** Does a plugin come from this module? */
+export function isModuleOfPlugin(url: string): boolean {
+  return MODULE_URLS.has(url);
 }
 
 /**
@@ -172,6 +179,14 @@ function resolve(use: string, baseUrl: string, path: string): string {
 function pluginOf(exports: object, kind: PluginKind, use: string, path: string, url: string): Plugin {
   const { default: main, plugin: named } = exports as { default?: unknown; plugin?: unknown };
   if (main === undefined && named === undefined) {
+    if ("default" in exports) {
+      const remedy = "export what defineOffload() and the like return";
+      throw new ConfigError([{
+        path,
+        problem: `the default export of ${quoted(use)} is undefined`,
+        remedy,
+      }]);
+    }
     const others = Object.keys(exports);
     const remedy = `export the plugin as default${
       others.length > 0 ? `, it exports ${quotedList(others)}` : ""
@@ -183,6 +198,7 @@ function pluginOf(exports: object, kind: PluginKind, use: string, path: string, 
   const faults = pluginFaults(candidate, kind);
   if (faults.length === 0) {
     MODULES.set(candidate as Plugin, url);
+    MODULE_URLS.add(url);
     return candidate as Plugin;
   }
   throw new ConfigError(faults.map((fault) => ({ path, problem: `the ${what} of ${quoted(use)} ${fault}` })));

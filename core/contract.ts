@@ -28,7 +28,8 @@ const GSO_KINDS = 0b11_1010;
  */
 export function isSound(frame: Frame, queuePairs: number): boolean {
   const { start, length, slot } = frame;
-  return frame.isOwned === true && start >= slot && start + length <= slot + frame.capacity && length >= 0 &&
+  return frame instanceof Frame && frame.isOwned === true && start >= slot &&
+    start + length <= slot + frame.capacity && length >= 0 &&
     (start | 0) === start && (length | 0) === length &&
     (frame.queue | 0) === frame.queue && frame.queue >= 0 && frame.queue < queuePairs &&
     (frame.next === null ? frame.total === length : arePiecesSound(frame));
@@ -37,7 +38,8 @@ export function isSound(frame: Frame, queuePairs: number): boolean {
 /** As `isSound`, of a frame in one piece whose header says nothing, as most are: false says only that one must look closely. */
 export function isPlain(frame: Frame, queuePairs: number): boolean {
   const { start, length, slot, header, queue } = frame;
-  return frame.isOwned && frame.next === null && (header.flags | header.gsoType) === 0 && start >= slot &&
+  return frame instanceof Frame && frame.isOwned && frame.next === null &&
+    (header.flags | header.gsoType) === 0 && start >= slot &&
     length >= 0 && start + length <= slot + frame.capacity && frame.total === length &&
     (start | 0) === start && (length | 0) === length && (queue | 0) === queue && queue >= 0 &&
     queue < queuePairs;

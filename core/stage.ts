@@ -97,8 +97,11 @@ export interface StageContext {
  * import { perFrame } from "./stage.ts";
  * const pass = perFrame((frame, output) => output.push(frame));
  * ```
+ *
+ * Throws TypeError if it is no function.
  */
 export function perFrame(each: (frame: Frame, output: FrameBatch, nowNs: number) => void): Stage {
+  if (typeof each !== "function") throw new TypeError("perFrame needs a function of a frame and the output");
   return {
     process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
       for (let i = 0; i < input.length; i++) {

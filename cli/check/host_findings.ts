@@ -33,15 +33,14 @@ export function hostFindings(config: ResolvedConfig): HostFindings {
     const path = `${device.driver.path}.socket`;
     // In client mode the front-end makes the socket, and may still do so; its folder must be there all the same.
     finder.folder(dirname(socket), path, options.mode === "server" ? "w" : "x");
+    finder.socket(socket, path);
   }
   const taps = tapEnds(config).filter(({ options }) => options.interface !== undefined);
   if (taps.length > 0) finder.tun(taps.map(({ path }) => path));
   for (const device of config.devices) {
     for (const { plugin, options, path } of networksOf(config, device)) {
       const { write } = plugin === pcap ? options as PcapOptions : { write: undefined };
-      if (write !== undefined) {
-        finder.folder(dirname(absolutePath(write, config.baseUrl) ?? write), `${path}.write`, "w");
-      }
+      if (write !== undefined) finder.written(absolutePath(write, config.baseUrl) ?? write, `${path}.write`);
     }
   }
   return finder.findings();
@@ -51,6 +50,8 @@ class Finder {
   readonly #config: ResolvedConfig;
   readonly #problems: ConfigIssue[] = [];
   readonly #unseen = new Set<string>();
+  /** Sockets, and where they are named. */
+  readonly #sockets = new Map<string, string>();
   readonly #seesRights: boolean;
 
   constructor(config: ResolvedConfig) {
@@ -86,6 +87,35 @@ class Finder {
     }
   }
 
+  /** What lies where a socket is to be must be one: anything else is left alone. */
+  socket(socket: string, path: string): void {
+    this.#sockets.set(socket, path);
+    const facts = factsOf(socket, Deno.lstatSync);
+    if (facts === null || facts.isSocket) return;
+    this.#problems.push({
+      path,
+      value: socket,
+      problem: "is there already, and is no socket",
+      remedy: "remove it, or write another path",
+    });
+  }
+
+  /** A file that is there must be one that this user may write, or else its folder one in which files may be made. */
+  written(file: string, path: string): void {
+    const problem = (problem: string, remedy: string) =>
+      this.#problems.push({ path, value: file, problem, remedy });
+    const socketOf = this.#sockets.get(file);
+    if (socketOf !== undefined) problem(`is the socket of ${socketOf}`, "write another path");
+    const facts = factsOf(file, Deno.statSync);
+    if (facts === null) this.folder(dirname(file), path, "w");
+    else if (facts.isDirectory) problem("is a folder", "write the path of a file in it");
+    else if (facts.isSocket) problem("is a socket", "write another path");
+    else if (!this.#seesRights) this.#unseen.add(RIGHTS_UNSEEN);
+    else if (!mayAccess(file, "w")) {
+      problem("is a file that this user may not write", "run as a user who may, or write another file");
+    }
+  }
+
   /** The file of which interfaces are made must be there and usable; making one needs CAP_NET_ADMIN. */
   tun(paths: readonly string[]): void {
     if (!this.#seesRights) {
@@ -111,5 +141,14 @@ class Finder {
       problems: source === undefined ? this.#problems : source.located(this.#problems),
       unseen: [...this.#unseen],
     };
+  }
+}
+
+/** What lies at a path; null if nothing does, or if it cannot be looked at. */
+function factsOf(path: string, look: (path: string) => Deno.FileInfo): Deno.FileInfo | null {
+  try {
+    return look(path);
+  } catch {
+    return null;
   }
 }

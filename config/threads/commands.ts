@@ -67,10 +67,14 @@ export interface WrittenError {
   readonly hook?: string;
   /** Where it stands in the configuration, of a PluginError. */
   readonly path?: string;
+  /** The stack of what the plugin has thrown. */
+  readonly stack?: string;
 }
 
 /** Characters of an error that go from thread to thread: there must be room for the rest. */
 const MAX_TEXT_LENGTH = 16_384;
+/** Characters of a stack. */
+const MAX_STACK_LENGTH = 4096;
 
 /**
  * Writes an error down, whatever was thrown. Of several, where each came up while the one before was cleaned up after, it
@@ -84,7 +88,8 @@ export function writeError(error: unknown): WrittenError {
   }
   if (error instanceof PluginError) {
     const { name, plugin, hook, path, cause } = error;
-    return { name, plugin, hook, path, text: cut(messageOf(cause)) };
+    const stack = cause instanceof Error ? { stack: String(cause.stack).slice(0, MAX_STACK_LENGTH) } : {};
+    return { name, plugin, hook, path, text: cut(messageOf(cause)), ...stack };
   }
   if (error instanceof HostError) return { name: error.name, text: cut(error.message) };
   return { name: "Error", text: cut(messageOf(error)) };
@@ -95,14 +100,17 @@ function cut(text: string): string {
 }
 
 /** Makes the error again. */
-export function readError({ name, text, fault, plugin, hook, path }: WrittenError): Error {
+export function readError({ name, text, fault, plugin, hook, path, stack }: WrittenError): Error {
   switch (name) {
     case "GuestError":
       return new GuestError(fault as GuestFault, text);
     case "HostError":
       return new HostError(text);
-    case "PluginError":
-      return new PluginError(plugin!, hook!, new Error(text), path);
+    case "PluginError": {
+      const cause = new Error(text);
+      if (stack !== undefined) cause.stack = stack;
+      return new PluginError(plugin!, hook!, cause, path);
+    }
     default:
       return new Error(text);
   }

@@ -245,6 +245,7 @@ Deno.test("check finds an address that a capture never addresses, and a cable wi
 Deno.test("check finds folders that are not there, names the place and the remedy, and fails", async () => {
   await withFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/file`, "");
+    await Deno.mkdir(`${folder}/dir`);
     const network = "loopback";
     const socket = (path: string) => ({ use: "net", network, driver: { use: "vhost-user", socket: path } });
     const gone = await saidOf(folder, socket("run/net.sock"));
@@ -259,6 +260,27 @@ Deno.test("check finds folders that are not there, names the place and the remed
     const said = await saidOf(folder, { use: "net", driver: "loopback", network: write });
     assertEquals(said.code, 1);
     assertStringIncludes(said.text, '$.devices[0].network.write: "F/logs" is a folder that is not there');
+    // What lies there already: run refuses these when it starts.
+    const taken = await saidOf(folder, socket("file"));
+    assertEquals(taken.code, 1);
+    assertStringIncludes(
+      taken.text,
+      '$.devices[0].driver.socket: "F/file" is there already, and is no socket; remove it, or write another path',
+    );
+    const over = (path: string) => ({ ...write, write: path });
+    const aFolder = await saidOf(folder, { use: "net", driver: "loopback", network: over("dir") });
+    assertEquals(aFolder.code, 1);
+    assertStringIncludes(
+      aFolder.text,
+      '$.devices[0].network.write: "F/dir" is a folder; write the path of a file in it',
+    );
+    const both = await saidOf(folder, { ...socket("net.sock"), network: over("net.sock") });
+    assertEquals(both.code, 1);
+    assertStringIncludes(
+      both.text,
+      '.network.write: "F/net.sock" is the socket of $.devices[0].driver.socket; write another path',
+    );
+    assertEquals((await saidOf(folder, { use: "net", driver: "loopback", network: over("file") })).code, 0);
   });
 });
 

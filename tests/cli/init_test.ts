@@ -33,6 +33,16 @@ Deno.test("init writes a project in which everything passes and runs at once, wi
     const run = await deno(folder, ...line.split(" "));
     assertEquals([run.code, run.err], [0, ""]);
     assertEquals(run.out.replace(/after .* ms/, ""), start.out.replace(/after .* ms/, ""));
+
+    // A beginner's mistake: the framework by a name that nothing gives it.
+    await Deno.writeTextFile(`${folder}/stage.ts`, 'import "deno-virtio";\n');
+    const wrong = await deno(folder, "task", "--quiet", "virtio", "check", "config.jsonc");
+    assertEquals(wrong.code, 2);
+    assertStringIncludes(
+      wrong.err,
+      'module "./stage.ts" imports "deno-virtio", which no deno.json of its folder names; add it to "imports" there; ' +
+        'the framework is "@deno-virtio/deno-virtio" in a project of init',
+    );
   });
 });
 

@@ -61,7 +61,7 @@ Deno.test("run tells the counters and the error when a capture is damaged", asyn
   });
 });
 
-Deno.test("run names the plugin that throws, and the hook", async () => {
+Deno.test("run names the plugin that throws, the hook, and the lines of configuration and plugin", async () => {
   await withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/stage.ts`,
@@ -85,7 +85,11 @@ Deno.test("run names the plugin that throws, and the hook", async () => {
       await write(folder, { clock: "virtual", devices: [device] }),
     ]);
     assertEquals(code, 1);
-    assertEquals(err, 'error: $.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes\n');
+    assertEquals(
+      err,
+      `error: ${folder}/config.json:1:184: $.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes ` +
+        `(file://${folder}/stage.ts:5:47)\n`,
+    );
     assertStringIncludes(out, "something failed");
   });
 });
@@ -231,12 +235,53 @@ for (
       assertEquals(code, 1);
       const message = `$.devices[0].offloads[0]: plugin "bomb" failed in ${hook}: as it likes`;
       const [event, last, ...more] = err.trimEnd().split("\n");
-      assert(event.endsWith(`net0: the device has failed and is stopped: ${message}`), err);
-      assertEquals([last, more], [`error: ${message}`, []]);
+      // Where it is in the configuration, and in the module if the error has a stack.
+      const told = last.replace("error: ", "");
+      assertEquals(
+        told.replace(/ \(file:.*\/bomb\.ts:5:\d+\)$/, ""),
+        `${folder}/config.json:1:159: ${message}`,
+      );
+      assertEquals(told.endsWith(")"), body.includes("new Error"), told);
+      assert(event.endsWith(`net0: the device has failed and is stopped: ${told}`), err);
+      assertEquals(more, []);
       assertMatch(out, /net1\.network\n {4}sent +50,?000\n/);
     });
   });
 }
+
+Deno.test("a promise that a plugin has had rejected at the very end is told, and run exits 1", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/bomb.ts`,
+      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      import { z } from "zod";
+      export default defineOffload({
+        name: "bomb", direction: "fromGuest", options: z.strictObject({}),
+        create: () => perFrame((frame, output) => {
+          output.push(frame);
+          Promise.reject(new Error("too late"));
+        }),
+      });`,
+    );
+    const driver = { use: "loopback", behaviour: { send: { count: 3 } } };
+    const device = { use: "net", driver, network: "loopback", offloads: ["./bomb.ts"] };
+    const path = await write(folder, { clock: "virtual", devices: [device] });
+    const { code, err } = await command(["run", path]);
+    assertEquals(code, 1, err);
+    assertStringIncludes(err, 'plugin "bomb" failed in a promise: too late');
+  });
+});
+
+Deno.test("run says where in the configuration stands what the host refuses, as check does", async () => {
+  await withFolder(async (folder) => {
+    const driver = { use: "loopback", queuePairs: 4 };
+    const device = { use: "net", queuePairs: 2, driver, network: "loopback" };
+    const path = await write(folder, { clock: "virtual", devices: [device] });
+    const [checked, ran] = [await command(["check", path]), await command(["run", path])];
+    assertEquals([ran.code, ran.err], [checked.code, checked.err]);
+    assertMatch(ran.err, /config\.json:1:\d+: \$\.devices\[0\]\.driver: Cannot use 4 queue pairs/);
+  });
+});
 
 Deno.test("run draws a progress line on a terminal only, and clears it", async () => {
   await withFolder(async (folder) => {

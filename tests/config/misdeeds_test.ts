@@ -127,6 +127,7 @@ const WHEN_BUILT: readonly Misdeed[] = [
   ["stage", "create", "a stage without process()", stage(() => ({}) as never)],
   ["stage", "create", "whose flush is 7, not a function", stage(() => ({ ...pass(), flush: 7 }) as never)],
   ["stage", "create", "no luck today", stage(fails)],
+  ["stage", "create", "perFrame needs a function", stage(() => perFrame(undefined as never))],
   ["stage", "offers", "it returned 5; a list of feature bits", stage(pass, { offers: () => 5 })],
   ["network", "create", "a network without receive()", network(() => ({ receive: undefined as never }))],
   ["network", "create", "maxFrameBytes NaN", network(() => ({ maxFrameBytes: NaN }))],
@@ -178,6 +179,12 @@ const WHEN_RUNNING: readonly Misdeed[] = [
         output.push(frame);
       })
     ),
+  ],
+  [
+    "stage",
+    "process",
+    "it handed on an object in place of a frame",
+    stage(() => perFrame((frame, output) => output.push({ ...frame } as Frame))),
   ],
   ["stage", "negotiated", "no luck today", stage(() => ({ ...pass(), negotiated: fails }))],
   ["stage", "deadlineNs", "for ever", stage(() => ({ ...pass(), deadlineNs: () => 0, flush() {} }))],

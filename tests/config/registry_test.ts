@@ -82,6 +82,10 @@ Deno.test("PluginRegistry.load() says why a module is no plugin of the wanted ki
     '$.x: module "./no_default.ts" has no default export; export the plugin as default, it exports "stage"',
   );
   assertStrictEquals(
+    await failure("./undefined.ts"),
+    `${start} "./undefined.ts" is undefined; export what defineOffload() and the like return`,
+  );
+  assertStrictEquals(
     await failure("./undeclared.ts"),
     `${start} "./undeclared.ts" has no kind; export what defineOffload() returns`,
   );
