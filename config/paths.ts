@@ -7,8 +7,8 @@ const PLAIN_KEY = /^[A-Za-z_$][A-Za-z0-9_$]*$/;
 const SHOWN_CHARACTERS = 60;
 
 // Spaces that are no plain space look like one; control, direction and lone surrogate characters: a configuration from elsewhere must not steer the terminal.
-// deno-lint-ignore no-control-regex
 const INVISIBLE =
+  // deno-lint-ignore no-control-regex
   /[\x00-\x1f\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2069\u3000\ufeff\ud800-\udfff]/gu;
 
 /**
