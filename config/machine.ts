@@ -194,6 +194,12 @@ export class Machine implements AsyncDisposable {
     await this.close();
   }
 
+  /** Stops all devices. Each has a signal of its own: one made by AbortSignal.any() would never be collected. */
+  #stopAll(): void {
+    this.#stop.abort();
+    for (const stop of this.#stops.values()) stop.abort();
+  }
+
   #serve(one: MachineDevice): void {
     const { device, driver, network, threads, resolved } = one;
     const { reactor } = this.parts;
@@ -211,7 +217,9 @@ export class Machine implements AsyncDisposable {
     }
     const stop = new AbortController();
     this.#stops.set(one, stop);
-    const signal = AbortSignal.any([this.#stop.signal, stop.signal]);
+    // A device that began before this one may have ended the machine.
+    if (this.#stop.signal.aborted) stop.abort();
+    const { signal } = stop;
     const served = this.#served(one, guardDevice(device, resolved, failed), signal).then(() => {
       if (!signal.aborted) this.#abandoned.add(driver);
     }, (cause: unknown) => {
@@ -220,7 +228,7 @@ export class Machine implements AsyncDisposable {
       if (cause instanceof HostError) {
         this.parts.locate(cause, resolved.driver.path);
         this.#break(cause);
-        this.#stop.abort();
+        this.#stopAll();
       } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
     }).finally(() => reactor.wake());
     this.#serving.push(served);
@@ -247,7 +255,7 @@ export class Machine implements AsyncDisposable {
     const isLast = this.#failed.size === this.parts.devices.length;
     // What ends the machine at once is told by `run`.
     if (!isLast || this.#first?.cause !== error) this.parts.failed(one.name, error);
-    if (isLast) this.#stop.abort();
+    if (isLast) this.#stopAll();
     this.parts.reactor.wake();
   }
 
@@ -259,7 +267,7 @@ export class Machine implements AsyncDisposable {
 
   async #closeAll(): Promise<void> {
     if (!this.#broken) await this.#attempt(() => this.drain());
-    this.#stop.abort();
+    this.#stopAll();
     await Promise.all(this.#serving);
     for (const { driver, network, threads, resolved } of this.parts.devices) {
       const named = resolved.network ?? resolved;
