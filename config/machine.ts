@@ -194,7 +194,7 @@ export class Machine implements AsyncDisposable {
     await this.close();
   }
 
-  /** Stops all devices. Each has a signal of its own: one made by AbortSignal.any() would never be collected. */
+  /** Stops all devices. Each has a signal of its own: one made by AbortSignal.any() keeps what listens until the event loop turns. */
   #stopAll(): void {
     this.#stop.abort();
     for (const stop of this.#stops.values()) stop.abort();
