@@ -53,9 +53,13 @@ async function pages(): Promise<string[]> {
   return found.sort();
 }
 
-/** A copy of the project to paste into: what its commands write does not end up in the tree. */
+/**
+ * A copy of the project to paste into, in a folder of its own: what its commands write, also beside the project, does not
+ * end up in the tree, nor where the next run finds it.
+ */
 async function copyProject(): Promise<string> {
-  const folder = await Deno.makeTempDir({ prefix: "deno-virtio-docs-" });
+  const folder = `${await Deno.makeTempDir({ prefix: "deno-virtio-docs-" })}/project`;
+  await Deno.mkdir(folder);
   const copy = async (from: URL, to: string) => {
     for await (const { name, isDirectory, isFile } of Deno.readDir(from)) {
       if (name.startsWith(".") || name === "node_modules") continue;
@@ -141,6 +145,6 @@ Deno.test("every configuration and command of README and docs works where the pa
       "these excuses are not needed any more",
     );
   } finally {
-    await Deno.remove(folder, { recursive: true });
+    await Deno.remove(dirname(folder), { recursive: true });
   }
 });
