@@ -80,14 +80,13 @@ Deno.test("run names the plugin that throws, the hook, and the lines of configur
       network,
       offloads: ["./stage.ts"],
     };
-    const { code, out, err } = await command([
-      "run",
-      await write(folder, { clock: "virtual", devices: [device] }),
-    ]);
+    const path = await write(folder, { clock: "virtual", devices: [device] });
+    const { code, out, err } = await command(["run", path]);
     assertEquals(code, 1);
+    const column = (await Deno.readTextFile(path)).indexOf('"./stage.ts"') + 1;
     assertEquals(
       err,
-      `error: ${folder}/config.json:1:184: $.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes ` +
+      `error: ${path}:1:${column}: $.devices[0].offloads[0]: plugin "bomb" failed in process: as it likes ` +
         `(file://${folder}/stage.ts:5:47)\n`,
     );
     assertStringIncludes(out, "something failed");
