@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { linux, program } from "../tests/host/support/require.ts";
+import { linux, program } from "../tests/peers/support/require.ts";
 import {
   type Contestant,
   dpdkContestant,

@@ -7,8 +7,8 @@
  *
  * @module
  */
-import { newFramePool } from "../config/frame_memory.ts";
-import { network } from "../tests/host/support/require.ts";
+import { newFramePool } from "../machine/frame_memory.ts";
+import { network } from "../tests/peers/support/require.ts";
 import { median } from "./support/statistics.ts";
 import {
   ratioRow,

@@ -3,7 +3,7 @@
  * @module
  */
 import { newRegistry } from "../config/builtins.ts";
-import { guarded, located } from "../config/guarded.ts";
+import { guarded, located } from "../machine/guarded.ts";
 import { loadConfig } from "../config/load.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";

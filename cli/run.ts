@@ -2,11 +2,11 @@
  * The command `run`: a configuration, run until it is at its end or somebody stops it.
  * @module
  */
-import { buildMachine } from "../config/build.ts";
+import { buildMachine } from "../machine/build.ts";
 import { newRegistry } from "../config/builtins.ts";
-import { located } from "../config/guarded.ts";
+import { located } from "../machine/guarded.ts";
 import { loadConfig } from "../config/load.ts";
-import type { Machine } from "../config/machine.ts";
+import type { Machine } from "../machine/machine.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";

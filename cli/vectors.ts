@@ -8,12 +8,12 @@ import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { styleFor } from "./console/style.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { differences } from "./vectors/compare.ts";
-import { strictViolations } from "./vectors/conservation.ts";
-import { findVectors, readVector } from "./vectors/files.ts";
+import { differences } from "../testing/vectors/compare.ts";
+import { strictViolations } from "../testing/vectors/conservation.ts";
+import { findVectors, readVector } from "../testing/vectors/files.ts";
 import { VectorRecorder } from "./vectors/record.ts";
-import { VectorError } from "./vectors/format.ts";
-import { runVector } from "./vectors/run_vector.ts";
+import { VectorError } from "../testing/vectors/format.ts";
+import { runVector } from "../testing/vectors/run_vector.ts";
 
 /** How `vectors` is used. */
 export const VECTORS: CommandUsage = {

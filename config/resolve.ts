@@ -20,7 +20,7 @@ import type { DevicePlugin, OffloadPlugin } from "../core/plugin.ts";
 import { type Entry, readEntry } from "./entry.ts";
 import { ConfigError, type ConfigIssue } from "./errors.ts";
 import { nameDevices, type NamelessDevice } from "./names.ts";
-import { threadIssues } from "./threads/refusals.ts";
+import { threadIssues } from "./thread_refusals.ts";
 import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
 import { childPath, quoted } from "./paths.ts";

@@ -1,5 +1,5 @@
 /**
- * How the reactor sleeps. This one needs nothing but the runtime; `transports/host` has one that also hears of the host's
+ * How the reactor sleeps. This one needs nothing but the runtime; `host` has one that also hears of the host's
  * events.
  * @module
  */

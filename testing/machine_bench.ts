@@ -11,10 +11,10 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import { buildMachine } from "../config/build.ts";
+import { buildMachine } from "../machine/build.ts";
 import { newRegistry } from "../config/builtins.ts";
 import { parseConfig } from "../config/load.ts";
-import type { Machine } from "../config/machine.ts";
+import type { Machine } from "../machine/machine.ts";
 import type { WrittenPart } from "../config/types.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { RuleBook, VerdictLog } from "../core/stage.ts";

@@ -16,10 +16,10 @@ const NOT_RUN: readonly (readonly [command: RegExp, why: string])[] = [
   [/^npx .* task test\b/, "this is a part of it"],
   [/^deno task bench/, "takes minutes; every suite is tried with --quick by its own test"],
   [/^apt-get /, "changes the machine"],
-  [/^(ip|wget|kill|qemu-system-\S+) /, "needs a guest: tests/host does this with a real one"],
+  [/^(ip|wget|kill|qemu-system-\S+) /, "needs a guest: tests/peers does this with a real one"],
   [
     /real_guest\.jsonc --allow-ffi|--allow-ffi mod\.ts examples\/real_guest/,
-    "makes an interface: tests/host does it",
+    "makes an interface: tests/peers does it",
   ],
   [/^deno eval 'Deno\.serve/, "serves at an address of that interface"],
 ];

@@ -33,6 +33,8 @@ Deno.test("every example in the documentation runs", () =>
     "--allow-read",
     "core",
     "config",
+    "machine",
+    "host",
     "wire",
     "devices",
     "offloads",

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { newFramePool } from "../../config/frame_memory.ts";
+import { newFramePool } from "../../machine/frame_memory.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import { Coalescing } from "./coalescing.ts";
 import { LineReader } from "./line_reader.ts";

@@ -2,7 +2,7 @@
  * Frames through a TAP in one thread: sent into it, read by our transport, and written to it again.
  * @module
  */
-import { newFramePool } from "../../config/frame_memory.ts";
+import { newFramePool } from "../../machine/frame_memory.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { TapNetwork } from "./tap_network.ts";

@@ -3,11 +3,11 @@
  * the device that is part of QEMU. All else is the same. It stands still but for its turns, so that it costs nobody anything.
  * @module
  */
-import type { GuestImage } from "../../tests/host/support/guest_image.ts";
-import { HOST, OUR_MAC, OURS } from "../../tests/host/support/kernel.ts";
-import { Namespace } from "../../tests/host/support/namespace.ts";
-import { QemuGuest } from "../../tests/host/support/qemu.ts";
-import type { QemuProgram } from "../../tests/host/support/qemu_program.ts";
+import type { GuestImage } from "../../tests/peers/support/guest_image.ts";
+import { HOST, OUR_MAC, OURS } from "../../tests/peers/support/kernel.ts";
+import { Namespace } from "../../tests/peers/support/namespace.ts";
+import { QemuGuest } from "../../tests/peers/support/qemu.ts";
+import type { QemuProgram } from "../../tests/peers/support/qemu_program.ts";
 import type { Backend } from "./backend.ts";
 import { startGuestBackend } from "./guest_backend.ts";
 

@@ -2,7 +2,7 @@
  * A pipeline of stages that hardly do anything: what the line itself costs.
  * @module
  */
-import { newFramePool } from "../../config/frame_memory.ts";
+import { newFramePool } from "../../machine/frame_memory.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FrameSink, Pipeline } from "../../core/pipeline.ts";
 import type { Stage } from "../../core/stage.ts";

@@ -9,7 +9,7 @@
 import type { Frame } from "../../core/frame.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
-import { addressOf, libc } from "../../transports/host/libc.ts";
+import { addressOf, libc } from "../../host/libc.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { headerOf, type TapFrame, type TapNetwork } from "./tap_network.ts";
 

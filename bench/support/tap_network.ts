@@ -8,10 +8,10 @@
  * @module
  */
 import type { FramePool } from "../../core/frame_pool.ts";
-import { Namespace } from "../../tests/host/support/namespace.ts";
-import { checked, SystemCallError } from "../../transports/host/errno.ts";
-import { FileDescriptor, O_CLOEXEC } from "../../transports/host/file_descriptor.ts";
-import { addressOf, cString, errno, libc } from "../../transports/host/libc.ts";
+import { Namespace } from "../../tests/peers/support/namespace.ts";
+import { checked, SystemCallError } from "../../host/errno.ts";
+import { FileDescriptor, O_CLOEXEC } from "../../host/file_descriptor.ts";
+import { addressOf, cString, errno, libc } from "../../host/libc.ts";
 import { newTapCounters, openTap, type TapCounters, TapTransport } from "../../transports/tap/mod.ts";
 
 const AF_PACKET = 17;

@@ -6,7 +6,7 @@ import type { ConfigIssue } from "../../config/errors.ts";
 import { isPlainObject } from "../../config/plain.ts";
 import type { PluginKind } from "../../config/plugin_shape.ts";
 import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";

@@ -3,8 +3,8 @@
  * interface and no socket is touched.
  * @module
  */
-import { buildMachine } from "../../config/build.ts";
-import type { Machine } from "../../config/machine.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";

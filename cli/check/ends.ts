@@ -2,7 +2,7 @@
  * The ends of a configuration that reach the host: vhost-user sockets, and TAPs, however deep they are wrapped.
  * @module
  */
-import { absolutePath } from "../../config/transport_builder.ts";
+import { absolutePath } from "../../machine/transport_builder.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { NetworkPlugin } from "../../core/plugin.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";

@@ -6,10 +6,10 @@
  * @module
  */
 import { dirname } from "node:path";
-import { absolutePath } from "../../config/transport_builder.ts";
+import { absolutePath } from "../../machine/transport_builder.ts";
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { mayAccess, mayAdministerNetwork } from "../../transports/host/rights.ts";
+import { mayAccess, mayAdministerNetwork } from "../../host/rights.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { TUN_FILE } from "../../transports/tap/remedies.ts";
 import { networksOf, tapEnds, vhostUserEnds } from "./ends.ts";

@@ -2,7 +2,7 @@
  * What works otherwise than one may think, with a real guest: features that a front-end keeps, a network that carries less.
  * @module
  */
-import { absolutePath } from "../../config/transport_builder.ts";
+import { absolutePath } from "../../machine/transport_builder.ts";
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";

@@ -2,10 +2,10 @@
  * The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of software.
  * @module
  */
-import { buildMachine } from "../../config/build.ts";
+import { buildMachine } from "../../machine/build.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
 import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";

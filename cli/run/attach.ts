@@ -2,7 +2,7 @@
  * How a front-end attaches to the devices of a machine: what to type at the other end.
  * @module
  */
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { entropy } from "../../devices/entropy/mod.ts";

@@ -2,7 +2,7 @@
  * The counters of a machine, as they are asked for while it runs.
  * @module
  */
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 
 /** What a device has moved one way. */
 export interface Moved {

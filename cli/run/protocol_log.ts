@@ -2,7 +2,7 @@
  * Writes down what front-ends and devices say to each other: `--trace-protocol`.
  * @module
  */
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { OutputFile } from "../../transports/pcap/mod.ts";
 import {
   jsonTrace,

@@ -3,7 +3,7 @@
  * @module
  */
 
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 
 /** What to do at a signal. */
 export interface SignalActions {

@@ -7,8 +7,8 @@ import { HostError } from "../../core/errors.ts";
 import type { RuleBook } from "../../core/stage.ts";
 import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";
 import { VERSION } from "../console/version.ts";
-import { type Vector, writeVector } from "./format.ts";
-import type { VectorRun } from "./run_vector.ts";
+import { type Vector, writeVector } from "../../testing/vectors/format.ts";
+import type { VectorRun } from "../../testing/vectors/run_vector.ts";
 
 /** Writes recordings into a folder, one for each vector, under the name of the vector's file. */
 export class VectorRecorder {

@@ -4,10 +4,10 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import type { ConfigDescription } from "../../cli/check/description.ts";
-import { GuestImage } from "../host/support/guest_image.ts";
-import { qemuGuest } from "../host/support/qemu.ts";
-import { hostTest } from "../host/support/require.ts";
-import { SerialShell } from "../host/support/serial.ts";
+import { GuestImage } from "../peers/support/guest_image.ts";
+import { qemuGuest } from "../peers/support/qemu.ts";
+import { hostTest } from "../peers/support/require.ts";
+import { SerialShell } from "../peers/support/serial.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 

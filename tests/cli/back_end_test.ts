@@ -2,11 +2,11 @@
  * `run` as the program behind a vhost-user socket: what management programs expect of it.
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { FileDescriptor } from "../../transports/host/file_descriptor.ts";
-import { libc } from "../../transports/host/libc.ts";
-import { UnixListener } from "../../transports/host/unix_listener.ts";
-import { UnixStream } from "../../transports/host/unix_stream.ts";
-import { hostTest, linux } from "../host/support/require.ts";
+import { FileDescriptor } from "../../host/file_descriptor.ts";
+import { libc } from "../../host/libc.ts";
+import { UnixListener } from "../../host/unix_listener.ts";
+import { UnixStream } from "../../host/unix_stream.ts";
+import { hostTest, linux } from "../peers/support/require.ts";
 import { eventsIn, FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";

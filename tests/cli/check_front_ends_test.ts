@@ -3,8 +3,8 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { ConfigDescription, DeviceDescription } from "../../cli/check/description.ts";
-import { Namespace } from "../host/support/namespace.ts";
-import { hostTest, network } from "../host/support/require.ts";
+import { Namespace } from "../peers/support/namespace.ts";
+import { hostTest, network } from "../peers/support/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 

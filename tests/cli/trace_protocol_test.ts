@@ -2,8 +2,8 @@
  * `run --trace-protocol`: what it writes of real dialogues.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { UnixStream } from "../../transports/host/unix_stream.ts";
-import { hostTest, linux } from "../host/support/require.ts";
+import { UnixStream } from "../../host/unix_stream.ts";
+import { hostTest, linux } from "../peers/support/require.ts";
 import { FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";

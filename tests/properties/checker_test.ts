@@ -2,11 +2,15 @@
  * The checker is checked: a good run is damaged in one place at a time, and the damage must be named.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { conserve, strictViolations } from "../../cli/vectors/conservation.ts";
-import type { ConservationOptions, ConservedInput, ConservedOutput } from "../../cli/vectors/conserved.ts";
-import { vectorHeader } from "../../cli/vectors/delivered.ts";
-import { parseVector } from "../../cli/vectors/format.ts";
-import { runVector } from "../../cli/vectors/run_vector.ts";
+import { conserve, strictViolations } from "../../testing/vectors/conservation.ts";
+import type {
+  ConservationOptions,
+  ConservedInput,
+  ConservedOutput,
+} from "../../testing/vectors/conserved.ts";
+import { vectorHeader } from "../../testing/vectors/delivered.ts";
+import { parseVector } from "../../testing/vectors/format.ts";
+import { runVector } from "../../testing/vectors/run_vector.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { Bench } from "./support/bench.ts";
 import { Epoch, snapshot } from "./support/epoch.ts";

@@ -4,10 +4,10 @@
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { buildMachine } from "../../config/build.ts";
+import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../config/machine.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { DriverSession } from "../../core/session.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";

@@ -6,8 +6,8 @@
  */
 import { assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { conserve } from "../../cli/vectors/conservation.ts";
-import type { ConservedInput, ConservedOutput } from "../../cli/vectors/conserved.ts";
+import { conserve } from "../../testing/vectors/conservation.ts";
+import type { ConservedInput, ConservedOutput } from "../../testing/vectors/conserved.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
 import { StageBench } from "../../testing/mod.ts";

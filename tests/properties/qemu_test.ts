@@ -3,7 +3,7 @@
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { buildMachine } from "../../config/build.ts";
+import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { FeatureSet } from "../../core/features.ts";

@@ -2,7 +2,7 @@
  * What a TAP counts.
  * @module
  */
-import { errnoName } from "../host/errno.ts";
+import { errnoName } from "../../host/errno.ts";
 
 /**
  * Counters of a TAP. Errors of system calls are counted as they come up, under names such as `write_EIO` (the interface is

@@ -3,7 +3,7 @@
  * @module
  */
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
-import { FileDescriptor } from "../host/file_descriptor.ts";
+import { FileDescriptor } from "../../host/file_descriptor.ts";
 import { newTapCounters } from "./counters.ts";
 import { openTap } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";

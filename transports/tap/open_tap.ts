@@ -8,9 +8,9 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { checked, SystemCallError } from "../host/errno.ts";
-import { FileDescriptor, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../host/file_descriptor.ts";
-import { cString, errno, libc } from "../host/libc.ts";
+import { checked, SystemCallError } from "../../host/errno.ts";
+import { FileDescriptor, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../host/file_descriptor.ts";
+import { cString, errno, libc } from "../../host/libc.ts";
 import { HOST_RIGHTS, IN_USE, NOT_A_TAP, TUN_FILE } from "./remedies.ts";
 import type { TapOptions } from "./options.ts";
 import * as tun from "./tun_abi.ts";

@@ -32,9 +32,9 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
-import { EAGAIN, EBADFD, EINTR } from "../host/errno.ts";
-import { FrameAddresses } from "../host/frame_address.ts";
-import { errno, libc, type LibcSymbols } from "../host/libc.ts";
+import { EAGAIN, EBADFD, EINTR } from "../../host/errno.ts";
+import { FrameAddresses } from "../../host/frame_address.ts";
+import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
 import { countError, type TapCounters } from "./counters.ts";
 
 const ETHERNET_HEADER_BYTES = 14;

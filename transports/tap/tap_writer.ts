@@ -14,10 +14,10 @@ import {
   VIRTIO_NET_HDR_GSO_NONE,
   writeNetHeader,
 } from "../../wire/virtio_net_header.ts";
-import { EAGAIN, EBADFD, EINTR } from "../host/errno.ts";
-import { FrameAddresses } from "../host/frame_address.ts";
-import { IoVector } from "../host/io_vector.ts";
-import { addressOf, errno, libc, type LibcSymbols } from "../host/libc.ts";
+import { EAGAIN, EBADFD, EINTR } from "../../host/errno.ts";
+import { FrameAddresses } from "../../host/frame_address.ts";
+import { IoVector } from "../../host/io_vector.ts";
+import { addressOf, errno, libc, type LibcSymbols } from "../../host/libc.ts";
 import { countError, type TapCounters } from "./counters.ts";
 
 /** A frame in more pieces is gathered into one first: the kernel takes 1024 at most, and walks them one by one. */

@@ -3,10 +3,10 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { SystemCallError } from "../host/errno.ts";
-import { FileDescriptor } from "../host/file_descriptor.ts";
-import { UnixListener } from "../host/unix_listener.ts";
-import { UnixStream } from "../host/unix_stream.ts";
+import { SystemCallError } from "../../host/errno.ts";
+import { FileDescriptor } from "../../host/file_descriptor.ts";
+import { UnixListener } from "../../host/unix_listener.ts";
+import { UnixStream } from "../../host/unix_stream.ts";
 import type { MessageSocket } from "./connection.ts";
 import type { VhostUserOptions } from "./options.ts";
 

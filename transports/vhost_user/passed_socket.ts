@@ -3,9 +3,9 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { checked } from "../host/errno.ts";
-import { factsOfDescriptor } from "../host/file_facts.ts";
-import { libc } from "../host/libc.ts";
+import { checked } from "../../host/errno.ts";
+import { factsOfDescriptor } from "../../host/file_facts.ts";
+import { libc } from "../../host/libc.ts";
 
 const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;

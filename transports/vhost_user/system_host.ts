@@ -3,13 +3,13 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { checked } from "../host/errno.ts";
-import { ReceivedEvent } from "../host/event_fd.ts";
-import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "../host/file_descriptor.ts";
-import { nameOfDescriptor } from "../host/file_facts.ts";
-import { addressOf, libc } from "../host/libc.ts";
-import { type MappingRisks, type MappingTerms, MemoryMapping } from "../host/memory_mapping.ts";
-import { isUnixStream, peerNameBytes, UnixStream } from "../host/unix_stream.ts";
+import { checked } from "../../host/errno.ts";
+import { ReceivedEvent } from "../../host/event_fd.ts";
+import { FileDescriptor, O_CLOEXEC, O_NONBLOCK } from "../../host/file_descriptor.ts";
+import { nameOfDescriptor } from "../../host/file_facts.ts";
+import { addressOf, libc } from "../../host/libc.ts";
+import { type MappingRisks, type MappingTerms, MemoryMapping } from "../../host/memory_mapping.ts";
+import { isUnixStream, peerNameBytes, UnixStream } from "../../host/unix_stream.ts";
 import type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 
 /** Bytes read from a pipe at once. */

@@ -6,7 +6,7 @@
  * not received by then are the next epoch's.
  * @module
  */
-import { buildMachine } from "../../../config/build.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import type { CounterGroups } from "../../../core/device.ts";

@@ -2,9 +2,13 @@
  * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds up.
  * @module
  */
-import { conserve } from "../../../cli/vectors/conservation.ts";
-import type { ConservationOptions, ConservedInput, ConservedOutput } from "../../../cli/vectors/conserved.ts";
-import { viewTcp } from "../../../cli/vectors/tcp_view.ts";
+import { conserve } from "../../../testing/vectors/conservation.ts";
+import type {
+  ConservationOptions,
+  ConservedInput,
+  ConservedOutput,
+} from "../../../testing/vectors/conserved.ts";
+import { viewTcp } from "../../../testing/vectors/tcp_view.ts";
 import type { CounterGroups } from "../../../core/device.ts";
 import { STRICT_RULES } from "../../../offloads/rsc_chain/strict_verdicts.ts";
 import type { GuestState, Refusal } from "./guest_state.ts";

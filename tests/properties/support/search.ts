@@ -6,14 +6,14 @@
  * @module
  */
 import fc from "fast-check";
-import { vectorPacket } from "../../../cli/vectors/delivered.ts";
+import { vectorPacket } from "../../../testing/vectors/delivered.ts";
 import {
   toHex,
   type Vector,
   type VectorEvent,
   type VectorPacket,
   writeVector,
-} from "../../../cli/vectors/format.ts";
+} from "../../../testing/vectors/format.ts";
 import { writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import type { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
 import { Bench } from "./bench.ts";

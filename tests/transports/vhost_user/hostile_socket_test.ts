@@ -6,8 +6,8 @@
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { FLAG_NEED_REPLY, Request } from "../../../transports/vhost_user/messages.ts";
-import { assertNothingKept, footprint } from "../../host/support/footprint.ts";
-import { hostTest, linux } from "../../host/support/require.ts";
+import { assertNothingKept, footprint } from "../../peers/support/footprint.ts";
+import { hostTest, linux } from "../../peers/support/require.ts";
 import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "./support/guest.ts";
 import { OddDescriptors } from "./support/odd_descriptors.ts";
 import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";

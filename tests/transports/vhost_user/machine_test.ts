@@ -3,15 +3,15 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine } from "../../../config/build.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import { EntropyDevice } from "../../../devices/entropy/mod.ts";
-import { UnixStream } from "../../../transports/host/unix_stream.ts";
+import { UnixStream } from "../../../host/unix_stream.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import { offerFor } from "../../../transports/vhost_user/profiles.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
-import { hostTest, linux } from "../../host/support/require.ts";
+import { hostTest, linux } from "../../peers/support/require.ts";
 import { Bench } from "./support/bench.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
 import { SocketFrontEnd } from "./support/socket_front_end.ts";

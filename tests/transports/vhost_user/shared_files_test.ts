@@ -5,13 +5,13 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import type { CablePort } from "../../../transports/loopback.ts";
-import { Epoll } from "../../../transports/host/epoll.ts";
-import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../../transports/host/file_descriptor.ts";
-import { cString, libc } from "../../../transports/host/libc.ts";
-import { TimerFd } from "../../../transports/host/timer_fd.ts";
-import { UnixStream } from "../../../transports/host/unix_stream.ts";
+import { Epoll } from "../../../host/epoll.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../../host/file_descriptor.ts";
+import { cString, libc } from "../../../host/libc.ts";
+import { TimerFd } from "../../../host/timer_fd.ts";
+import { UnixStream } from "../../../host/unix_stream.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
-import { hostTest, linux } from "../../host/support/require.ts";
+import { hostTest, linux } from "../../peers/support/require.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
 import { usualFeatures } from "./support/front_end.ts";
 import { OddDescriptors } from "./support/odd_descriptors.ts";

@@ -3,10 +3,10 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { buildMachine } from "../../../../config/build.ts";
+import { buildMachine } from "../../../../machine/build.ts";
 import { newRegistry } from "../../../../config/builtins.ts";
 import { parseConfig } from "../../../../config/load.ts";
-import type { Machine } from "../../../../config/machine.ts";
+import type { Machine } from "../../../../machine/machine.ts";
 import type { GuestFault } from "../../../../core/errors.ts";
 import type { NetDevice } from "../../../../devices/net/mod.ts";
 import { ethernet } from "../../../../testing/mod.ts";

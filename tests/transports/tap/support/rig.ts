@@ -6,8 +6,8 @@ import { assertEquals } from "@std/assert";
 import type { Frame, NetHeader } from "../../../../core/frame.ts";
 import { FrameBatch } from "../../../../core/frame_batch.ts";
 import { FramePool } from "../../../../core/frame_pool.ts";
-import { FileDescriptor } from "../../../../transports/host/file_descriptor.ts";
-import { addressOf, libc } from "../../../../transports/host/libc.ts";
+import { FileDescriptor } from "../../../../host/file_descriptor.ts";
+import { addressOf, libc } from "../../../../host/libc.ts";
 import { newTapCounters, type TapCounters, TapTransport } from "../../../../transports/tap/mod.ts";
 import { readNetHeader, writeNetHeader } from "../../../../wire/virtio_net_header.ts";
 

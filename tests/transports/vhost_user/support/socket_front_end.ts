@@ -3,11 +3,11 @@
  * @module
  */
 import { assert } from "@std/assert";
-import { EventFd } from "../../../../transports/host/event_fd.ts";
-import type { FileDescriptor } from "../../../../transports/host/file_descriptor.ts";
-import { newMemoryFile } from "../../../../transports/host/memory_file.ts";
-import { MemoryMapping } from "../../../../transports/host/memory_mapping.ts";
-import type { UnixStream } from "../../../../transports/host/unix_stream.ts";
+import { EventFd } from "../../../../host/event_fd.ts";
+import type { FileDescriptor } from "../../../../host/file_descriptor.ts";
+import { newMemoryFile } from "../../../../host/memory_file.ts";
+import { MemoryMapping } from "../../../../host/memory_mapping.ts";
+import type { UnixStream } from "../../../../host/unix_stream.ts";
 import { HEADER_BYTES } from "../../../../transports/vhost_user/messages.ts";
 import { FrontEnd, usualFeatures, type Wire } from "./front_end.ts";
 import { GUEST_BYTES, type GuestLayout, TestGuest } from "./guest.ts";

@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import type { CablePort } from "../../../../transports/loopback.ts";
-import { UnixStream } from "../../../../transports/host/unix_stream.ts";
-import { FileMachine } from "../../../host/support/file_machine.ts";
+import { UnixStream } from "../../../../host/unix_stream.ts";
+import { FileMachine } from "../../../peers/support/file_machine.ts";
 import { frame, numbersOf } from "./fake_network.ts";
 import { OddDescriptors } from "./odd_descriptors.ts";
 import { SocketFrontEnd } from "./socket_front_end.ts";

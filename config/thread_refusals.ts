@@ -1,0 +1,35 @@
+/**
+ * What keeps a device from being worked by threads, as far as the configuration shows it.
+ * @module
+ */
+import type { ConfigIssue } from "./errors.ts";
+import { childPath } from "./paths.ts";
+import type { ResolvedDevice } from "./types.ts";
+
+/** Why a device cannot be worked in threads if that is what it asks for; empty if it can. @param clock the machine's clock */
+export function threadIssues(device: ResolvedDevice, clock: string | undefined): ConfigIssue[] {
+  const { mode, plugin, driver, network, path } = device;
+  if (mode !== "threads") return [];
+  const issues: ConfigIssue[] = [];
+  const refuse = (where: string, problem: string, remedy: string) =>
+    issues.push({ path: where, problem, remedy: `${remedy}, or leave "mode": "threads" out` });
+  if (clock === "virtual") {
+    refuse(childPath(path, "mode"), "threads cannot go by a virtual clock", 'write "clock": "system"');
+  }
+  if (plugin.worksInThreads !== true) {
+    refuse(childPath(path, "use"), `"${plugin.name}" cannot be worked by several threads`, 'use "net"');
+  }
+  if (driver.plugin.lendsRings !== true) {
+    refuse(
+      driver.path,
+      `"${driver.plugin.name}" cannot lend its rings to threads`,
+      'use "vhost-user"',
+    );
+  }
+  if (network === null) {
+    refuse(childPath(path, "network"), "there is no network whose queues threads could have", 'use "tap"');
+  } else if (network.plugin.takeQueue === undefined) {
+    refuse(network.path, `"${network.plugin.name}" cannot give its queues to threads`, 'use "tap"');
+  }
+  return issues;
+}

@@ -1,0 +1,216 @@
+/**
+ * A file of memory, mapped: what another process shares with us, as an ArrayBuffer.
+ *
+ * Theory of operation. `map` checks the wanted range against the size of the file, for a page behind its end kills the
+ * process when it is touched (SIGBUS). Three things do the same, or worse, *later*:
+ *
+ * - The file is cut. Only a seal prevents that: if the file takes seals, shrinking is forbidden here. Memory of a hypervisor is
+ *   usually sealed by it (memfd) or cannot be (a file in /dev/shm or on hugetlbfs): then we depend on that program, though not
+ *   on the guest in it.
+ * - A page that was never used finds no room in its file system. The guest chooses which page is used first. `populate` has
+ *   all of them found here, and refuses memory for which there is no room; huge pages are reserved anyway.
+ * - Whoever serves the file does not answer (FUSE, a network): then a page is waited for, for ever. So the file must lie
+ *   in memory (only such files know seals) or on a device.
+ *
+ * `risks` says what of this can happen.
+ *
+ * There is exactly one ArrayBuffer for a mapping: every further one would count as memory of its own with the collector.
+ * Disposing detaches it first (`transfer`), so that every view of it becomes empty and late accesses throw or read
+ * undefined, and unmaps then. Without that a late access would kill the process. It is transferred to a buffer of no bytes: one
+ * of the same length would count as memory until it is collected, and a front-end that changes its memory often would keep
+ * the collector busy, 100 ms for 7 GiB.
+ *
+ * Offset and length are rounded to pages, of the file's own size if it lies in huge ones.
+ *
+ * @module
+ */
+import { HostError } from "../core/errors.ts";
+import { lastCallError } from "./errno.ts";
+import { factsOfDescriptor, nameOfDescriptor } from "./file_facts.ts";
+import { libc } from "./libc.ts";
+import { NativeCopier } from "./native_copier.ts";
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+const MADV_POPULATE_WRITE = 23;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const F_SEAL_SHRINK = 2;
+/** Mappings start at multiples of this; of 64 KiB where pages are that large. */
+const PAGE_BYTES = Deno.build.arch === "x86_64" ? 4096 : 65_536;
+const LARGEST_PAGE_BYTES = 2 ** 30;
+
+/** Which part of a file to map. */
+export interface MappingRange {
+  /** First byte in the file, 0 or more. */
+  readonly offsetBytes: number;
+  /** Bytes, at least 1. */
+  readonly lengthBytes: number;
+}
+
+/** Which memory is taken, and what is done with it. */
+export interface MappingTerms {
+  /** `sealed`: what cannot be cut; `local`: what lies in memory or on a device; `any`: also what another program serves. */
+  readonly memory: "sealed" | "local" | "any";
+  /** Have all of it allocated at once; takes some 0.3 s for each GiB that is not yet. */
+  readonly populate: boolean;
+}
+
+/** How a file can end this program. */
+export interface MappingRisks {
+  /** Which file it is. */
+  readonly identity: string;
+  /** The name that the kernel has for it. */
+  readonly name: string;
+  /** It can be cut. */
+  readonly canBeCut: boolean;
+  /** Bytes that are not allocated, where there may be no room for them. */
+  readonly missingBytes: number;
+}
+
+const USUAL_TERMS: MappingTerms = { memory: "any", populate: false };
+/** Memory files without a path have room as long as there is memory, unless their pages are huge. */
+const UNLIMITED = "/memfd:";
+
+/** A range of a file in memory, readable and writable, shared with everybody who maps it. */
+export class MemoryMapping implements Disposable {
+  static #live = 0;
+  /** The range, byte for byte. Of length 0 once it has been unmapped. */
+  readonly buffer: ArrayBuffer;
+  /** How it can end this program. */
+  readonly risks: MappingRisks;
+  /** Where the range starts in this process. */
+  readonly address: bigint;
+  /** Copies to and from the range. */
+  readonly copier: NativeCopier;
+  readonly #mappedAddress: bigint;
+  readonly #mappedBytes: bigint;
+  #mapped = true;
+
+  private constructor(
+    buffer: ArrayBuffer,
+    risks: MappingRisks,
+    address: bigint,
+    mappedAddress: bigint,
+    mappedBytes: bigint,
+  ) {
+    this.buffer = buffer;
+    this.risks = risks;
+    this.address = address;
+    this.copier = new NativeCopier(address, buffer.byteLength);
+    this.#mappedAddress = mappedAddress;
+    this.#mappedBytes = mappedBytes;
+    MemoryMapping.#live++;
+  }
+
+  /** How many there are: for tests that look for leaks. */
+  static get live(): number {
+    return MemoryMapping.#live;
+  }
+
+  /**
+   * Maps a range of an open file. The descriptor is not needed any more afterwards.
+   * @param number the descriptor of a memfd, a file of hugetlbfs or any other that can be mapped
+   * @param range what to map; what reaches beyond the file is refused
+   * @param what what it is called in messages, such as `memory region 0`
+   * @param terms which memory is taken; any if left out
+   * @throws {HostError} if it cannot be mapped, with the reason
+   */
+  static map(number: number, range: MappingRange, what: string, terms = USUAL_TERMS): MemoryMapping {
+    const { offsetBytes, lengthBytes } = range;
+    const end = offsetBytes + lengthBytes;
+    if (
+      !Number.isSafeInteger(offsetBytes) || offsetBytes < 0 || !(lengthBytes >= 1) ||
+      !Number.isSafeInteger(end)
+    ) {
+      throw new HostError(
+        `Cannot map ${what}: offset ${offsetBytes} and length ${lengthBytes} must be integers from 0 and 1 to 2^53 - 1`,
+      );
+    }
+    // Sealed before the size is read: in between, the file could be cut.
+    const seals = seal(number);
+    const { sizeBytes, allocatedBytes, blockBytes, isOnDevice, identity } = factsOfDescriptor(number);
+    const name = nameOfDescriptor(number);
+    const refuse = (why: string) => new HostError(`Cannot map ${what}, ${name}: ${why}`);
+    if (seals === null && !isOnDevice && terms.memory !== "any") {
+      throw refuse(
+        "it lies neither in memory nor on a device, and whoever serves it could make this program wait; " +
+          "use a memfd, or a file of tmpfs or hugetlbfs",
+      );
+    }
+    const canBeCut = seals !== "sealed";
+    if (canBeCut && terms.memory === "sealed") {
+      throw refuse(
+        "it can be cut, which would end this program, and takes no seal; use a memfd that may be sealed " +
+          "(QEMU: memory-backend-memfd)",
+      );
+    }
+    if (end > sizeBytes) {
+      throw new HostError(
+        `Cannot map ${what}: bytes ${offsetBytes} to ${end} are wanted of a file of ${sizeBytes} bytes; ` +
+          `the file must hold the whole range`,
+      );
+    }
+    const unit = pageBytes(blockBytes);
+    const start = offsetBytes - offsetBytes % unit;
+    const mapped = BigInt(Math.ceil((end - start) / unit) * unit);
+    const pointer = libc().mmap(
+      0n,
+      mapped,
+      PROT_READ | PROT_WRITE,
+      MAP_SHARED,
+      number,
+      BigInt(start),
+    );
+    const address = Deno.UnsafePointer.value(pointer);
+    if (pointer === null || address === MAP_FAILED) {
+      throw lastCallError(`map ${lengthBytes} bytes of ${what}`, {
+        EACCES: "the file must be open for reading and writing",
+        EPERM: "the file must not be sealed against writing",
+        ENODEV: "the file must be one that can be mapped: a memfd, or one of hugetlbfs or tmpfs",
+        EINVAL: "the offset must be a multiple of the file's page size",
+      });
+    }
+    if (terms.populate && libc().madvise(address, mapped, MADV_POPULATE_WRITE) !== 0) {
+      const error = lastCallError(`populate ${lengthBytes} bytes of ${what}, ${name}`, {
+        EFAULT: "its file system is full: make room there",
+        EINVAL: "Linux 5.14 or later is needed",
+      });
+      libc().munmap(address, mapped);
+      throw error;
+    }
+    const isLimited = !name.startsWith(UNLIMITED) && !isOnDevice;
+    const missingBytes = isLimited && !terms.populate ? Math.max(sizeBytes - allocatedBytes, 0) : 0;
+    const risks = { identity, name, canBeCut, missingBytes };
+    const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes, offsetBytes - start);
+    return new MemoryMapping(buffer, risks, address + BigInt(offsetBytes - start), address, mapped);
+  }
+
+  /** Empties every view of the memory, and unmaps it. Does nothing the second time. */
+  [Symbol.dispose](): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    MemoryMapping.#live--;
+    this.copier[Symbol.dispose]();
+    this.buffer.transfer(0);
+    libc().munmap(this.#mappedAddress, this.#mappedBytes);
+  }
+}
+
+/** Forbids to shrink the file, if it takes seals. Null for a file that knows none: it does not lie in memory. */
+function seal(number: number): "sealed" | "unsealed" | null {
+  const c = libc();
+  const seals = c.fcntl(number, F_GET_SEALS, 0);
+  if (seals < 0) return null;
+  const isSealed = (seals & F_SEAL_SHRINK) !== 0 || c.fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
+  return isSealed ? "sealed" : "unsealed";
+}
+
+/** The unit to round to: the file's own if it can be a page size. */
+function pageBytes(blockBytes: number): number {
+  const isPage = blockBytes > PAGE_BYTES && blockBytes <= LARGEST_PAGE_BYTES &&
+    (blockBytes & (blockBytes - 1)) === 0;
+  return isPage ? blockBytes : PAGE_BYTES;
+}

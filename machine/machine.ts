@@ -1,0 +1,308 @@
+/**
+ * A machine: everything that one configuration describes, built and ready to run.
+ * @module
+ */
+import type { FileClaims } from "./file_claims.ts";
+import type { ManualClock } from "../core/clock.ts";
+import type { CounterGroups, Device } from "../core/device.ts";
+import { GuestError, HostError } from "../core/errors.ts";
+import type { FramePool } from "../core/frame_pool.ts";
+import type { Reactor } from "../core/reactor.ts";
+import type { DeviceThreads } from "../core/threads.ts";
+import { foreignParts, isFrom, partBehind } from "./guarded.ts";
+import { guardDevice, guardMember, keptFrames, pluginError } from "./plugin_guards.ts";
+import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
+import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
+
+/** A device of a machine, with its two ends. */
+export interface MachineDevice {
+  /** What it is called. */
+  readonly name: string;
+  /** The device. */
+  readonly device: Device;
+  /** Its way to the guest. */
+  readonly driver: DriverTransport;
+  /** Its way to the network, if it has one. */
+  readonly network: FrameTransport | null;
+  /** The threads that work its queue pairs, if it has any. */
+  readonly threads?: DeviceThreads | null;
+  /** What it was made from. */
+  readonly resolved: ResolvedDevice;
+}
+
+/** What a machine is made of. */
+export interface MachineParts {
+  /** What it is called. */
+  readonly name: string;
+  /** The devices. */
+  readonly devices: readonly MachineDevice[];
+  /** What turns them. */
+  readonly reactor: Reactor;
+  /** Where their frames come from. */
+  readonly pool: FramePool;
+  /** Every counter, live. */
+  readonly counters: CounterGroups;
+  /** The clock, if it is a manual one. */
+  readonly manualClock: ManualClock | null;
+  /** What the devices share, such as in-memory cables. */
+  readonly shared: ReadonlyMap<string, unknown>;
+  /** Which files it reads and writes; what else its program is to write is to be claimed here first. */
+  readonly files: FileClaims;
+  /** What is to be done when it starts: files are emptied, and their headers written. */
+  readonly starts: readonly (() => void)[];
+  /** Makes an error say where in the configuration it comes from: of what the host has refused, `path`. */
+  locate(error: unknown, path: string): void;
+  /** Told when a device has failed, by its name, unless `run` rejects with it at once because there is no other. */
+  failed(device: string, error: Error): void;
+}
+
+/**
+ * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and of what its
+ * transports deliver.
+ *
+ * What a transport or a plugin fails with ends its own device: its driver sees NEEDS_RESET or is let go, other devices go
+ * on, and when the machine ends `run` rejects with what failed first, or else `close` does. A device whose transport cannot
+ * begin to serve (HostError) ends the machine, and so does the last device that fails. Nothing is drained of what has
+ * failed, but everything is still closed. What a guest does wrong ends nothing.
+ */
+export class Machine implements AsyncDisposable {
+  /** What it is made of. */
+  readonly parts: MachineParts;
+  readonly #stop = new AbortController();
+  readonly #serving: Promise<void>[] = [];
+  /** Those whose guest has gone for good. */
+  readonly #abandoned = new Set<DriverTransport>();
+  /** Those that have failed. */
+  readonly #failed = new Set<MachineDevice>();
+  /** What stops each device by itself. */
+  readonly #stops = new Map<MachineDevice, AbortController>();
+  #started = false;
+  #broken = false;
+  #first: { cause: unknown } | null = null;
+  /** Has somebody been told of the first failure? */
+  #isTold = false;
+  #closing: Promise<void> | null = null;
+
+  /** Made by `buildMachine`. */
+  constructor(parts: MachineParts) {
+    this.parts = parts;
+  }
+
+  /** The devices. */
+  get devices(): readonly MachineDevice[] {
+    return this.parts.devices;
+  }
+
+  /** Every counter by group, live; those of threads as of now. */
+  get counters(): CounterGroups {
+    for (const { threads } of this.parts.devices) threads?.pullCounters();
+    return this.parts.counters;
+  }
+
+  /**
+   * Starts serving every device. A guest in memory is attached when this returns, files to be written are emptied before.
+   * Throws Error the second time, HostError if a file cannot be emptied.
+   */
+  start(): void {
+    if (this.#started) throw new Error("Cannot start a machine twice: build another one");
+    this.#started = true;
+    for (const start of this.parts.starts) start();
+    for (const one of this.parts.devices) this.#serve(one);
+  }
+
+  /** Has every device come to its end: a network that has delivered all it ever will, or a guest that has gone for good? */
+  get isOver(): boolean {
+    return this.parts.devices.every((one) =>
+      this.#failed.has(one) || one.network?.finished === true || this.#abandoned.has(one.driver)
+    );
+  }
+
+  /** What has failed first; null as long as nothing has. It is what `run` or `close` rejects with, or has rejected with. */
+  get failure(): unknown {
+    return this.#first?.cause ?? null;
+  }
+
+  /**
+   * Runs until `signal` aborts, or until every network is at its end and nothing is held. By a manual clock, time is moved
+   * from event to event; otherwise it passes. Rejects with what a transport or a plugin failed with.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { reactor, manualClock } = this.parts;
+    const either = AbortSignal.any([signal, this.#stop.signal]);
+    try {
+      if (manualClock === null) await reactor.run(either, () => this.isOver);
+      else await reactor.runToEnd(either);
+    } catch (cause) {
+      this.#break(cause);
+    }
+    this.#rethrow();
+  }
+
+  /**
+   * Takes an error that came out of no hook: a callback of a plugin has thrown it, or it is the reason of a promise that is
+   * rejected and that nothing waits for. Its device fails by that: the one whose plugin's module stands in the error's
+   * stack (all of them, if several have that plugin), or else the only one that has plugins of modules at all. False if
+   * there is no such device; nothing is done then. The program that runs the machine listens for `error` and
+   * `unhandledrejection`, and calls this. @param hook where it came from, for the message
+   */
+  blame(cause: unknown, hook: string): boolean {
+    const foreign = this.parts.devices.filter(({ resolved }) => foreignParts(resolved).length > 0);
+    const named = foreign.filter(({ resolved }) =>
+      foreignParts(resolved).some((part) => isFrom(cause, part))
+    );
+    const blamed = named.length > 0 ? named : foreign;
+    if (named.length === 0 && foreign.length !== 1) return false;
+    for (const one of blamed) {
+      this.#stopDevice(one, pluginError(partBehind(cause, one.resolved), hook, cause));
+    }
+    return true;
+  }
+
+  /** Lets go everything that is held and what can still be delivered of it; a device may fail by that. */
+  drain(): void {
+    const { reactor, devices } = this.parts;
+    for (const one of devices) {
+      if (this.#failed.has(one)) continue;
+      const { device, threads } = one;
+      threads?.drain();
+      try {
+        device.drain(reactor.clock.nowNs());
+      } catch (error) {
+        // A broken ring: the rounds that follow meet it again, where the session deals with it.
+        if (!(error instanceof GuestError)) this.#failDevice(one, pluginError(one.resolved, "drain", error));
+      }
+    }
+    // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties the queues.
+    for (let rounds = 0; rounds < 64 && reactor.turn(); rounds++);
+  }
+
+  /**
+   * Drains, detaches every guest, closes every network. Everything is tried before it rejects with what failed first. May
+   * be called twice: the second call only waits.
+   */
+  async close(): Promise<void> {
+    if (this.#closing !== null) return await this.#closing;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#closing = promise;
+    await this.#closeAll();
+    resolve();
+    this.#rethrow();
+  }
+
+  /** As `close`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Stops all devices. Each has a signal of its own: one made by AbortSignal.any() keeps what listens until the event loop turns. */
+  #stopAll(): void {
+    this.#stop.abort();
+    for (const stop of this.#stops.values()) stop.abort();
+  }
+
+  #serve(one: MachineDevice): void {
+    const { device, driver, network, threads, resolved } = one;
+    const { reactor } = this.parts;
+    const failed = (error: Error) => this.#failDevice(one, error);
+    device.wake = () => reactor.wake();
+    if (threads) {
+      threads.start();
+      reactor.add(guardMember(threads, null, (error) => this.#stopDevice(one, error)));
+    }
+    if (isPollable(driver)) {
+      reactor.add(guardMember(driver, resolved.driver, (error) => this.#stopDevice(one, error)));
+    }
+    if (network !== null && isPollable(network)) {
+      reactor.add(guardMember(network, resolved.network!, (error) => this.#stopDevice(one, error)));
+    }
+    const stop = new AbortController();
+    this.#stops.set(one, stop);
+    // A device that began before this one may have ended the machine.
+    if (this.#stop.signal.aborted) stop.abort();
+    const { signal } = stop;
+    const served = this.#served(one, guardDevice(device, resolved, failed), signal).then(() => {
+      if (!signal.aborted) this.#abandoned.add(driver);
+    }, (cause: unknown) => {
+      // What fails because its device has is no news.
+      if (this.#failed.has(one)) return;
+      if (cause instanceof HostError) {
+        this.parts.locate(cause, resolved.driver.path);
+        this.#break(cause);
+        this.#stopAll();
+      } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
+    }).finally(() => reactor.wake());
+    this.#serving.push(served);
+  }
+
+  /** Never throws: what cannot serve rejects. */
+  #served(one: MachineDevice, device: Device, signal: AbortSignal): Promise<void> {
+    try {
+      const serving = one.driver.serve(device, signal);
+      if (typeof serving?.then === "function") return serving;
+      throw new TypeError(
+        "it returned no promise; one is needed that is fulfilled when its guest has gone for good",
+      );
+    } catch (cause) {
+      return Promise.reject(cause);
+    }
+  }
+
+  /** A device has failed; its driver has been told, or will be. */
+  #failDevice(one: MachineDevice, error: Error): void {
+    if (this.#failed.has(one)) return;
+    this.#failed.add(one);
+    this.#note(error);
+    const isLast = this.#failed.size === this.parts.devices.length;
+    // What ends the machine at once is told by `run`.
+    if (!isLast || this.#first?.cause !== error) this.parts.failed(one.name, error);
+    if (isLast) this.#stopAll();
+    this.parts.reactor.wake();
+  }
+
+  /** A device has failed and cannot tell its driver: the driver is let go. */
+  #stopDevice(one: MachineDevice, error: Error): void {
+    this.#failDevice(one, error);
+    this.#stops.get(one)?.abort();
+  }
+
+  async #closeAll(): Promise<void> {
+    if (!this.#broken) await this.#attempt(() => this.drain());
+    this.#stopAll();
+    await Promise.all(this.#serving);
+    for (const { driver, network, threads, resolved } of this.parts.devices) {
+      const named = resolved.network ?? resolved;
+      await this.#attempt(() => threads?.close());
+      await this.#attempt(() => network?.close?.(), [named, "close"]);
+      await this.#attempt(() => network?.[Symbol.dispose](), [named, "dispose"]);
+      await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);
+    }
+    if (this.#first === null) { for (const error of keptFrames(this.parts.pool)) this.#note(error); }
+  }
+
+  /** @param by whose fault it is, and in which hook, if that does not say what it means */
+  async #attempt(step: () => unknown, by: readonly [ResolvedPart, string] | null = null): Promise<void> {
+    try {
+      await step();
+    } catch (cause) {
+      this.#break(by === null ? cause : pluginError(...by, cause));
+    }
+  }
+
+  /** The machine as a whole has failed: nothing is drained any more. */
+  #break(cause: unknown): void {
+    this.#note(cause);
+    this.#broken = true;
+  }
+
+  /** The first failure is the one to tell. */
+  #note(cause: unknown): void {
+    this.parts.locate(cause, "");
+    this.#first ??= { cause };
+  }
+
+  #rethrow(): void {
+    if (this.#first === null || this.#isTold) return;
+    this.#isTold = true;
+    throw this.#first.cause;
+  }
+}

@@ -1,0 +1,523 @@
+/**
+ * Between a machine and the plugins that it is made of: what they return, throw and promise is looked at here while they
+ * work, so that what one does wrong is told by its name and stops its own device only.
+ *
+ * Theory of operation. `guardDevice` stands between a driver transport and a device. An error that is no GuestError is the
+ * device's end: it is told once (`failed`), and the transport gets GuestError `device-failed`, now and for every call that
+ * may fail. So a driver sees what it sees after a fault of its own, a device in NEEDS_RESET, which no reset brings back.
+ * `guardNetwork` stands between a device and its network: what that does wrong comes out of the device's own hooks.
+ * `guardMember` stands between the reactor and a transport.
+ *
+ * @module
+ */
+import { frameFault, isPlain, isSound, kindOf, refusePromise, shapeFault } from "../core/contract.ts";
+import type { Device, Session } from "../core/device.ts";
+import { GuestError, HostError, PluginError } from "../core/errors.ts";
+import { FeatureSet } from "../core/features.ts";
+import type { FrameHolder } from "../core/frame.ts";
+import type { FrameBatch } from "../core/frame_batch.ts";
+import type { FramePool } from "../core/frame_pool.ts";
+import type { DeviceFacts } from "../core/plugin.ts";
+import type { NetworkAbilities } from "../core/stage.ts";
+import type { FrameTransport, GuestAccepts, Pollable } from "../core/transport.ts";
+import type { ResolvedPart } from "../config/types.ts";
+
+/** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
+const MAX_QUEUE_PAIRS = 0x8000;
+/** Times in a row that something is due and there is nothing to do, after which it never will be. */
+const MAX_VAIN_ROUNDS = 100_000;
+
+/** What every device has. */
+const DEVICE_HOOKS = [
+  "poll",
+  "deadlineNs",
+  "readConfig",
+  "writeConfig",
+  "acceptFeatures",
+  "activate",
+  "reset",
+  "drain",
+] as const;
+/** What a device may have. */
+const DEVICE_MORE = [
+  "queuesChanged",
+  "discardsWhenDisabled",
+  "lendsQueue",
+  "guestMoved",
+  "acceptsMtu",
+  "saveState",
+  "restoreState",
+] as const;
+
+/** What is told of a plugin that has failed, by its name, the hook and its place; errors that say it already stay as they are. */
+export function pluginError({ plugin, path }: ResolvedPart, hook: string, cause: unknown): Error {
+  return cause instanceof PluginError || cause instanceof HostError
+    ? cause
+    : new PluginError(plugin.name, hook, cause, path);
+}
+
+/** What is told when everything is closed: a plugin that has a frame still keeps it for ever. */
+export function keptFrames(pool: FramePool): PluginError[] {
+  return [...pool.held()].map(([holder, frames]) => {
+    const { plugin, path } = holder ?? { plugin: "unknown", path: "" };
+    return new PluginError(plugin, "dispose", new Error(`it keeps ${frames} frames, which are lost`), path);
+  });
+}
+
+/** Throws TypeError unless this is a network transport. */
+export function checkNetwork(value: FrameTransport): void {
+  refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
+    "guestAccepts",
+    "hasGuest",
+    "usePairs",
+    "giveQueue",
+    "close",
+  ]));
+  refuse(pollableFault(value, true));
+  const { maxFrameBytes, queuePairs, abilities } = value;
+  if (!(Number.isInteger(maxFrameBytes) && maxFrameBytes >= 14)) {
+    refuse(
+      `it returned a network with maxFrameBytes ${
+        kindOf(maxFrameBytes)
+      }; a whole number from 14 on is needed`,
+    );
+  }
+  if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= MAX_QUEUE_PAIRS)) {
+    refuse(
+      `it returned a network with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`,
+    );
+  }
+  for (const key of ["partialChecksum", "largeTcp", "largeUdp"] as const) {
+    if (typeof abilities?.[key] !== "boolean") {
+      refuse(
+        `it returned a network whose abilities.${key} is ${kindOf(abilities?.[key])}, not true or false`,
+      );
+    }
+  }
+}
+
+/** Throws TypeError unless this is a driver transport. */
+export function checkDriver(value: unknown): void {
+  refuse(shapeFault(value, "a driver", ["serve", Symbol.dispose], ["lendTo"]));
+  refuse(pollableFault(value as object, false));
+}
+
+/** Throws TypeError unless this is a device. */
+export function checkDevice(value: Device): void {
+  refuse(shapeFault(value, "a device", DEVICE_HOOKS, DEVICE_MORE));
+  const { id, name, features, queueSizes } = value;
+  if (!(Number.isInteger(id) && id > 0)) {
+    refuse(`it returned a device with the id ${kindOf(id)}; a type is needed`);
+  }
+  if (typeof name !== "string") refuse(`it returned a device with the name ${kindOf(name)}`);
+  if (!(features instanceof FeatureSet)) {
+    refuse(`it returned a device whose features are ${kindOf(features)}, no FeatureSet of this program`);
+  }
+  const isSize = (size: unknown) =>
+    Number.isInteger(size) && (size as number) >= 1 && (size as number) <= 32_768;
+  if (
+    !Array.isArray(queueSizes) || queueSizes.length > 2 * MAX_QUEUE_PAIRS + 1 || !queueSizes.every(isSize)
+  ) {
+    const text = Array.isArray(queueSizes)
+      ? queueSizes.slice(0, 8).map(kindOf).join(", ")
+      : kindOf(queueSizes);
+    refuse(`it returned a device with the queueSizes ${text}; a list of sizes from 1 to 32768 is needed`);
+  }
+}
+
+/** Throws TypeError unless this is what transports have to know of a device, or nothing. */
+export function checkFacts(value: DeviceFacts | undefined): void {
+  if (value === undefined) return;
+  refuse(shapeFault(value, "facts", [], []));
+  const { guestMac, queuePairs } = value;
+  if (!(guestMac instanceof Uint8Array && guestMac.length === 6)) {
+    refuse("it returned facts whose guestMac is no Uint8Array of six bytes");
+  }
+  if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= MAX_QUEUE_PAIRS)) {
+    refuse(`it returned facts with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`);
+  }
+}
+
+function pollableFault(value: object, alone: boolean): string | null {
+  const { poll, deadlineNs } = value as { poll?: unknown; deadlineNs?: unknown };
+  for (const [name, hook] of [["poll", poll], ["deadlineNs", deadlineNs]] as const) {
+    if (hook !== undefined && typeof hook !== "function") {
+      return `it returned an object whose ${name} is ${kindOf(hook)}, not a function`;
+    }
+  }
+  if (poll !== undefined && deadlineNs === undefined) {
+    return "it returned an object with poll(), but no deadlineNs()";
+  }
+  const isHalf = poll === undefined && deadlineNs !== undefined && !alone;
+  return isHalf ? "it returned an object with deadlineNs(), but no poll()" : null;
+}
+
+function refuse(fault: string | null): void {
+  if (fault !== null) throw new TypeError(fault);
+}
+
+/** A time from a plugin. Throws TypeError for what is none. */
+function checkedDeadline(deadlineNs: unknown): number {
+  if (typeof deadlineNs === "number" && !Number.isNaN(deadlineNs)) return deadlineNs;
+  refusePromise(deadlineNs);
+  throw new TypeError(`it returned ${kindOf(deadlineNs)}; a time in ns is needed, or Infinity`);
+}
+
+/** An answer of `poll`. Throws TypeError for a promise. */
+function checkedWork(did: unknown): boolean {
+  if (did === true || did === false) return did;
+  refusePromise(did);
+  return Boolean(did);
+}
+
+/**
+ * A device as its driver transport gets it. It has those of the hooks that may be left out which the device has.
+ * @param failed told once, when the device has failed
+ */
+export function guardDevice(device: Device, part: ResolvedPart, failed: (error: Error) => void): Device {
+  const guarded = new GuardedDevice(device, part, failed);
+  for (const hook of DEVICE_MORE) {
+    if (device[hook] === undefined) Object.assign(guarded, { [hook]: undefined });
+  }
+  return guarded;
+}
+
+class GuardedDevice implements Device {
+  readonly id: number;
+  readonly name: string;
+  readonly features: FeatureSet;
+  readonly queueSizes: readonly number[];
+  readonly #device: Device;
+  readonly #part: ResolvedPart;
+  readonly #failed: (error: Error) => void;
+  #failure: GuestError | null = null;
+  /** When it last wanted to be polled; Infinity once it was. */
+  #wantedNs = Infinity;
+  #vainRounds = 0;
+
+  constructor(device: Device, part: ResolvedPart, failed: (error: Error) => void) {
+    this.#device = device;
+    this.#part = part;
+    this.#failed = failed;
+    this.id = device.id;
+    this.name = device.name;
+    this.features = device.features;
+    this.queueSizes = [...device.queueSizes];
+  }
+
+  get wake(): () => void {
+    return this.#device.wake;
+  }
+
+  set wake(wake: () => void) {
+    this.#device.wake = wake;
+  }
+
+  poll(nowNs: number): boolean {
+    if (this.#failure !== null) throw this.#failure;
+    const wasDue = this.#wantedNs <= nowNs;
+    this.#wantedNs = Infinity;
+    try {
+      const did = checkedWork(this.#device.poll(nowNs));
+      this.#vainRounds = did || !wasDue ? 0 : this.#vainRounds + 1;
+      if (this.#vainRounds < MAX_VAIN_ROUNDS) return did;
+    } catch (cause) {
+      throw this.#fail("poll", cause);
+    }
+    throw this.#fail(
+      "deadlineNs",
+      new Error("it is due for ever: poll must do something, or move its deadline"),
+    );
+  }
+
+  deadlineNs(): number {
+    // What has failed is polled once more, so that the session learns of it.
+    if (this.#failure !== null) return 0;
+    try {
+      return this.#wantedNs = checkedDeadline(this.#device.deadlineNs());
+    } catch (cause) {
+      this.#fail("deadlineNs", cause);
+      return 0;
+    }
+  }
+
+  readConfig(offset: number, target: Uint8Array): void {
+    try {
+      if (this.#failure === null) return refusePromise(this.#device.readConfig(offset, target));
+    } catch (cause) {
+      this.#fail("readConfig", cause);
+    }
+    target.fill(0);
+  }
+
+  writeConfig(offset: number, source: Uint8Array): void {
+    this.#call("writeConfig", () => this.#device.writeConfig(offset, source));
+  }
+
+  acceptFeatures(features: FeatureSet): void {
+    this.#call("acceptFeatures", () => this.#device.acceptFeatures(features));
+  }
+
+  activate(session: Session): void {
+    this.#call("activate", () => this.#device.activate(session));
+  }
+
+  reset(): void {
+    // Also a device that has failed gives memory and queues back.
+    try {
+      refusePromise(this.#device.reset());
+    } catch (cause) {
+      this.#fail("reset", cause);
+    }
+  }
+
+  drain(nowNs: number): void {
+    this.#call("drain", () => this.#device.drain(nowNs));
+  }
+
+  queuesChanged(): void {
+    this.#call("queuesChanged", () => this.#device.queuesChanged?.());
+  }
+
+  discardsWhenDisabled(index: number): boolean {
+    return this.#ask("discardsWhenDisabled", () => this.#device.discardsWhenDisabled?.(index));
+  }
+
+  lendsQueue(index: number): boolean {
+    return this.#ask("lendsQueue", () => this.#device.lendsQueue?.(index));
+  }
+
+  guestMoved(mac: Uint8Array, nowNs: number): void {
+    this.#call("guestMoved", () => this.#device.guestMoved?.(mac, nowNs));
+  }
+
+  acceptsMtu(mtuBytes: number): boolean {
+    return this.#ask("acceptsMtu", () => this.#device.acceptsMtu?.(mtuBytes));
+  }
+
+  saveState(): unknown {
+    return this.#call("saveState", () => this.#device.saveState?.());
+  }
+
+  restoreState(state: unknown): void {
+    this.#call("restoreState", () => this.#device.restoreState?.(state));
+  }
+
+  /** False also where the device has failed. */
+  #ask(hook: string, question: () => boolean | undefined): boolean {
+    try {
+      return this.#failure === null && checkedWork(question());
+    } catch (cause) {
+      this.#fail(hook, cause);
+      return false;
+    }
+  }
+
+  #call<T>(hook: string, action: () => T): T {
+    if (this.#failure !== null) throw this.#failure;
+    try {
+      const result = action();
+      refusePromise(result);
+      return result;
+    } catch (cause) {
+      throw this.#fail(hook, cause);
+    }
+  }
+
+  /** What a transport gets to see of an error: a fault of the guest, or that the device has failed. */
+  #fail(hook: string, cause: unknown): GuestError {
+    if (cause instanceof GuestError) return cause;
+    const error = pluginError(this.#part, hook, cause);
+    const isFirst = this.#failure === null;
+    this.#failure ??= new GuestError("device-failed", error.message);
+    if (isFirst) this.#failed(error);
+    return this.#failure;
+  }
+}
+
+/** A network as its device gets it. @param pool where frames come from: one that refuses excuses a network that has none */
+export function guardNetwork(network: FrameTransport, part: ResolvedPart, pool: FramePool): FrameTransport {
+  return new GuardedNetwork(network, part, pool);
+}
+
+class GuardedNetwork implements FrameTransport {
+  readonly maxFrameBytes: number;
+  readonly abilities: NetworkAbilities;
+  readonly queuePairs: number;
+  readonly #network: FrameTransport;
+  readonly #part: ResolvedPart;
+  readonly #pool: FramePool;
+  /** Who has what was sent: it may be received again, here or at the other end of a cable. */
+  readonly #sender: FrameHolder;
+  /** Who has what was received: it cannot be received again before it was sent. */
+  readonly #receiver: FrameHolder;
+  #failure: Error | null = null;
+  #promisedNs = Infinity;
+  #vainRounds = 0;
+
+  constructor(network: FrameTransport, part: ResolvedPart, pool: FramePool) {
+    this.#network = network;
+    this.#part = part;
+    this.#pool = pool;
+    this.#sender = { plugin: part.plugin.name, path: part.path, kind: "network" };
+    this.#receiver = { plugin: `receiver of ${part.plugin.name}`, path: part.path, kind: "device" };
+    this.maxFrameBytes = network.maxFrameBytes;
+    this.abilities = network.abilities;
+    this.queuePairs = network.queuePairs;
+  }
+
+  receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
+    const before = out.length;
+    const { refusals } = this.#pool;
+    try {
+      const count = this.#network.receive(out, limit, queue, nowNs);
+      if (count !== out.length - before || count > limit) refuseCount(count, out.length - before, limit);
+      for (let i = before; i < out.length; i++) {
+        const frame = out.at(i);
+        const kind = frame?.holder?.kind;
+        if (kind === "stage" || kind === "device" || !isPlain(frame, MAX_QUEUE_PAIRS)) {
+          inspectReceived(out, i);
+        }
+        frame.holder = this.#receiver;
+      }
+      if (count > 0) this.#vainRounds = 0;
+      else if (this.#promisedNs <= nowNs && refusals === this.#pool.refusals) this.#vainRounds++;
+      this.#promisedNs = Infinity;
+      if (this.#vainRounds < MAX_VAIN_ROUNDS) return count;
+    } catch (cause) {
+      out.shorten(before);
+      throw this.#fail("receive", cause);
+    }
+    throw this.#fail(
+      "deadlineNs",
+      new Error("it says that there is a frame, and receive gives none, for ever"),
+    );
+  }
+
+  send(batch: FrameBatch, queue: number, nowNs: number): number {
+    const offered = batch.length;
+    for (let i = 0; i < offered; i++) batch.at(i).holder = this.#sender;
+    try {
+      const taken = this.#network.send(batch, queue, nowNs);
+      if (!(Number.isInteger(taken) && taken >= 0 && taken <= offered)) {
+        refusePromise(taken);
+        throw new TypeError(`it returned ${kindOf(taken)}; how many of ${offered} frames it took is needed`);
+      }
+      if (batch.length !== offered) {
+        throw new Error("it changed the batch, which is the device's: leave it alone");
+      }
+      if (taken < offered && !batch.at(taken).isOwned) {
+        throw new Error(
+          `it returned ${taken}, but has released a frame behind those: they stay the device's`,
+        );
+      }
+      return taken;
+    } catch (cause) {
+      throw this.#fail("send", cause);
+    }
+  }
+
+  guestAccepts(accepts: GuestAccepts): void {
+    this.#call("guestAccepts", () => this.#network.guestAccepts?.(accepts));
+  }
+
+  hasGuest(present: boolean): void {
+    this.#call("hasGuest", () => this.#network.hasGuest?.(present));
+  }
+
+  usePairs(pairs: number): void {
+    this.#call("usePairs", () => this.#network.usePairs?.(pairs));
+  }
+
+  giveQueue(queue: number): unknown {
+    return this.#call("giveQueue", () => this.#network.giveQueue?.(queue));
+  }
+
+  deadlineNs(): number {
+    if (this.#failure !== null || this.#network.deadlineNs === undefined) return Infinity;
+    try {
+      return this.#promisedNs = checkedDeadline(this.#network.deadlineNs());
+    } catch (cause) {
+      throw this.#fail("deadlineNs", cause);
+    }
+  }
+
+  get finished(): boolean {
+    return this.#network.finished === true;
+  }
+
+  async close(): Promise<void> {
+    await this.#network.close?.();
+  }
+
+  [Symbol.dispose](): void {
+    this.#network[Symbol.dispose]();
+  }
+
+  #call<T>(hook: string, action: () => T): T {
+    try {
+      const result = action();
+      refusePromise(result);
+      return result;
+    } catch (cause) {
+      throw this.#fail(hook, cause);
+    }
+  }
+
+  #fail(hook: string, cause: unknown): Error {
+    return this.#failure ??= pluginError(this.#part, hook, cause);
+  }
+}
+
+function refuseCount(count: unknown, appended: number, limit: number): never {
+  refusePromise(count);
+  if (appended > limit) throw new Error(`it appended ${appended} frames; ${limit} were asked for at most`);
+  throw new Error(`it returned ${kindOf(count)}, but has appended ${appended} frames`);
+}
+
+/** Throws Error if this frame cannot have been received. */
+function inspectReceived(batch: FrameBatch, at: number): void {
+  const frame = batch.at(at);
+  const kind = frame?.isOwned === true ? frame.holder?.kind : undefined;
+  if (kind === "stage" || kind === "device") {
+    throw new Error("it handed on a frame that it has not got any more");
+  }
+  if (!isSound(frame, MAX_QUEUE_PAIRS)) throw new Error(frameFault(frame, MAX_QUEUE_PAIRS));
+}
+
+/**
+ * A transport, or the threads of a device, as the reactor gets them.
+ * @param part what it was made from; null if its errors say that themselves, as those of threads do
+ * @param failed told once when it has failed, and is not polled any more
+ */
+export function guardMember(
+  member: Pollable,
+  part: ResolvedPart | null,
+  failed: (error: Error) => void,
+): Pollable {
+  let isOver = false;
+  const fail = (hook: string, cause: unknown) => {
+    isOver = true;
+    failed(part === null && cause instanceof Error ? cause : pluginError(part!, hook, cause));
+  };
+  return {
+    poll(nowNs: number): boolean {
+      if (isOver) return false;
+      try {
+        return checkedWork(member.poll(nowNs));
+      } catch (cause) {
+        fail("poll", cause);
+        return true;
+      }
+    },
+    deadlineNs(): number {
+      if (isOver) return Infinity;
+      try {
+        return checkedDeadline(member.deadlineNs());
+      } catch (cause) {
+        fail("deadlineNs", cause);
+        return Infinity;
+      }
+    },
+  };
+}

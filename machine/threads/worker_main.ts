@@ -1,0 +1,128 @@
+/**
+ * The program of a thread: builds the device of one queue pair from the same configuration, and works it until it is told to
+ * stop. Everything that it opens it closes; what was lent or given stays with the main thread.
+ * @module
+ */
+import { SystemClock } from "../../core/clock.ts";
+import { FlowClaims } from "../../core/flow_claims.ts";
+import { Reactor } from "../../core/reactor.ts";
+import { BlockingWaiter } from "../../host/blocking_waiter.ts";
+import { endSignals } from "../../host/event_fd.ts";
+import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
+import { CounterBook } from "../counter_book.ts";
+import { newFramePool } from "../frame_memory.ts";
+import { partBehind } from "../guarded.ts";
+import { parseConfig } from "../../config/load.ts";
+import { guardNetwork, keptFrames, pluginError } from "../plugin_guards.ts";
+import { CommandChannel, NOTICE_READY, SharedChannelMemory } from "./command_channel.ts";
+import { type WorkerReply, type WorkerStart, writeError } from "./commands.ts";
+import { QueuePairRunner } from "./queue_pair_runner.ts";
+import { Tally } from "./tally.ts";
+
+/** What a worker's global scope has; the types of both scopes do not go together in one program. */
+const scope = globalThis as unknown as {
+  onmessage: ((event: MessageEvent<WorkerStart>) => void) | null;
+  postMessage(message: null): void;
+};
+
+scope.onmessage = ({ data }) => {
+  scope.onmessage = null;
+  void work(data);
+};
+
+async function work(start: WorkerStart): Promise<void> {
+  const channel = new CommandChannel(new SharedChannelMemory(start.channel));
+  const book = new CounterBook();
+  const tally = new Tally(book.groups);
+  const last: { -readonly [key in keyof WorkerReply]?: WorkerReply[key] } = {};
+  try {
+    await workPair(start, channel, book, tally, last);
+  } catch (error) {
+    last.failure = writeError(error);
+  }
+  try {
+    channel.end({ counters: tally.take(), ...last } satisfies WorkerReply);
+  } catch (error) {
+    // What a plugin has published cannot be told; the end must be.
+    channel.end({ counters: {}, ...last, failure: last.failure ?? writeError(error) } satisfies WorkerReply);
+  }
+  scope.postMessage(null);
+}
+
+/** Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand that it had. */
+async function workPair(
+  { claims, text, baseUrl, device: index, pair, wake, given }: WorkerStart,
+  channel: CommandChannel,
+  book: CounterBook,
+  tally: Tally,
+  last: { framesKept?: number; bases?: WorkerReply["bases"] },
+): Promise<void> {
+  const config = await parseConfig(text, baseUrl, newRegistry());
+  const own = config.devices[index];
+  const { name, plugin, options, offloads, network: part } = own;
+  const pool = newFramePool(config.frameMemoryBytes);
+  const reactor = new Reactor(new SystemClock());
+  const stop = new AbortController();
+  // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
+  const thrown: unknown[] = [];
+  const fail = (event: Event, cause: unknown, hook: string) => {
+    event.preventDefault();
+    thrown.push(pluginError(partBehind(cause, own), hook, cause));
+    stop.abort();
+  };
+  // Not by `onerror`, which is called with a message instead of an event.
+  addEventListener("error", (event) => fail(event, event.error, "a callback"));
+  addEventListener("unhandledrejection", (event) => fail(event, event.reason, "a promise"));
+  {
+    using opened = new DisposableStack();
+    opened.defer(endSignals);
+    const waiter = opened.use(new BlockingWaiter());
+    reactor.waiter = waiter;
+    opened.use(waiter.watch(wake));
+    const watch = (number: number) => waiter.watch(number);
+    const network = opened.use(
+      part!.plugin.takeQueue!({
+        path: part!.path,
+        pool: pool.lentTo({ plugin: part!.plugin.name, path: part!.path, kind: "network" }),
+        watch,
+        publish: (counters) => book.publish(`${name}.network`, counters),
+      }, given),
+    );
+    const device = plugin.create({
+      name,
+      pool: pool.lentTo({ plugin: plugin.name, path: own.path, kind: "device" }),
+      offloads,
+      // Those of this program keep to the contract; their frames are not looked at twice.
+      network: BUILT_IN_PLUGINS.includes(part!.plugin) ? network : guardNetwork(network, part!, pool),
+      verdicts: null,
+      role: { pair },
+      claims: new FlowClaims(claims, pair),
+      publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
+    }, options);
+    const runner = new QueuePairRunner({
+      channel,
+      device,
+      tally,
+      logCounters: book.publish(`${name}.driver`, { unlogged_pages: 0 }),
+      watch,
+      notice: (bit) => {
+        if (channel.notice(bit)) scope.postMessage(null);
+      },
+      stop: () => stop.abort(),
+    });
+    opened.defer(() => last.bases = runner.close());
+    reactor.add(runner);
+    if (channel.notice(NOTICE_READY)) scope.postMessage(null);
+    try {
+      await reactor.run(stop.signal, () => network.finished === true);
+    } catch (cause) {
+      throw pluginError(partBehind(cause, own), "poll", cause);
+    }
+    if (thrown.length > 0) throw thrown[0];
+    // A network that has come to its end says why.
+    if (!stop.signal.aborted) await network.close?.();
+  }
+  last.framesKept = pool.inUse;
+  const [kept] = keptFrames(pool);
+  if (kept !== undefined) throw kept;
+}
