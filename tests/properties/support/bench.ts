@@ -3,7 +3,7 @@
  *
  * Frames go into the cable, as many as come at the same moment in one batch. A stream ends when nothing is held any more:
  * then no frame may be out of the pool. A reset begins a new `Epoch`; each is judged for itself. Frames that the device has
- * not received by then are the next epoch's.
+ * not received by then are dropped by its port.
  * @module
  */
 import { buildMachine } from "../../../machine/build.ts";

@@ -37,6 +37,8 @@ export class Rig {
   packets = 0;
   /** Frames in the cable, in order. */
   readonly #cable: Injection[] = [];
+  /** Frames that the port has dropped, since they waited for a driver that went. */
+  #dropped = 0;
 
   /** Starts the machine and attaches its guest. */
   constructor(choice: MachineChoice, machine: Machine, witness: Witness | null) {
@@ -84,6 +86,10 @@ export class Rig {
   /** Turns the machine until nothing moves. */
   settle(): void {
     this.machine.parts.reactor.settle();
+    // What waited when a driver went is dropped by the port, before anything that comes later.
+    const { noGuest } = this.machine.counters["net0.network"];
+    this.#cable.splice(0, noGuest - this.#dropped);
+    this.#dropped = noGuest;
     const received = this.#cable.length - this.port.waiting;
     for (const frame of this.#cable.splice(0, received)) this.judge.epoch.receive(frame, this.nowNs);
   }
