@@ -30,10 +30,8 @@ export interface Virtqueue {
   disableKicks(): void;
 }
 
-/** What a piece of a chain counts beside its bytes: to read its descriptor and to begin a copy takes as long as so many. */
-export const PIECE_UNITS = 1024;
 /**
- * What one round of a device may take of its queues, in units: 1 a byte, {@linkcode PIECE_UNITS} a piece of a chain. That is some
+ * What one round of a device may take of its queues, in units: 1 a byte, `PIECE_UNITS` a piece of a chain. That is some
  * milliseconds of work, and a bound for it whatever sizes a driver chooses; the last chain may go beyond it.
  */
 export const ROUND_UNITS = 14_680_064;
