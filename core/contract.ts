@@ -74,7 +74,7 @@ export function frameFault(frame: Frame, queuePairs: number): string {
   return `it handed on a frame whose header has ${headerFault(frame)}`;
 }
 
-/** Throws TypeError if a hook returned a promise; its rejection is nobody's then. */
+/** Throws TypeError if a hook returned a promise; its rejection is handled here. */
 export function refusePromise(result: unknown): void {
   if ((typeof result !== "object" && typeof result !== "function") || result === null) return;
   if (typeof (result as { then?: unknown }).then !== "function") return;

@@ -100,7 +100,7 @@ export class Frame {
   number = 0;
   /** If the guest has no room for it, run it through the stages again later, as QEMU's network queue does. */
   offerAgain = false;
-  /** Who has it; null if its pool was lent to nobody (`FramePool.lentTo`). Of a frame in the pool: who had it last. */
+  /** Who has it; null if its pool was not lent (`FramePool.lentTo`). Of a frame in the pool: who had it last. */
   holder: FrameHolder | null = null;
   /** Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released twice. */
   isOwned = false;

@@ -44,7 +44,7 @@ export interface FrameTransport extends Disposable {
   guestAccepts?(accepts: GuestAccepts): void;
   /**
    * There is a driver from now on, or there is none any more: a new device has none. What has arrived for one that has gone
-   * must not reach the next, and what arrives while there is none is for nobody: both are dropped.
+   * must not reach the next, and what arrives while there is none has no receiver: both are dropped.
    */
   hasGuest?(present: boolean): void;
   /**

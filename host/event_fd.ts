@@ -1,5 +1,5 @@
 /**
- * Eventfds: counters that wake whoever waits for them. Kicks and interrupts of vhost-user are such.
+ * Eventfds: counters that wake the program that waits for them. Kicks and interrupts of vhost-user are such.
  *
  * Theory of operation. An event that was received is an open file that the other side shares. That side can take O_NONBLOCK
  * off it at any time and fill the counter: then write(2) waits for ever, and read(2) waits on an empty one. So neither is
@@ -58,7 +58,7 @@ export class EventFd implements Disposable {
     return new EventFd(new FileDescriptor(number));
   }
 
-  /** Adds 1 and so wakes whoever waits. False if it was closed, or is full: then it wakes anyway. */
+  /** Adds 1 and so wakes the program that waits. False if it was closed, or is full: then it wakes anyway. */
   signal(): boolean {
     return this.fd.isOpen && this.#c.eventfd_write(this.#number, 1n) === 0;
   }
@@ -106,7 +106,7 @@ export class ReceivedEvent implements Disposable {
   }
 
   /**
-   * Adds 1, if there is room, and wakes whoever waits. False if it was closed. Throws SystemCallError the first time in a
+   * Adds 1, if there is room, and wakes the program that waits. False if it was closed. Throws SystemCallError the first time in a
    * thread, if this host cannot do so.
    */
   signal(): boolean {
@@ -131,7 +131,7 @@ export class ReceivedEvent implements Disposable {
 
 const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
-/** False if there is no room, which wakes anyway, or nobody to hear it. */
+/** False if there is no room, which wakes anyway, or no program that waits. */
 function signalStream(stream: UnixStream): boolean {
   try {
     return stream.send(ONE, 0, ONE.length) === ONE.length;

@@ -92,7 +92,7 @@ export class FileDescriptor implements Disposable {
 
 /**
  * A descriptor that another program has passed. To close the last one of a file may wait, as long as that program has arranged:
- * a socket for what it has to send (SO_LINGER), a file for whoever serves it (FUSE), a Unix socket for the descriptors that
+ * a socket for what it has to send (SO_LINGER), a file for the program that serves it (FUSE), a Unix socket for the descriptors that
  * lie unread in it. So it is closed in a thread of its own, unless it is of a kind of which none waits.
  */
 export class ReceivedDescriptor extends FileDescriptor {

@@ -1,7 +1,7 @@
 /**
  * What the kernel knows of a file: its size, its kind, which file it is.
  *
- * Nothing here waits for whoever serves the file (FUSE, a network): `statx` is told to do with what the kernel knows
+ * Nothing here waits for the program that serves the file (FUSE, a network): `statx` is told to do with what the kernel knows
  * already, and the name of a descriptor is the kernel's own.
  * @module
  */

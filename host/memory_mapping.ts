@@ -9,7 +9,7 @@
  *   on the guest in it.
  * - A page that was never used finds no room in its file system. The guest chooses which page is used first. `populate` has
  *   all of them found here, and refuses memory for which there is no room; huge pages are reserved anyway.
- * - Whoever serves the file does not answer (FUSE, a network): then a page is waited for, for ever. So the file must lie
+ * - The program that serves the file does not answer (FUSE, a network): then a page is waited for, for ever. So the file must lie
  *   in memory (only such files know seals) or on a device.
  *
  * `risks` says what of this can happen.
@@ -136,7 +136,7 @@ export class MemoryMapping implements Disposable {
     const refuse = (why: string) => new HostError(`Cannot map ${what}, ${name}: ${why}`);
     if (seals === null && !isOnDevice && terms.memory !== "any") {
       throw refuse(
-        "it lies neither in memory nor on a device, and whoever serves it could make this program wait; " +
+        "it lies neither in memory nor on a device, and the program that serves it could make this one wait; " +
           "use a memfd, or a file of tmpfs or hugetlbfs",
       );
     }

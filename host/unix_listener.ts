@@ -1,7 +1,7 @@
 /**
  * A Unix socket that waits for connections at a path.
  *
- * Whether somebody listens at a path, and to make a socket there, are several calls; so is to remove one that is still one's
+ * Whether a program listens at a path, and to make a socket there, are several calls; so is to remove one that is still one's
  * own. Between them another program could do the same: then both would listen, one of them where it is never found. So
  * all of it is done under a lock on the folder (flock(2)), which leaves nothing behind, and which the kernel takes back from
  * programs that are killed.

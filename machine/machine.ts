@@ -79,7 +79,7 @@ export class Machine implements AsyncDisposable {
   #started = false;
   #broken = false;
   #first: { cause: unknown } | null = null;
-  /** Has somebody been told of the first failure? */
+  /** Has the caller been told of the first failure? */
   #isTold = false;
   #closing: Promise<void> | null = null;
 

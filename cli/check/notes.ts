@@ -52,7 +52,7 @@ function memoryNotes({ driver }: ResolvedDevice): ConfigIssue[] {
     path: `${driver.path}.memory`,
     value: memory,
     problem:
-      `memory that is cut by whoever shares it${room}, ends this program (SIGBUS): a file in /dev/shm or on hugetlbfs ` +
+      `memory that is cut by a program that shares it${room}, ends this program (SIGBUS): a file in /dev/shm or on hugetlbfs ` +
       "can, and the memory of User-mode Linux, which loses its device for good then; QEMU's memory-backend-memfd cannot",
     remedy: `write "memory": "sealed" to refuse such memory${
       populate ? "" : ', "populate": true to have all of it allocated at once'

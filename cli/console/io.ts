@@ -24,7 +24,7 @@ export interface Io {
   readonly isJournal?: boolean;
   /**
    * From now on `out` and `err` never keep the program waiting: they write behind its back, and drop what is not taken. For a
-   * command that serves somebody meanwhile. Left out: they never do.
+   * command that serves a guest meanwhile. Left out: they never do.
    * @param notice what stands where so many lines are missing from standard output
    */
   goLive?(notice: (lines: number) => string): Live;
@@ -156,7 +156,7 @@ function writeAll(
 
 const nothing = new Int32Array(new SharedArrayBuffer(4));
 
-/** systemd names the file behind standard error in JOURNAL_STREAM; whoever redirects it elsewhere does not change that. */
+/** systemd names the file behind standard error in JOURNAL_STREAM; a redirection of it does not change that. */
 function stderrIsJournal(): boolean {
   const named = environment("JOURNAL_STREAM");
   if (named === undefined) return false;

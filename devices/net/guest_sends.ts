@@ -85,7 +85,7 @@ export function isHeaderSound(frame: Frame, sends: GuestSends): boolean {
 
 /**
  * A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). It must be
- * of the kind that it claims to be, with lengths that agree: whoever receives it relies on that.
+ * of the kind that it claims to be, with lengths that agree: its receiver relies on that.
  */
 function isLargeSound(frame: Frame, kind: number): boolean {
   const { header, view, start } = frame;

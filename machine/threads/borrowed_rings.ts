@@ -30,7 +30,7 @@ export class BorrowedRings implements Disposable {
   readonly memory: GuestMemory;
   /** The rings. */
   readonly all: readonly BorrowedRing[];
-  /** What may be done with all of them in a round; refilled by whoever begins one. */
+  /** What may be done with all of them in a round; refilled where one begins. */
   readonly budget: RoundBudget = new RoundBudget();
   /** Must they be looked at without being asked? */
   readonly isPolled: boolean;

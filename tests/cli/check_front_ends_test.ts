@@ -104,10 +104,10 @@ Deno.test("check says what works otherwise than one may think", async () => {
     [{ ...DEVICE, offloads: ["rsc-v4"] }, "what this host sends itself comes large already"],
     [{ ...DEVICE, offloads: ["rsc-v4"], withhold: ["MRG_RXBUF"] }, "without MRG_RXBUF a driver"],
     [DEVICE, "with cloud-hypervisor, crosvm, rings are split"],
-    [DEVICE, "memory that is cut by whoever shares it, or whose file system has no room"],
+    [DEVICE, "memory that is cut by a program that shares it, or whose file system has no room"],
     [
       { use: "entropy", driver: { ...DRIVER, populate: true } },
-      "memory that is cut by whoever shares it, ends this program",
+      "memory that is cut by a program that shares it, ends this program",
     ],
     [{ ...DEVICE, network: tap }, "the guest has to segment"],
     [{ ...DEVICE, mtu: 9000 }, "a new interface carries packets of 1500 bytes, and the guest is told 9000"],

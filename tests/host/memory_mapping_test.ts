@@ -192,7 +192,7 @@ hostTest(
       using file = FileDescriptor.open(cString(path), O_RDWR, "open it");
       const map = (memory: "local" | "any") =>
         MemoryMapping.map(file.number, WHOLE, "memory", { memory, populate: false });
-      assertThrows(() => map("local"), HostError, "could make this program wait; use a memfd");
+      assertThrows(() => map("local"), HostError, "could make this one wait; use a memfd");
       using _mapping = map("any");
     });
   },

@@ -59,7 +59,7 @@ export interface CablePortSettings {
   readonly queueFrames?: number;
   /** Does the cable carry frames that are still to be checksummed or segmented? Default false. */
   readonly largeFrames?: boolean;
-  /** The address of the guest at this port, six bytes: nobody else on the cable can claim it. Left out: it is learned. */
+  /** The address of the guest at this port, six bytes: no other port of the cable can claim it. Left out: it is learned. */
   readonly mac?: Uint8Array;
   /** Called when a frame has arrived. */
   readonly wake?: () => void;

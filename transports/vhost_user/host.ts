@@ -52,7 +52,7 @@ export interface Transfer extends Disposable {
 
 /**
  * The effects of a back-end. Every method that is given a descriptor owns it from then on, also if it throws, and throws
- * HostError for one of another kind. Nothing here ever waits, whatever is behind a descriptor and whoever shares it.
+ * HostError for one of another kind. Nothing here ever waits, whatever is behind a descriptor and whatever shares it.
  */
 export interface Host {
   /**

@@ -51,7 +51,7 @@ export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject(
     error: 'Write numbers of user and group, such as "64055:64055", or of the user alone',
   }).optional().describe('Owner of the socket by number, such as "64055:108"; for a server.'),
   memory: z.enum(["sealed", "local", "any"]).default("local").describe(
-    'Which memory of a front-end is taken: "sealed" what nobody can cut, which would end this program (a memfd); "local" also ' +
+    'Which memory of a front-end is taken: "sealed" what no program can cut, which would end this program (a memfd); "local" also ' +
       'files of tmpfs, hugetlbfs and disks; "any" also what another program or host serves, and may never deliver.',
   ),
   populate: z.boolean().default(false).describe(

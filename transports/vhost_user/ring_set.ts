@@ -38,7 +38,7 @@ export class RingSet implements Disposable {
   readonly all: readonly Vring[];
   /** Chains that disabled rings were emptied of. */
   discardedChains = 0;
-  /** What may be done with all of them in a round; refilled by whoever begins one. */
+  /** What may be done with all of them in a round; refilled where one begins. */
   readonly budget: RoundBudget = new RoundBudget();
   readonly #device: Device;
   readonly #table: MemoryTable;

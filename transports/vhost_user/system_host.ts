@@ -63,7 +63,7 @@ export class SystemHost implements Host {
     if (this.#told.size < MAX_TOLD) this.#told.add(identity);
     else return;
     const risks = [
-      ...canBeCut ? ["it is not sealed, and whoever shares it can cut it"] : [],
+      ...canBeCut ? ["it is not sealed, and a program that shares it can cut it"] : [],
       ...missingBytes > 0 ? [`${missingBytes} bytes of it need room in a file system that may be full`] : [],
     ];
     this.#parts.risk(`memory ${name} can end this program (SIGBUS): ${risks.join("; ")}`);

@@ -406,7 +406,7 @@ for (const memory of ["sealed", "local"]) {
         );
         if (taken) {
           assertEquals(messages, [
-            `memory ${path} can end this program (SIGBUS): it is not sealed, and whoever shares it can cut it; ` +
+            `memory ${path} can end this program (SIGBUS): it is not sealed, and a program that shares it can cut it; ` +
             `${GUEST_BYTES} bytes of it need room in a file system that may be full`,
           ]);
         } else {
