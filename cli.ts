@@ -10,9 +10,7 @@
  * @module
  */
 import { EXIT_OK, EXIT_USAGE, reportFailure } from "./cli/console/failure.ts";
-import { type Io, systemIo } from "./cli/console/io.ts";
-import { styleFor } from "./cli/console/style.ts";
-import { labelled, wrap } from "./cli/console/text.ts";
+import { type Io, labelled, styleFor, systemIo, VERSION, wrap } from "./cli/console/io.ts";
 import {
   type CommandUsage,
   COMMON_OPTIONS,
@@ -20,9 +18,7 @@ import {
   unknownOption,
   UsageError,
 } from "./cli/console/usage.ts";
-import { VERSION } from "./cli/console/version.ts";
-import { suggest } from "./config/suggest.ts";
-
+import { suggest } from "./config/wording.ts";
 export type { Io, Live } from "./cli/console/io.ts";
 
 interface Command {

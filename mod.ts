@@ -64,8 +64,8 @@ export {
   type QueueContext,
   type TransportContext,
 } from "./core/plugin.ts";
-export type { DeviceEvent, DeviceEventListener } from "./core/events.ts";
-export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/options_schema.ts";
+export type { DeviceEvent, DeviceEventListener } from "./core/device.ts";
+export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/plugin.ts";
 export {
   type DriverTransport,
   type FrameTransport,
@@ -103,8 +103,8 @@ export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } 
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./core/pipeline.ts";
 export { Reactor } from "./core/reactor.ts";
-export type { Waiter } from "./core/waiter.ts";
-export type { DirtyLog, RegionCopier } from "./core/memory_region.ts";
+export type { Waiter } from "./core/reactor.ts";
+export type { DirtyLog, RegionCopier } from "./core/memory.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export { ConfigError, type ConfigIssue } from "./config/errors.ts";
@@ -115,7 +115,7 @@ export type { FileClaims } from "./machine/file_claims.ts";
 export { Machine, type MachineDevice, type MachineParts } from "./machine/machine.ts";
 export { type BuiltIns, builtIns, PluginRegistry } from "./config/registry.ts";
 export { BUILT_IN_PLUGINS, newRegistry } from "./config/builtins.ts";
-export type { PluginKind } from "./config/plugin_shape.ts";
+export type { PluginKind } from "./config/registry.ts";
 export { configJsonSchema } from "./config/json_schema.ts";
 export type { JsonSchema } from "./config/option_schema.ts";
 export type {
@@ -129,12 +129,12 @@ export type {
 } from "./config/types.ts";
 export { entropy, type EntropyOptions } from "./devices/entropy/mod.ts";
 export { net } from "./devices/net/mod.ts";
-export type { NetOptions } from "./devices/net/options.ts";
+export type { NetOptions } from "./devices/net/config_space.ts";
 export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";
 export { segment, type SegmentOptions } from "./offloads/segment.ts";
 export { rscV4 } from "./offloads/rsc_v4.ts";
 export { rscV6 } from "./offloads/rsc_v6.ts";
-export type { RscOptions } from "./offloads/rsc_chain/options.ts";
+export type { RscOptions } from "./offloads/rsc_chain/plugin.ts";
 export { default as loopback, type LoopbackOptions } from "./transports/loopback.ts";
 export {
   type GuestBehaviour,

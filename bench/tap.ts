@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { newFramePool } from "../machine/frame_memory.ts";
+import { newFramePool } from "../machine/build.ts";
 import { network } from "../tests/peers/support/require.ts";
 import { median } from "./support/statistics.ts";
 import {
@@ -20,8 +20,8 @@ import {
 } from "./support/suite.ts";
 import type { TapContestant, TapLibrary } from "./support/tap_contestants.ts";
 import type { TapFrame } from "./support/tap_network.ts";
-import { tcpFrame } from "./tcp_frame.ts";
 import { Yardstick } from "./support/yardstick.ts";
+import { tcpFrame } from "./tcp_frame.ts";
 
 /** Frames in a burst. */
 const BURST = 64;

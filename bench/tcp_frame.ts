@@ -3,8 +3,7 @@
  * @module
  */
 import { addToSum, storeChecksum } from "../wire/checksum.ts";
-import { ipv4PseudoSum, storeIpv4Checksum } from "../wire/ipv4.ts";
-import { ipv6PseudoSum } from "../wire/ipv6.ts";
+import { ipv4PseudoSum, ipv6PseudoSum, storeIpv4Checksum } from "../wire/ip.ts";
 
 /** A segment, and how to make the next one of its flow. */
 export interface TcpFrame {

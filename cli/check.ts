@@ -3,17 +3,15 @@
  * @module
  */
 import { newRegistry } from "../config/builtins.ts";
-import { guarded, located } from "../machine/guarded.ts";
 import { loadConfig } from "../config/load.ts";
+import { guarded, located } from "../machine/plugin_guards.ts";
+import { dryBuild, refuseContradictions } from "./check/build.ts";
+import { hostFindings } from "./check/notes.ts";
+import { permissionsOf } from "./check/permissions.ts";
+import { checkReport, describeConfig } from "./check/report.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { refuseContradictions } from "./check/contradictions.ts";
-import { describeConfig } from "./check/description.ts";
-import { dryBuild } from "./check/dry_build.ts";
-import { hostFindings } from "./check/host_findings.ts";
-import { permissionsOf } from "./check/permissions.ts";
-import { checkReport } from "./check/report.ts";
 
 /** How `check` is used. */
 export const CHECK: CommandUsage = {

@@ -10,15 +10,11 @@
  */
 import { basename, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { messageOf } from "../config/errors.ts";
-import { quoted } from "../config/paths.ts";
+import { messageOf, quoted } from "../config/errors.ts";
 import { HostError } from "../core/errors.ts";
 import { EXIT_OK } from "./console/failure.ts";
-import type { Io } from "./console/io.ts";
-import { styleFor } from "./console/style.ts";
-import { shellQuoted } from "./console/text.ts";
+import { type Io, shellQuoted, styleFor, VERSION } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { VERSION } from "./console/version.ts";
 
 /** How `init` is used. */
 export const INIT: CommandUsage = {

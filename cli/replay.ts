@@ -3,24 +3,21 @@
  * @module
  */
 import { HostError } from "../core/errors.ts";
-import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
 import { isStandardInput } from "../transports/pcap/byte_source.ts";
 import {
   type FileIdentity,
   identityOfPath,
   identityOfStandardInput,
 } from "../transports/pcap/output_file.ts";
+import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
-import type { Io } from "./console/io.ts";
-import { styleFor } from "./console/style.ts";
+import { type Io, styleFor } from "./console/io.ts";
 import { type CommandUsage, parseCommand, type ParsedArgs } from "./console/usage.ts";
-import { CaptureInput } from "./replay/capture_input.ts";
+import { CaptureInput, type CaptureSurvey, surveyCapture } from "./replay/capture_input.ts";
 import { Explainer, type Explanation } from "./replay/explainer.ts";
-import type { ReplaySetup } from "./replay/machine.ts";
-import { replayCapture } from "./replay/replay_capture.ts";
+import { replayCapture, type ReplaySetup } from "./replay/replay_capture.ts";
 import { EXPLANATION_HEAD, explanationLine, replayReport } from "./replay/report.ts";
 import { summarize } from "./replay/summary.ts";
-import { type CaptureSurvey, surveyCapture } from "./replay/survey.ts";
 
 /** How `replay` is used. */
 export const REPLAY: CommandUsage = {

@@ -2,22 +2,19 @@
  * The command `run`: a configuration, run until it is at its end or somebody stops it.
  * @module
  */
-import { buildMachine } from "../machine/build.ts";
 import { newRegistry } from "../config/builtins.ts";
-import { located } from "../machine/guarded.ts";
 import { loadConfig } from "../config/load.ts";
+import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
+import { located } from "../machine/plugin_guards.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
+import { refuseContradictions } from "./check/build.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { refuseContradictions } from "./check/contradictions.ts";
-import { attachment } from "./run/attach.ts";
-import { capabilitiesOf, withSocket } from "./run/convention.ts";
-import { CounterView } from "./run/counter_view.ts";
+import { attachment, capabilitiesOf, withSocket } from "./run/attach.ts";
 import { traceProtocol } from "./run/protocol_log.ts";
-import { type RunEnd, RunReporter } from "./run/reporter.ts";
-import { onSignals, onStrayErrors } from "./run/signals.ts";
+import { CounterView, onSignals, onStrayErrors, type RunEnd, RunReporter } from "./run/reporter.ts";
 
 /** How `run` is used. */
 export const RUN: CommandUsage = {

@@ -4,16 +4,13 @@
  */
 import { ConfigError } from "../config/errors.ts";
 import type { RuleBook } from "../core/stage.ts";
-import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
-import type { Io } from "./console/io.ts";
-import { styleFor } from "./console/style.ts";
-import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { differences } from "../testing/vectors/compare.ts";
 import { strictViolations } from "../testing/vectors/conservation.ts";
-import { findVectors, readVector } from "../testing/vectors/files.ts";
-import { VectorRecorder } from "./vectors/record.ts";
 import { VectorError } from "../testing/vectors/format.ts";
-import { runVector } from "../testing/vectors/run_vector.ts";
+import { differences, findVectors, readVector, runVector } from "../testing/vectors/run_vector.ts";
+import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
+import { type Io, styleFor } from "./console/io.ts";
+import { type CommandUsage, parseCommand } from "./console/usage.ts";
+import { VectorRecorder } from "./vectors/record.ts";
 
 /** How `vectors` is used. */
 export const VECTORS: CommandUsage = {

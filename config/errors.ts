@@ -2,7 +2,6 @@
  * The error of everything in this folder: a configuration that cannot be used, with all that is wrong with it.
  * @module
  */
-import { printable, showValue } from "./paths.ts";
 
 /** How many problems a message shows; the list holds them all. */
 const SHOWN_ISSUES = 100;
@@ -89,4 +88,86 @@ export function messageOf(thrown: unknown): string {
     text = "something that cannot be shown";
   }
   return text.replace(/\s+/g, " ").trim().replace(/\.$/, "");
+}
+
+// How places and values of a configuration are written in messages.
+
+const PLAIN_KEY = /^[A-Za-z_$][A-Za-z0-9_$]*$/;
+const SHOWN_CHARACTERS = 60;
+
+// Spaces that are no plain space look like one; control, direction and lone surrogate characters: a configuration from elsewhere must not steer the terminal.
+const INVISIBLE =
+  // deno-lint-ignore no-control-regex
+  /[\x00-\x1f\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2069\u3000\ufeff\ud800-\udfff]/gu;
+
+/**
+ * Makes text safe to print on one line: what cannot be seen, or told from a plain space, is written as an escape.
+ * @param text any text
+ * @returns the text with control, direction, lone surrogate characters and such spaces as `\u….`
+ */
+export function printable(text: string): string {
+  return text.replace(
+    INVISIBLE,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+function shortened(text: string, characters: number): string {
+  if (text.length <= characters) return text;
+  let end = characters - 1;
+  // Half a surrogate pair would be shown as an escape of something that nobody wrote.
+  if (/[\ud800-\udbff]/.test(text[end - 1]!)) end--;
+  return `${text.slice(0, end)}…`;
+}
+
+/**
+ * A name in double quotes, fit for a message.
+ * @param text the name
+ * @returns the name, quoted, escaped and cut after 60 characters
+ */
+export function quoted(text: string): string {
+  return printable(JSON.stringify(shortened(text, SHOWN_CHARACTERS)));
+}
+
+/**
+ * A value as it stood in the configuration, fit for a message: one line of at most about 60 characters.
+ * @param value anything
+ * @returns the value in JSON where it has such a form, otherwise its type in words
+ */
+export function showValue(value: unknown): string {
+  if (typeof value === "string") return quoted(value);
+  if (value === null || typeof value === "number" || typeof value === "boolean") return String(value);
+  if (typeof value === "bigint") return shortened(`${value}n`, SHOWN_CHARACTERS);
+  if (value === undefined) return "nothing";
+  if (typeof value === "function" || typeof value === "symbol") return `a ${typeof value}`;
+  try {
+    return printable(shortened(JSON.stringify(value) ?? "an object", SHOWN_CHARACTERS));
+  } catch {
+    // Cycles and toJSON() that throws; no text from a file can get here.
+    return "an object";
+  }
+}
+
+/**
+ * The path of a member: `$.devices` and `0` make `$.devices[0]`.
+ * @param path the path of the whole
+ * @param key the member's key: a number for an item of a list
+ * @returns the path of the member; keys that are no plain words are quoted, as in `$["two words"]`
+ */
+export function childPath(path: string, key: PropertyKey): string {
+  if (typeof key === "number") return `${path}[${key}]`;
+  const name = typeof key === "symbol" ? key.description ?? "" : key;
+  return PLAIN_KEY.test(name) && name.length <= SHOWN_CHARACTERS
+    ? `${path}.${name}`
+    : `${path}[${quoted(name)}]`;
+}
+
+/**
+ * Several names in a sentence: `"a", "b"`.
+ * @param names the names, in the order in which they are to appear
+ * @param most how many to show; the others are counted
+ */
+export function quotedList(names: readonly string[], most = 12): string {
+  const shown = names.slice(0, most).map(quoted).join(", ");
+  return names.length > most ? `${shown} and ${names.length - most} more` : shown;
 }

@@ -9,8 +9,13 @@
 import type { Plugin } from "../core/plugin.ts";
 import { type JsonSchema, jsonSchemaOf } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";
-import { KIND_NAMES, PLUGIN_KINDS, type PluginKind } from "./plugin_shape.ts";
-import { type PluginRegistry, SPECIFIER_PATTERN } from "./registry.ts";
+import {
+  KIND_NAMES,
+  PLUGIN_KINDS,
+  type PluginKind,
+  type PluginRegistry,
+  SPECIFIER_PATTERN,
+} from "./registry.ts";
 import { deviceKeys, fileKeys, MOST_OFFLOADS, offloadKeys } from "./schema.ts";
 
 /** Keys that stand beside the options, with the schema of each. */

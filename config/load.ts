@@ -3,9 +3,8 @@
  * @module
  */
 import { pathToFileURL } from "node:url";
-import { ConfigError, type ConfigIssue, messageOf } from "./errors.ts";
+import { ConfigError, type ConfigIssue, messageOf, printable, quoted } from "./errors.ts";
 import { ConfigSource, LONGEST_TEXT, parseJsonc } from "./jsonc.ts";
-import { printable, quoted } from "./paths.ts";
 import type { PluginRegistry } from "./registry.ts";
 import { resolveConfig } from "./resolve.ts";
 import type { ResolvedConfig } from "./types.ts";

@@ -2,13 +2,11 @@
  * Validates an object of the configuration by a Standard Schema, of whatever library.
  * @module
  */
-import type { SchemaResult } from "../core/plugin.ts";
-import type { OptionsSchema } from "../core/plugin.ts";
+import type { OptionsSchema, SchemaResult } from "../core/plugin.ts";
 import { type ConfigIssue, messageOf } from "./errors.ts";
 import { jsonSchemaOf, knownKeys, takesAnyKey } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";
-import type { WordingContext } from "./phrases.ts";
-import { unknownKeys, wordIssue } from "./wording.ts";
+import { unknownKeys, type WordingContext, wordIssue } from "./wording.ts";
 
 /** A hostile list can be wrong at half a million places; so many are put into words. */
 const MOST_ISSUES = 200;

@@ -2,8 +2,7 @@
  * Plain data: what JSON can say. Copying it in, comparing it, freezing it.
  * @module
  */
-import type { ConfigIssue } from "./errors.ts";
-import { childPath } from "./paths.ts";
+import { childPath, type ConfigIssue } from "./errors.ts";
 
 /** How deep objects and lists may be nested; every walk over a configuration recurses at most so far. */
 export const DEEPEST = 64;

@@ -17,16 +17,11 @@
  * @module
  */
 import type { DevicePlugin, OffloadPlugin } from "../core/plugin.ts";
-import { type Entry, readEntry } from "./entry.ts";
-import { ConfigError, type ConfigIssue } from "./errors.ts";
-import { nameDevices, type NamelessDevice } from "./names.ts";
-import { threadIssues } from "./thread_refusals.ts";
-import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
+import { childPath, ConfigError, type ConfigIssue, quoted, quotedList } from "./errors.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
-import { childPath, quoted } from "./paths.ts";
+import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
 import { canonical, copyPlain, freezePlain, isPlainObject, type Plain } from "./plain.ts";
-import type { PluginKind } from "./plugin_shape.ts";
-import { PluginRegistry } from "./registry.ts";
+import { KIND_NAMES, type PluginKind, PluginRegistry } from "./registry.ts";
 import {
   DEVICE_KEYS,
   type DeviceKeys,
@@ -38,7 +33,8 @@ import {
   type OffloadKeys,
   offloadKeys,
 } from "./schema.ts";
-import type { PluginOf, ResolvedConfig, ResolvedPart } from "./types.ts";
+import { threadIssues } from "./thread_refusals.ts";
+import type { PluginOf, ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
 
 /** The most transports that one can wrap; a hostile list is not followed to its end. */
 const MOST_INNER = 64;
@@ -254,4 +250,94 @@ export async function resolveConfig(
   const config = await resolver.config(copy);
   if (config === null) throw new ConfigError(resolver.issues);
   return config;
+}
+
+// Takes an entry of the configuration apart: `{ "use": … }`, or a bare name.
+
+/** An entry, taken apart. */
+export interface Entry {
+  /** The name of a built-in plugin, or a module specifier. */
+  readonly use: string;
+  /** Where that stands; for a bare name the entry itself. */
+  readonly usePath: string;
+  /** The keys that belong to the framework. */
+  readonly own: Readonly<Record<string, Plain>>;
+  /** All other keys: the options of the plugin, as written. */
+  readonly options: Readonly<Record<string, Plain>>;
+}
+
+/** What an entry is to be, and where it stands. */
+export interface EntryContext {
+  /** The kind of plugin. */
+  readonly kind: PluginKind;
+  /** Where the entry stands. */
+  readonly path: string;
+  /** The keys that belong to the framework. */
+  readonly ownKeys: readonly string[];
+  /** Knows what could be written. */
+  readonly registry: PluginRegistry;
+}
+
+/**
+ * Takes an entry apart.
+ * @param written the entry; undefined if it is missing
+ * @param context what it is to be
+ * @returns its parts, or what is wrong with it
+ */
+export function readEntry(written: Plain | undefined, context: EntryContext): Entry | ConfigIssue {
+  const { path, ownKeys } = context;
+  if (typeof written === "string") return { use: written, usePath: path, own: {}, options: {} };
+  if (!isPlainObject(written)) return notUsable(written, path, context);
+  const { use, ...rest } = written as Record<string, Plain>;
+  const usePath = childPath(path, "use");
+  if (typeof use !== "string") return notUsable(use, usePath, context);
+  const own: Record<string, Plain> = {};
+  const options: Record<string, Plain> = {};
+  for (const [key, value] of Object.entries(rest)) (ownKeys.includes(key) ? own : options)[key] = value;
+  return { use, usePath, own, options };
+}
+
+function notUsable(value: Plain | undefined, path: string, { kind, registry }: EntryContext): ConfigIssue {
+  const names = registry.builtIns(kind).map((plugin) => plugin.name);
+  const choice = names.length === 0 ? "" : `one of ${quotedList(names)} or `;
+  const remedy = `write ${choice}a module such as "./name.ts"`;
+  if (value === undefined) return { path, problem: "missing", remedy };
+  return { path, value, problem: `is not ${KIND_NAMES[kind]}`, remedy };
+}
+
+// What devices are called: the names that were given, and numbers for the others.
+
+/** A device that is complete but for its name, which may have been given. */
+export type NamelessDevice = Omit<ResolvedDevice, "name"> & {
+  /** The name that was given, if one was. */
+  readonly name: string | undefined;
+};
+
+/**
+ * Gives every device a name of its own: type and number, such as `net0`, where none was given. Names that were given
+ * come first, so that a device without a name never takes one away.
+ * @param devices the devices, in order
+ * @param issues takes names that were given twice
+ * @returns the devices with their names, in the same order, frozen
+ */
+export function nameDevices(devices: readonly NamelessDevice[], issues: ConfigIssue[]): ResolvedDevice[] {
+  const taken = new Map<string, string>();
+  for (const { name, path } of devices) {
+    if (name === undefined) continue;
+    const owner = taken.get(name);
+    if (owner === undefined) taken.set(name, path);
+    else {issues.push({
+        path: childPath(path, "name"),
+        value: name,
+        problem: `is the name of ${owner} already`,
+      });}
+  }
+  return devices.map((device) => {
+    let name = device.name;
+    for (let i = 0; name === undefined; i++) {
+      const free = `${device.plugin.name}${i}`;
+      if (!taken.has(free)) taken.set(name = free, device.path);
+    }
+    return Object.freeze({ ...device, name });
+  });
 }

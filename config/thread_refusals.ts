@@ -2,8 +2,7 @@
  * What keeps a device from being worked by threads, as far as the configuration shows it.
  * @module
  */
-import type { ConfigIssue } from "./errors.ts";
-import { childPath } from "./paths.ts";
+import { childPath, type ConfigIssue } from "./errors.ts";
 import type { ResolvedDevice } from "./types.ts";
 
 /** Why a device cannot be worked in threads if that is what it asks for; empty if it can. @param clock the machine's clock */

@@ -4,7 +4,7 @@
  */
 import type { DevicePlugin, DriverPlugin, NetworkPlugin, OffloadPlugin, Plugin } from "../core/plugin.ts";
 import type { ConfigSource } from "./jsonc.ts";
-import type { PluginKind } from "./plugin_shape.ts";
+import type { PluginKind } from "./registry.ts";
 
 /** A plugin and its options, as written. A bare name is short for `{ "use": name }`. */
 export type WrittenPart = string | {

@@ -2,7 +2,7 @@
  * What every plugin has, and the plugin of a stage.
  * @module
  */
-import type { OptionsSchema } from "./options_schema.ts";
+import type { OptionsSchema } from "./plugin.ts";
 import type { Direction, Stage, StageContext } from "./stage.ts";
 
 /** What every plugin has. */

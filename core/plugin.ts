@@ -3,15 +3,12 @@
  * @module
  */
 import type { Clock } from "./clock.ts";
-import type { Device, DeviceContext } from "./device.ts";
-import type { DeviceEventListener } from "./events.ts";
+import type { Device, DeviceContext, DeviceEventListener } from "./device.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
 import type { DriverTransport } from "./transport.ts";
-
 export type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
-export type { OptionsSchema, SchemaIssue, SchemaResult } from "./options_schema.ts";
 
 /** A file that a part of a machine reads or writes. */
 export interface FileClaim {
@@ -157,4 +154,34 @@ export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): 
 /** Declares a device; see {@linkcode defineOffload}. */
 export function defineDevice<O>(plugin: Omit<DevicePlugin<O>, "kind" | "api">): DevicePlugin<O> {
   return { kind: "device", api: 1, ...plugin };
+}
+
+// What a plugin's option schema must be: a schema of any Standard Schema library (version 1), by its shape.
+//
+// Written out here, as the standard invites libraries to do, so that the core depends on no package for its types.
+
+/** One thing that a schema found wrong. */
+export interface SchemaIssue {
+  /** What is wrong, in words. */
+  readonly message: string;
+  /** Where: keys from the outside in. */
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+}
+
+/** What a schema says of a value: the value, complete and typed, or what is wrong with it. */
+export type SchemaResult<O> =
+  | { readonly value: O; readonly issues?: undefined }
+  | { readonly issues: readonly SchemaIssue[] };
+
+/** A schema (zod, valibot, arktype, …): checks the options, fills in defaults, types the code. */
+export interface OptionsSchema<O> {
+  /** The standard's own property. */
+  readonly "~standard": {
+    /** Version of the standard. */
+    readonly version: 1;
+    /** The library. */
+    readonly vendor: string;
+    /** Judges a value. */
+    readonly validate: (value: unknown) => SchemaResult<O> | Promise<SchemaResult<O>>;
+  };
 }

@@ -3,8 +3,12 @@
  * @module
  */
 import { GuestError } from "./errors.ts";
-import type { FeatureSet } from "./features.ts";
-import { VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_RING_PACKED } from "./features.ts";
+import {
+  type FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+} from "./features.ts";
 import type { GuestMemory } from "./memory.ts";
 import { PackedVirtqueue } from "./packed_virtqueue.ts";
 import { SplitVirtqueue } from "./split_virtqueue.ts";

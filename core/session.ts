@@ -22,19 +22,24 @@
  * `writeStatus` before `poll` has returned: the device is in the middle of its work.
  * @module
  */
-import { type Device, type Session, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK } from "./device.ts";
-import { STATUS_FAILED, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "./device.ts";
-import { GuestError } from "./errors.ts";
-import type { DeviceEvent } from "./events.ts";
-import { FaultLog } from "./fault_log.ts";
-import { judgeFeatures } from "./feature_rules.ts";
-import { FeatureSet, VIRTIO_F_VERSION_1 } from "./features.ts";
+import {
+  type Device,
+  type DeviceEvent,
+  type Session,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from "./device.ts";
+import { GuestError, type GuestFault } from "./errors.ts";
+import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "./features.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { PackedVirtqueue } from "./packed_virtqueue.ts";
-import type { Pollable } from "./pollable.ts";
 import { buildQueue, checkRequest, type QueueAddresses, type QueueRequest } from "./queue_setup.ts";
+import type { Pollable } from "./reactor.ts";
 import type { SplitVirtqueue } from "./split_virtqueue.ts";
-import { statusObjection } from "./status_rules.ts";
 import { RoundBudget, type Virtqueue } from "./virtqueue.ts";
 
 /** What a transport does to tell its driver something. */
@@ -268,5 +273,118 @@ export class DriverSession implements Session, Pollable {
 
   #tellQueues(event: "queue-started" | "queue-stopped"): void {
     this.#queues.forEach((queue, index) => queue && this.#notifications.event?.({ event, queue: index }));
+  }
+}
+
+// Which writes to the device status field are allowed (virtio 1.2, sections 2.1 and 3.1.1).
+
+const DRIVER_BITS = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK |
+  STATUS_FAILED;
+
+/**
+ * Why a driver must not write `value` when the status is `status`; null if it may. Bits are only added, in order, and by
+ * the right side; NEEDS_RESET, which a driver may or may not repeat, and FAILED leave no way but FAILED and 0.
+ * @param legacy the driver does without FEATURES_OK
+ */
+export function statusObjection(status: number, value: number, legacy: boolean): string | null {
+  if (value === 0) return null;
+  if (!Number.isInteger(value) || value < 0 || value > 255) return "must be from 0 to 255";
+  if ((value & ~(DRIVER_BITS | (status & STATUS_NEEDS_RESET))) !== 0) {
+    return "has bits that a driver must not set";
+  }
+  if ((status & DRIVER_BITS & ~value) !== 0) return "takes bits back; only 0 does, all of them";
+  const added = value & ~status;
+  if ((added & STATUS_FAILED) !== 0) {
+    return (added & ~STATUS_FAILED) === 0 ? null : "gives up and goes on at once";
+  }
+  if (added !== 0 && (status & (STATUS_NEEDS_RESET | STATUS_FAILED)) !== 0) {
+    return "goes on after an error; the driver must write 0 first";
+  }
+  if (isSet(value, STATUS_DRIVER) && !isSet(value, STATUS_ACKNOWLEDGE)) {
+    return "needs ACKNOWLEDGE before DRIVER";
+  }
+  if (isSet(value, STATUS_FEATURES_OK) && !isSet(value, STATUS_DRIVER)) {
+    return "needs DRIVER before FEATURES_OK";
+  }
+  if (isSet(value, STATUS_DRIVER_OK)) {
+    if (!isSet(value, STATUS_DRIVER)) return "needs DRIVER before DRIVER_OK";
+    if (!legacy && !isSet(value, STATUS_FEATURES_OK)) return "needs FEATURES_OK before DRIVER_OK";
+    if (
+      !isSet(status, STATUS_FEATURES_OK) && isSet(status, STATUS_DRIVER_OK) &&
+      isSet(value, STATUS_FEATURES_OK)
+    ) {
+      return "comes too late with FEATURES_OK";
+    }
+  }
+  return null;
+}
+
+function isSet(value: number, bit: number): boolean {
+  return (value & bit) !== 0;
+}
+
+// Which features a driver may accept.
+
+/**
+ * Judges what a driver accepts of a device's features (virtio 1.2, sections 2.2 and 6). GuestError `features-unknown`
+ * for what was not offered, `features-dependency-missing` for the packed layout in a legacy driver's hands, and what the
+ * device itself objects to.
+ */
+export function judgeFeatures(device: Device, features: FeatureSet): void {
+  const unknown = features.minus(device.features);
+  if (!unknown.isEmpty) {
+    throw new GuestError("features-unknown", `Features ${unknown} were accepted, but must be offered first`);
+  }
+  if (features.has(VIRTIO_F_RING_PACKED) && !features.has(VIRTIO_F_VERSION_1)) {
+    throw new GuestError(
+      "features-dependency-missing",
+      "VIRTIO_F_RING_PACKED must come with VIRTIO_F_VERSION_1",
+    );
+  }
+  device.acceptFeatures(features);
+}
+
+// What guests did wrong, counted by name.
+
+/** Counts the faults of one guest. */
+export class FaultLog {
+  /** How often each rule was broken, by the name of the fault. */
+  readonly counts: Record<string, number> = {};
+  readonly #listener: ((fault: GuestError) => void) | null;
+  #last: GuestError | null = null;
+
+  /** Nothing is counted yet. @param listener told of every fault, once it is counted */
+  constructor(listener: ((fault: GuestError) => void) | null = null) {
+    this.#listener = listener;
+  }
+
+  /** The fault noted last, with the values, for logs; null if there was none. */
+  get last(): GuestError | null {
+    return this.#last;
+  }
+
+  /** Counts a fault and returns it. An error that is not the guest's doing is thrown on. */
+  note(error: unknown): GuestError {
+    if (!(error instanceof GuestError)) throw error;
+    this.counts[error.fault] = (this.counts[error.fault] ?? 0) + 1;
+    this.#last = error;
+    this.#listener?.(error);
+    return error;
+  }
+
+  /** Counts a fault that nobody need be told of. */
+  count(fault: GuestFault, message: string): void {
+    this.note(new GuestError(fault, message));
+  }
+
+  /** Does something and counts the fault, if one comes up; then false. For the control plane. */
+  attempt(action: () => void): boolean {
+    try {
+      action();
+      return true;
+    } catch (error) {
+      this.note(error);
+      return false;
+    }
   }
 }

@@ -31,14 +31,20 @@
  * A GuestError leaves the queue where it was; the device needs a reset.
  * @module
  */
-import type { DescriptorChain } from "./descriptor_chain.ts";
+import {
+  DESC_BYTES,
+  DESC_F_INDIRECT,
+  DESC_F_NEXT,
+  DESC_F_WRITE,
+  type DescriptorChain,
+  IndirectTable,
+  maxElements,
+  wideAddress,
+} from "./descriptor_chain.ts";
 import { GuestError } from "./errors.ts";
-import { splitEventDue } from "./event_suppression.ts";
-import { DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from "./indirect_table.ts";
-import { IndirectTable, maxElements, wideAddress } from "./indirect_table.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
-import * as ringErrors from "./ring_errors.ts";
-import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
+import * as ringErrors from "./virtqueue.ts";
+import { RoundBudget, splitEventDue, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
 
 const NO_INTERRUPT = 1;
 const NO_NOTIFY = 1;

@@ -15,7 +15,7 @@
  * @module
  */
 import type { GuestError } from "./errors.ts";
-import type { Pollable } from "./pollable.ts";
+import type { Pollable } from "./reactor.ts";
 
 /** Which part of a device's work is done here: all, all but the data queues, or the data queues of one pair. */
 export type DeviceRole = "whole" | "control" | {

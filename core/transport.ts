@@ -5,9 +5,8 @@
 import type { Device } from "./device.ts";
 import type { FeatureSet } from "./features.ts";
 import type { RingBorrower } from "./threads.ts";
-
 export type { FrameTransport, GuestAccepts } from "./frame_transport.ts";
-export { isPollable, type Pollable } from "./pollable.ts";
+export { isPollable, type Pollable } from "./reactor.ts";
 
 /**
  * Brings a guest: its memory, its queues, its notifications. The control plane, which may be asynchronous.

@@ -3,6 +3,7 @@
  * @module
  */
 import type { DescriptorChain } from "./descriptor_chain.ts";
+import { GuestError } from "./errors.ts";
 
 /**
  * The device's side of a virtqueue (virtio 1.2, sections 2.7 and 2.8). Fill, then publish: any number of `push`, one
@@ -74,4 +75,201 @@ export interface VirtqueueSetup {
   readonly eventIndex: boolean;
   /** VIRTIO_F_INDIRECT_DESC was negotiated. */
   readonly indirect: boolean;
+}
+
+// Who wants to be told of what: the arithmetic of used_event and of the event suppression words, for both layouts.
+
+/** Flags of an event word: tell of everything. */
+export const EVENT_ENABLE = 0;
+/** Flags of an event word: tell of nothing. */
+export const EVENT_DISABLE = 1;
+/** Flags of an event word: tell when a certain slot is reached; only with VIRTIO_F_EVENT_IDX. */
+export const EVENT_DESC = 2;
+
+/**
+ * Has a split ring's index, going from `from` to `to`, passed the element that is awaited (virtio 1.2, section 2.7.7.2)?
+ * Indices are free-running 16-bit numbers; element `event` is passed when the index becomes `event + 1`.
+ */
+export function splitEventDue(event: number, from: number, to: number): boolean {
+  return ((to - event - 1) & 0xffff) < ((to - from) & 0xffff);
+}
+
+/**
+ * Does a driver with this event suppression word want an interrupt (virtio 1.2, section 2.8.10)?
+ * @param word offset (bits 0 to 14), wrap counter (15) and flags (16 and 17), as in the ring
+ * @param eventIndex VIRTIO_F_EVENT_IDX was negotiated; without it, waiting for a slot has no meaning and all is told
+ * @param slot the slot after the last used one
+ * @param wrap the wrap counter that belongs to `slot`
+ * @param since slots used since this was last asked, 0 to `size`
+ * @param size slots of the ring
+ */
+export function packedEventDue(
+  word: number,
+  eventIndex: boolean,
+  slot: number,
+  wrap: boolean,
+  since: number,
+  size: number,
+): boolean {
+  const flags = word >>> 16 & 3;
+  if (flags === EVENT_DISABLE) return false;
+  if (flags !== EVENT_DESC || !eventIndex) return true;
+  const sameLap = ((word & 0x8000) !== 0) === wrap;
+  // How far the awaited slot lies behind: over a lap if it belongs to the next one, which is to say, ahead.
+  const behind = slot + (sameLap ? 0 : size) - (word & 0x7fff);
+  return behind >= 1 && behind <= since;
+}
+
+// The errors of the virtqueues, made out of line: the functions that may throw them stay small and fast.
+
+/** Size of a split queue. */
+export function splitSizeInvalid(size: number): GuestError {
+  return new GuestError(
+    "queue-size-invalid",
+    `Size of a split queue is ${size}; it must be a power of two from 1 to 32768`,
+  );
+}
+
+/** Size of a packed queue. */
+export function packedSizeInvalid(size: number): GuestError {
+  return new GuestError(
+    "queue-size-invalid",
+    `Size of a packed queue is ${size}; it must be from 1 to 32768`,
+  );
+}
+
+/** A descriptor index outside its table of `entries`. */
+export function indexOutOfRange(index: number, entries: number): GuestError {
+  return new GuestError(
+    "descriptor-index-out-of-range",
+    `Descriptor index is ${index}; it must be below the ${entries} entries of its table`,
+  );
+}
+
+/** More steps along a chain than its table has `entries`. */
+export function loop(entries: number): GuestError {
+  return new GuestError("descriptor-loop", `A chain goes around in its table of ${entries}; it must end`);
+}
+
+/** An indirect table that brings a chain to more elements than one may have. */
+export function chainTooLong(elements: number, limit: number): GuestError {
+  return new GuestError(
+    "chain-too-long",
+    `An indirect table adds ${elements} elements to its chain; there is room for ${limit}`,
+  );
+}
+
+/** An indirect descriptor although VIRTIO_F_INDIRECT_DESC was not negotiated. */
+export function indirectNotNegotiated(): GuestError {
+  return new GuestError(
+    "indirect-not-negotiated",
+    "A descriptor has the INDIRECT flag; the driver must accept VIRTIO_F_INDIRECT_DESC first",
+  );
+}
+
+/** A descriptor with INDIRECT and NEXT, or an indirect one in a list where none may be. */
+export function indirectInList(): GuestError {
+  return new GuestError(
+    "descriptor-flags-invalid",
+    "A descriptor has the flag INDIRECT and a chain that goes on; a table must end its chain",
+  );
+}
+
+/** An indirect descriptor inside a table. */
+export function nested(): GuestError {
+  return new GuestError(
+    "indirect-nested",
+    "A descriptor in an indirect table has the flag INDIRECT; a table must not refer to another one",
+  );
+}
+
+/** An available index that is too far ahead, or went back. */
+export function tooFar(index: number, published: number, seen: number, size: number): GuestError {
+  return new GuestError(
+    "available-index-too-far",
+    `Available index is ${index}; it must be from ${seen} to ${(published + size) & 0xffff}, ` +
+      `at most ${size} ahead of the used index`,
+  );
+}
+
+/** A list in a packed ring that needs more slots than are free. */
+export function ringOverrun(slots: number, free: number): GuestError {
+  return new GuestError(
+    "available-index-too-far",
+    `A list takes ${slots} slots of the ring; only ${free} were free, the rest still hold buffers of the device`,
+  );
+}
+
+/** A descriptor of a packed list whose AVAIL and USED flags do not match the driver's wrap counter. */
+export function notAvailable(position: number, flags: number): GuestError {
+  return new GuestError(
+    "descriptor-flags-invalid",
+    `Flags of descriptor ${position} are 0x${
+      flags.toString(16)
+    }; all of a list must be marked available before its first`,
+  );
+}
+
+/** A buffer id that names a buffer which has not been returned. */
+export function idInUse(id: number): GuestError {
+  return new GuestError(
+    "buffer-id-in-use",
+    `Buffer id ${id} names a buffer that the device still has; ids must differ`,
+  );
+}
+
+/** A starting state of a ring that cannot be. */
+export function stateInvalid(message: string): GuestError {
+  return new GuestError("ring-state-invalid", message);
+}
+
+/** A device gives back what it does not have: its own mistake. */
+export function notInFlight(head: number): RangeError {
+  return new RangeError(`Cannot push chain ${head}: only what was popped, and not pushed yet, can be pushed`);
+}
+
+/** A device puts back more than it may: its own mistake. */
+export function notReturnable(count: number, returnable: number): RangeError {
+  return new RangeError(
+    `Cannot unpop ${count} chains: only the ${returnable} that were popped since the last push can be put back`,
+  );
+}
+
+// Which buffers of a packed ring the device has: by id, and in order of popping.
+
+/** The buffers that were popped from one packed ring and not pushed. Ids are any 16-bit number, chosen by the driver. */
+export class BufferLedger {
+  // 0 for an id that is not out. All ids have room: the specification does not bound them by the size of the ring.
+  readonly #slotsOf: Uint16Array<ArrayBuffer> = new Uint16Array(65536);
+  readonly #order: Uint16Array<ArrayBuffer>;
+  #at = 0;
+
+  /** Makes an empty one. @param size slots of the ring, and so the most buffers that can be out */
+  constructor(size: number) {
+    this.#order = new Uint16Array(size);
+  }
+
+  /** Notes that the buffer `id` of `slots` ring slots is out. False if one of that id is out already. */
+  take(id: number, slots: number): boolean {
+    if (this.#slotsOf[id] !== 0) return false;
+    this.#slotsOf[id] = slots;
+    const order = this.#order;
+    order[this.#at] = id;
+    if (++this.#at === order.length) this.#at = 0;
+    return true;
+  }
+
+  /** Forgets the buffer taken last, as long as none was returned after it, and tells how many slots it took. */
+  untake(): number {
+    if (--this.#at < 0) this.#at = this.#order.length - 1;
+    return this.giveBack(this.#order[this.#at]);
+  }
+
+  /** Notes that the buffer `id` is returned, and tells how many slots it took; 0 if it was not out. */
+  giveBack(id: number): number {
+    const slots = this.#slotsOf[id];
+    if (slots === undefined) return 0;
+    this.#slotsOf[id] = 0;
+    return slots;
+  }
 }

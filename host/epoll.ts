@@ -2,9 +2,8 @@
  * An epoll set: tells when something happens to any of many descriptors.
  * @module
  */
-import { checked, EINTR, lastCallError } from "./errno.ts";
-import { FileDescriptor, O_CLOEXEC } from "./file_descriptor.ts";
-import { addressOf, errno, libc, type LibcSymbols } from "./libc.ts";
+import { FileDescriptor, O_CLOEXEC } from "./descriptors.ts";
+import { addressOf, checked, EINTR, errno, lastCallError, libc, type LibcSymbols } from "./libc.ts";
 
 /** There is something to read. */
 export const EPOLLIN = 1;

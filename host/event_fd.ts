@@ -17,13 +17,17 @@
  * @module
  */
 import { HostError } from "../core/errors.ts";
-import { checked, EAGAIN } from "./errno.ts";
-import { EVENTFD, FileDescriptor, isReadable, O_CLOEXEC, O_NONBLOCK } from "./file_descriptor.ts";
-import { nameOfDescriptor } from "./file_facts.ts";
-import { IoVector } from "./io_vector.ts";
-import { addressOf, errno, libc, type LibcSymbols } from "./libc.ts";
-import { newMemoryFile } from "./memory_file.ts";
-import { isUnixStream, peerNameBytes, UnixStream } from "./unix_stream.ts";
+import {
+  EVENTFD,
+  FileDescriptor,
+  isReadable,
+  nameOfDescriptor,
+  O_CLOEXEC,
+  O_NONBLOCK,
+} from "./descriptors.ts";
+import { addressOf, checked, EAGAIN, errno, libc, type LibcSymbols } from "./libc.ts";
+import { newMemoryFile } from "./memory_mapping.ts";
+import { IoVector, isUnixStream, peerNameBytes, UnixStream } from "./unix_socket.ts";
 
 const [IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT] = Deno.build.arch === "x86_64"
   ? [206n, 207n, 208n, 209n]

@@ -25,10 +25,9 @@
  * @module
  */
 import { HostError } from "../core/errors.ts";
-import { lastCallError } from "./errno.ts";
-import { factsOfDescriptor, nameOfDescriptor } from "./file_facts.ts";
-import { libc } from "./libc.ts";
-import { NativeCopier } from "./native_copier.ts";
+import type { RegionCopier } from "../core/memory.ts";
+import { factsOfDescriptor, FileDescriptor, nameOfDescriptor } from "./descriptors.ts";
+import { addressOf, checked, cString, lastCallError, libc, type LibcSymbols } from "./libc.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
@@ -213,4 +212,158 @@ function pageBytes(blockBytes: number): number {
   const isPage = blockBytes > PAGE_BYTES && blockBytes <= LARGEST_PAGE_BYTES &&
     (blockBytes & (blockBytes - 1)) === 0;
   return isPage ? blockBytes : PAGE_BYTES;
+}
+
+// Memory that another thread of this process has mapped, as an ArrayBuffer.
+
+/** A view that is taken back before the memory is unmapped: a later access would end the process. */
+export class MemoryView implements Disposable {
+  /** The memory. Of length 0 once it has been taken back. */
+  readonly buffer: ArrayBuffer;
+  /** Copies to and from the memory. */
+  readonly copier: NativeCopier;
+
+  /** Sees `lengthBytes` bytes from `address` on, as somebody has mapped them. RangeError for address 0. */
+  constructor(address: bigint, lengthBytes: number) {
+    const pointer = Deno.UnsafePointer.create(address);
+    if (pointer === null) throw new RangeError("Cannot see memory at address 0: nothing is mapped there");
+    this.buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes);
+    this.copier = new NativeCopier(address, lengthBytes);
+  }
+
+  /** Empties every view of it. */
+  [Symbol.dispose](): void {
+    this.copier[Symbol.dispose]();
+    if (this.buffer.byteLength > 0) this.buffer.transfer();
+  }
+}
+
+// Memory with a descriptor (memfd), to be shared with other processes.
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+
+/**
+ * Makes a file of memory, zeroed, that has no path; it can be mapped and sealed. Throws SystemCallError.
+ * @param name what it is called in /proc, up to 249 bytes
+ * @param sizeBytes its size
+ */
+export function newMemoryFile(name: string, sizeBytes: number): FileDescriptor {
+  const c = libc();
+  const flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  const file = new FileDescriptor(checked(c.memfd_create(cString(name), flags), `make memory file ${name}`));
+  try {
+    checked(c.ftruncate(file.number, BigInt(sizeBytes)), `give memory file ${name} ${sizeBytes} bytes`);
+    return file;
+  } catch (cause) {
+    file[Symbol.dispose]();
+    throw cause;
+  }
+}
+
+// Where the bytes of frames lie in this process, for system calls that read and write them in place.
+
+/**
+ * Addresses by storage. Many frames share one storage, which never moves while it is reachable; so each is asked for once.
+ * Lives as long as the pool whose frames it is used for.
+ */
+export class FrameAddresses {
+  readonly #known = new Map<Uint8Array<ArrayBuffer>, bigint>();
+  #last: Uint8Array<ArrayBuffer> | null = null;
+  #pointer = 0n;
+  #address = 0;
+
+  /** The address of `bytes[0]`, for lists; that of a frame's data is `start` further on. Below 2^53. Throws HostError. */
+  of(bytes: Uint8Array<ArrayBuffer>): number {
+    if (bytes !== this.#last) this.#turnTo(bytes);
+    return this.#address;
+  }
+
+  /** The same, as calls take it. */
+  pointer(bytes: Uint8Array<ArrayBuffer>): bigint {
+    if (bytes !== this.#last) this.#turnTo(bytes);
+    return this.#pointer;
+  }
+
+  #turnTo(bytes: Uint8Array<ArrayBuffer>): void {
+    const pointer = this.#known.get(bytes) ?? this.#ask(bytes);
+    this.#last = bytes;
+    this.#pointer = pointer;
+    this.#address = Number(pointer);
+  }
+
+  #ask(bytes: Uint8Array<ArrayBuffer>): bigint {
+    const pointer = addressOf(bytes);
+    if (!Number.isSafeInteger(Number(pointer) + bytes.length)) {
+      throw new HostError(`Cannot use memory at ${pointer}: addresses must be below 2^53`);
+    }
+    this.#known.set(bytes, pointer);
+    return pointer;
+  }
+}
+
+// Copies between mapped memory and frames by the C library.
+//
+// Nothing is allocated: an address that is made by adding a BigInt to a BigInt never becomes an object on its way into a
+// native call, if what is added was a small integer. (Hence the length is one plus the rest of it, and an offset counts from
+// the gibibyte that it lies in.) Measured, Deno 2.9: 33 ns for 1448 bytes where a view and
+// `set` take 44, and 12 where they take 25 for 64 bytes.
+
+const ONE = 1n;
+const GIBIBYTE = 2 ** 30;
+
+/** Copies to and from one mapping. Dispose of it before the mapping is unmapped. */
+export class NativeCopier implements RegionCopier, Disposable {
+  readonly #c: LibcSymbols = libc();
+  /** Where each gibibyte of the mapping starts. */
+  readonly #addresses: readonly bigint[];
+  #isMapped = true;
+  /** Where the bytes lie that were used last: the storage of all frames is a single array, as a rule. */
+  #known: Uint8Array | null = null;
+  #knownAddress = 0n;
+
+  /** @param address where the mapping starts in this process; @param lengthBytes how long it is */
+  constructor(address: bigint, lengthBytes: number) {
+    this.#addresses = Array.from(
+      { length: Math.ceil(lengthBytes / GIBIBYTE) },
+      (_, index) => address + BigInt(index) * BigInt(GIBIBYTE),
+    );
+  }
+
+  /** Copies out of the mapping. The caller has checked both ranges. TypeError once this is disposed of. */
+  copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
+    if (target !== this.#known) this.#learn(target);
+    const gibibyte = offset / GIBIBYTE | 0;
+    this.#c.memcpy(
+      this.#knownAddress + BigInt(at | 0),
+      this.#addresses[gibibyte] + BigInt(offset - gibibyte * GIBIBYTE | 0),
+      ONE + BigInt(length - 1 | 0),
+    );
+  }
+
+  /** Copies into the mapping. The caller has checked both ranges. TypeError once this is disposed of. */
+  copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
+    if (source !== this.#known) this.#learn(source);
+    const gibibyte = offset / GIBIBYTE | 0;
+    this.#c.memcpy(
+      this.#addresses[gibibyte] + BigInt(offset - gibibyte * GIBIBYTE | 0),
+      this.#knownAddress + BigInt(from | 0),
+      ONE + BigInt(length - 1 | 0),
+    );
+  }
+
+  /** The memory is going to be unmapped: a copy from now on throws. */
+  [Symbol.dispose](): void {
+    this.#isMapped = false;
+    this.#known = null;
+  }
+
+  #learn(bytes: Uint8Array): void {
+    if (!this.#isMapped) throw new TypeError("Cannot copy to or from memory that has been unmapped");
+    // Short arrays may be moved by the collector until their buffer is asked for.
+    this.#knownAddress = addressOf(
+      new Uint8Array(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.length),
+    );
+    this.#known = bytes;
+  }
 }

@@ -5,13 +5,12 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
-import type { FileClaim } from "../core/plugin.ts";
-import { identityOfPath } from "../transports/pcap/output_file.ts";
-import { ConfigError } from "../config/errors.ts";
-import { printable, quoted } from "../config/paths.ts";
+import { ConfigError, printable, quoted } from "../config/errors.ts";
 import { isPlainObject } from "../config/plain.ts";
 import { PluginRegistry } from "../config/registry.ts";
 import type { ResolvedConfig } from "../config/types.ts";
+import type { FileClaim } from "../core/plugin.ts";
+import { identityOfPath } from "../transports/pcap/output_file.ts";
 
 interface Claimed {
   readonly claim: Pick<FileClaim, "use" | "path">;

@@ -2,17 +2,24 @@
  * A machine: everything that one configuration describes, built and ready to run.
  * @module
  */
-import type { FileClaims } from "./file_claims.ts";
+import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
 import type { DeviceThreads } from "../core/threads.ts";
-import { foreignParts, isFrom, partBehind } from "./guarded.ts";
-import { guardDevice, guardMember, keptFrames, pluginError } from "./plugin_guards.ts";
-import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
+import type { FileClaims } from "./file_claims.ts";
+import {
+  foreignParts,
+  guardDevice,
+  guardMember,
+  isFrom,
+  keptFrames,
+  partBehind,
+  pluginError,
+} from "./plugin_guards.ts";
 
 /** A device of a machine, with its two ends. */
 export interface MachineDevice {

@@ -7,11 +7,13 @@ import type { Frame } from "../core/frame.ts";
 import type { FrameBatch } from "../core/frame_batch.ts";
 import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
-import { isSumRight } from "../wire/checksum.ts";
+import { addToSum, fold, isSumRight, storeChecksum, swap16 } from "../wire/checksum.ts";
+import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
+import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH } from "../wire/ip.ts";
 import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
+import { TCP_CHECKSUM } from "../wire/tcp.ts";
 import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
-import { addFrameToSum, completeChecksum } from "./frame_checksum.ts";
 
 /** What `checksum` can be told. */
 export interface ChecksumOptions {
@@ -103,4 +105,90 @@ class ChecksumStage implements Stage {
     const pseudo = this.#transport.pseudoSum(frame.view, endAt - at);
     return isSumRight(addFrameToSum(frame, at, pseudo, endAt)) ? "verified" : "wrong";
   }
+}
+
+// Checksums over frames in one or several pieces.
+
+const transport = new TransportHeader();
+
+/**
+ * Adds the bytes of the frame from `at` to `endAt` to `sum`. Both are offsets in the storage of the first piece, as if the
+ * frame were in one; `endAt` is by default the frame's end.
+ */
+export function addFrameToSum(
+  frame: Frame,
+  at: number,
+  sum: number,
+  endAt: number = frame.start + frame.total,
+): number {
+  const first = Math.min(frame.start + frame.length, endAt) - at;
+  let total = addToSum(frame.view, at, first, sum);
+  let left = endAt - at - first;
+  let isOdd = (first & 1) === 1;
+  for (let piece = frame.next; piece !== null && left > 0; piece = piece.next) {
+    const bytes = Math.min(piece.length, left);
+    const part = fold(addToSum(piece.view, piece.start, bytes, 0));
+    // A piece that starts at an odd place has all its bytes in the other half of the 16-bit words.
+    total += isOdd ? swap16(part) : part;
+    if ((bytes & 1) === 1) isOdd = !isOdd;
+    left -= bytes;
+  }
+  return fold(total);
+}
+
+/**
+ * Computes the transport checksum from `startAt` to `endAt`, by default the end of the frame, on top of the pseudo header's
+ * sum, and stores it at `checksumAt`. All are offsets in the storage of the first piece, as if the frame were in one.
+ */
+export function storeFullChecksum(
+  frame: Frame,
+  startAt: number,
+  checksumAt: number,
+  pseudoSum: number,
+  endAt: number = frame.start + frame.total,
+): void {
+  frame.view.setUint16(checksumAt, 0);
+  storeChecksum(frame.view, checksumAt, addFrameToSum(frame, startAt, pseudoSum, endAt));
+}
+
+/**
+ * Completes the checksum of an ordinary frame with NEEDS_CSUM, wherever it is (virtio 1.2, section 5.1.6.2). False, and
+ * nothing is done, if that is not in the first piece.
+ */
+export function completeChecksum(frame: Frame): boolean {
+  const { view, header, start } = frame;
+  const checksumAt = start + header.csumStart + header.csumOffset;
+  if (checksumAt + 2 > start + frame.length) return false;
+  const startAt = start + header.csumStart;
+  const endAt = checksummedEnd(frame, startAt);
+  // The field holds the pseudo header's sum already, so that the sum over everything includes it.
+  storeFullChecksum(frame, startAt, checksumAt, view.getUint16(checksumAt, true), endAt);
+  if (header.csumOffset === UDP_CHECKSUM) avoidNoChecksum(view, checksumAt);
+  header.flags &= ~VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  header.csumStart = 0;
+  header.csumOffset = 0;
+  return true;
+}
+
+/**
+ * Where the receiver stops adding up: it goes by the packet's own lengths, not by padding behind it. For anything but TCP and
+ * UDP that is the frame's end (virtio 1.2, section 5.1.6.2).
+ */
+function checksummedEnd(frame: Frame, startAt: number): number {
+  const { view, start, header } = frame;
+  const end = start + frame.total;
+  // Of most frames a glance tells that nothing is behind the packet, for less than the header's locator takes.
+  const typeAt = start + ETHERNET_TYPE;
+  if (header.csumOffset === TCP_CHECKSUM && header.csumStart >= ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES) {
+    const type = view.getUint16(typeAt);
+    if (type === ETHERTYPE_IPV4 && typeAt + 2 + view.getUint16(typeAt + 2 + IPV4_TOTAL_LENGTH) === end) {
+      return end;
+    }
+  }
+  return transport.locate(frame, false) === null && transport.at === startAt ? transport.endAt : end;
+}
+
+/** UDP says "no checksum" by 0, so that a checksum of 0 is sent as its equal (RFC 768). */
+export function avoidNoChecksum(view: DataView, checksumAt: number): void {
+  if (view.getUint16(checksumAt) === 0) view.setUint16(checksumAt, 0xffff);
 }

@@ -5,6 +5,7 @@
 import type { Frame } from "../core/frame.ts";
 import type { OffloadPlugin } from "../core/plugin.ts";
 import { addToSum, isSumRight, sumOf16 } from "../wire/checksum.ts";
+import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
 import {
   IPV4_DF,
   IPV4_FRAGMENT,
@@ -18,16 +19,18 @@ import {
   ipv4HeaderSum,
   ipv4PseudoSum,
   storeIpv4Checksum,
-} from "../wire/ipv4.ts";
-import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
+} from "../wire/ip.ts";
 import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV4 } from "../wire/virtio_net_header.ts";
-import type { Located, QemuLocated, RscFamily } from "./rsc_chain/family.ts";
-import type { RscOptions } from "./rsc_chain/options.ts";
-import { defineRsc } from "./rsc_chain/plugin.ts";
-import type { Segment } from "./rsc_chain/segment.ts";
-import { endOf, readTcp, readTimestamp } from "./rsc_chain/tcp_fields.ts";
+import {
+  defineRsc,
+  type Located,
+  type QemuLocated,
+  type RscFamily,
+  type RscOptions,
+} from "./rsc_chain/plugin.ts";
+import { endOf, readTcp, readTimestamp, type Segment } from "./rsc_chain/segment.ts";
 import type { Unit } from "./rsc_chain/unit.ts";
 
 const ETHERNET_BYTES = 14;

@@ -44,11 +44,19 @@ import {
   VIRTIO_NET_HDR_F_RSC_INFO,
   VIRTIO_NET_HDR_GSO_NONE,
 } from "../wire/virtio_net_header.ts";
-import { completeChecksum } from "./frame_checksum.ts";
-import { Cutter } from "./segment/cutter.ts";
-import { finishChecksum, writeSegmentHeaders } from "./segment/headers.ts";
-import { type LargeFault, LargeFrame } from "./segment/large_frame.ts";
-import { isWelcome, NOTHING_TAKEN, takenByGuest, takenByNetwork, type Takes } from "./segment/takes.ts";
+import { completeChecksum } from "./checksum.ts";
+import {
+  Cutter,
+  finishChecksum,
+  isWelcome,
+  type LargeFault,
+  LargeFrame,
+  NOTHING_TAKEN,
+  takenByGuest,
+  takenByNetwork,
+  type Takes,
+  writeSegmentHeaders,
+} from "./segment/large_frame.ts";
 
 /** What `segment` can be told. */
 export interface SegmentOptions {

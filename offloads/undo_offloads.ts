@@ -20,7 +20,7 @@ import { storePartial } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
 import { newSegmentCounters, type SegmentCounters, SegmentStage } from "./segment.ts";
-import { NOTHING_TAKEN, type Takes } from "./segment/takes.ts";
+import { NOTHING_TAKEN, type Takes } from "./segment/large_frame.ts";
 import { MssTable, OffloadFinder } from "./undo_offloads/offload_finder.ts";
 
 /** What `undo-offloads` can be told. */

@@ -11,13 +11,13 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import { buildMachine } from "../machine/build.ts";
 import { newRegistry } from "../config/builtins.ts";
 import { parseConfig } from "../config/load.ts";
-import type { Machine } from "../machine/machine.ts";
 import type { WrittenPart } from "../config/types.ts";
 import type { FramePool } from "../core/frame_pool.ts";
 import type { RuleBook, VerdictLog } from "../core/stage.ts";
+import { buildMachine } from "../machine/build.ts";
+import type { Machine } from "../machine/machine.ts";
 import type { CablePort } from "../transports/loopback.ts";
 import type { GuestOptionsInput, LoopbackDriver, SoftwareGuest } from "../transports/loopback_driver/mod.ts";
 import {
@@ -27,7 +27,7 @@ import {
   type FrameFacts,
   type FrameSource,
   headerFields,
-} from "./delivered.ts";
+} from "./matchers.ts";
 
 /** How a machine bench is set up. Everything has a default. */
 export interface MachineBenchSettings {
@@ -53,7 +53,7 @@ export interface MachineBenchSettings {
  * @example
  * ```ts
  * import { MachineBench } from "./machine_bench.ts";
- * import { TcpStream } from "./tcp_stream.ts";
+ * import { TcpStream } from "./packets.ts";
  *
  * await using bench = await MachineBench.start({ offloads: ["rsc-v4"], guest: { ring: "packed" } });
  * const stream = new TcpStream();

@@ -3,8 +3,11 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
+import type { FramePool } from "../core/frame_pool.ts";
+import type { VerdictLog } from "../core/stage.ts";
+import type { NetHeaderFields as HeaderFields } from "../transports/loopback.ts";
+import type { TcpFlag } from "./packets.ts";
 import { type ParsedTcp, parseTcp } from "./parse_tcp.ts";
-import type { TcpFlag } from "./tcp_packet.ts";
 
 /** Something that must hold for a TCP packet: null if it does, or else what is wrong, in words. */
 export type TcpMatcher = (packet: ParsedTcp) => string | null;
@@ -15,7 +18,7 @@ export type TcpMatcher = (packet: ParsedTcp) => string | null;
  * @example
  * ```ts
  * import { assertTcp, hasFlags, hasRightChecksums, hasSeq } from "./matchers.ts";
- * import { tcp } from "./tcp_packet.ts";
+ * import { tcp } from "./packets.ts";
  * assertTcp(tcp({ seq: 7, flags: ["ACK", "PSH"] }), hasSeq(7), hasFlags("PSH", "ACK"), hasRightChecksums());
  * ```
  */
@@ -79,4 +82,114 @@ export function hasPartialChecksum(): TcpMatcher {
 
 function same(what: string, got: number | string, wanted: number | string): string | null {
   return got === wanted ? null : `${what} is ${got}, not ${wanted}`;
+}
+
+// Collects what stages say about frames.
+
+/** What a stage did with one frame. */
+export interface Verdict {
+  /** The frame's number in the input. */
+  readonly frame: number;
+  /** The stage that decided. */
+  readonly stage: string;
+  /** What it did, by name. */
+  readonly verdict: string;
+  /** The rule behind it. */
+  readonly rule: string;
+  /** The number of the frame that opened the unit concerned, or 0. */
+  readonly unit: number;
+}
+
+/**
+ * A verdict log that keeps everything it is told.
+ *
+ * @example
+ * ```ts
+ * import { VerdictList } from "./matchers.ts";
+ * const list = new VerdictList();
+ * list.note(2, "rsc-v4", "merged", "S7.2", 1);
+ * if (list.of(2).join() !== "merged") throw new Error("unreachable");
+ * if (String(list) !== "frame 2: rsc-v4 merged (S7.2), unit of frame 1") throw new Error("unreachable");
+ * ```
+ */
+export class VerdictList implements VerdictLog {
+  /** All of them, in order. */
+  readonly all: Verdict[] = [];
+
+  /** Keeps a verdict. */
+  note(frame: number, stage: string, verdict: string, rule: string, unit: number): void {
+    this.all.push({ frame, stage, verdict, rule, unit });
+  }
+
+  /** The names of the verdicts on the frame of this number, in order. */
+  of(frame: number): string[] {
+    return this.all.filter((verdict) => verdict.frame === frame).map(({ verdict }) => verdict);
+  }
+
+  /** All names, in order. */
+  get names(): string[] {
+    return this.all.map(({ verdict }) => verdict);
+  }
+
+  /** One line for each verdict. */
+  toString(): string {
+    return this.all.map(({ frame, stage, verdict, rule, unit }) =>
+      `frame ${frame}: ${stage} ${verdict} (${rule})${unit === 0 ? "" : `, unit of frame ${unit}`}`
+    ).join("\n");
+  }
+}
+
+// What came out at the end, as plain data that can be compared; and the question whether all frames are back.
+
+export type { HeaderFields };
+
+/** A frame that has come out. */
+export interface Delivered {
+  /** When, in ns. */
+  readonly atNs: number;
+  /** Its virtio-net header. */
+  readonly header: HeaderFields;
+  /** Its bytes, a copy. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The queue pair it goes to. */
+  readonly queue: number;
+  /** The number of the frame in the input, or of the first one in a merged frame; 0 behind a ring, where it is lost. */
+  readonly number: number;
+}
+
+/** Facts that are fed along with a frame. */
+export interface FrameFacts {
+  /** Fields of the virtio-net header; what is left out is 0. */
+  readonly header?: Partial<HeaderFields>;
+  /** The queue pair it comes on; default 0. */
+  readonly queue?: number;
+  /** Its number in the input; by default they are counted from 1. */
+  readonly number?: number;
+}
+
+/** Bytes, or whatever can make bytes of itself, such as a `Frame`. */
+export type FrameSource = Uint8Array | { toBytes(): Uint8Array };
+
+/** The bytes of a source. */
+export function bytesOf(source: FrameSource): Uint8Array {
+  return source instanceof Uint8Array ? source : source.toBytes();
+}
+
+/** A copy of the fields of a header. */
+export function headerFields(header: Readonly<HeaderFields>): HeaderFields {
+  const { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset } = header;
+  return { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset };
+}
+
+/**
+ * Throws AssertionError unless every frame is back in its pool: none is held, lost, or owned by somebody who forgot it.
+ * @param pool the pool, or whatever has one
+ */
+export function assertPoolWhole(pool: FramePool | { readonly pool: FramePool }): void {
+  const { inUse } = "pool" in pool ? pool.pool : pool;
+  if (inUse !== 0) {
+    throw new AssertionError(
+      `${inUse} frames are not back in the pool: a stage must push on, hold or release each`,
+    );
+  }
 }

@@ -26,7 +26,7 @@
  *
  * @module
  */
-export { macBytes, macText } from "./addresses.ts";
+export { macBytes, macText } from "./packets.ts";
 export {
   assertPoolWhole,
   bytesOf,
@@ -35,7 +35,7 @@ export {
   type FrameSource,
   type HeaderFields,
   headerFields,
-} from "./delivered.ts";
+} from "./matchers.ts";
 export {
   arp,
   type ArpFields,
@@ -45,9 +45,9 @@ export {
   type LinkFields,
   PEER_MAC,
   type VlanTag,
-} from "./ethernet_frame.ts";
-export { internetChecksum, internetSum, pseudoHeaderSum } from "./internet_sum.ts";
-export type { IpFields } from "./ip_packet.ts";
+} from "./packets.ts";
+export { internetChecksum, internetSum, pseudoHeaderSum } from "./packets.ts";
+export type { IpFields } from "./packets.ts";
 export { MachineBench, type MachineBenchSettings } from "./machine_bench.ts";
 export {
   assertTcp,
@@ -78,9 +78,9 @@ export {
   type TcpFlag,
   type TransportFields,
   udp,
-} from "./tcp_packet.ts";
-export { TcpStream } from "./tcp_stream.ts";
-export { type Verdict, VerdictList } from "./verdict_list.ts";
+} from "./packets.ts";
+export { TcpStream } from "./packets.ts";
+export { type Verdict, VerdictList } from "./matchers.ts";
 export { type NetHeaderFields } from "../wire/virtio_net_header.ts";
 export { ManualClock } from "../core/clock.ts";
 export { FeatureSet } from "../core/features.ts";
@@ -93,7 +93,7 @@ export {
   type CableTap,
   LoopbackCable,
 } from "../transports/loopback.ts";
-export type { ConfigSource } from "../transports/loopback_driver/net_control.ts";
+export type { ConfigSource } from "../transports/loopback_driver/control.ts";
 export {
   BufferList,
   type ControlCommand,

@@ -2,9 +2,7 @@
  * Reading TCP packets back, with nothing taken from the code under test.
  * @module
  */
-import { ipText, macText } from "./addresses.ts";
-import { internetSum, pseudoHeaderSum } from "./internet_sum.ts";
-import { TCP_FLAGS, type TcpFlag } from "./tcp_packet.ts";
+import { internetSum, ipText, macText, pseudoHeaderSum, TCP_FLAGS, type TcpFlag } from "./packets.ts";
 
 /** A TCP packet, every field by itself. Numbers are unsigned. */
 export interface ParsedTcp {
@@ -81,7 +79,7 @@ export interface ParsedTcp {
  * @example
  * ```ts
  * import { parseTcp } from "./parse_tcp.ts";
- * import { tcp } from "./tcp_packet.ts";
+ * import { tcp } from "./packets.ts";
  * const { seq, payload, checksumRight } = parseTcp(tcp({ seq: 7, payload: 100 }));
  * if (seq !== 7 || payload.length !== 100 || !checksumRight) throw new Error("unreachable");
  * ```

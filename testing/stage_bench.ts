@@ -9,9 +9,9 @@
  * @module
  */
 import { ManualClock } from "../core/clock.ts";
-import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
 import { stageFault } from "../core/contract.ts";
 import { PluginError } from "../core/errors.ts";
+import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
 import type { Frame, FrameHolder } from "../core/frame.ts";
 import { FrameBatch } from "../core/frame_batch.ts";
 import { FramePool } from "../core/frame_pool.ts";
@@ -33,9 +33,9 @@ import {
   type FrameFacts,
   type FrameSource,
   headerFields,
-} from "./delivered.ts";
+  VerdictList,
+} from "./matchers.ts";
 import { completeOptions } from "./plugin_options.ts";
-import { VerdictList } from "./verdict_list.ts";
 
 /** A plugin and what the JSON would say of it. */
 export interface BenchPlugin {
@@ -90,7 +90,7 @@ const MOST_ROUNDS = 1000;
  * ```ts
  * import { rscV4 } from "../offloads/rsc_v4.ts";
  * import { StageBench } from "./stage_bench.ts";
- * import { TcpStream } from "./tcp_stream.ts";
+ * import { TcpStream } from "./packets.ts";
  *
  * using bench = new StageBench({ plugin: rscV4, options: { intervalUs: 50 } });
  * const stream = new TcpStream();

@@ -4,11 +4,8 @@
  */
 import { z } from "zod";
 import { defineNetwork, type NetworkPlugin, type OptionsSchema } from "../core/plugin.ts";
-import { LoopbackCable } from "./loopback/cable.ts";
-import { newCablePortCounters } from "./loopback/cable_port.ts";
-
+import { LoopbackCable, newCablePortCounters } from "./loopback/cable.ts";
 export * from "./loopback/cable.ts";
-export * from "./loopback/cable_port.ts";
 
 /** The options of the `loopback` network. */
 export interface LoopbackOptions {

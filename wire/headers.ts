@@ -24,14 +24,12 @@ import {
   IPV4_PROTOCOL,
   IPV4_SOURCE,
   IPV4_TOTAL_LENGTH,
-} from "./ipv4.ts";
-import {
   IPV6_HEADER_BYTES,
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
   isExtensionHeader,
-} from "./ipv6.ts";
+} from "./ip.ts";
 import { PROTOCOL_TCP } from "./tcp.ts";
 
 /** The protocol number of UDP (RFC 768). */

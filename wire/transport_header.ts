@@ -9,8 +9,16 @@
 import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "./ethernet.ts";
 import { HeaderLocator, PROTOCOL_ESP, PROTOCOL_UDP } from "./headers.ts";
-import { IPV4_CHECKSUM, IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH, ipv4HeaderSum } from "./ipv4.ts";
-import { IPV6_HEADER_BYTES, IPV6_NEXT_HEADER, IPV6_PAYLOAD_LENGTH, isExtensionHeader } from "./ipv6.ts";
+import {
+  IPV4_CHECKSUM,
+  IPV4_HEADER_BYTES,
+  IPV4_TOTAL_LENGTH,
+  ipv4HeaderSum,
+  IPV6_HEADER_BYTES,
+  IPV6_NEXT_HEADER,
+  IPV6_PAYLOAD_LENGTH,
+  isExtensionHeader,
+} from "./ip.ts";
 import { PROTOCOL_TCP, TCP_CHECKSUM, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, tcpHeaderBytes } from "./tcp.ts";
 import {
   VIRTIO_NET_HDR_GSO_TCPV4,

@@ -18,11 +18,11 @@ import { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import type { OffloadPlugin } from "../../core/plugin.ts";
 import type { RuleBook, Stage } from "../../core/stage.ts";
-import type { RscOptions } from "../../offloads/rsc_chain/options.ts";
+import type { RscOptions } from "../../offloads/rsc_chain/plugin.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
-import { Stopwatch } from "./stopwatch.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
+import { Stopwatch } from "./stopwatch.ts";
 
 /** Segments in a batch. */
 export const BATCH_SEGMENTS = 64;

@@ -4,9 +4,8 @@
  */
 import { SystemClock } from "../../core/clock.ts";
 import { Reactor } from "../../core/reactor.ts";
-import { BlockingWaiter } from "../../host/blocking_waiter.ts";
 import { EventFd } from "../../host/event_fd.ts";
-import { HostWatcher } from "../../host/host_watcher.ts";
+import { BlockingWaiter, HostWatcher } from "../../host/waiters.ts";
 
 /** What the reactor sleeps by: the way of mode `loop`, that of mode `threads`, and the runtime's timers, as without a host. */
 export type SleepWay = "loop" | "threads" | "timers";

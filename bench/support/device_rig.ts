@@ -9,15 +9,13 @@
  *
  * @module
  */
-import { newFramePool } from "../../machine/frame_memory.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
-import { NativeCopier } from "../../host/native_copier.ts";
+import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
+import { newFramePool } from "../../machine/build.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { ReadyNetwork } from "./ready_network.ts";

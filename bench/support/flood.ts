@@ -5,13 +5,13 @@
  * them is the work of a network card, not ours. Only one way may have traffic at a time if frames are to stay what they are.
  * @module
  */
+import { z } from "zod";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { FramePool } from "../../core/frame_pool.ts";
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport } from "../../core/transport.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
-import { z } from "zod";
 
 /** More than a device holds: a burst, and what waits for buffers. */
 const FRAMES = 256;

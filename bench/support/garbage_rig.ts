@@ -4,16 +4,16 @@
  * @module
  */
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
-import { buildMachine } from "../../machine/build.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { usualFeatures } from "../../tests/transports/vhost_user/support/front_end.ts";
 import { GUEST_BASE } from "../../tests/transports/vhost_user/support/guest.ts";
-import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
 import { pair } from "../../tests/transports/vhost_user/support/payload.ts";
+import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
 import { ENDLESS_MAC, EndlessNetwork } from "./endless_network.ts";
 import { type Treadmill, treadmill, TREADMILL_SIZE } from "./treadmill.ts";
 

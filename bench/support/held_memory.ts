@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { newFramePool } from "../../machine/frame_memory.ts";
+import { newFramePool } from "../../machine/build.ts";
 import { Coalescing } from "./coalescing.ts";
 
 if (import.meta.main) {

@@ -7,10 +7,10 @@
  *
  * @module
  */
+import { libc } from "../../host/libc.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
 import { Namespace } from "../../tests/peers/support/namespace.ts";
 import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
-import { libc } from "../../host/libc.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import type { Backend } from "./backend.ts";
 import { startGuestBackend } from "./guest_backend.ts";

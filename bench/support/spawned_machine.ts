@@ -2,7 +2,7 @@
  * A machine in a process of its own, as users run it: `run` and a configuration with one vhost-user device.
  * @module
  */
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
 
 const MAIN = new URL("../../mod.ts", import.meta.url).pathname;
 /** Time to start. */

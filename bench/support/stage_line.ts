@@ -2,10 +2,10 @@
  * A pipeline of stages that hardly do anything: what the line itself costs.
  * @module
  */
-import { newFramePool } from "../../machine/frame_memory.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FrameSink, Pipeline } from "../../core/pipeline.ts";
 import type { Stage } from "../../core/stage.ts";
+import { newFramePool } from "../../machine/build.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
 const BURST = 64;

@@ -8,10 +8,9 @@
  * @module
  */
 import type { FramePool } from "../../core/frame_pool.ts";
+import { FileDescriptor, O_CLOEXEC } from "../../host/descriptors.ts";
+import { addressOf, checked, cString, errno, libc, SystemCallError } from "../../host/libc.ts";
 import { Namespace } from "../../tests/peers/support/namespace.ts";
-import { checked, SystemCallError } from "../../host/errno.ts";
-import { FileDescriptor, O_CLOEXEC } from "../../host/file_descriptor.ts";
-import { addressOf, cString, errno, libc } from "../../host/libc.ts";
 import { newTapCounters, openTap, type TapCounters, TapTransport } from "../../transports/tap/mod.ts";
 
 const AF_PACKET = 17;

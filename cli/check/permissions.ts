@@ -5,12 +5,12 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
+import { isDescriptor } from "../../config/load.ts";
+import { isPlainObject } from "../../config/plain.ts";
 import { PluginRegistry } from "../../config/registry.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { isDescriptor } from "../../config/load.ts";
 import { isStandardInput } from "../../transports/pcap/byte_source.ts";
-import { shellQuoted } from "../console/text.ts";
-import { isPlainObject } from "../../config/plain.ts";
+import { shellQuoted } from "../console/io.ts";
 
 /** The permission flags of a configuration, and what they do not cover. */
 export interface Permissions {

@@ -5,9 +5,7 @@
 import { ConfigError } from "../../config/errors.ts";
 import { GuestError, HostError, PluginError } from "../../core/errors.ts";
 import { VectorError } from "../../testing/vectors/format.ts";
-import type { Io } from "./io.ts";
-import { OutputClosed } from "./io.ts";
-import { styleFor } from "./style.ts";
+import { type Io, OutputClosed, styleFor } from "./io.ts";
 import { UsageError } from "./usage.ts";
 
 /** All is well. */

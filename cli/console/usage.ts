@@ -5,10 +5,8 @@
 import { parseArgs } from "@std/cli";
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { suggest } from "../../config/suggest.ts";
-import type { Io } from "./io.ts";
-import { styleFor } from "./style.ts";
-import { labelled, shellQuoted, wrap } from "./text.ts";
+import { suggest } from "../../config/wording.ts";
+import { type Io, labelled, shellQuoted, styleFor, wrap } from "./io.ts";
 
 /** An option of a command. */
 export interface OptionUsage {

@@ -2,17 +2,33 @@
  * Replays one capture and says what came of it.
  * @module
  */
+import { pathToFileURL } from "node:url";
+import { z } from "zod";
+import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
+import { parseConfig } from "../../config/load.ts";
+import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError } from "../../core/errors.ts";
+import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
+import type { RuleBook, VerdictLog } from "../../core/stage.ts";
 import type { Pollable } from "../../core/transport.ts";
-import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
-import { type CaptureOddities, newCaptureOddities } from "../../transports/pcap/captured_packet.ts";
-import type { PcapReplay } from "../../transports/pcap/replay.ts";
-import type { FileIdentity } from "../../transports/pcap/output_file.ts";
-import { DeliveryCapture } from "./delivery_capture.ts";
-import type { Explainer } from "./explainer.ts";
-import { buildReplayMachine, type ReplaySetup } from "./machine.ts";
-import { InputTally, OutputTally } from "./tallies.ts";
-import { type Reason, VerdictTally } from "./verdict_tally.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
+import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
+import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
+import type { LoopbackDriver, ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import { CaptureSink, CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
+import {
+  type CaptureOddities,
+  DIRECTION_INBOUND,
+  newCaptureOddities,
+  offloadFlags,
+} from "../../transports/pcap/captured_packet.ts";
+import { type FileIdentity, OutputFile } from "../../transports/pcap/output_file.ts";
+import { newReplayCounters, PcapReplay, type ReplayPace } from "../../transports/pcap/replay.ts";
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
+import type { CaptureInput } from "./capture_input.ts";
+import { type Explainer, type Reason, VerdictTally } from "./explainer.ts";
+import { InputTally, OutputTally } from "./summary.ts";
 
 /** What a replay writes besides its result. */
 export interface ReplayOutputs {
@@ -186,4 +202,120 @@ function dropped(counters: Counters): Record<string, number> {
   const lost = Object.entries({ ...counters["net0.undo-offloads"], ...counters["net0.toGuest"] })
     .filter(([name, value]) => name.startsWith("dropped_") && value > 0);
   return Object.fromEntries(lost);
+}
+
+// The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of software.
+
+/** What a replay is to be. */
+export interface ReplaySetup {
+  /** The capture. */
+  readonly capture: CaptureInput;
+  /** The guest's address. */
+  readonly guestMac: string;
+  /** The rule book. */
+  readonly rules: RuleBook;
+  /** Longest time a segment is held, in microseconds; null for a device without RSC. */
+  readonly intervalUs: number | null;
+  /** Make of frames captured with offloads what was on the wire? */
+  readonly undoOffloads: boolean;
+  /** What the connections of the capture have announced. */
+  readonly knownMss: MssTable;
+  /** When frames arrive. */
+  readonly pace: ReplayPace;
+}
+
+/** Builds the machine. Throws HostError if the capture cannot be opened. */
+export async function buildReplayMachine(
+  setup: ReplaySetup,
+  input: InputTally,
+  verdicts: VerdictLog,
+): Promise<Machine> {
+  const { intervalUs } = setup;
+  const rsc = intervalUs === null ? [] : ["rsc-v4", "rsc-v6"].map((use) => ({ use, intervalUs }));
+  const written = {
+    name: "replay",
+    clock: "virtual",
+    devices: [{
+      use: "net",
+      name: "net0",
+      mac: setup.guestMac,
+      rules: setup.rules,
+      driver: { use: "loopback", queueSize: 1024, reuse: true },
+      network: "capture-input",
+      offloads: [...setup.undoOffloads ? [undoOffloads.name] : [], "input-tally", ...rsc],
+    }],
+  };
+  const registry = new PluginRegistry(builtIns([
+    ...BUILT_IN_PLUGINS.filter((plugin) => plugin.name !== undoOffloads.name),
+    // The guest's own SYNs do not arrive at it, but they bound the segments that do.
+    defineUndoOffloads(setup.knownMss),
+    input.plugin(),
+    inputNetwork(setup),
+  ]));
+  const config = await parseConfig(JSON.stringify(written), pathToFileURL("replay.json"), registry);
+  return buildMachine(config, { verdicts });
+}
+
+/** The capture as a network; unlike the network `pcap` it reads what was opened already. */
+function inputNetwork({ capture, pace }: ReplaySetup): NetworkPlugin<Record<string, never>> {
+  return defineNetwork<Record<string, never>>({
+    name: "capture-input",
+    options: z.strictObject({}),
+    create: ({ guestMac, pool, publish }) =>
+      new PcapReplay({
+        reader: capture.reader(),
+        openWriter: null,
+        pace,
+        take: "guest",
+        guestMac,
+        pool,
+        counters: publish(newReplayCounters()),
+      }),
+  });
+}
+
+// Writes what the guest got to a capture, packet by packet, at the times of delivery.
+
+/** A capture of deliveries. */
+export class DeliveryCapture implements Disposable {
+  readonly #writer: CaptureWriter;
+
+  /**
+   * Creates the file: pcapng, or pcap without comments if its name ends so. Throws HostError if that cannot be.
+   * @param path the file; @param startUnixNs time 0 of the replay, in ns since 1970; @param read which file it must not be
+   */
+  constructor(path: string, startUnixNs: bigint, read: FileIdentity | null) {
+    // A replay has no need to hurry: written at once, nothing is ever refused for a slow disk.
+    const file = OutputFile.open(path, "", true);
+    if (read !== null && file.identity === read) {
+      file.close();
+      throw new HostError(`Cannot write to "${path}" while reading it; choose another file`);
+    }
+    this.#writer = new CaptureWriter(new CaptureSink(file, path), { format: formatOf(path), startUnixNs });
+  }
+
+  /** Writes a packet; a failure is told by `close`. */
+  write(packet: ReceivedPacket, segments: number, nowNs: number): void {
+    const flags = DIRECTION_INBOUND | offloadFlags(packet.flags, packet.gsoType);
+    this.#writer.writeBytes(packet.bytes, flags, nowNs, commentOn(packet, segments));
+  }
+
+  /** Completes the file. Rejects with HostError if it could not be written. */
+  close(): Promise<void> {
+    return this.#writer.close();
+  }
+
+  /** Closes the file if `close` has not. */
+  [Symbol.dispose](): void {
+    this.#writer[Symbol.dispose]();
+  }
+}
+
+/** What a capture cannot say of a packet by itself. */
+function commentOn(packet: ReceivedPacket, segments: number): string {
+  const facts = [segments === 1 ? "1 segment" : `${segments} segments`];
+  if (packet.gsoSize > 0) facts.push(`gso_size ${packet.gsoSize}`);
+  if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) facts.push("RSC_INFO");
+  if ((packet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) facts.push("checksum left to the guest");
+  return facts.join(", ");
 }

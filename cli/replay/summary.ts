@@ -2,12 +2,19 @@
  * The result of a replay as one value: what `--json` prints, and what the texts are made from.
  * @module
  */
-import type { RuleBook } from "../../core/stage.ts";
-import { remarksOn } from "./remarks.ts";
-import type { ReplaySetup } from "./machine.ts";
-import { meaningOf } from "./meanings.ts";
-import type { LeftOut, OffloadTraces, ReplayResult } from "./replay_capture.ts";
-import type { CaptureSurvey } from "./survey.ts";
+import { z } from "zod";
+import type { Frame } from "../../core/frame.ts";
+import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
+import { perFrame, type RuleBook } from "../../core/stage.ts";
+import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
+import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import { HeaderLocator } from "../../wire/headers.ts";
+import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS } from "../../wire/tcp.ts";
+import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
+import type { CaptureSurvey } from "./capture_input.ts";
+import { kindOfFrame, meaningOf, type VerdictTally } from "./explainer.ts";
+import type { LeftOut, OffloadTraces, ReplayResult, ReplaySetup } from "./replay_capture.ts";
+import { remarksOn } from "./report.ts";
 
 /** What it means that no stage has judged a frame. */
 const UNJUDGED_MEANING = "Passed: no stage looks at such frames";
@@ -150,4 +157,146 @@ export function summarize(
     guestErrors: result.guestErrors,
     failure: result.failure?.message ?? null,
   };
+}
+
+// What goes into a device and what comes out: frames of the capture before, packets of the guest behind the stages.
+
+/** What came from the network. */
+export class InputTally {
+  /** Frames. */
+  frames = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those with TCP data. */
+  dataFrames = 0;
+  /** TCP segments with data: as many as were on the wire, where a frame holds several. */
+  dataSegments = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  /** Frames that hold several segments: no wire carries them. */
+  largeFrames = 0;
+  /** Frames whose checksum is yet to be computed. */
+  partialChecksums = 0;
+  /** UDP frames yet to be finished and longer than the MTU: of several datagrams, maybe. */
+  longUdpFrames = 0;
+  readonly #finder: OffloadFinder;
+  readonly #verdicts: VerdictTally;
+
+  /**
+   * Has counted nothing yet.
+   * @param knownMss what the connections of the capture have announced
+   * @param verdicts told of every frame, before the stages that judge it are
+   */
+  constructor(knownMss: MssTable, verdicts: VerdictTally) {
+    this.#finder = new OffloadFinder(knownMss, {});
+    this.#verdicts = verdicts;
+  }
+
+  /** A stage that lets every frame pass and counts it: the first of a line sees what the device was given. */
+  plugin(): OffloadPlugin<Record<string, never>> {
+    return defineOffload<Record<string, never>>({
+      name: "input-tally",
+      direction: "toGuest",
+      options: z.strictObject({}),
+      create: () =>
+        perFrame((frame, output) => {
+          // A frame that found no room at the guest comes by again.
+          if (!frame.offerAgain) {
+            this.#note(frame);
+            this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
+          }
+          output.push(frame);
+        }),
+    });
+  }
+
+  #note(frame: Frame): void {
+    const finder = this.#finder;
+    this.frames++;
+    this.bytes += frame.length;
+    const isFound = finder.find(frame);
+    if (isFound && finder.isPartial) this.partialChecksums++;
+    if (isFound && finder.isLargeUdp) this.longUdpFrames++;
+    const payload = tcpPayloadBytes(frame.bytes, frame.start, frame.length);
+    if (payload <= 0) return;
+    const segments = isFound ? finder.segments : 1;
+    if (segments > 1) this.largeFrames++;
+    this.dataFrames++;
+    this.dataSegments += segments;
+    this.payloadBytes += payload;
+  }
+}
+
+/** What the guest got. */
+export class OutputTally {
+  /** Packets. */
+  packets = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those that are TCP segments with data, or several merged. */
+  dataPackets = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  /** Packets that hold several segments. */
+  coalesced = 0;
+  /** Bytes of the largest packet. */
+  largestBytes = 0;
+  /** How many packets with TCP data hold so many segments. */
+  readonly bySegments: Map<number, number> = new Map();
+
+  /** Counts a packet and returns how many segments it holds. */
+  note(packet: ReceivedPacket): number {
+    const { length } = packet.bytes;
+    const payload = tcpPayloadBytes(packet.bytes, 0, length);
+    const segments = segmentsOf(packet, payload);
+    this.packets++;
+    this.bytes += length;
+    if (length > this.largestBytes) this.largestBytes = length;
+    if (segments > 1) this.coalesced++;
+    if (payload > 0) {
+      this.dataPackets++;
+      this.payloadBytes += payload;
+      this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
+    }
+    return segments;
+  }
+}
+
+/** Segments in a packet: what the device says, else what its size says, else 1. */
+function segmentsOf(packet: ReceivedPacket, payloadBytes: number): number {
+  if (packet.gsoType === VIRTIO_NET_HDR_GSO_NONE) return 1;
+  if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return packet.csumStart;
+  return packet.gsoSize > 0 && payloadBytes > 0 ? Math.ceil(payloadBytes / packet.gsoSize) : 1;
+}
+
+// How much TCP payload a frame carries, for statistics: malformed frames carry none.
+
+/** The frame is no TCP segment, or not a whole one. */
+export const NO_TCP = -1;
+
+const headers = new HeaderLocator();
+
+/**
+ * Bytes of TCP payload in a frame, behind whatever tags, options and extension headers; `NO_TCP` for a fragment, for another
+ * protocol, and for a packet that is not wholly in the frame.
+ * @param bytes where the frame is; @param at its first byte; @param length its bytes, or as many as it had if it was cut
+ * @param there how many of its bytes are there; by default all
+ */
+export function tcpPayloadBytes(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+  there: number = length,
+): number {
+  headers.locate(bytes, at, there);
+  const { version, transportAt, protocol } = headers;
+  // A length of 0 ends with the frame, all of it.
+  const packetEnd = headers.packetEnd === at + there
+    ? Math.max(headers.packetEnd, at + length)
+    : headers.packetEnd;
+  if (version === 0 || transportAt < 0 || protocol !== PROTOCOL_TCP || packetEnd > at + length) return NO_TCP;
+  if (transportAt + TCP_OFFSET_FLAGS >= at + there) return NO_TCP;
+  const tcpBytes = (bytes[transportAt + TCP_OFFSET_FLAGS] >>> 4) * 4;
+  const payloadBytes = packetEnd - transportAt - tcpBytes;
+  return tcpBytes < TCP_HEADER_BYTES || payloadBytes < 0 ? NO_TCP : payloadBytes;
 }

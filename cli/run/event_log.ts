@@ -7,8 +7,8 @@
  *
  * @module
  */
-import type { DeviceEvent } from "../../core/events.ts";
-import { printable } from "../../config/paths.ts";
+import { printable } from "../../config/errors.ts";
+import type { DeviceEvent } from "../../core/device.ts";
 import { featureName } from "../../wire/net_features.ts";
 
 /** Events of one kind of one device: at once, and in the long run. */

@@ -3,13 +3,20 @@
  * @module
  */
 import type { ResolvedConfig } from "../../config/types.ts";
-import type { DeviceEvent } from "../../core/events.ts";
-import { type Io, type Live, OutputClosed } from "../console/io.ts";
-import { styleFor } from "../console/style.ts";
-import { count, duration, numberTable, wrap } from "../console/text.ts";
+import type { DeviceEvent } from "../../core/device.ts";
+import type { Machine } from "../../machine/machine.ts";
+import {
+  count,
+  duration,
+  type Io,
+  type Live,
+  numberTable,
+  OutputClosed,
+  styleFor,
+  wrap,
+} from "../console/io.ts";
 import type { Attachment } from "./attach.ts";
 import { EventLog, wallClock } from "./event_log.ts";
-import type { CounterSnapshot, CounterView, DeviceMoves, Moved } from "./counter_view.ts";
 
 /** How often the progress line is drawn, in ms. */
 const PROGRESS_MS = 250;
@@ -202,4 +209,129 @@ function rate(now: Moved, before: Moved | undefined, seconds: number): string {
   const packets = (now.packets - (before?.packets ?? 0)) / seconds;
   const megabits = (now.bytes - (before?.bytes ?? 0)) * 8e-6 / seconds;
   return `${count(packets)} packets/s (${megabits.toFixed(1)} Mbit/s)`;
+}
+
+// The counters of a machine, as they are asked for while it runs.
+
+/** What a device has moved one way. */
+export interface Moved {
+  /** Packets. */
+  readonly packets: number;
+  /** Their bytes. */
+  readonly bytes: number;
+}
+
+/** What a device has moved. */
+export interface DeviceMoves {
+  /** The device. */
+  readonly name: string;
+  /** To its guest. */
+  readonly toGuest: Moved;
+  /** From its guest. */
+  readonly fromGuest: Moved;
+}
+
+/** All counters at one moment. */
+export type CounterSnapshot = Readonly<Record<string, Readonly<Record<string, number>>>>;
+
+/** Looks at the counters of a machine. */
+export class CounterView {
+  readonly #machine: Machine;
+
+  /** @param machine whose counters to look at */
+  constructor(machine: Machine) {
+    this.#machine = machine;
+  }
+
+  /** The machine's own time, in ns from its start. */
+  get nowNs(): number {
+    return this.#machine.parts.reactor.clock.nowNs();
+  }
+
+  /** A copy of all counters. What a plugin has published in place of a number is left out. */
+  snapshot(): CounterSnapshot {
+    return Object.fromEntries(
+      Object.entries(this.#machine.counters).map(([group, counters]) => [
+        group,
+        Object.fromEntries(Object.entries(counters).filter(([, count]) => typeof count === "number")),
+      ]),
+    );
+  }
+
+  /** What each device has moved so far; zeros for a device that does not count packets. */
+  moves(): DeviceMoves[] {
+    const { counters } = this.#machine;
+    const moved = (group: string): Moved => ({
+      packets: counters[group]?.packets ?? 0,
+      bytes: counters[group]?.bytes ?? 0,
+    });
+    return this.#machine.devices.map(({ name }) => ({
+      name,
+      toGuest: moved(`${name}.toGuest`),
+      fromGuest: moved(`${name}.fromGuest`),
+    }));
+  }
+}
+
+// What reaches the process from outside of the reactor: signals, and errors that nothing catches.
+
+/** What to do at a signal. */
+export interface SignalActions {
+  /** SIGINT, SIGTERM or SIGHUP. A second one, half a second later, ends the process at once. */
+  stop(signal: Deno.Signal): void;
+  /** SIGUSR2. At SIGUSR1 the runtime opens a debugger to all users of this host, listener or not. */
+  show(): void;
+}
+
+const EXIT_INTERRUPTED = 130;
+/** A signal so soon after the first is the same one: `timeout` tells its child, and then the whole group. */
+const SAME_MS = 500;
+
+/**
+ * Hears of errors that came out of no hook, until disposed of: they end their device, and the process only where it is not
+ * known whose they are.
+ */
+export function onStrayErrors(machine: Machine): Disposable {
+  const onError = (event: ErrorEvent) => {
+    if (machine.blame(event.error, "a callback")) event.preventDefault();
+  };
+  const onRejection = (event: PromiseRejectionEvent) => {
+    if (machine.blame(event.reason, "a promise")) event.preventDefault();
+  };
+  addEventListener("error", onError);
+  addEventListener("unhandledrejection", onRejection);
+  return {
+    [Symbol.dispose]: () => {
+      removeEventListener("error", onError);
+      removeEventListener("unhandledrejection", onRejection);
+    },
+  };
+}
+
+/** Listens until disposed of. */
+export function onSignals(actions: SignalActions): Disposable {
+  let firstMs: number | null = null;
+  const stop = (signal: Deno.Signal) => () => {
+    const nowMs = performance.now();
+    if (firstMs === null) {
+      firstMs = nowMs;
+      actions.stop(signal);
+      // Whoever asks twice does not want to wait for what hangs.
+    } else if (nowMs - firstMs > SAME_MS) Deno.exit(EXIT_INTERRUPTED);
+  };
+  const listeners: [Deno.Signal, () => void][] = [["SIGINT", stop("SIGINT")]];
+  if (Deno.build.os !== "windows") {
+    listeners.push(
+      ["SIGTERM", stop("SIGTERM")],
+      // The terminal has gone, or a supervisor says goodbye this way.
+      ["SIGHUP", stop("SIGHUP")],
+      ["SIGUSR2", () => actions.show()],
+    );
+  }
+  for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
+  return {
+    [Symbol.dispose]: () => {
+      for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
+    },
+  };
 }

@@ -5,10 +5,10 @@
 import { messageOf } from "../../config/errors.ts";
 import { HostError } from "../../core/errors.ts";
 import type { RuleBook } from "../../core/stage.ts";
-import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";
-import { VERSION } from "../console/version.ts";
 import { type Vector, writeVector } from "../../testing/vectors/format.ts";
 import type { VectorRun } from "../../testing/vectors/run_vector.ts";
+import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";
+import { VERSION } from "../console/io.ts";
 
 /** Writes recordings into a folder, one for each vector, under the name of the vector's file. */
 export class VectorRecorder {

@@ -33,8 +33,6 @@ import {
 } from "../../core/features.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { type EntropyOptions, MOST_REQUEST_BYTES } from "./options.ts";
-import { RandomReservoir, type RandomSource } from "./random_reservoir.ts";
-import { RateLimit } from "./rate_limit.ts";
 
 /** Requests served in one round. */
 const BURST = 64;
@@ -190,4 +188,76 @@ function notEmpty(bytes: number): GuestError {
     "buffers-wrong-direction",
     `A request has ${bytes} device-readable bytes; a driver must only post device-writable ones`,
   );
+}
+
+// Random bytes, drawn from the host in bulk and given out once.
+
+/** Fills an array of at most 65536 bytes with random ones, as `crypto.getRandomValues` does. */
+export type RandomSource = (bytes: Uint8Array<ArrayBuffer>) => void;
+
+/** Large enough that the call into the host costs little, small enough that a refill holds nobody up. */
+const RESERVOIR_BYTES = 8192;
+
+/** Holds random bytes for the next requests. What has been given out is wiped: nobody can find it here afterwards. */
+export class RandomReservoir {
+  readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(RESERVOIR_BYTES);
+  readonly #source: RandomSource;
+  #at: number = RESERVOIR_BYTES;
+
+  /** Draws nothing yet. @param source where random bytes come from */
+  constructor(source: RandomSource) {
+    this.#source = source;
+  }
+
+  /** Writes `count` random bytes into the writable part of `chain`, which must have room for them. */
+  pour(chain: DescriptorChain, count: number): void {
+    const bytes = this.#bytes;
+    for (let left = count; left > 0;) {
+      if (this.#at === RESERVOIR_BYTES) {
+        this.#source(bytes);
+        this.#at = 0;
+      }
+      const part = Math.min(left, RESERVOIR_BYTES - this.#at);
+      chain.write(bytes, this.#at, part);
+      bytes.fill(0, this.#at, this.#at + part);
+      this.#at += part;
+      left -= part;
+    }
+  }
+}
+
+// A token bucket, told the time.
+
+/**
+ * Lets through so many bytes a second in the long run, and a burst after a pause.
+ *
+ * The bucket is kept as the one moment at which it will be full again. Taking bytes puts that moment off by the time that
+ * they need to flow in, and they may be taken when it is then no further away than a whole bucket takes to fill.
+ */
+export class RateLimit {
+  readonly #nsPerByte: number;
+  readonly #burstNs: number;
+  #fullAtNs = 0;
+
+  /**
+   * Starts with a full bucket.
+   * @param bytesPerS what flows in, above 0
+   * @param burstBytes what the bucket holds, above 0
+   */
+  constructor(bytesPerS: number, burstBytes: number) {
+    this.#nsPerByte = 1e9 / bytesPerS;
+    this.#burstNs = burstBytes * this.#nsPerByte;
+  }
+
+  /** When so many bytes, 0 to the burst, may be taken, in ns: `nowNs` if that is now. */
+  earliestNs(bytes: number, nowNs: number): number {
+    // The difference first: it is never above 0, where a sum with a large time would be rounded up to more than the burst.
+    const missingNs = bytes * this.#nsPerByte - this.#burstNs;
+    return Math.max(nowNs, Math.ceil(Math.max(this.#fullAtNs, nowNs) + missingNs));
+  }
+
+  /** Takes bytes that may be taken now. */
+  take(bytes: number, nowNs: number): void {
+    this.#fullAtNs = Math.max(this.#fullAtNs, nowNs) + bytes * this.#nsPerByte;
+  }
 }

@@ -5,10 +5,9 @@
 import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
 import { EntropyDevice } from "./device.ts";
 import { type EntropyOptions, entropyOptions } from "./options.ts";
-
 export { EntropyDevice } from "./device.ts";
 export type { EntropyOptions } from "./options.ts";
-export type { RandomSource } from "./random_reservoir.ts";
+export type { RandomSource } from "./device.ts";
 
 /** The plugin `entropy`. */
 export const entropy: DevicePlugin<EntropyOptions> = defineDevice<EntropyOptions>({

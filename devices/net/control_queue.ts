@@ -16,45 +16,34 @@
  *
  * @module
  */
+import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
+import type { GuestMemory } from "../../core/memory.ts";
 import type { RuleBook } from "../../core/stage.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
+import { isMulticast, MAC_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+  VIRTIO_NET_F_CTRL_MAC_ADDR,
+  VIRTIO_NET_F_CTRL_RX,
+  VIRTIO_NET_F_CTRL_RX_EXTRA,
+  VIRTIO_NET_F_CTRL_VLAN,
   VIRTIO_NET_F_GUEST_ANNOUNCE,
   VIRTIO_NET_F_HASH_REPORT,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_RSC_EXT,
   VIRTIO_NET_F_RSS,
 } from "../../wire/net_features.ts";
-import {
-  type ControlCounters,
-  type ControlRefusal,
-  type ControlRequest,
-  decodeHashSettings,
-  decodeRssSettings,
-  le16,
-  le32,
-  newControlCounters,
-  refuse,
-  VIRTIO_NET_CTRL_ANNOUNCE,
-  VIRTIO_NET_CTRL_ANNOUNCE_ACK,
-  VIRTIO_NET_CTRL_GUEST_OFFLOADS,
-  VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
-  VIRTIO_NET_CTRL_MAC,
-  VIRTIO_NET_CTRL_MQ,
-  VIRTIO_NET_CTRL_MQ_HASH_CONFIG,
-  VIRTIO_NET_CTRL_MQ_RSS_CONFIG,
-  VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
-  VIRTIO_NET_CTRL_RX,
-  VIRTIO_NET_CTRL_VLAN,
-  VIRTIO_NET_ERR,
-  VIRTIO_NET_OK,
-} from "./control_commands.ts";
 import { guestOffloads } from "./features.ts";
-import { FilterCommands } from "./filter_commands.ts";
-import type { ReceiveFilter } from "./receive_filter.ts";
-import type { Steering } from "./steering.ts";
+import { type ReceiveFilter, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
+import {
+  RSS_MAX_KEY_BYTES,
+  RSS_MAX_TABLE_LENGTH,
+  type RssSettings,
+  type Steering,
+  SUPPORTED_HASH_TYPES,
+} from "./steering.ts";
 
 /** Longest command that is read, class and command included. */
 export const MAX_COMMAND_BYTES = 65_536;
@@ -197,6 +186,340 @@ export class ControlQueue {
     const judged = rules === "qemu" ? requested.without(VIRTIO_NET_F_RSC_EXT) : requested;
     if (!judged.minus(guestOffloads(this.#features)).isEmpty) return "not_negotiated";
     hooks.setGuestOffloads(judged);
+    return null;
+  }
+}
+
+// What the data paths of a device see whose queue pairs other threads work: a session with the control queue alone.
+
+/** A session less its data queues. */
+export class ControlSession implements Session {
+  /** Queues come and go, as far as anybody here can see. */
+  readonly startsQueues = true;
+  /** The queues by index: the control queue, once it is there. */
+  readonly queues: (Virtqueue | null)[];
+  readonly #whole: Session;
+  readonly #controlIndex: number;
+
+  /** Shows only queue `controlIndex` of `whole`. */
+  constructor(whole: Session, controlIndex: number) {
+    this.#whole = whole;
+    this.#controlIndex = controlIndex;
+    this.queues = new Array<Virtqueue | null>(whole.queues.length).fill(null);
+    this.update();
+  }
+
+  /** The guest's memory. */
+  get memory(): GuestMemory {
+    return this.#whole.memory;
+  }
+
+  /** What was agreed on. */
+  get features(): FeatureSet {
+    return this.#whole.features;
+  }
+
+  /** Queues have come or gone. */
+  update(): void {
+    this.queues[this.#controlIndex] = this.#whole.queues[this.#controlIndex] ?? null;
+  }
+
+  /** Tells the driver that queue `index` has used buffers. */
+  interrupt(index: number): void {
+    this.#whole.interrupt(index);
+  }
+
+  /** Tells the driver that configuration space has changed. */
+  configChanged(): void {
+    this.#whole.configChanged();
+  }
+
+  /** Takes back what other threads were lent. */
+  recall(): void {
+    this.#whole.recall?.();
+  }
+}
+
+// The commands of the control queue: their numbers, and the layout of the longer ones (virtio 1.2, section 5.1.6.5).
+// The decoders check every length and value, and answer by name what is wrong.
+
+/** The answer to a command that was obeyed. */
+export const VIRTIO_NET_OK = 0;
+/** The answer to a command that was refused. */
+export const VIRTIO_NET_ERR = 1;
+
+/** Class: receive modes (virtio 1.2, section 5.1.6.5.1); the commands are those of {@linkcode RECEIVE_MODES}. */
+export const VIRTIO_NET_CTRL_RX = 0;
+/** Class: MAC addresses (section 5.1.6.5.2). */
+export const VIRTIO_NET_CTRL_MAC = 1;
+/** Replaces the MAC tables. */
+export const VIRTIO_NET_CTRL_MAC_TABLE_SET = 0;
+/** Sets the device's own MAC address. */
+export const VIRTIO_NET_CTRL_MAC_ADDR_SET = 1;
+/** Class: VLAN table (section 5.1.6.5.3). */
+export const VIRTIO_NET_CTRL_VLAN = 2;
+/** Adds a VLAN to the table. */
+export const VIRTIO_NET_CTRL_VLAN_ADD = 0;
+/** Removes a VLAN from the table. */
+export const VIRTIO_NET_CTRL_VLAN_DEL = 1;
+/** Class: announcing (section 5.1.6.5.4). */
+export const VIRTIO_NET_CTRL_ANNOUNCE = 3;
+/** The driver has seen the request to announce itself. */
+export const VIRTIO_NET_CTRL_ANNOUNCE_ACK = 0;
+/** Class: several queue pairs (section 5.1.6.5.5). */
+export const VIRTIO_NET_CTRL_MQ = 4;
+/** Automatic receive steering over so many pairs. */
+export const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET = 0;
+/** Receive-side scaling. */
+export const VIRTIO_NET_CTRL_MQ_RSS_CONFIG = 1;
+/** Hash reports under automatic receive steering. */
+export const VIRTIO_NET_CTRL_MQ_HASH_CONFIG = 2;
+/** Class: guest offloads (section 5.1.6.5.8). */
+export const VIRTIO_NET_CTRL_GUEST_OFFLOADS = 5;
+/** Says which guest offloads are on. */
+export const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET = 0;
+
+/** The receive modes by command number: PROMISC 0, ALLMULTI 1, ALLUNI 2, NOMULTI 3, NOUNI 4, NOBCAST 5. */
+export const RECEIVE_MODES: readonly ReceiveMode[] = [
+  "promisc",
+  "allmulti",
+  "alluni",
+  "nomulti",
+  "nouni",
+  "nobcast",
+];
+
+/** A command as it comes: a descriptor chain, or whatever looks like one. */
+export interface ControlRequest {
+  /** Bytes that can be read in all. */
+  readonly readableBytes: number;
+  /** Bytes that can be written in all. */
+  readonly writableBytes: number;
+  /** Copies up to `length` bytes to `target[at]` on; returns how many. */
+  read(target: Uint8Array, at: number, length: number): number;
+  /** Copies up to `length` bytes from `source[at]` on; returns how many. */
+  write(source: Uint8Array, at: number, length: number): number;
+}
+
+/** Why a command was refused. */
+export type ControlRefusal =
+  | "unknown_class"
+  | "unknown_command"
+  | "not_negotiated"
+  | "data_short"
+  | "data_long"
+  | "value_invalid"
+  | "queue_not_ready";
+
+/** Commands seen, and refused by reason. `too_large`: longer than any honest command. */
+export type ControlCounters = Record<"commands" | "too_large" | ControlRefusal, number>;
+
+/** Counters of commands, all 0. */
+export function newControlCounters(): ControlCounters {
+  return {
+    commands: 0,
+    too_large: 0,
+    unknown_class: 0,
+    unknown_command: 0,
+    not_negotiated: 0,
+    data_short: 0,
+    data_long: 0,
+    value_invalid: 0,
+    queue_not_ready: 0,
+  };
+}
+
+/** Where the two lists of VIRTIO_NET_CTRL_MAC_TABLE_SET are. */
+export interface MacTables {
+  /** First byte of the unicast addresses. */
+  readonly unicastAt: number;
+  /** How many there are. */
+  readonly unicastCount: number;
+  /** First byte of the multicast addresses. */
+  readonly multicastAt: number;
+  /** How many there are. */
+  readonly multicastCount: number;
+}
+
+/** What VIRTIO_NET_CTRL_MQ_HASH_CONFIG says. */
+export interface HashSettings {
+  /** Enabled hash types, a mask of VIRTIO_NET_HASH_TYPE_*. */
+  readonly hashTypes: number;
+  /** The Toeplitz key, up to 40 bytes. */
+  readonly key: Uint8Array;
+}
+
+/** Are there exactly `wanted` bytes of data? Null if so. */
+function refuseLength(length: number, wanted: number): ControlRefusal | null {
+  return length === wanted ? null : length < wanted ? "data_short" : "data_long";
+}
+
+/**
+ * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly `dataBytes` of
+ * data; null if nothing.
+ */
+export function refuse(
+  features: FeatureSet,
+  feature: number,
+  end: number,
+  dataBytes: number,
+): ControlRefusal | null {
+  return features.has(feature) ? refuseLength(end - 2, dataBytes) : "not_negotiated";
+}
+
+/** Decodes VIRTIO_NET_CTRL_MAC_TABLE_SET from the bytes `at` to `end`. */
+export function decodeMacTables(bytes: Uint8Array, at: number, end: number): MacTables | ControlRefusal {
+  if (end - at < 4) return "data_short";
+  const unicastAt = at + 4;
+  const unicastCount = le32(bytes, at);
+  const second = unicastAt + unicastCount * MAC_BYTES;
+  if (second + 4 > end) return "data_short";
+  const multicastAt = second + 4;
+  const multicastCount = le32(bytes, second);
+  return refuseLength(end, multicastAt + multicastCount * MAC_BYTES) ??
+    { unicastAt, unicastCount, multicastAt, multicastCount };
+}
+
+/** Decodes VIRTIO_NET_CTRL_MQ_RSS_CONFIG (section 5.1.6.5.7.1) from the bytes `at` to `end`, for a device of `maxPairs`. */
+export function decodeRssSettings(
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+  maxPairs: number,
+): RssSettings | ControlRefusal {
+  if (end - at < 8) return "data_short";
+  const hashTypes = le32(bytes, at);
+  const tableLength = le16(bytes, at + 4) + 1;
+  const unclassifiedPair = le16(bytes, at + 6);
+  if ((tableLength & (tableLength - 1)) !== 0 || tableLength > RSS_MAX_TABLE_LENGTH) return "value_invalid";
+  const tableAt = at + 8;
+  const tail = tableAt + 2 * tableLength;
+  if (tail + 3 > end) return "data_short";
+  const transmitPairs = le16(bytes, tail);
+  if (unclassifiedPair >= maxPairs || transmitPairs < 1 || transmitPairs > maxPairs) return "value_invalid";
+  const table = new Uint16Array(tableLength);
+  let pairs = Math.max(transmitPairs, unclassifiedPair + 1);
+  for (let i = 0; i < tableLength; i++) {
+    // The value is bits 1 to 16 of the index of a receive queue, which is the number of its pair.
+    const pair = le16(bytes, tableAt + 2 * i);
+    if (pair >= maxPairs) return "value_invalid";
+    table[i] = pair;
+    if (pair >= pairs) pairs = pair + 1;
+  }
+  const key = decodeKey(bytes, tail + 2, end, hashTypes);
+  return typeof key === "string" ? key : { hashTypes, table, unclassifiedPair, pairs, key };
+}
+
+/** Decodes VIRTIO_NET_CTRL_MQ_HASH_CONFIG (section 5.1.6.5.6.4) from the bytes `at` to `end`. */
+export function decodeHashSettings(
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+): HashSettings | ControlRefusal {
+  if (end - at < 13) return "data_short";
+  const hashTypes = le32(bytes, at);
+  const key = decodeKey(bytes, at + 12, end, hashTypes);
+  return typeof key === "string" ? key : { hashTypes, key };
+}
+
+/** The 16-bit little-endian number at `at`. */
+export function le16(bytes: Uint8Array, at: number): number {
+  return bytes[at] | bytes[at + 1] << 8;
+}
+
+/** The 32-bit little-endian number at `at`, unsigned. */
+export function le32(bytes: Uint8Array, at: number): number {
+  return (bytes[at] | bytes[at + 1] << 8 | bytes[at + 2] << 16 | bytes[at + 3] << 24) >>> 0;
+}
+
+/** A copy of the key behind its length byte at `at`. Without a key no hash can be asked for. */
+function decodeKey(
+  bytes: Uint8Array,
+  at: number,
+  end: number,
+  hashTypes: number,
+): Uint8Array | ControlRefusal {
+  const length = bytes[at];
+  if (length > RSS_MAX_KEY_BYTES || (length === 0 && hashTypes !== 0)) return "value_invalid";
+  if ((hashTypes & ~SUPPORTED_HASH_TYPES) !== 0) return "value_invalid";
+  return refuseLength(end, at + 1 + length) ?? bytes.slice(at + 1, end);
+}
+
+// The commands that program the receive filter: receive modes, MAC addresses, VLANs (virtio 1.2, sections 5.1.6.5.1 to
+// 5.1.6.5.3).
+
+/**
+ * Judges and carries out commands on one filter. `bytes` is a command that the driver cannot change any more: class, command,
+ * and data up to `end`. Null if it was carried out.
+ */
+export class FilterCommands {
+  readonly #filter: ReceiveFilter;
+  readonly #macChanged: (mac: Uint8Array) => void;
+
+  /** Commands on `filter`. @param macChanged told of the device's own new address, six bytes, valid during the call */
+  constructor(filter: ReceiveFilter, macChanged: (mac: Uint8Array) => void) {
+    this.#filter = filter;
+    this.#macChanged = macChanged;
+  }
+
+  /** VIRTIO_NET_CTRL_RX. */
+  receiveMode(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
+    const command = bytes[1];
+    if (command >= RECEIVE_MODES.length) return "unknown_command";
+    const mode = RECEIVE_MODES[command];
+    const extra = mode !== "promisc" && mode !== "allmulti";
+    const refusal = refuse(features, extra ? VIRTIO_NET_F_CTRL_RX_EXTRA : VIRTIO_NET_F_CTRL_RX, end, 1);
+    if (refusal !== null) return refusal;
+    const on = bytes[2];
+    if (on > 1) return "value_invalid";
+    this.#filter.setMode(mode, on === 1);
+    return null;
+  }
+
+  /** VIRTIO_NET_CTRL_MAC. */
+  mac(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
+    switch (bytes[1]) {
+      case VIRTIO_NET_CTRL_MAC_TABLE_SET:
+        return this.#setTables(bytes, end, features);
+      case VIRTIO_NET_CTRL_MAC_ADDR_SET:
+        return this.#setMac(bytes, end, features);
+      default:
+        return "unknown_command";
+    }
+  }
+
+  /** VIRTIO_NET_CTRL_VLAN. */
+  vlan(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
+    const command = bytes[1];
+    if (command !== VIRTIO_NET_CTRL_VLAN_ADD && command !== VIRTIO_NET_CTRL_VLAN_DEL) {
+      return "unknown_command";
+    }
+    const refusal = refuse(features, VIRTIO_NET_F_CTRL_VLAN, end, 2);
+    if (refusal !== null) return refusal;
+    const id = le16(bytes, 2);
+    if (id >= VLAN_IDS) return "value_invalid";
+    this.#filter.setVlan(id, command === VIRTIO_NET_CTRL_VLAN_ADD);
+    return null;
+  }
+
+  #setTables(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
+    if (!features.has(VIRTIO_NET_F_CTRL_RX)) return "not_negotiated";
+    const tables = decodeMacTables(bytes, 2, end);
+    if (typeof tables === "string") return tables;
+    const { unicastAt, unicastCount, multicastAt, multicastCount } = tables;
+    this.#filter.setTables(bytes, unicastAt, unicastCount, multicastAt, multicastCount);
+    return null;
+  }
+
+  #setMac(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
+    // Either feature brings the command: the specification names CTRL_RX, drivers go by CTRL_MAC_ADDR.
+    const feature = features.has(VIRTIO_NET_F_CTRL_RX) ? VIRTIO_NET_F_CTRL_RX : VIRTIO_NET_F_CTRL_MAC_ADDR;
+    const refusal = refuse(features, feature, end, MAC_BYTES);
+    if (refusal !== null) return refusal;
+    if (isMulticast(bytes, 2)) return "value_invalid";
+    const mac = bytes.subarray(2, end);
+    this.#filter.setMac(mac);
+    this.#macChanged(mac);
     return null;
   }
 }

@@ -22,19 +22,30 @@
  *
  * @module
  */
-import type { Device, DeviceContext, Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
-import type { FlowClaims } from "../../core/flow_claims.ts";
+import { kindOf, refusePromise, stageFault } from "../../core/contract.ts";
+import type { Device, DeviceContext, ResolvedOffload, Session } from "../../core/device.ts";
+import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
+import type { FlowClaims } from "../../core/flow_claims.ts";
+import type { FrameHolder } from "../../core/frame.ts";
+import { type NamedStage, Pipeline } from "../../core/pipeline.ts";
+import type { Direction, NetworkAbilities } from "../../core/stage.ts";
 import type { DeviceRole } from "../../core/threads.ts";
 import type { FrameTransport } from "../../core/transport.ts";
-import { ControlSession } from "./control_session.ts";
+import { VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
+import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
+import { ControlSession } from "./control_queue.ts";
 import { stateFromJson, stateToJson } from "./device_state.ts";
-import { checkAcceptable } from "./features.ts";
-import { guestSends } from "./guest_sends.ts";
-import { guestTakes } from "./guest_takes.ts";
-import type { NetOptions } from "./options.ts";
-import { buildParts, type NetParts } from "./parts.ts";
+import { DriverSettings } from "./driver_settings.ts";
+import { checkAcceptable, offeredFeatures } from "./features.ts";
+import { FromGuest, guestSends } from "./from_guest.ts";
+import { FromNetwork, guestTakes, NetworkTerms } from "./from_network.ts";
+import { KickSwitch } from "./kick_switch.ts";
+import { newFromGuestCounters, newToGuestCounters } from "./path_counters.ts";
+import { RarpSender } from "./rarp.ts";
+import { ReceiveFilter } from "./receive_filter.ts";
+import { Steering } from "./steering.ts";
+import { MemoryRelief, ToGuest } from "./to_guest.ts";
 
 /** Most entries of the control queue. User-mode Linux and crosvm make all their rings of 256. */
 const CONTROL_QUEUE_SIZE = 256;
@@ -263,4 +274,195 @@ export class NetDevice implements Device {
       if (!(error instanceof GuestError)) throw error;
     }
   }
+}
+
+// What a network device is made of: builds the parts and joins them.
+//
+//     guest ◄─ toGuest ◄─ toGuestLine ◄─ fromNetwork ◄─ network      filter and steering judge at fromNetwork
+//     guest ─► fromGuest ─► fromGuestLine ─► fromGuest ─► network    steering learns at fromGuest
+
+/** What the device counts itself. */
+export type NetCounters = Record<
+  "discarded_at_reset" | "flushed_for_memory" | "activations" | "resets",
+  number
+>;
+
+/** The parts of one device. */
+export interface NetParts {
+  /** The features that it offers. */
+  readonly features: FeatureSet;
+  /** What it counts itself. */
+  readonly counters: NetCounters;
+  /** Configuration space. */
+  readonly space: NetConfigSpace;
+  /** The receive filter. */
+  readonly filter: ReceiveFilter;
+  /** The receive steering. */
+  readonly steering: Steering;
+  /** The last step to the guest. */
+  readonly toGuest: ToGuest;
+  /** The first and the last step from the guest. */
+  readonly fromGuest: FromGuest;
+  /** The first step to the guest. */
+  readonly fromNetwork: FromNetwork;
+  /** The stages to the guest. */
+  readonly toGuestLine: Pipeline;
+  /** The stages from the guest. */
+  readonly fromGuestLine: Pipeline;
+  /** When the device wants to be kicked. */
+  readonly kicks: KickSwitch;
+  /** What tells the network where the guest is. */
+  readonly rarp: RarpSender;
+  /** What is done when the frame pool runs dry. */
+  readonly relief: MemoryRelief;
+  /** What the network is told. */
+  readonly terms: NetworkTerms;
+  /** What the driver has programmed. */
+  readonly settings: DriverSettings;
+}
+
+/** Builds the parts and publishes their counters. Throws PluginError if a stage cannot be made. */
+export function buildParts(
+  context: DeviceContext,
+  role: DeviceRole,
+  options: NetOptions,
+  network: FrameTransport,
+): NetParts {
+  const { queuePairs } = options;
+  const features = offeredFeatures({
+    queuePairs,
+    network: network.abilities,
+    fromStages: stageOffers(context.offloads),
+    extra: options.extraFeatures,
+    withheld: role === "whole" ? options.withheldFeatures : [...options.withheldFeatures, VIRTIO_NET_F_RSS],
+    rules: options.rules,
+  });
+  const space = new NetConfigSpace(features, {
+    mac: options.mac,
+    queuePairs,
+    mtu: options.mtu,
+    speedMbps: options.speedMbps ?? SPEED_UNKNOWN,
+    duplex: options.duplex,
+  });
+  const filter = new ReceiveFilter(options.mac, options.rules);
+  context.publish(filter.counters, "filter");
+  const steering = new Steering(queuePairs);
+  const counters: NetCounters = context.publish({
+    discarded_at_reset: 0,
+    flushed_for_memory: 0,
+    activations: 0,
+    resets: 0,
+  });
+  const toGuest = new ToGuest(
+    queuePairs,
+    context.publish(newToGuestCounters(), "toGuest"),
+    steering.packetHash,
+  );
+  const fromGuest = new FromGuest(
+    queuePairs,
+    context.publish(newFromGuestCounters(), "fromGuest"),
+    context.pool,
+    network,
+    steering,
+  );
+  const stages = buildStages(context, options, network.abilities);
+  const line = { pool: context.pool, queuePairs };
+  const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
+  const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
+  const pair = typeof role === "object" ? role.pair : null;
+  const fromNetwork = new FromNetwork({ network, filter, steering, line: toGuestLine, toGuest, pair });
+  const terms = new NetworkTerms(network, pair === null);
+  const onePair = pair !== null;
+  const settings = new DriverSettings({
+    options,
+    onePair,
+    space,
+    filter,
+    steering,
+    line: toGuestLine,
+    toGuest,
+    terms,
+  });
+  context.publish(settings.counters, "control");
+  return {
+    features,
+    counters,
+    space,
+    filter,
+    steering,
+    toGuest,
+    fromGuest,
+    fromNetwork,
+    toGuestLine,
+    fromGuestLine,
+    kicks: new KickSwitch(toGuest),
+    rarp: new RarpSender(context.pool, fromGuest),
+    relief: new MemoryRelief(context.pool, toGuestLine, fromGuestLine, counters),
+    terms,
+    settings,
+  };
+}
+
+// From the offloads of the configuration to the stages of the two lines.
+
+/** The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers` throws. */
+export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
+  return offloads.flatMap(({ plugin, options, path }) => {
+    const { offers } = plugin;
+    if (typeof offers !== "function") return [...offers ?? []];
+    try {
+      const bits: unknown = offers(options);
+      refusePromise(bits);
+      if (Array.isArray(bits) && bits.every((bit) => Number.isInteger(bit) && bit >= 0 && bit <= 127)) {
+        return bits;
+      }
+      throw new TypeError(`it returned ${kindOf(bits)}; a list of feature bits, 0 to 127, is needed`);
+    } catch (cause) {
+      throw new PluginError(plugin.name, "offers", cause, path);
+    }
+  });
+}
+
+/**
+ * Makes the stages, in order, for each direction; a plugin for both makes one for each. A plugin that stands in several
+ * places is told apart by a number, as in `drop-every#2`. Throws PluginError if a plugin's `create` throws, or
+ * returns no stage.
+ */
+export function buildStages(
+  context: DeviceContext,
+  options: NetOptions,
+  network: NetworkAbilities,
+): Record<Direction, NamedStage[]> {
+  const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
+  const used = new Map<string, number>();
+  for (const offload of context.offloads) {
+    const { plugin, path = "" } = offload;
+    const times = (used.get(plugin.name) ?? 0) + 1;
+    used.set(plugin.name, times);
+    const name = times === 1 ? plugin.name : `${plugin.name}#${times}`;
+    for (const direction of ["toGuest", "fromGuest"] as const) {
+      if (plugin.direction !== "both" && plugin.direction !== direction) continue;
+      const group = plugin.direction === "both" ? `${name}.${direction}` : name;
+      const holder: FrameHolder = { plugin: plugin.name, path, kind: "stage" };
+      try {
+        const stage = plugin.create({
+          name,
+          direction,
+          pool: context.pool.lentTo(holder),
+          rules: options.rules,
+          queuePairs: options.queuePairs,
+          network,
+          claims: context.claims,
+          verdicts: context.verdicts,
+          publish: (counters) => context.publish(counters, group),
+        }, offload.options);
+        const fault = stageFault(stage);
+        if (fault !== null) throw new TypeError(fault);
+        lines[direction].push({ name, stage, holder });
+      } catch (cause) {
+        throw new PluginError(plugin.name, "create", cause, path);
+      }
+    }
+  }
+  return lines;
 }

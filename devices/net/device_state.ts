@@ -7,10 +7,13 @@ import { z } from "zod";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { formatMac, isMulticast, MAC_BYTES, MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
-import { MAC_TABLE_ENTRIES } from "./mac_table.ts";
-import { type FilterState, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
-import { RSS_MAX_KEY_BYTES, RSS_MAX_TABLE_LENGTH, SUPPORTED_HASH_TYPES } from "./rss.ts";
-import type { RssSettings } from "./steering.ts";
+import { type FilterState, MAC_TABLE_ENTRIES, type ReceiveMode, VLAN_IDS } from "./receive_filter.ts";
+import {
+  RSS_MAX_KEY_BYTES,
+  RSS_MAX_TABLE_LENGTH,
+  type RssSettings,
+  SUPPORTED_HASH_TYPES,
+} from "./steering.ts";
 
 /** The state of one device. */
 export interface NetState {

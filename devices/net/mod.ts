@@ -3,11 +3,10 @@
  * @module
  */
 import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
+import { type NetOptions, netOptions } from "./config_space.ts";
 import { NetDevice } from "./device.ts";
-import { type NetOptions, netOptions } from "./options.ts";
-
 export { NetDevice } from "./device.ts";
-export type { NetOptions } from "./options.ts";
+export type { NetOptions } from "./config_space.ts";
 
 /** The plugin `net`. */
 export const net: DevicePlugin<NetOptions> = defineDevice<NetOptions>({

@@ -13,18 +13,30 @@
  * Errors that are not the guest's end the thread, and with it the device.
  * @module
  */
-import type { Device } from "../../core/device.ts";
+import type { CounterGroups, Device } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
-import type { RingsLoan } from "../../core/threads.ts";
+import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
+import { buildQueue } from "../../core/queue_setup.ts";
+import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import type { RingLoan, RingsLoan } from "../../core/threads.ts";
 import type { Pollable } from "../../core/transport.ts";
+import { RoundBudget } from "../../core/virtqueue.ts";
+import { FileDescriptor } from "../../host/descriptors.ts";
+import { ReceivedEvent } from "../../host/event_fd.ts";
+import { MemoryView } from "../../host/memory_mapping.ts";
 import { POLL_INTERVAL_NS } from "../../transports/vhost_user/device_link.ts";
-import { LentSession } from "../../transports/vhost_user/lent_session.ts";
-import { BorrowedRings } from "./borrowed_rings.ts";
-import { type CommandChannel, NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
-import { type WorkerCommand, type WorkerReply, writeError } from "./commands.ts";
-import type { Tally } from "./tally.ts";
+import { LentSession } from "../../transports/vhost_user/lending.ts";
+import { PageLog } from "../../transports/vhost_user/memory_table.ts";
+import {
+  type CommandChannel,
+  NOTICE_FAULT,
+  NOTICE_INTERRUPT,
+  type WorkerCommand,
+  type WorkerReply,
+  writeError,
+} from "./command_channel.ts";
 
 /** What a queue pair is worked with. */
 export interface QueuePairParts {
@@ -194,5 +206,134 @@ export class QueuePairRunner implements Pollable {
     if (!(error instanceof GuestError)) throw error;
     this.#fault ??= error;
     this.#parts.notice(NOTICE_FAULT);
+  }
+}
+
+// The rings that a thread was lent: memory, queues, events, made of their description and let go as a whole.
+
+/** A ring and its queue. */
+export interface BorrowedRing {
+  /** What was told of it. */
+  readonly loan: RingLoan;
+  /** What the device works on. */
+  readonly queue: SplitVirtqueue | PackedVirtqueue;
+  /** Tells the driver of used buffers; null if there is no event for that. */
+  readonly call: ReceivedEvent | null;
+}
+
+/** Rings of one loan. After `dispose` nothing of them can be reached: every view of the memory is empty. */
+export class BorrowedRings implements Disposable {
+  /** The guest's memory. */
+  readonly memory: GuestMemory;
+  /** The rings. */
+  readonly all: readonly BorrowedRing[];
+  /** What may be done with all of them in a round; refilled where one begins. */
+  readonly budget: RoundBudget = new RoundBudget();
+  /** Must they be looked at without being asked? */
+  readonly isPolled: boolean;
+  readonly #owned: DisposableStack;
+  readonly #log: PageLog | null;
+  readonly #logEvent: ReceivedEvent | null;
+
+  /**
+   * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
+   * @param features what was agreed on; @param watch wakes this thread by a descriptor
+   */
+  constructor(loan: RingsLoan, features: FeatureSet, watch: (number: number) => Disposable) {
+    using made = new DisposableStack();
+    const regions = loan.regions.map(({ guestAddress, size, address }) => {
+      const { buffer, copier } = made.use(new MemoryView(BigInt(address), size));
+      return { guestAddress, size, buffer, bufferOffset: 0, copier };
+    });
+    this.memory = new GuestMemory(regions);
+    this.#log = loan.log && made.use(openLog(loan.log.address, loan.log.sizeBytes));
+    // Events of its own: a thread that comes round late signals nothing that got the number of a closed one.
+    const openEvent = (number: number | null | undefined, isCall = false) =>
+      number === null || number === undefined
+        ? null
+        : made.use(new ReceivedEvent(FileDescriptor.duplicate(number, "an event of the front-end"), isCall));
+    this.#logEvent = openEvent(loan.log?.event);
+    this.memory.dirtyLog = this.#log;
+    this.all = loan.rings.map((ring) => {
+      if (ring.kick !== null) made.use(watch(ring.kick));
+      const { size, descriptors, driver, device, base } = ring;
+      const queue = buildQueue(
+        this.memory,
+        { addresses: { size, descriptors, driver, device }, base },
+        features,
+        this.budget,
+      );
+      queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);
+      return { loan: ring, queue, call: openEvent(ring.call, true) };
+    });
+    this.isPolled = loan.rings.some(({ polled }) => polled);
+    this.#owned = made.move();
+  }
+
+  /** Pages that were written behind the end of the log. */
+  get unloggedPages(): number {
+    return this.#log?.unloggedPages ?? 0;
+  }
+
+  /** Tells the driver that queue `index` has used buffers. False if it has no event for that. */
+  interrupt(index: number): boolean {
+    for (let i = 0; i < this.all.length; i++) {
+      const { loan, call } = this.all[i];
+      if (loan.index !== index) continue;
+      if (call === null) return false;
+      call.signal();
+    }
+    return true;
+  }
+
+  /** Tells the front-end that pages were marked, if any were. */
+  tellLog(): void {
+    if (this.#log?.takeModified() === true && this.#logEvent !== null) this.#logEvent.signal();
+  }
+
+  /** Lets everything go; queues and memory must not be used any more. */
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
+  }
+}
+
+function openLog(address: string, sizeBytes: number): PageLog {
+  const view = new MemoryView(BigInt(address), sizeBytes);
+  const { buffer } = view;
+  const dispose = () => view[Symbol.dispose]();
+  return new PageLog(
+    { buffer, bufferOffset: 0, address: BigInt(address), [Symbol.dispose]: dispose },
+    sizeBytes,
+  );
+}
+
+// What has been counted since the last time that somebody asked.
+
+/** Compares counters with what they were. */
+export class Tally {
+  readonly #groups: CounterGroups;
+  #told: Record<string, Record<string, number>> = {};
+
+  /** Everything counts as news the first time. @param groups live counters */
+  constructor(groups: CounterGroups) {
+    this.#groups = groups;
+  }
+
+  /** By how much each counter has grown since the last time; only those that have. */
+  take(): Record<string, Record<string, number>> {
+    const grown: Record<string, Record<string, number>> = {};
+    for (const [group, counters] of Object.entries(this.#groups)) {
+      const told = this.#told[group] ??= {};
+      for (const [name, count] of Object.entries(counters)) {
+        if (typeof count !== "number") {
+          throw new TypeError(`the counter "${name}" of ${group} is a ${typeof count}, not a number`);
+        }
+        const more = count - (told[name] ?? 0);
+        if (more === 0) continue;
+        (grown[group] ??= {})[name] = more;
+        told[name] = count;
+      }
+    }
+    return grown;
   }
 }

@@ -6,13 +6,22 @@
  * stuck.
  * @module
  */
+import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { newClaimMemory } from "../../core/flow_claims.ts";
 import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
 import type { FrameTransport } from "../../core/transport.ts";
-import { NOTICE_FAULT, NOTICE_INTERRUPT } from "./command_channel.ts";
-import { readError, type WorkerCommand, type WorkerReply } from "./commands.ts";
-import { QueueWorker } from "./queue_worker.ts";
+import { EventFd } from "../../host/event_fd.ts";
+import {
+  CommandChannel,
+  NOTICE_FAULT,
+  NOTICE_INTERRUPT,
+  NOTICE_READY,
+  readError,
+  type WorkerCommand,
+  type WorkerReply,
+  type WorkerStart,
+} from "./command_channel.ts";
 
 /** What queue workers are made from. */
 export interface QueueWorkersParts {
@@ -202,5 +211,200 @@ export class QueueWorkers implements DeviceThreads {
       const sums = this.#parts.counters[group] ??= {};
       for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
     }
+  }
+}
+
+// The thread of one queue pair, as the main thread sees it.
+//
+//     started --ready--> works, sleeps, answers commands --stop--> ended
+//        |                          |
+//        +------- fails ------------+--> ended: `failure` says why
+//
+// A thread that does not answer within its time limit, or does not begin to work within a minute, has failed: it is told to
+// stop, broken off, and its device ends. Until it has really come to its end it may still touch what it was lent.
+//
+// The main thread stands still while it waits for an answer, with all devices. The time limit is hence short; and it is one
+// of time that the process has had: a process that was stopped, or frozen with its machine, finds an answer late that could
+// not come, and goes on to wait.
+
+/** Longest wait for an answer at a time, in ms: what it takes longer, the process has not had. */
+const SLICE_MS = 50;
+/** Time for a thread to end that has not begun yet, in ms. */
+const CLOSE_LIMIT_MS = 10_000;
+/** Time to begin, in ms: modules are loaded and compiled. Usual are some tens of milliseconds. */
+const START_LIMIT_MS = 60_000;
+
+/** What a queue worker is made from. */
+export interface QueueWorkerParts {
+  /** What it is called in messages, such as `pair 1 of net0`. */
+  readonly name: string;
+  /** What its thread begins with, besides what is made here. */
+  readonly start: Omit<WorkerStart, "channel" | "wake">;
+  /** Time for an answer to a command, in ms. Usual are some hundred microseconds. */
+  readonly limitMs: number;
+  /** Time to begin, in ms; a minute, if left out. */
+  readonly startLimitMs?: number;
+  /** Told when the thread has something to say. */
+  wake(): void;
+  /** Takes what every answer says of counters. */
+  count(counters: WorkerReply["counters"]): void;
+}
+
+/** A thread and its command channel. */
+export class QueueWorker {
+  readonly #parts: QueueWorkerParts;
+  readonly #channel = new CommandChannel();
+  readonly #event: EventFd;
+  readonly #worker: Worker;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #startTimer: ReturnType<typeof setTimeout>;
+  #isReady = false;
+  #isOver = false;
+  #isCommanded = false;
+  #isStuck = false;
+  #failure: Error | null = null;
+  #framesKept = 0;
+  #bases: WorkerReply["bases"] = [];
+
+  /** Starts the thread. Throws SystemCallError. */
+  constructor(parts: QueueWorkerParts) {
+    this.#parts = parts;
+    this.#event = EventFd.create();
+    this.#worker = new Worker(new URL("./worker_main.ts", import.meta.url).href, {
+      type: "module",
+      name: parts.name,
+    });
+    // A message says only that there is something to look at.
+    this.#worker.onmessage = () => {
+      if (this.#channel.hasEnded) this.#end();
+      else this.#parts.wake();
+    };
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#fail(`has failed: ${messageOf(event.message)}`);
+    };
+    const start: WorkerStart = {
+      ...parts.start,
+      channel: this.#channel.buffer,
+      wake: this.#event.fd.number,
+    };
+    this.#worker.postMessage(start);
+    const { startLimitMs = START_LIMIT_MS } = parts;
+    this.#startTimer = setTimeout(() => {
+      if (!this.#isReady) this.#giveUp(`has not begun to work for ${startLimitMs / 1000} s`);
+    }, startLimitMs);
+  }
+
+  /** Does it take commands? */
+  get isReady(): boolean {
+    return this.#isReady && !this.#isOver;
+  }
+
+  /** Has it not answered? Breaking it off stops it only when its program comes round, if ever. */
+  get isStuck(): boolean {
+    return this.#isStuck;
+  }
+
+  /** Why it has ended without being told to; null if it has not. */
+  get failure(): Error | null {
+    return this.#failure;
+  }
+
+  /** Frames that it had not given back when it ended. */
+  get framesKept(): number {
+    return this.#framesKept;
+  }
+
+  /** Where the rings stand that it had when it ended, once. */
+  takeBases(): NonNullable<WorkerReply["bases"]> {
+    const bases = this.#bases ?? [];
+    this.#bases = [];
+    return bases;
+  }
+
+  /** The notices that it has raised since the last time. */
+  takeNotices(): number {
+    const notices = this.#channel.takeNotices();
+    if ((notices & NOTICE_READY) !== 0) {
+      this.#isReady = true;
+      clearTimeout(this.#startTimer);
+    }
+    return notices;
+  }
+
+  /** Gives a command, unless the thread takes none. RangeError if it is too long; the thread has not got it then. */
+  command(command: WorkerCommand): void {
+    if (!this.isReady) return;
+    this.#channel.command(command);
+    this.#event.signal();
+    this.#isCommanded = true;
+  }
+
+  /**
+   * Waits for the reply to the last command, for `limitMs` at most; null if none was given or none comes. Returns as well how
+   * much of that is left.
+   */
+  reply(limitMs: number): [reply: WorkerReply | null, leftMs: number] {
+    if (!this.#isCommanded) return [null, limitMs];
+    this.#isCommanded = false;
+    let leftMs = limitMs;
+    let reply: WorkerReply | null = null;
+    for (;;) {
+      const sliceMs = Math.min(leftMs, SLICE_MS);
+      const beganMs = performance.now();
+      reply = this.#channel.reply(sliceMs) as WorkerReply | null;
+      leftMs -= Math.min(performance.now() - beganMs, sliceMs);
+      if (reply !== null || this.#channel.hasEnded || leftMs <= 0) break;
+    }
+    if (reply !== null) this.#parts.count(reply.counters);
+    if (this.#channel.hasEnded) this.#end();
+    else if (reply === null) this.#giveUp(`has not answered for ${this.#parts.limitMs / 1000} s`);
+    return [reply, leftMs];
+  }
+
+  /** Has the thread end, and waits for it. It has failed if it does not. */
+  async close(): Promise<void> {
+    if (!this.#isOver) {
+      // Also a thread that is not ready yet looks for this as soon as it is.
+      this.#stop();
+      const limitMs = this.#isReady ? this.#parts.limitMs : CLOSE_LIMIT_MS;
+      const timer = setTimeout(() => this.#giveUp(`has not ended for ${limitMs / 1000} s`), limitMs);
+      await this.#ended.promise;
+      clearTimeout(timer);
+    }
+    // One that may still come round waits for this: without it, it would sleep for ever.
+    if (!this.#isStuck) this.#event[Symbol.dispose]();
+  }
+
+  #stop(): void {
+    this.#channel.stop();
+    this.#event.signal();
+  }
+
+  #giveUp(problem: string): void {
+    if (this.#isOver) return;
+    this.#isStuck = true;
+    this.#stop();
+    this.#fail(`${problem}: a plugin may not come to its end`);
+  }
+
+  #fail(problem: string): void {
+    if (this.#isOver) return;
+    this.#failure = new HostError(`The thread of ${this.#parts.name} ${problem}`);
+    this.#end({ counters: {} });
+  }
+
+  #end(last = this.#channel.lastWords as WorkerReply): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#startTimer);
+    this.#parts.count(last.counters);
+    if (last.failure !== undefined) this.#failure = readError(last.failure);
+    this.#framesKept = last.framesKept ?? 0;
+    this.#bases = last.bases;
+    this.#worker.terminate();
+    this.#ended.resolve();
+    // Also if it is found out in the midst of something else: the next round tells.
+    this.#parts.wake();
   }
 }

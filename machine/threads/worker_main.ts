@@ -3,21 +3,24 @@
  * stop. Everything that it opens it closes; what was lent or given stays with the main thread.
  * @module
  */
+import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
+import { parseConfig } from "../../config/load.ts";
 import { SystemClock } from "../../core/clock.ts";
 import { FlowClaims } from "../../core/flow_claims.ts";
 import { Reactor } from "../../core/reactor.ts";
-import { BlockingWaiter } from "../../host/blocking_waiter.ts";
 import { endSignals } from "../../host/event_fd.ts";
-import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
-import { CounterBook } from "../counter_book.ts";
-import { newFramePool } from "../frame_memory.ts";
-import { partBehind } from "../guarded.ts";
-import { parseConfig } from "../../config/load.ts";
-import { guardNetwork, keptFrames, pluginError } from "../plugin_guards.ts";
-import { CommandChannel, NOTICE_READY, SharedChannelMemory } from "./command_channel.ts";
-import { type WorkerReply, type WorkerStart, writeError } from "./commands.ts";
-import { QueuePairRunner } from "./queue_pair_runner.ts";
-import { Tally } from "./tally.ts";
+import { BlockingWaiter } from "../../host/waiters.ts";
+import { CounterBook, newFramePool } from "../build.ts";
+import { guardNetwork, keptFrames, partBehind, pluginError } from "../plugin_guards.ts";
+import {
+  CommandChannel,
+  NOTICE_READY,
+  SharedChannelMemory,
+  type WorkerReply,
+  type WorkerStart,
+  writeError,
+} from "./command_channel.ts";
+import { QueuePairRunner, Tally } from "./queue_pair_runner.ts";
 
 /** What a worker's global scope has; the types of both scopes do not go together in one program. */
 const scope = globalThis as unknown as {

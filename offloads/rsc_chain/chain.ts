@@ -21,10 +21,9 @@ import type { FlowClaims } from "../../core/flow_claims.ts";
 import type { Frame } from "../../core/frame.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../core/stage.ts";
-import type { RscFamily } from "./family.ts";
 import { FlowTable } from "./flow_table.ts";
-import type { RscOptions } from "./options.ts";
-import { Segment } from "./segment.ts";
+import type { RscFamily, RscOptions } from "./plugin.ts";
+import { MAX_KEY_WORDS, Segment } from "./segment.ts";
 import type { Unit } from "./unit.ts";
 
 /** Payloads up to this size are copied behind the last piece of their unit, if there is room, instead of linked. */
@@ -173,5 +172,127 @@ export abstract class RscChain implements Stage {
     }
     this.table.close(unit);
     this.output.push(frame);
+  }
+}
+
+// How many units stand before a given one in a list that loses entries anywhere and gains them at its end only.
+
+/**
+ * Counts in logarithmic time what the reference counts by walking its list (`no_match`). A Fenwick tree over the numbers
+ * in which entries were added remembers those that have gone; while none has, the number is the answer.
+ */
+export class OpeningOrder {
+  #gone = new Int32Array(64);
+  #added = 0;
+  #removed = 0;
+
+  /** Adds an entry at the end and returns its number. */
+  add(): number {
+    return this.#added++;
+  }
+
+  /** Forgets everything: the list is empty. */
+  clear(): void {
+    if (this.#removed > 0) this.#gone.fill(0);
+    this.#added = 0;
+    this.#removed = 0;
+  }
+
+  /** Is it time to number the entries anew, because far more have been added than are left? */
+  wantsRenumbering(left: number): boolean {
+    return this.#added > 1024 && this.#added > 4 * left;
+  }
+
+  /** The entry with this number has gone. */
+  remove(number: number): void {
+    if (this.#added + 1 > this.#gone.length) this.#enlarge();
+    this.#removed++;
+    this.#mark(number);
+  }
+
+  /** How many of the entries before this number are left. */
+  before(number: number): number {
+    if (this.#removed === 0) return number;
+    let gone = 0;
+    for (let at = Math.min(number, this.#gone.length - 1); at > 0; at -= at & -at) gone += this.#gone[at];
+    return number - gone;
+  }
+
+  #mark(number: number): void {
+    for (let at = number + 1; at < this.#gone.length; at += at & -at) this.#gone[at]++;
+  }
+
+  #enlarge(): void {
+    const old = this.#gone;
+    const size = old.length - 1;
+    let length = old.length;
+    while (length < this.#added + 1) length *= 2;
+    const grown = new Int32Array(length);
+    // Turns the tree into plain marks, and the marks into the larger tree.
+    for (let at = size; at >= 1; at--) {
+      const parent = at + (at & -at);
+      if (parent <= size) old[parent] -= old[at];
+    }
+    this.#gone = grown;
+    for (let at = 1; at <= size; at++) for (let n = old[at]; n > 0; n--) this.#mark(at - 1);
+  }
+}
+
+// A short memory of duplicate ACKs that have just passed.
+
+const SLOTS = 256;
+/** The key, then sequence number, acknowledgment number, window and VLAN. */
+const ENTRY_WORDS = MAX_KEY_WORDS + 4;
+
+/**
+ * Remembers the pure ACK that let a unit with data go because it said nothing new. Equal ones that follow are passed at
+ * once instead of opening a unit: a sender counts three of them before it retransmits, and waits for none longer than it
+ * must (RFC 5681, section 3.2). One slot for each of 256 values of an unseeded hash: what is delivered must not depend on a
+ * seed. A flow that takes another's slot costs the other a delay of one interval at most.
+ */
+export class DuplicateAcks {
+  readonly #keyWords: number;
+  readonly #entries = new Int32Array(SLOTS * ENTRY_WORDS);
+
+  /** Remembers nothing yet. @param keyWords 32-bit words of a flow's key */
+  constructor(keyWords: number) {
+    this.#keyWords = keyWords;
+  }
+
+  /** Remembers the pure ACK at hand. */
+  remember(segment: Segment): void {
+    const row = this.#rowOf(segment);
+    const entries = this.#entries;
+    for (let i = 0; i < this.#keyWords; i++) entries[row + i] = segment.key[i];
+    entries[row + MAX_KEY_WORDS] = segment.seq;
+    entries[row + MAX_KEY_WORDS + 1] = segment.ack;
+    entries[row + MAX_KEY_WORDS + 2] = segment.window;
+    entries[row + MAX_KEY_WORDS + 3] = segment.vlan;
+  }
+
+  /** Is the pure ACK at hand equal to the one of its flow that is remembered? */
+  isRepeated(segment: Segment): boolean {
+    const row = this.#rowOf(segment);
+    const entries = this.#entries;
+    if (
+      entries[row + MAX_KEY_WORDS] !== segment.seq || entries[row + MAX_KEY_WORDS + 1] !== segment.ack ||
+      entries[row + MAX_KEY_WORDS + 2] !== segment.window ||
+      entries[row + MAX_KEY_WORDS + 3] !== segment.vlan
+    ) return false;
+    for (let i = 0; i < this.#keyWords; i++) if (entries[row + i] !== segment.key[i]) return false;
+    return true;
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#entries.fill(0);
+  }
+
+  #rowOf(segment: Segment): number {
+    let hash = 0;
+    for (let i = 0; i < this.#keyWords; i++) {
+      hash = Math.imul(hash ^ segment.key[i], 0x9e3779b1) ^ hash >>> 15;
+    }
+    return (hash >>> 24) * ENTRY_WORDS;
   }
 }

@@ -2,13 +2,15 @@
  * Makes a plugin of a family: `rsc-v4` and `rsc-v6` differ in nothing else.
  * @module
  */
-import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
+import { z } from "zod";
+import type { Frame } from "../../core/frame.ts";
+import { defineOffload, type OffloadPlugin, type OptionsSchema } from "../../core/plugin.ts";
 import type { Stage, StageContext } from "../../core/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
-import type { RscFamily } from "./family.ts";
-import { type RscOptions, rscOptions } from "./options.ts";
 import { QemuChain } from "./qemu_chain.ts";
+import type { Segment } from "./segment.ts";
 import { StrictChain } from "./strict_chain.ts";
+import type { Unit } from "./unit.ts";
 
 /** Declares the plugin that coalesces one family. */
 export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
@@ -27,4 +29,107 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
         : new StrictChain(family, context, options);
     },
   });
+}
+
+// The options of `rsc-v4` and `rsc-v6`.
+
+/** What `rsc-v4` and `rsc-v6` can be told. */
+export interface RscOptions {
+  /** Longest time a segment is held, in µs; default 300, 0 merges only what arrives together. */
+  intervalUs: number;
+  /** Rule book; default the device's own. */
+  rules?: "strict" | "qemu" | undefined;
+  /** Most flows held at once, as many again for each further queue pair; default 4096. */
+  mostFlows: number;
+  /** Most segments in a unit; default 1024. Strict rules only. */
+  mostSegments: number;
+  /** Let a unit go as soon as a segment with PSH is in it; default false. Strict rules only. */
+  flushOnPush: boolean;
+  /** Merge segments with the TCP timestamp option; default true. Strict rules only. */
+  timestamps: boolean;
+}
+
+/** The schema of {@linkcode RscOptions}. */
+export const rscOptions: OptionsSchema<RscOptions> = z.strictObject({
+  intervalUs: z.number().min(0).max(10_000_000).default(300)
+    .describe("Longest time a segment is held, in µs; 0 merges only what arrives together."),
+  rules: z.enum(["strict", "qemu"]).optional()
+    .describe(
+      'Rule book: "strict" is right, "qemu" repeats the reference bit for bit. Default: the device\'s own.',
+    ),
+  mostFlows: z.int().min(1).max(65_536).default(4096)
+    .describe("Most flows held at once, for each queue pair; the oldest leaves early to make room."),
+  mostSegments: z.int().min(2).max(65_535).default(1024)
+    .describe("Most segments in a unit. Strict rules only."),
+  flushOnPush: z.boolean().default(false)
+    .describe(
+      "Let a unit go as soon as a segment with PSH is in it: less delay, less coalescing. Strict rules only.",
+    ),
+  timestamps: z.boolean().default(true)
+    .describe("Merge segments that carry the TCP timestamp option, as Linux sends them. Strict rules only."),
+});
+
+// All that IPv4 and IPv6 do differently in a chain.
+
+/** Why a frame is no segment that could be merged, under strict rules, or `segment` if it is one. */
+export type Located =
+  | "segment"
+  | "not_tcp"
+  | "too_short"
+  | "bad_version"
+  | "ip_options"
+  | "extension_header"
+  | "fragment"
+  | "bad_length"
+  | "bad_ip_checksum"
+  | "bad_data_offset";
+
+/** What the reference's own checks say: `candidate`, or the counter under which it lets the frame pass. */
+export type QemuLocated =
+  | "candidate"
+  | "bypass_not_tcp"
+  | "ip_option"
+  | "ip_frag"
+  | "ip_ecn"
+  | "ip_hacked"
+  | "uncounted";
+
+/** One address family. The chain decides; a family locates headers, tells what must be equal, and writes lengths. */
+export interface RscFamily {
+  /** `v4` or `v6`. */
+  readonly name: "v4" | "v6";
+  /** IP version. */
+  readonly version: 4 | 6;
+  /** EtherType of its frames. */
+  readonly etherType: number;
+  /** gso_type of a merged unit: TCPV4 1 or TCPV6 4. */
+  readonly gsoType: number;
+  /** Feature bit without which the guest takes no merged unit of this family: GUEST_TSO4 or GUEST_TSO6. */
+  readonly guestTso: number;
+  /** 32-bit words of a flow's key; the last holds the ports. */
+  readonly keyWords: number;
+  /** Bytes of IP header. */
+  readonly ipHeaderBytes: number;
+  /** Bytes of IP header that the IP length field does not count. */
+  readonly ipHeaderUncounted: number;
+  /** Largest value of the IP length field under strict rules. */
+  readonly mostIpLength: number;
+  /** Largest value of the IP length field under the reference's rules. */
+  readonly mostIpLengthQemu: number;
+
+  /**
+   * Finds the segment behind the link header in the first piece of a frame, from `segment.ipAt` on, checking every length,
+   * and fills `segment`: all of it where the answer is `segment`.
+   */
+  locate(frame: Frame, segment: Segment): Located;
+  /** Fills the addresses of the key from where they are. */
+  fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void;
+  /** The reference's checks, in its order; fills all fields of `segment` that its rules need if it is a candidate. */
+  locateQemu(frame: Frame, segment: Segment): QemuLocated;
+  /** The sum of the pseudo header for a TCP segment of `tcpBytes`, from the addresses at `ipAt`. */
+  pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number;
+  /** The sum over pseudo header and segment of a TCP segment of `tcpBytes` in one piece, behind an IP header without options. */
+  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number;
+  /** Writes the IP length of a unit, and under strict rules (`renew`) hop limit and header checksum as well. */
+  finish(view: DataView, unit: Unit, renew: boolean): void;
 }

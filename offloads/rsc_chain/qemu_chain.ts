@@ -18,15 +18,20 @@ import {
   VIRTIO_NET_F_GUEST_TSO6,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
-import { TCP_FIN, TCP_RST, TCP_SYN, TCP_URG } from "../../wire/tcp.ts";
-import { RscChain } from "./chain.ts";
-import type { RscFamily } from "./family.ts";
-import { OpeningOrder } from "./opening_order.ts";
-import type { RscOptions } from "./options.ts";
-import { newQemuCounters, type QemuCounter } from "./qemu_counters.ts";
-import { finishQemu } from "./qemu_finish.ts";
-import { QEMU_RULES, type QemuVerdict } from "./qemu_verdicts.ts";
+import {
+  TCP_ACK_NUMBER,
+  TCP_FIN,
+  TCP_OFFSET_FLAGS,
+  TCP_RST,
+  TCP_SYN,
+  TCP_URG,
+  TCP_WINDOW,
+} from "../../wire/tcp.ts";
+import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
+import { OpeningOrder, RscChain } from "./chain.ts";
+import type { RscFamily, RscOptions } from "./plugin.ts";
 import type { Unit } from "./unit.ts";
+import { QEMU_RULES, type QemuVerdict } from "./verdicts.ts";
 
 /** Most units the reference's rule book holds; the reference itself knows no limit. */
 const MOST_UNITS = 65_536;
@@ -241,4 +246,65 @@ export class QemuChain extends RscChain {
     if (this.verdicts === null) return;
     this.verdicts.note(frame.number, this.name, verdict, QEMU_RULES[verdict], unit?.frame?.number ?? 0);
   }
+}
+
+// The counters of the `qemu` rule book: the reference's own, by its names.
+
+/** The reference's counters, in its order. Those it never raises are never raised here either. */
+export const QEMU_COUNTERS = [
+  "received",
+  "coalesced",
+  "over_size",
+  "cache",
+  "empty_cache",
+  "no_match_cache",
+  "win_update",
+  "no_match",
+  "tcp_syn",
+  "tcp_ctrl_drain",
+  "dup_ack",
+  "dup_ack1",
+  "dup_ack2",
+  "pure_ack",
+  "ack_out_of_win",
+  "data_out_of_win",
+  "data_out_of_order",
+  "data_after_pure_ack",
+  "bypass_not_tcp",
+  "tcp_option",
+  "tcp_all_opt",
+  "ip_frag",
+  "ip_ecn",
+  "ip_hacked",
+  "ip_option",
+  "purge_failed",
+  "drain_failed",
+  "final_failed",
+  "timer",
+] as const;
+
+/** Names of the reference's counters. */
+export type QemuCounter = (typeof QEMU_COUNTERS)[number];
+
+/** The reference's counters, all 0. */
+export function newQemuCounters(): Record<QemuCounter, number> {
+  return Object.fromEntries(QEMU_COUNTERS.map((name) => [name, 0])) as Record<QemuCounter, number>;
+}
+
+// Writes into a unit that is about to leave what merging has changed, under the reference's rules.
+
+/** Completes the headers of a unit; its checksums stay as they were. Nothing is left of what the network said of it. */
+export function finishQemu(unit: Unit, frame: Frame, family: RscFamily): void {
+  const { view, header } = frame;
+  header.flags = 0;
+  header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
+  if (!unit.changed) return;
+  view.setUint16(unit.tcpAt + TCP_OFFSET_FLAGS, unit.offsetFlags);
+  view.setInt32(unit.tcpAt + TCP_ACK_NUMBER, unit.ack);
+  view.setUint16(unit.tcpAt + TCP_WINDOW, unit.window);
+  family.finish(view, unit, false);
+  header.flags = VIRTIO_NET_HDR_F_RSC_INFO;
+  header.gsoType = family.gsoType;
+  header.csumStart = unit.segments;
+  header.csumOffset = 0;
 }

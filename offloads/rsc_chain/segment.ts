@@ -2,6 +2,22 @@
  * The facts about one TCP segment, found once and then trusted.
  * @module
  */
+import type { Frame } from "../../core/frame.ts";
+import { fold, isSumRight } from "../../wire/checksum.ts";
+import {
+  TCP_ACK_NUMBER,
+  TCP_CHECKSUM,
+  TCP_OFFSET_FLAGS,
+  TCP_SEQ,
+  TCP_TIMESTAMP_BLOCK,
+  TCP_TIMESTAMP_ECHO,
+  TCP_TIMESTAMP_HEADER_BYTES,
+  TCP_TIMESTAMP_VALUE,
+  TCP_WINDOW,
+  tcpHeaderBytes,
+} from "../../wire/tcp.ts";
+import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
+import type { RscFamily } from "./plugin.ts";
 
 /** Words of the key: two IPv6 addresses and the ports. IPv4 uses the first three. */
 export const MAX_KEY_WORDS = 9;
@@ -53,4 +69,62 @@ export class Segment {
   tsEcho = 0;
   /** Source address, destination address, ports; in network order, as 32-bit words. */
   readonly key: Int32Array<ArrayBuffer> = new Int32Array(MAX_KEY_WORDS);
+}
+
+// Reading the TCP header of a located segment: the same for both families.
+
+/** Reads the fixed TCP header at `segment.tcpAt`, whose 20 bytes are there; `tcpBytes` is what the IP length leaves for TCP. */
+export function readTcp(view: DataView, segment: Segment, tcpBytes: number): void {
+  const at = segment.tcpAt;
+  const offsetFlags = view.getUint16(at + TCP_OFFSET_FLAGS);
+  const headerBytes = tcpHeaderBytes(offsetFlags);
+  segment.seq = view.getInt32(at + TCP_SEQ);
+  segment.ack = view.getInt32(at + TCP_ACK_NUMBER);
+  segment.offsetFlags = offsetFlags;
+  segment.window = view.getUint16(at + TCP_WINDOW);
+  segment.tcpHeaderBytes = headerBytes;
+  segment.payloadAt = at + headerBytes;
+  segment.payloadBytes = tcpBytes - headerBytes;
+}
+
+/** Reads the timestamp block, if the options are that block and nothing else; all header bytes are there. */
+export function readTimestamp(view: DataView, segment: Segment): void {
+  const at = segment.tcpAt;
+  segment.hasTimestamp = segment.tcpHeaderBytes === TCP_TIMESTAMP_HEADER_BYTES &&
+    view.getInt32(at + 20) === TCP_TIMESTAMP_BLOCK;
+  if (segment.hasTimestamp) {
+    segment.tsValue = view.getInt32(at + TCP_TIMESTAMP_VALUE);
+    segment.tsEcho = view.getInt32(at + TCP_TIMESTAMP_ECHO);
+  }
+}
+
+/** Where the bytes of a frame in one piece end, in its storage. */
+export function endOf(frame: Frame): number {
+  return frame.start + frame.length;
+}
+
+// May this segment's TCP checksum be trusted?
+
+/**
+ * `right` if the network vouches for the data (DATA_VALID, or NEEDS_CSUM for the TCP checksum: then it never left this host)
+ * or the checksum, computed here, is right. A partial checksum must be on top of the right pseudo-header sum, for a unit gets
+ * a new one: what would become a wrong checksum must not become a right one.
+ */
+export function checksumVerdict(
+  frame: Frame,
+  segment: Segment,
+  family: RscFamily,
+): "right" | "bad_tcp_checksum" | "odd_partial_checksum" {
+  const { flags, csumStart, csumOffset } = frame.header;
+  const tcpBytes = segment.tcpHeaderBytes + segment.payloadBytes;
+  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
+    const isTcp = frame.start + csumStart === segment.tcpAt && csumOffset === TCP_CHECKSUM;
+    if (!isTcp) return "odd_partial_checksum";
+    const seed = frame.view.getUint16(segment.tcpAt + TCP_CHECKSUM, true);
+    const pseudo = fold(family.pseudoSum(frame.view, segment.ipAt, tcpBytes));
+    // 0 and 0xffff are the same sum.
+    return (seed - pseudo) % 0xffff === 0 ? "right" : "odd_partial_checksum";
+  }
+  if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return "right";
+  return isSumRight(family.segmentSum(frame.view, segment.ipAt, tcpBytes)) ? "right" : "bad_tcp_checksum";
 }

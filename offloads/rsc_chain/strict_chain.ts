@@ -19,6 +19,7 @@
 import type { Frame } from "../../core/frame.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import type { Negotiated, StageContext } from "../../core/stage.ts";
+import { storePartial } from "../../wire/checksum.ts";
 import {
   ETHERNET_HEADER_BYTES,
   ETHERNET_TYPE,
@@ -27,24 +28,44 @@ import {
   VLAN_TAG_BYTES,
 } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
-import { isExtensionHeader } from "../../wire/ipv6.ts";
-import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PSH } from "../../wire/tcp.ts";
-import { RscChain } from "./chain.ts";
-import { DuplicateAcks } from "./duplicate_acks.ts";
-import type { RscFamily } from "./family.ts";
-import type { RscOptions } from "./options.ts";
-import { difference, flagsAllowMerging, forbiddingFlag, setback } from "./strict_conditions.ts";
-import { finishStrict } from "./strict_finish.ts";
-import { NO_TERMS, type StrictTerms, strictTerms } from "./strict_terms.ts";
-import { openStrict, takeOver } from "./strict_unit.ts";
+import { isExtensionHeader } from "../../wire/ip.ts";
 import {
-  newStrictCounters,
-  STRICT_RULES,
-  type StrictCounter,
-  type StrictVerdict,
-} from "./strict_verdicts.ts";
-import { checksumVerdict } from "./trusted_checksum.ts";
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_RSC_EXT,
+} from "../../wire/net_features.ts";
+import {
+  PROTOCOL_TCP,
+  seqBefore,
+  TCP_ACK,
+  TCP_ACK_NUMBER,
+  TCP_AE,
+  TCP_CHECKSUM,
+  TCP_CWR,
+  TCP_ECE,
+  TCP_FIN,
+  TCP_HEADER_BYTES,
+  TCP_OFFSET_FLAGS,
+  TCP_PSH,
+  TCP_RST,
+  TCP_SYN,
+  TCP_TIMESTAMP_ECHO,
+  TCP_TIMESTAMP_VALUE,
+  TCP_URG,
+  TCP_WINDOW,
+} from "../../wire/tcp.ts";
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_RSC_INFO,
+  VIRTIO_NET_HDR_GSO_ECN,
+} from "../../wire/virtio_net_header.ts";
+import { storeFullChecksum } from "../checksum.ts";
+import { DuplicateAcks, RscChain } from "./chain.ts";
+import type { RscFamily, RscOptions } from "./plugin.ts";
+import { checksumVerdict, type Segment } from "./segment.ts";
 import type { Unit } from "./unit.ts";
+import { newStrictCounters, STRICT_RULES, type StrictCounter, type StrictVerdict } from "./verdicts.ts";
 
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
 const MAX_FRAME_BYTES = 65_589;
@@ -300,4 +321,162 @@ export class StrictChain extends RscChain {
   #explain(frame: Frame, verdict: StrictVerdict, unit: Unit | null): void {
     this.verdicts!.note(frame.number, this.name, verdict, STRICT_RULES[verdict], unit?.frame?.number ?? 0);
   }
+}
+
+// What keeps a segment out of a unit under strict rules, apart from its place in the stream of bytes.
+
+const FLAGS = 0xfff;
+const TCP_ECN = TCP_ECE | TCP_CWR | TCP_AE;
+/** With these set, or ACK clear, a segment is never merged. */
+const UNMERGEABLE = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
+/** Flags that all segments of a unit must have alike: all but PSH, and the reserved bits, whose meaning is not known. */
+const ALIKE = FLAGS & ~TCP_PSH;
+
+/** Do the flags allow merging at all? */
+export function flagsAllowMerging(offsetFlags: number): boolean {
+  return (offsetFlags & (UNMERGEABLE | TCP_ACK)) === TCP_ACK;
+}
+
+/** The flag that forbids merging, of those that do the one that says most. */
+export function forbiddingFlag(offsetFlags: number): StrictVerdict {
+  if ((offsetFlags & TCP_SYN) !== 0) return "syn";
+  if ((offsetFlags & TCP_RST) !== 0) return "rst";
+  if ((offsetFlags & TCP_FIN) !== 0) return "fin";
+  if ((offsetFlags & TCP_URG) !== 0) return "urg";
+  return "no_ack";
+}
+
+/** What a merged packet can say only once, and segment and unit say differently; null if nothing. */
+export function difference(
+  unit: Unit,
+  frame: Frame,
+  segment: Segment,
+  guestEcn: boolean,
+): StrictVerdict | null {
+  if (segment.traits !== unit.traits) return "traits_differ";
+  if (((segment.offsetFlags ^ unit.offsetFlags) & ALIKE) !== 0) return "tcp_ecn_differs";
+  if (!guestEcn && (segment.ecn !== 0 || (segment.offsetFlags & TCP_ECN) !== 0)) return "ecn_not_negotiated";
+  if (segment.hasTimestamp !== unit.hasTimestamp) return "timestamp_option_differs";
+  const { view, start } = frame;
+  const same = unit.macs0 === view.getInt32(start) && unit.macs1 === view.getInt32(start + 4) &&
+    unit.macs2 === view.getInt32(start + 8);
+  if (!same) return "mac_differs";
+  if (unit.outerTag !== segment.outerTag || unit.innerTag !== segment.innerTag) return "vlan_tag_differs";
+  return unit.queue === frame.queue ? null : "queue_pair_differs";
+}
+
+/** What the segment would take back of what the unit says, an acknowledgment or a timestamp; null if nothing. */
+export function setback(unit: Unit, segment: Segment): "ack_older" | "timestamp_older" | null {
+  if (seqBefore(segment.ack, unit.ack)) return "ack_older";
+  if (!unit.hasTimestamp) return null;
+  const older = seqBefore(segment.tsValue, unit.tsValue) || seqBefore(segment.tsEcho, unit.tsEcho);
+  return older ? "timestamp_older" : null;
+}
+
+// Writes into a unit that is about to leave what merging has changed, under strict rules.
+
+/** Completes the headers of a unit into which something was merged. `rscInfo`: the guest accepted RSC_EXT. */
+export function finishStrict(unit: Unit, frame: Frame, family: RscFamily, rscInfo: boolean): void {
+  const { view, header } = frame;
+  const tcp = unit.tcpAt;
+  view.setUint16(tcp + TCP_OFFSET_FLAGS, unit.offsetFlags);
+  view.setInt32(tcp + TCP_ACK_NUMBER, unit.ack);
+  view.setUint16(tcp + TCP_WINDOW, unit.window);
+  if (unit.hasTimestamp) {
+    view.setInt32(tcp + TCP_TIMESTAMP_VALUE, unit.tsValue);
+    view.setInt32(tcp + TCP_TIMESTAMP_ECHO, unit.tsEcho);
+  }
+  family.finish(view, unit, true);
+  header.clear();
+  const tcpBytes = unit.tcpHeaderBytes + unit.payloadBytes;
+  const pseudo = family.pseudoSum(view, unit.ipAt, tcpBytes);
+  if (unit.segments < 2) {
+    storeFullChecksum(frame, tcp, tcp + TCP_CHECKSUM, pseudo);
+    return;
+  }
+  storePartial(view, tcp + TCP_CHECKSUM, pseudo);
+  const ecn = (unit.offsetFlags & (TCP_ECE | TCP_CWR)) !== 0 ? VIRTIO_NET_HDR_GSO_ECN : 0;
+  header.gsoType = family.gsoType | ecn;
+  header.gsoSize = unit.largestSegmentBytes;
+  header.hdrLen = tcp + unit.tcpHeaderBytes - frame.start;
+  header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  if (rscInfo) {
+    header.flags |= VIRTIO_NET_HDR_F_RSC_INFO;
+    header.csumStart = unit.segments;
+    // Duplicate ACKs are never merged here, so there are none to report.
+    header.csumOffset = 0;
+  } else {
+    header.csumStart = tcp - frame.start;
+    header.csumOffset = TCP_CHECKSUM;
+  }
+}
+
+// What the guest's features and offloads mean for strict coalescing.
+
+const ETHERNET_BYTES = 14;
+/**
+ * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to post (section
+ * 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
+ */
+const MOST_BYTES_IN_ONE_BUFFER = 65_550;
+
+/** The terms under which one family's segments are merged. */
+export interface StrictTerms {
+  /** Are they merged at all? */
+  readonly on: boolean;
+  /** Does the guest look at RSC_INFO? */
+  readonly rscInfo: boolean;
+  /** Does it take merged packets with ECN? */
+  readonly guestEcn: boolean;
+  /** Largest value of a merged packet's IP length field, in bytes. */
+  readonly mostIpLength: number;
+}
+
+/** Nothing is merged. */
+export const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, mostIpLength: 0 };
+
+/**
+ * The terms of a guest. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must have it on too,
+ * one that does not gets ordinary large packets.
+ */
+export function strictTerms({ features, offloads }: Negotiated, family: RscFamily): StrictTerms {
+  const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
+  const { mostIpLength, ipHeaderUncounted } = family;
+  return {
+    on: wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) && offloads.has(family.guestTso),
+    rscInfo: offloads.has(VIRTIO_NET_F_RSC_EXT),
+    guestEcn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
+    mostIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
+      ? mostIpLength
+      : Math.min(mostIpLength, MOST_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
+  };
+}
+
+// What a unit says of its segments under strict rules, beyond what every chain keeps.
+
+/** A unit that the segment in `frame` opens. */
+export function openStrict(unit: Unit, frame: Frame, segment: Segment): void {
+  unit.segments = segment.payloadBytes > 0 ? 1 : 0;
+  unit.traits = segment.traits;
+  unit.macs0 = frame.view.getInt32(frame.start);
+  unit.macs1 = frame.view.getInt32(frame.start + 4);
+  unit.macs2 = frame.view.getInt32(frame.start + 8);
+  unit.outerTag = segment.outerTag;
+  unit.innerTag = segment.innerTag;
+  unit.queue = frame.queue;
+  unit.hopLimit = segment.hopLimit;
+  unit.largestSegmentBytes = segment.payloadBytes;
+  unit.hasTimestamp = segment.hasTimestamp;
+  unit.tsValue = segment.tsValue;
+  unit.tsEcho = segment.tsEcho;
+}
+
+/** The unit takes over what the latest segment says. PSH once said stays said. */
+export function takeOver(unit: Unit, segment: Segment): void {
+  unit.ack = segment.ack;
+  unit.window = segment.window;
+  unit.offsetFlags = segment.offsetFlags | unit.offsetFlags & TCP_PSH;
+  if (segment.hopLimit < unit.hopLimit) unit.hopLimit = segment.hopLimit;
+  unit.tsValue = segment.tsValue;
+  unit.tsEcho = segment.tsEcho;
 }

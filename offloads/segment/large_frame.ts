@@ -2,17 +2,54 @@
  * Finding what a large frame consists of, before it is cut: headers, payload, and whether they agree with each other.
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
-import { fold, isSumRight, sumOf16 } from "../../wire/checksum.ts";
-import { TCP_OFFSET_FLAGS, TCP_RST, TCP_SYN } from "../../wire/tcp.ts";
-import { type TransportFault, TransportHeader, UDP_CHECKSUM } from "../../wire/transport_header.ts";
+import type { FeatureSet } from "../../core/features.ts";
+import type { Frame, NetHeader } from "../../core/frame.ts";
+import type { FramePool } from "../../core/frame_pool.ts";
+import type { NetworkAbilities } from "../../core/stage.ts";
+import { fold, isSumRight, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
+import {
+  IPV4_CHECKSUM,
+  IPV4_ID,
+  IPV4_TOTAL_LENGTH,
+  ipv4HeaderSum,
+  IPV6_HEADER_BYTES,
+  IPV6_PAYLOAD_LENGTH,
+} from "../../wire/ip.ts";
+import {
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_RSC_EXT,
+} from "../../wire/net_features.ts";
+import {
+  TCP_CWR,
+  TCP_FIN,
+  TCP_OFFSET_FLAGS,
+  TCP_PSH,
+  TCP_RST,
+  TCP_SEQ,
+  TCP_SYN,
+  TCP_URG,
+} from "../../wire/tcp.ts";
+import {
+  type TransportFault,
+  TransportHeader,
+  UDP_CHECKSUM,
+  UDP_LENGTH,
+} from "../../wire/transport_header.ts";
 import {
   VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_F_RSC_INFO,
   VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_TCPV4,
+  VIRTIO_NET_HDR_GSO_TCPV6,
+  VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
-import { addFrameToSum } from "../frame_checksum.ts";
+import { addFrameToSum, avoidNoChecksum, storeFullChecksum } from "../checksum.ts";
 
 /** Why a large frame cannot be cut; the counter of this name is raised. */
 export type LargeFault =
@@ -129,5 +166,204 @@ export class LargeFrame {
     if ((header.flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return null;
     const sum = addFrameToSum(this.frame, start + transportAt, this.pseudoSum(total - transportAt));
     return isSumRight(sum) ? null : "dropped_bad_checksum";
+  }
+}
+
+// Writing the headers of a segment: what differs from those of the large frame that it was cut from.
+
+const TCP_URGENT = 18;
+
+/**
+ * Makes the headers of segment `index`, which are a copy of the large frame's, its own.
+ * @param segment the segment, payload and all
+ * @param payloadAt bytes of payload in the segments before it
+ */
+export function writeSegmentHeaders(
+  segment: Frame,
+  large: LargeFrame,
+  index: number,
+  payloadAt: number,
+): void {
+  const { view, start } = segment;
+  const ip = start + large.ipAt;
+  const ipBytes = segment.total - large.ipAt;
+  if (large.isV4) {
+    view.setUint16(ip + IPV4_TOTAL_LENGTH, ipBytes);
+    view.setUint16(ip + IPV4_ID, view.getUint16(ip + IPV4_ID) + index);
+    view.setUint16(ip + IPV4_CHECKSUM, 0);
+    storeChecksum(view, ip + IPV4_CHECKSUM, ipv4HeaderSum(view, ip, large.transportAt - large.ipAt));
+  } else {
+    view.setUint16(ip + IPV6_PAYLOAD_LENGTH, ipBytes - IPV6_HEADER_BYTES);
+  }
+  const transport = start + large.transportAt;
+  if (large.isTcp) writeTcp(view, transport, index === 0, index === large.segments - 1, payloadAt);
+  else view.setUint16(transport + UDP_LENGTH, segment.total - large.transportAt);
+}
+
+/** FIN and PSH are the last segment's, CWR the first one's (RFC 3168, section 6.1.2); URG ends with the urgent data. */
+function writeTcp(view: DataView, tcp: number, isFirst: boolean, isLast: boolean, payloadAt: number): void {
+  view.setInt32(tcp + TCP_SEQ, view.getInt32(tcp + TCP_SEQ) + payloadAt | 0);
+  let offsetFlags = view.getUint16(tcp + TCP_OFFSET_FLAGS);
+  if (!isFirst) offsetFlags &= ~TCP_CWR;
+  if (!isLast) offsetFlags &= ~(TCP_FIN | TCP_PSH);
+  if (!isFirst && (offsetFlags & TCP_URG) !== 0) {
+    // The pointer counts from the segment's own sequence number (RFC 9293, section 3.1).
+    const left = view.getUint16(tcp + TCP_URGENT) - payloadAt;
+    view.setUint16(tcp + TCP_URGENT, left > 0 ? left : 0);
+    if (left <= 0) offsetFlags &= ~TCP_URG;
+  }
+  view.setUint16(tcp + TCP_OFFSET_FLAGS, offsetFlags);
+}
+
+/**
+ * Gives a segment, in one piece or several, the transport checksum that its receiver wants, and a header that says so: to be
+ * segmented no more.
+ * @param partial the receiver completes checksums itself
+ */
+export function finishChecksum(segment: Frame, large: LargeFrame, partial: boolean): void {
+  const { view, start, header } = segment;
+  header.clear();
+  if (!large.hasChecksum) return;
+  const transport = start + large.transportAt;
+  const checksumAt = transport + large.checksumOffset;
+  const pseudo = large.pseudoSum(segment.total - large.transportAt);
+  if (partial) {
+    storePartial(view, checksumAt, pseudo);
+    header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    header.csumStart = large.transportAt;
+    header.csumOffset = large.checksumOffset;
+    return;
+  }
+  storeFullChecksum(segment, transport, checksumAt, pseudo);
+  if (!large.isTcp) avoidNoChecksum(view, checksumAt);
+}
+
+// What a receiver takes as it is, read once from what it agreed to: the data path asks plain booleans.
+
+/** What the receiver of frames takes. */
+export interface Takes {
+  /** Frames with a partial checksum. */
+  readonly partialChecksum: boolean;
+  /** Large TCP frames over IPv4. */
+  readonly tso4: boolean;
+  /** Large TCP frames over IPv6. */
+  readonly tso6: boolean;
+  /** Large TCP frames with ECN. */
+  readonly ecn: boolean;
+  /** Large UDP frames. */
+  readonly uso: boolean;
+  /** Packets that this device has coalesced, as such. */
+  readonly rsc: boolean;
+}
+
+/** A receiver that takes ordinary frames only. */
+export const NOTHING_TAKEN: Takes = {
+  partialChecksum: false,
+  tso4: false,
+  tso6: false,
+  ecn: false,
+  uso: false,
+  rsc: false,
+};
+
+/** What a guest takes whose guest offloads are on as given (virtio 1.2, section 5.1.6.4). */
+export function takenByGuest(offloads: FeatureSet): Takes {
+  const partialChecksum = offloads.has(VIRTIO_NET_F_GUEST_CSUM);
+  return {
+    partialChecksum,
+    // A large frame has a partial checksum, so that the one is no use without the other.
+    tso4: partialChecksum && offloads.has(VIRTIO_NET_F_GUEST_TSO4),
+    tso6: partialChecksum && offloads.has(VIRTIO_NET_F_GUEST_TSO6),
+    ecn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
+    // The type of a large UDP frame does not tell IPv4 from IPv6, so that both must be welcome.
+    uso: partialChecksum && offloads.has(VIRTIO_NET_F_GUEST_USO4) && offloads.has(VIRTIO_NET_F_GUEST_USO6),
+    rsc: offloads.has(VIRTIO_NET_F_RSC_EXT),
+  };
+}
+
+/** What a network with these abilities takes. */
+export function takenByNetwork(network: NetworkAbilities): Takes {
+  const { partialChecksum, largeTcp, largeUdp } = network;
+  return { partialChecksum, tso4: largeTcp, tso6: largeTcp, ecn: largeTcp, uso: largeUdp, rsc: false };
+}
+
+/** May the receiver have this large frame? So it may one of a kind that cannot be cut: it is for others to judge. */
+export function isWelcome(header: NetHeader, takes: Takes): boolean {
+  // Made by a stage of this device for a guest that has asked for it, whatever else it takes.
+  if (takes.rsc && (header.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return true;
+  const hasEcn = (header.gsoType & VIRTIO_NET_HDR_GSO_ECN) !== 0;
+  switch (header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN) {
+    case VIRTIO_NET_HDR_GSO_TCPV4:
+      return takes.tso4 && (takes.ecn || !hasEcn);
+    case VIRTIO_NET_HDR_GSO_TCPV6:
+      return takes.tso6 && (takes.ecn || !hasEcn);
+    case VIRTIO_NET_HDR_GSO_UDP_L4:
+      return takes.uso && !hasEcn;
+    default:
+      return true;
+  }
+}
+
+// Cutting one large frame into segments, one at a time, so that it can be left off and gone on with.
+
+/** Goes along the payload of a large frame, piece by piece. */
+export class Cutter {
+  readonly #large: LargeFrame;
+  readonly #pool: FramePool;
+  #piece!: Frame;
+  /** Bytes of `#piece` that are behind us. */
+  #offset = 0;
+  #index = 0;
+  #cutBytes = 0;
+
+  /** @param large what is cut; is filled anew before each `begin`. @param pool where segments come from */
+  constructor(large: LargeFrame, pool: FramePool) {
+    this.#large = large;
+    this.#pool = pool;
+  }
+
+  /** Starts with the large frame that was located last. */
+  begin(): void {
+    this.#piece = this.#large.frame;
+    this.#offset = this.#large.headerBytes;
+    this.#index = 0;
+    this.#cutBytes = 0;
+  }
+
+  /** Is there a segment left to be cut? */
+  get hasNext(): boolean {
+    return this.#index < this.#large.segments;
+  }
+
+  /** The next segment, complete; null if the pool is empty. @param partial the receiver completes checksums itself */
+  next(partial: boolean): Frame | null {
+    const large = this.#large;
+    const { frame, headerBytes } = large;
+    const bytes = Math.min(large.segmentBytes, large.payloadBytes - this.#cutBytes);
+    const segment = this.#pool.take(headerBytes + bytes);
+    if (segment === null) return null;
+    segment.bytes.set(new Uint8Array(frame.bytes.buffer, frame.start, headerBytes), segment.start);
+    this.#copyPayload(segment.bytes, segment.start + headerBytes, bytes);
+    segment.queue = frame.queue;
+    segment.number = frame.number;
+    writeSegmentHeaders(segment, large, this.#index, this.#cutBytes);
+    finishChecksum(segment, large, partial);
+    this.#index++;
+    this.#cutBytes += bytes;
+    return segment;
+  }
+
+  #copyPayload(target: Uint8Array, at: number, length: number): void {
+    for (let done = 0; done < length;) {
+      const piece = this.#piece;
+      const count = Math.min(length - done, piece.length - this.#offset);
+      target.set(new Uint8Array(piece.bytes.buffer, piece.start + this.#offset, count), at + done);
+      done += count;
+      this.#offset += count;
+      if (this.#offset === piece.length && piece.next !== null) {
+        this.#piece = piece.next;
+        this.#offset = 0;
+      }
+    }
   }
 }

@@ -13,12 +13,12 @@
  *
  * @module
  */
-import { fold, isSumRight } from "../../wire/checksum.ts";
 import type { Frame } from "../../core/frame.ts";
+import { fold, isSumRight } from "../../wire/checksum.ts";
 import { TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, TCP_PORTS, TCP_RST, TCP_SYN } from "../../wire/tcp.ts";
 import { type FrameBytes, TransportHeader, UDP_CHECKSUM } from "../../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
-import { addFrameToSum } from "../frame_checksum.ts";
+import { addFrameToSum } from "../checksum.ts";
 
 /** The MTU of a wire of which nothing is known, in bytes. */
 export const DEFAULT_MTU = 1500;

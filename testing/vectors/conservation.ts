@@ -11,14 +11,20 @@
  * @module
  */
 import { NetHeader } from "../../core/frame.ts";
+import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
-import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conserved.ts";
-import { divide, type Flow, guessEnd, type Placed, type PlacedOutput } from "./division.ts";
-import { orderViolations } from "./flow_order.ts";
-import { fromHex, type Vector } from "./format.ts";
-import { checkMergedPacket, type Part } from "./merged_packet.ts";
+import { fromHex, toHex, type Vector, type VectorHeader, type VectorPacket } from "./format.ts";
+import {
+  checkMergedPacket,
+  divide,
+  type Flow,
+  guessEnd,
+  type Part,
+  type Placed,
+  type PlacedOutput,
+} from "./merged_packet.ts";
 import type { VectorRun } from "./run_vector.ts";
-import { type TcpView, viewTcp } from "./tcp_view.ts";
+import { sightOfFlow, type TcpView, viewTcp } from "./tcp_view.ts";
 
 const DATA_VALID = 2;
 const PSH = 0x08;
@@ -202,4 +208,141 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;
+}
+
+// What is checked for being conserved: what went in, what came out, and under what conditions.
+
+/** A frame that went in. */
+export interface ConservedInput {
+  /** When, in ns. */
+  readonly atNs: number;
+  /** The Ethernet frame. */
+  readonly bytes: Uint8Array;
+  /** The virtio header that came with it. */
+  readonly header: Readonly<Omit<NetHeader, "clear" | "copyFrom">>;
+  /** Did it come while its family was not coalesced? Then it must leave alone. Default false. */
+  readonly alone?: boolean;
+  /** May segments with ECN marks be merged? Default true. */
+  readonly ecn?: boolean;
+  /** Does the guest know DATA_VALID? Default true; otherwise that flag is taken off. */
+  readonly dataValid?: boolean;
+}
+
+/** A packet that came out. */
+export interface ConservedOutput {
+  /** When, in ns. */
+  readonly atNs: number;
+  /** The Ethernet frame. */
+  readonly bytes: Uint8Array;
+  /** Its header, as recorded. */
+  readonly hdr: VectorPacket["hdr"];
+  /** The queue pair; default 0. Order only counts within one. */
+  readonly queue?: number;
+}
+
+/** Under what conditions. */
+export interface ConservationOptions {
+  /** The longest that a unit may be held, in ns; Infinity if the guest was starved of buffers. */
+  readonly intervalNs: number;
+  /** Did the guest accept RSC_EXT? Then merged units carry RSC_INFO, and otherwise none does. */
+  readonly rscInfo: boolean;
+  /** Most segments in a unit; default any number. */
+  readonly mostSegments?: number;
+  /** May segments with timestamps be merged? Default true. */
+  readonly timestamps?: boolean;
+  /** Must a packet leave as soon as a segment with PSH is in it? Default false. */
+  readonly flushOnPush?: boolean;
+  /** Was the device reset at the end? Then what it held is gone; see `left`. Default false. */
+  readonly endsInReset?: boolean;
+}
+
+// What a software guest received, as vectors record it.
+
+/** The virtio header of a packet; `num_buffers` is null where the device has not written it. */
+export function vectorHeader(packet: ReceivedPacket): VectorHeader {
+  return {
+    flags: packet.flags,
+    gso_type: packet.gsoType,
+    hdr_len: packet.hdrLen,
+    gso_size: packet.gsoSize,
+    csum_start: packet.csumStart,
+    csum_offset: packet.csumOffset,
+    num_buffers: packet.numBuffersWritten ? packet.numBuffers : null,
+  };
+}
+
+/** A packet that was delivered at `atNs`. */
+export function vectorPacket(atNs: number, packet: ReceivedPacket): VectorPacket {
+  return { t_ns: atNs, hdr: vectorHeader(packet), frame: toHex(packet.bytes) };
+}
+
+// Did frames of one flow change places? Also those that show their flow only in part.
+
+interface Member {
+  readonly place: number;
+  /** Hides its ports, and so may belong to any flow between its addresses. */
+  readonly hidden: boolean;
+}
+
+/**
+ * Every violation, in words. Within a queue, the frames of a flow must leave in the order in which they came, whether or
+ * not they can be merged; a frame that hides its ports must not change places with any flow between its addresses.
+ * @param places for each input the output that it is in; -1 for none
+ */
+export function orderViolations(
+  inputs: readonly ConservedInput[],
+  outputs: readonly ConservedOutput[],
+  places: readonly number[],
+): string[] {
+  const flows = new Map<string, Member[]>();
+  const pairs = new Map<string, Member[]>();
+  const pairsWithHidden = new Set<string>();
+  for (const [index, { bytes }] of inputs.entries()) {
+    const place = places[index];
+    if (place < 0) continue;
+    const sight = sightOfFlow(bytes);
+    if (sight.pair === null) continue;
+    const queue = outputs[place].queue ?? 0;
+    const member = { place, hidden: sight.flow === null };
+    if (sight.flow !== null) add(flows, `${queue} ${sight.flow}`, member);
+    const pair = `${queue} ${sight.pair}`;
+    add(pairs, pair, member);
+    if (member.hidden) pairsWithHidden.add(pair);
+  }
+  const violations: string[] = [];
+  for (const [flow, members] of flows) {
+    let last = -1;
+    for (const { place } of members) {
+      if (place < last) violations.push(`packet ${place + 1}: overtook packet ${last + 1} of flow ${flow}`);
+      else last = place;
+    }
+  }
+  for (const pair of pairsWithHidden) hiddenViolations(pair, pairs.get(pair)!, violations);
+  return violations;
+}
+
+function add(groups: Map<string, Member[]>, key: string, member: Member): void {
+  const group = groups.get(key);
+  if (group === undefined) groups.set(key, [member]);
+  else group.push(member);
+}
+
+/** All before a frame that hides its ports must have left before it, and all behind it after it. */
+function hiddenViolations(pair: string, members: readonly Member[], violations: string[]): void {
+  let latest = -1;
+  let latestHidden = -1;
+  for (const { place, hidden } of members) {
+    if (hidden && place < latest) {
+      violations.push(
+        `packet ${place + 1}: overtook packet ${latest + 1} between the same addresses ${pair}`,
+      );
+    }
+    if (place < latestHidden) {
+      violations.push(
+        `packet ${place + 1}: overtook packet ${latestHidden + 1}, which hides its ports, ${pair}`,
+      );
+    }
+    latest = Math.max(latest, place);
+    if (hidden) latestHidden = Math.max(latestHidden, place);
+  }
 }

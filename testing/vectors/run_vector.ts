@@ -2,24 +2,29 @@
  * Runs a vector's events through a whole device: configuration, rings, control queue, clock.
  * @module
  */
-import { buildMachine } from "../../machine/build.ts";
+import { LimitedBytesTransformStream, toText } from "@std/streams";
 import { newRegistry } from "../../config/builtins.ts";
+import { messageOf } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import type { CounterGroups } from "../../core/device.ts";
+import { HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
+import { NetHeader } from "../../core/frame.ts";
 import type { RuleBook, VerdictLog } from "../../core/stage.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { ControlCommand, LoopbackDriver, ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
-import { NetHeader } from "../../core/frame.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
-import { vectorPacket } from "./delivered.ts";
+import { vectorPacket } from "./conservation.ts";
 import {
   DEFAULT_FEATURES,
   fromHex,
+  parseVector,
   type Vector,
   type VectorAck,
   type VectorConfig,
+  VectorError,
   type VectorEvent,
   type VectorPacket,
 } from "./format.ts";
@@ -168,4 +173,122 @@ class VectorBench {
   #note(packet: ReceivedPacket): void {
     this.#packets.push(vectorPacket(this.#machine.parts.reactor.clock.nowNs(), packet));
   }
+}
+
+// What a device delivered against what was recorded: every difference, by number and field.
+
+/** Names each difference; none if the run is equal to the recording, bit for bit. */
+export function differences(vector: Vector, run: VectorRun): string[] {
+  const found: string[] = [];
+  const count = Math.max(vector.packets.length, run.packets.length);
+  for (let i = 0; i < count; i++) {
+    const wanted = vector.packets[i];
+    const got = run.packets[i];
+    const where = `packet ${i + 1}`;
+    if (wanted === undefined) found.push(`${where}: not recorded, but delivered at ${got.t_ns} ns`);
+    else if (got === undefined) found.push(`${where}: recorded at ${wanted.t_ns} ns, but not delivered`);
+    else found.push(...packetDifferences(where, wanted, got));
+  }
+  const acks = Math.max(vector.acks.length, run.acks.length);
+  for (let i = 0; i < acks; i++) {
+    const wanted = vector.acks[i];
+    const got = run.acks[i];
+    if (wanted?.ctrl_ack !== got?.ctrl_ack || wanted?.t_ns !== got?.t_ns) {
+      found.push(`control answer ${i + 1}: wanted ${JSON.stringify(wanted)}, got ${JSON.stringify(got)}`);
+    }
+  }
+  for (const error of run.guestErrors) found.push(`guest: ${error}`);
+  if (run.framesLeft > 0) found.push(`pool: ${run.framesLeft} frames are not back at the end`);
+  return found;
+}
+
+function packetDifferences(where: string, wanted: VectorPacket, got: VectorPacket): string[] {
+  const found: string[] = [];
+  if (wanted.t_ns !== got.t_ns) found.push(`${where}, t_ns: wanted ${wanted.t_ns}, got ${got.t_ns}`);
+  for (const field of Object.keys(wanted.hdr) as (keyof VectorPacket["hdr"])[]) {
+    const value = wanted.hdr[field];
+    // The recording could not see num_buffers where the reference left it unwritten.
+    if (value === null || value === got.hdr[field]) continue;
+    found.push(`${where}, ${field}: wanted ${value}, got ${got.hdr[field]}`);
+  }
+  if (wanted.frame !== got.frame) found.push(`${where}, ${frameDifference(wanted.frame, got.frame)}`);
+  return found;
+}
+
+function frameDifference(wanted: string, got: string): string {
+  if (wanted.length !== got.length) return `length: wanted ${wanted.length / 2} bytes, got ${got.length / 2}`;
+  let at = 0;
+  while (wanted[at] === got[at]) at++;
+  const byte = at >> 1;
+  const excerpt = (digits: string) => digits.slice(2 * byte, 2 * byte + 16);
+  return `frame, byte ${byte}: wanted ${excerpt(wanted)}…, got ${excerpt(got)}…`;
+}
+
+// Finds and reads vector files.
+
+/** The most bytes of a vector; the recorded ones have less than a hundredth. */
+export const MOST_VECTOR_BYTES: number = 64 * 1024 * 1024;
+/** The path that stands for standard input. */
+const STANDARD_INPUT = "-";
+/** Folders within folders, at most. */
+const MOST_DEPTH = 8;
+/** What a vector's file name ends in. */
+const SUFFIX = ".jsonl";
+
+/**
+ * The vector files that are meant by `paths`: files as they are, folders for all `.jsonl` files in them and below, in
+ * order of their names; `-` is standard input. No file twice. Throws HostError for a path that there is not, and for a folder without a vector.
+ */
+export function findVectors(paths: readonly string[]): string[] {
+  const found = new Set<string>();
+  for (const path of paths) {
+    if (path === STANDARD_INPUT || !isFolder(path)) found.add(path);
+    else if (addFolder(path, found, 0) === 0) {
+      throw new HostError(`Cannot find a vector in "${path}": no file in it ends in ${SUFFIX}`);
+    }
+  }
+  return [...found];
+}
+
+/** Reads a vector. Throws VectorError if it is none, HostError if it cannot be read or is too long. */
+export async function readVector(path: string): Promise<Vector> {
+  let text: string;
+  try {
+    const input = path === STANDARD_INPUT ? Deno.stdin : await Deno.open(path);
+    text = await toText(
+      input.readable
+        .pipeThrough(new LimitedBytesTransformStream(MOST_VECTOR_BYTES, { error: true }))
+        .pipeThrough(new TextDecoderStream("utf-8", { fatal: true })),
+    );
+  } catch (cause) {
+    if (cause instanceof RangeError) {
+      throw new HostError(`Cannot read "${path}": it is longer than ${MOST_VECTOR_BYTES} bytes`, { cause });
+    }
+    if (cause instanceof TypeError) throw new VectorError(`${path}: is not UTF-8 text`, { cause });
+    throw new HostError(`Cannot read "${path}": ${messageOf(cause)}`, { cause });
+  }
+  return parseVector(text, path);
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (cause) {
+    throw new HostError(`Cannot find "${path}": ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Adds the files of a folder and returns how many there are. Links to folders are not followed: they may go in circles. */
+function addFolder(folder: string, found: Set<string>, depth: number): number {
+  let files = 0;
+  const entries = [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1);
+  for (const { name, isDirectory } of entries) {
+    const path = `${folder.replace(/[/\\]+$/, "")}/${name}`;
+    if (isDirectory && depth < MOST_DEPTH) files += addFolder(path, found, depth + 1);
+    else if (!isDirectory && name.endsWith(SUFFIX)) {
+      found.add(path);
+      files++;
+    }
+  }
+  return files;
 }

@@ -1,11 +1,12 @@
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
+import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "../../transports/pcap/captured_packet.ts";
+
 /**
  * Turns a capture into pcapng with directions, or classic pcap (by the target's name), with our own reader and writer.
  *
  *     convert.ts SOURCE TARGET GUEST_MAC
  */
-import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
-import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
-import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "../../transports/pcap/captured_packet.ts";
 
 const [source, target, guestMac] = Deno.args;
 const guest = guestMac.split(":").map((byte) => parseInt(byte, 16));

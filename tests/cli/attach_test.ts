@@ -1,15 +1,16 @@
-/**
- * The command line that `run` prints, typed as it is: QEMU attaches, a guest of Linux starts its devices, and what `check`
- * says of QEMU is what is agreed on.
- */
 import { assert, assertEquals } from "@std/assert";
-import type { ConfigDescription } from "../../cli/check/description.ts";
+import type { ConfigDescription } from "../../cli/check/report.ts";
 import { GuestImage } from "../peers/support/guest_image.ts";
 import { qemuGuest } from "../peers/support/qemu.ts";
 import { hostTest } from "../peers/support/require.ts";
 import { SerialShell } from "../peers/support/serial.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
+
+/**
+ * The command line that `run` prints, typed as it is: QEMU attaches, a guest of Linux starts its devices, and what `check`
+ * says of QEMU is what is agreed on.
+ */
 
 /** What a request of a front-end says in a trace. */
 interface Said {

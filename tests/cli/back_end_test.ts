@@ -1,16 +1,16 @@
-/**
- * `run` as the program behind a vhost-user socket: what management programs expect of it.
- */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { FileDescriptor } from "../../host/file_descriptor.ts";
+import { FileDescriptor } from "../../host/descriptors.ts";
 import { libc } from "../../host/libc.ts";
-import { UnixListener } from "../../host/unix_listener.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixListener, UnixStream } from "../../host/unix_socket.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 import { eventsIn, FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
+
+/**
+ * `run` as the program behind a vhost-user socket: what management programs expect of it.
+ */
 
 const F_SETFD = 2;
 

@@ -1,12 +1,13 @@
-/**
- * What `check` says of configurations with real guests and real networks; nothing of the host is touched.
- */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import type { ConfigDescription, DeviceDescription } from "../../cli/check/description.ts";
+import type { ConfigDescription, DeviceDescription } from "../../cli/check/report.ts";
 import { Namespace } from "../peers/support/namespace.ts";
 import { hostTest, network } from "../peers/support/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
+
+/**
+ * What `check` says of configurations with real guests and real networks; nothing of the host is touched.
+ */
 
 const DRIVER = { use: "vhost-user", socket: "/tmp/check_test.sock" };
 const DEVICE = { use: "net", driver: DRIVER, network: { use: "tap", interface: "check0" } };

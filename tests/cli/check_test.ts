@@ -6,7 +6,7 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { ConfigDescription } from "../../cli/check/description.ts";
+import type { ConfigDescription } from "../../cli/check/report.ts";
 import { hostTest, linux, root } from "../peers/support/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 

@@ -1,7 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { showsUnicode } from "../../cli/console/io.ts";
-import { styleFor } from "../../cli/console/style.ts";
 import {
   bar,
   count,
@@ -10,8 +8,10 @@ import {
   numberTable,
   plural,
   shellQuoted,
+  showsUnicode,
+  styleFor,
   wrap,
-} from "../../cli/console/text.ts";
+} from "../../cli/console/io.ts";
 
 Deno.test("count() separates thousands", () => {
   assertEquals([0, 999, 1000, 1234567].map(count), ["0", "999", "1,000", "1,234,567"]);

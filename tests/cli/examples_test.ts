@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import type { CounterSnapshot } from "../../cli/run/counter_view.ts";
+import type { CounterSnapshot } from "../../cli/run/reporter.ts";
 import { Namespace } from "../peers/support/namespace.ts";
 import { hostTest, type Need, network } from "../peers/support/require.ts";
 import { command, projectPath, ROOT } from "./support/command.ts";

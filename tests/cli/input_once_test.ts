@@ -1,16 +1,17 @@
+import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
+import { CaptureInput } from "../../cli/replay/capture_input.ts";
+import type { ReplaySummary } from "../../cli/replay/summary.ts";
+import { tcp } from "../../testing/mod.ts";
+import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
+import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
+import { described, enhanced, join, section } from "../transports/pcap/build.ts";
+import { command, projectPath, ROOT, withFolder } from "./support/command.ts";
+import { CommandProcess } from "./support/process.ts";
+
 /**
  * Inputs that can be read only once: pipes, FIFOs, standard input, what a shell writes for `<(...)`. And what `replay` says of
  * captures that are not what one may think.
  */
-import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
-import { CaptureInput } from "../../cli/replay/capture_input.ts";
-import type { ReplaySummary } from "../../cli/replay/summary.ts";
-import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
-import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
-import { tcp } from "../../testing/mod.ts";
-import { described, enhanced, join, section } from "../transports/pcap/build.ts";
-import { command, projectPath, ROOT, withFolder } from "./support/command.ts";
-import { CommandProcess } from "./support/process.ts";
 
 const CAPTURE = projectPath("tests/captures/bulk_v4_plain.pcap");
 const GUEST = "52:54:00:00:00:01";

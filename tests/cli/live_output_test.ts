@@ -1,16 +1,17 @@
-/**
- * What is printed decides nothing: neither a pipe that is not read, nor a full disk, nor a reader that has gone.
- */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { LiveOutput } from "../../cli/console/live_output.ts";
 import { EventLog, wallClock } from "../../cli/run/event_log.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 import { eventsIn, FLAGS, NET, write } from "./support/back_end.ts";
 import { ROOT, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
+
+/**
+ * What is printed decides nothing: neither a pipe that is not read, nor a full disk, nor a reader that has gone.
+ */
 
 function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

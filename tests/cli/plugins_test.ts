@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { typeInWords } from "../../cli/plugins.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
-import { typeInWords } from "../../cli/plugins/describe.ts";
 import { command, longestLine } from "./support/command.ts";
 
 interface Listed {

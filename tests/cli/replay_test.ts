@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
 import type { ReplaySummary } from "../../cli/replay/summary.ts";
+import { udp } from "../../testing/mod.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
-import { udp } from "../../testing/mod.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 
 const GUEST = "52:54:00:00:00:01";

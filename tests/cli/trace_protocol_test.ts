@@ -1,13 +1,14 @@
-/**
- * `run --trace-protocol`: what it writes of real dialogues.
- */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 import { FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
+
+/**
+ * `run --trace-protocol`: what it writes of real dialogues.
+ */
 
 hostTest(
   "run --trace-protocol writes a real dialogue as text, to standard error or a file",

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
-import { pluginFaults } from "../../config/plugin_shape.ts";
+import { pluginFaults } from "../../config/registry.ts";
 
 Deno.test("every built-in plugin has the shape that plugins of others must have", () => {
   for (const plugin of BUILT_IN_PLUGINS) {

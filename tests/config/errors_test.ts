@@ -1,6 +1,14 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { ConfigError, type ConfigIssue, describeIssue, messageOf } from "../../config/errors.ts";
-import { childPath, printable, quotedList, showValue } from "../../config/paths.ts";
+import {
+  childPath,
+  ConfigError,
+  type ConfigIssue,
+  describeIssue,
+  messageOf,
+  printable,
+  quotedList,
+  showValue,
+} from "../../config/errors.ts";
 
 Deno.test("ConfigError shows every issue on a line of its own", () => {
   const issues: ConfigIssue[] = [

@@ -1,11 +1,12 @@
-/** Small plugins of every kind, with options of every sort that messages and schemas must be able to show. */
-import { defineDevice, defineDriver, defineNetwork, defineOffload, type Plugin } from "../../core/plugin.ts";
-import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { z } from "zod";
 import { ConfigError, type ConfigIssue } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
+import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { z } from "zod";
+import { defineDevice, defineDriver, defineNetwork, defineOffload, type Plugin } from "../../core/plugin.ts";
+
+/** Small plugins of every kind, with options of every sort that messages and schemas must be able to show. */
 
 /** No test here builds anything. */
 function create(): never {

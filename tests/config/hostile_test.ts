@@ -1,6 +1,6 @@
-import { cpuUsage } from "node:process";
 import { assert } from "@std/assert";
 import fc from "fast-check";
+import { cpuUsage } from "node:process";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
 import { resolveConfig } from "../../config/resolve.ts";

@@ -1,15 +1,15 @@
-import { SPECIFIER_PATTERN } from "../../config/registry.ts";
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import fc from "fast-check";
 import { Ajv, type AnySchema, type ValidateFunction } from "npm:ajv@^8.20.0";
 import { Ajv2020 } from "npm:ajv@^8.20.0/dist/2020.js";
-import fc from "fast-check";
 import * as v from "npm:valibot@^1";
 import { z } from "zod";
-import { defineOffload, type OptionsSchema, type Plugin } from "../../core/plugin.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { configJsonSchema, configJsonSchemaText } from "../../config/json_schema.ts";
 import type { JsonSchema } from "../../config/option_schema.ts";
+import { SPECIFIER_PATTERN } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
+import { defineOffload, type OptionsSchema, type Plugin } from "../../core/plugin.ts";
 import { BASE_URL, device, fakePlugins, fakeRegistry } from "./fakes.ts";
 
 function offload(name: string, options: OptionsSchema<unknown>): Plugin {

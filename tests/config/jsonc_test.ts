@@ -1,8 +1,7 @@
 import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { ConfigError } from "../../config/errors.ts";
-import { parseJsonc } from "../../config/jsonc.ts";
-import { positionAt } from "../../config/text_position.ts";
+import { parseJsonc, positionAt } from "../../config/jsonc.ts";
 
 function failure(text: string): string {
   return assertThrows(() => parseJsonc(text), ConfigError).message;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { pathToFileURL } from "node:url";
-import { ConfigError } from "../../config/errors.ts";
 import { newRegistry } from "../../config/builtins.ts";
+import { ConfigError } from "../../config/errors.ts";
 import { ConfigSource } from "../../config/jsonc.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
 import { device, fakeRegistry } from "./fakes.ts";

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import * as v from "npm:valibot@^1";
 import { z } from "zod";
-import type { OptionsSchema } from "../../core/plugin.ts";
 import { describeIssue } from "../../config/errors.ts";
 import { checkOptions, checkOptionsNow } from "../../config/options.ts";
+import type { OptionsSchema } from "../../core/plugin.ts";
 
 /** The lines about options that must be wrong; checked both ways. */
 async function lines(

@@ -1,5 +1,5 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { pluginFaults, type PluginKind } from "../../config/plugin_shape.ts";
+import { pluginFaults, type PluginKind } from "../../config/registry.ts";
 import { fakePlugins } from "./fakes.ts";
 
 const schema = { "~standard": { version: 1, vendor: "hand", validate: (value: unknown) => ({ value }) } };

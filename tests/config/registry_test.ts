@@ -1,8 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { ConfigError } from "../../config/errors.ts";
-import { importProblem } from "../../config/import_problem.ts";
-import type { PluginKind } from "../../config/plugin_shape.ts";
-import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { builtIns, importProblem, type PluginKind, PluginRegistry } from "../../config/registry.ts";
 import { BASE_URL, fakePlugins, fakeRegistry } from "./fakes.ts";
 
 const FIXTURES = new URL(".", BASE_URL).href;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import fc from "fast-check";
-import { editDistance, suggest, unknownKey } from "../../config/suggest.ts";
+import { editDistance, suggest, unknownKey } from "../../config/wording.ts";
 
 Deno.test("editDistance() counts letters too many, missing, wrong and exchanged", () => {
   assertStrictEquals(editDistance("nht", "nth"), 1);

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import {
   type Device,
   type Session,
@@ -9,7 +10,6 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "../../core/device.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import { GuestError } from "../../core/errors.ts";
 import {
   FeatureSet,

@@ -1,8 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { SystemClock } from "../../core/clock.ts";
-import { Reactor } from "../../core/reactor.ts";
+import { CoarseWaiter, Reactor, type Waiter } from "../../core/reactor.ts";
 import type { Pollable } from "../../core/transport.ts";
-import { CoarseWaiter, type Waiter } from "../../core/waiter.ts";
 
 const MS = 1_000_000;
 

@@ -3,8 +3,13 @@ import fc from "fast-check";
 import { newRegistry } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import { STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK } from "../../core/device.ts";
-import { STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/device.ts";
+import {
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from "../../core/device.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import {
   FeatureSet,
@@ -15,18 +20,18 @@ import {
 } from "../../core/features.ts";
 import type { GuestMemory } from "../../core/memory.ts";
 import { DriverSession } from "../../core/session.ts";
+import { RateLimit } from "../../devices/entropy/device.ts";
 import { entropy, EntropyDevice, type RandomSource } from "../../devices/entropy/mod.ts";
-import { RateLimit } from "../../devices/entropy/rate_limit.ts";
-import { BufferList, type DriverRing } from "../../transports/loopback_driver/driver_ring.ts";
-import { GuestMemoryAllocator } from "../../transports/loopback_driver/guest_memory_allocator.ts";
-import { PackedDriverRing } from "../../transports/loopback_driver/packed_driver_ring.ts";
 import {
+  BufferList,
+  type DriverRing,
+  PackedDriverRing,
   splitAvailableBytes,
   SplitDriverRing,
   splitUsedBytes,
-} from "../../transports/loopback_driver/split_driver_ring.ts";
+} from "../../transports/loopback_driver/driver_ring.ts";
+import { GuestMemoryAllocator } from "../../transports/loopback_driver/guest_queues.ts";
 import { SoftwareGuest } from "../../transports/loopback_driver/software_guest.ts";
-
 import { setupAt } from "../core/support/drivers.ts";
 import { TestGuest } from "../core/support/guest.ts";
 

@@ -1,22 +1,27 @@
-/**
- * What one round may do, in units whose size a driver does not choose: pieces of buffers looked at, bytes copied.
- */
 import { assert, assertEquals } from "@std/assert";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { type Device, STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK } from "../../core/device.ts";
-import { STATUS_FEATURES_OK } from "../../core/device.ts";
+import { DescriptorChain, PIECE_UNITS } from "../../core/descriptor_chain.ts";
+import {
+  type Device,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FEATURES_OK,
+} from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import { FramePool } from "../../core/frame_pool.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { DriverSession } from "../../core/session.ts";
 import type { FrameTransport } from "../../core/transport.ts";
-import { PIECE_UNITS } from "../../core/descriptor_chain.ts";
 import { ROUND_UNITS, type Virtqueue } from "../../core/virtqueue.ts";
 import { entropy } from "../../devices/entropy/mod.ts";
 import { net } from "../../devices/net/mod.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { numbered } from "./net/support/rig.ts";
+
+/**
+ * What one round may do, in units whose size a driver does not choose: pieces of buffers looked at, bytes copied.
+ */
 
 const SIZE = 1024;
 const READY = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;

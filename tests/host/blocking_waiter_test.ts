@@ -1,11 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { SystemClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import { BlockingWaiter } from "../../host/blocking_waiter.ts";
 import { EventFd } from "../../host/event_fd.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
-import { MemoryView } from "../../host/memory_view.ts";
+import { MemoryMapping, MemoryView, newMemoryFile } from "../../host/memory_mapping.ts";
+import { BlockingWaiter } from "../../host/waiters.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 import { assertNothingLeft } from "./support/counts.ts";
 

@@ -1,12 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR, TimerFd } from "../../host/descriptors.ts";
 import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT } from "../../host/epoll.ts";
 import { EventFd, ReceivedEvent } from "../../host/event_fd.ts";
-import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../host/file_descriptor.ts";
 import { cString, libc } from "../../host/libc.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { TimerFd } from "../../host/timer_fd.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { newMemoryFile } from "../../host/memory_mapping.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
 
 const F_GETFL = 3;
 const EFD_SEMAPHORE = 1;

@@ -1,12 +1,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { SystemClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import { Reactor } from "../../core/reactor.ts";
-import { CoarseWaiter } from "../../core/waiter.ts";
-import { EpollWaiter } from "../../host/epoll_waiter.ts";
+import { CoarseWaiter, Reactor } from "../../core/reactor.ts";
 import { EventFd } from "../../host/event_fd.ts";
-import { HostWatcher } from "../../host/host_watcher.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
+import { EpollWaiter, HostWatcher } from "../../host/waiters.ts";
 import { openDescriptors } from "./support/counts.ts";
 
 const MS = 1_000_000;

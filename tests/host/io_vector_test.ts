@@ -1,10 +1,8 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { FramePool } from "../../core/frame_pool.ts";
-import { FrameAddresses } from "../../host/frame_address.ts";
-import { IoVector } from "../../host/io_vector.ts";
 import { addressOf, libc } from "../../host/libc.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
+import { FrameAddresses, MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
+import { IoVector } from "../../host/unix_socket.ts";
 
 Deno.test("FrameAddresses finds the storage of every frame, also when it changes", () => {
   const pool = new FramePool();

@@ -1,9 +1,18 @@
 import { assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
-import { checked, EBADF, errnoName, lastCallError, SystemCallError } from "../../host/errno.ts";
-import { FileDescriptor, O_RDWR } from "../../host/file_descriptor.ts";
-import { factsOfDescriptor, factsOfPath } from "../../host/file_facts.ts";
-import { addressOf, cString, errno, libc, openLibc } from "../../host/libc.ts";
+import { factsOfDescriptor, factsOfPath, FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
+import {
+  addressOf,
+  checked,
+  cString,
+  EBADF,
+  errno,
+  errnoName,
+  lastCallError,
+  libc,
+  openLibc,
+  SystemCallError,
+} from "../../host/libc.ts";
 import { assertNothingLeft } from "./support/counts.ts";
 
 Deno.test("libc() opens the library once", () => {

@@ -4,8 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { libc } from "../../host/libc.ts";
-import { unixAddress } from "../../host/socket_address.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { unixAddress, UnixStream } from "../../host/unix_socket.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 import { FAILED, LISTENS, type ListenStart, REFUSED } from "./support/listen_worker.ts";
 

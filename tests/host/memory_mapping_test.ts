@@ -1,9 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
-import { FileDescriptor, O_RDWR } from "../../host/file_descriptor.ts";
+import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
+import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
 import { hostTest, tun } from "../peers/support/require.ts";
 import { assertNothingLeft, mappingsOf } from "./support/counts.ts";
 

@@ -1,9 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { MappedRegion } from "../../core/memory_region.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
-import { NativeCopier } from "../../host/native_copier.ts";
+import { MappedRegion } from "../../core/memory.ts";
+import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 
 const BYTES = 65_536;

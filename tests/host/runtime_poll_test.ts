@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { runtimePoll } from "../../host/runtime_poll.ts";
+import { runtimePoll } from "../../host/waiters.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
 
 const PROGRAM = new URL("./support/runtime_poll_program.ts", import.meta.url).pathname;

@@ -1,14 +1,10 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
-import { SystemCallError } from "../../host/errno.ts";
+import { factsOfDescriptor, factsOfPath, FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { EventFd, ReceivedEvent } from "../../host/event_fd.ts";
-import { FileDescriptor, O_RDWR } from "../../host/file_descriptor.ts";
-import { factsOfDescriptor, factsOfPath } from "../../host/file_facts.ts";
-import { cString, libc } from "../../host/libc.ts";
-import { newMemoryFile } from "../../host/memory_file.ts";
-import { MemoryMapping } from "../../host/memory_mapping.ts";
-import { UnixListener } from "../../host/unix_listener.ts";
-import { MOST_DESCRIPTORS, UnixStream } from "../../host/unix_stream.ts";
+import { cString, libc, SystemCallError } from "../../host/libc.ts";
+import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
+import { MOST_DESCRIPTORS, UnixListener, UnixStream } from "../../host/unix_socket.ts";
 import { assertNothingLeft, openDescriptors } from "./support/counts.ts";
 
 function inFolder(fn: (folder: string) => void): () => void {

@@ -1,10 +1,8 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { buildMachine } from "../../machine/build.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
 import {
@@ -17,6 +15,8 @@ import {
 } from "../../core/plugin.ts";
 import { perFrame } from "../../core/stage.ts";
 import type { FrameTransport } from "../../core/transport.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { tcp } from "../../testing/mod.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";

@@ -1,15 +1,16 @@
-/**
- * Files of a machine are compared by device and inode, and nothing is emptied before all of them were.
- */
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
 import { pathToFileURL } from "node:url";
-import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
+import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { command, projectPath, withFolder } from "../cli/support/command.ts";
+
+/**
+ * Files of a machine are compared by device and inode, and nothing is emptied before all of them were.
+ */
 
 const CAPTURE = projectPath("tests/captures/request_response_v4.pcapng");
 

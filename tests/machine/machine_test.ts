@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { buildMachine } from "../../machine/build.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
 import { defineDriver, defineNetwork, defineOffload, type Plugin } from "../../core/plugin.ts";
 import type { Stage } from "../../core/stage.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { tcp, TcpStream } from "../../testing/mod.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";

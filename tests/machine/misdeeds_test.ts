@@ -1,9 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { z } from "zod";
-import { buildMachine } from "../../machine/build.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import type { Device } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
@@ -20,6 +18,8 @@ import {
 import { perFrame, type Stage } from "../../core/stage.ts";
 import type { DriverTransport, FrameTransport } from "../../core/transport.ts";
 import { net } from "../../devices/net/mod.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import { loopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { guestOptions } from "../../transports/loopback_driver/options.ts";
 

@@ -1,24 +1,25 @@
-/**
- * What keeps devices from being worked by threads, and how threads are talked to.
- */
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
-import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
-import { CounterBook } from "../../machine/counter_book.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
+import type { ResolvedConfig } from "../../config/types.ts";
+import { GuestError, HostError, PluginError } from "../../core/errors.ts";
+import { buildMachine, CounterBook } from "../../machine/build.ts";
 import {
   CommandChannel,
   NOTICE_FAULT,
   NOTICE_READY,
+  readError,
   SharedChannelMemory,
+  writeError,
 } from "../../machine/threads/command_channel.ts";
-import { readError, writeError } from "../../machine/threads/commands.ts";
-import { Tally } from "../../machine/threads/tally.ts";
-import type { ResolvedConfig } from "../../config/types.ts";
-import { GuestError, HostError, PluginError } from "../../core/errors.ts";
+import { Tally } from "../../machine/threads/queue_pair_runner.ts";
 import { featureBit } from "../../wire/net_features.ts";
 import { hostTest, linux } from "../peers/support/require.ts";
+
+/**
+ * What keeps devices from being worked by threads, and how threads are talked to.
+ */
 
 const SOCKETS = new URL("../peers/support/socket_network.ts", import.meta.url).href;
 const RIGHT = {

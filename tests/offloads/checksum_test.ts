@@ -3,7 +3,6 @@ import fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import { checksum } from "../../offloads/checksum.ts";
-import { ipBytes } from "../../testing/addresses.ts";
 import {
   arp,
   BENCH_FEATURES,
@@ -16,6 +15,7 @@ import {
   tcp,
   udp,
 } from "../../testing/mod.ts";
+import { ipBytes } from "../../testing/packets.ts";
 import { VIRTIO_NET_F_GUEST_CSUM } from "../../wire/net_features.ts";
 
 const PLAIN: HeaderFields = { flags: 0, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0 };

@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import { QEMU_COUNTERS } from "../../offloads/rsc_chain/qemu_counters.ts";
-import { QEMU_RULES } from "../../offloads/rsc_chain/qemu_verdicts.ts";
-import { newStrictCounters, STRICT_RULES } from "../../offloads/rsc_chain/strict_verdicts.ts";
+import { QEMU_COUNTERS } from "../../offloads/rsc_chain/qemu_chain.ts";
+import { newStrictCounters, QEMU_RULES, STRICT_RULES } from "../../offloads/rsc_chain/verdicts.ts";
 
 const document = await Deno.readTextFile(new URL("../../docs/rules.md", import.meta.url));
 const cases = await caseFiles();

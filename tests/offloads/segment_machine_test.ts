@@ -4,11 +4,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import type { FeatureSet } from "../../core/features.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import {
   assertPoolWhole,
   type Delivered,

@@ -4,7 +4,6 @@ import { FeatureSet } from "../../core/features.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { FramePool } from "../../core/frame_pool.ts";
 import { segment } from "../../offloads/segment.ts";
-import { ipBytes } from "../../testing/addresses.ts";
 import {
   type Delivered,
   type HeaderFields,
@@ -20,6 +19,7 @@ import {
   udp,
   type VlanTag,
 } from "../../testing/mod.ts";
+import { ipBytes } from "../../testing/packets.ts";
 import {
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_CSUM,

@@ -1,9 +1,6 @@
-/**
- * Receive segment coalescing as a real guest sees it: fewer packets, the same stream, and checksums that its kernel accepts
- * because they are right, not because nobody looks.
- */
 import { assert, assertEquals } from "@std/assert";
 import { pseudoHeaderSum } from "../../testing/mod.ts";
+import { ipBytes } from "../../testing/packets.ts";
 import { faults, GuestRig, sha256 } from "./support/guest_rig.ts";
 import {
   counted,
@@ -18,8 +15,12 @@ import { OURS } from "./support/kernel.ts";
 import { QemuGuest, qemuGuest } from "./support/qemu.ts";
 import { qemu10, QEMU_10, QEMU_7 } from "./support/qemu_program.ts";
 import { hostTest, program } from "./support/require.ts";
-import { ipBytes } from "../../testing/addresses.ts";
 import type { TapMachine } from "./support/tap_rig.ts";
+
+/**
+ * Receive segment coalescing as a real guest sees it: fewer packets, the same stream, and checksums that its kernel accepts
+ * because they are right, not because nobody looks.
+ */
 
 const MEBIBYTE = 1 << 20;
 /** Data in a segment of an Ethernet frame of 1500 bytes, beside headers with timestamps. */

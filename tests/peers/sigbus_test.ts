@@ -1,12 +1,8 @@
-/**
- * Memory that ends the back-end when it is touched: told beforehand, refused where that is wanted, and survived by a guest whose
- * back-end is started again.
- */
 import { assert, assertEquals } from "@std/assert";
-import { streamBytes } from "../../testing/mod.ts";
-import { FileDescriptor, O_RDWR } from "../../host/file_descriptor.ts";
+import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString } from "../../host/libc.ts";
-import { UnixStream } from "../../host/unix_stream.ts";
+import { UnixStream } from "../../host/unix_socket.ts";
+import { streamBytes } from "../../testing/mod.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
 import { GUEST_BYTES } from "../transports/vhost_user/support/guest.ts";
 import { concat, region, u64 } from "../transports/vhost_user/support/payload.ts";
@@ -17,6 +13,11 @@ import { HOST } from "./support/kernel.ts";
 import { QemuGuest, qemuGuest } from "./support/qemu.ts";
 import { hostTest, linux } from "./support/require.ts";
 import { after } from "./support/tap_rig.ts";
+
+/**
+ * Memory that ends the back-end when it is touched: told beforehand, refused where that is wanted, and survived by a guest whose
+ * back-end is started again.
+ */
 
 const MAIN = new URL("../../mod.ts", import.meta.url).href;
 const MEBIBYTE = 1 << 20;

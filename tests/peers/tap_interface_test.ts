@@ -1,11 +1,8 @@
-/**
- * Opening TAP interfaces of the real kernel, and what is said if one cannot be opened.
- */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
-import { arp } from "../../testing/mod.ts";
-import { FileDescriptor, O_RDWR } from "../../host/file_descriptor.ts";
+import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";
+import { arp } from "../../testing/mod.ts";
 import { openTap } from "../../transports/tap/mod.ts";
 import {
   IFF_NO_PI,
@@ -14,11 +11,15 @@ import {
   InterfaceRequest,
   TUN_PATH,
   TUNSETIFF,
-} from "../../transports/tap/tun_abi.ts";
+} from "../../transports/tap/open_tap.ts";
 import { HOST, interfaces, link, OUR_MAC, OURS } from "./support/kernel.ts";
 import { Namespace } from "./support/namespace.ts";
 import { hostTest, network, program } from "./support/require.ts";
 import { BareTap, tapOptions } from "./support/tap_rig.ts";
+
+/**
+ * Opening TAP interfaces of the real kernel, and what is said if one cannot be opened.
+ */
 
 hostTest("tap makes an interface as it is told, and it goes with the transport", network, () => {
   using namespace = new Namespace();

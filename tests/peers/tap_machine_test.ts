@@ -1,13 +1,10 @@
-/**
- * Whole machines between software guests and the real kernel.
- */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ConfigError } from "../../config/errors.ts";
-import { buildMachine } from "../../machine/build.ts";
 import { parseConfig } from "../../config/load.ts";
 import { HostError } from "../../core/errors.ts";
-import { internetSum, pseudoHeaderSum, streamBytes, tcp, udp } from "../../testing/mod.ts";
 import { addressOf, libc } from "../../host/libc.ts";
+import { buildMachine } from "../../machine/build.ts";
+import { internetSum, pseudoHeaderSum, streamBytes, tcp, udp } from "../../testing/mod.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import type { NetHeaderFields } from "../../wire/virtio_net_header.ts";
 import { openDescriptors } from "../host/support/counts.ts";
@@ -27,6 +24,10 @@ import {
 import { Namespace } from "./support/namespace.ts";
 import { hostTest, network } from "./support/require.ts";
 import { after, BareTap, registry, TapMachine, until } from "./support/tap_rig.ts";
+
+/**
+ * Whole machines between software guests and the real kernel.
+ */
 
 hostTest("a machine by a virtual clock refuses a TAP, and says why", network, async () => {
   using namespace = new Namespace();

@@ -1,10 +1,7 @@
-/**
- * Frames through TAP interfaces of the real kernel, each in a network of its own.
- */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
+import { FileDescriptor } from "../../host/descriptors.ts";
 import { arp, ethernet, internetSum, pseudoHeaderSum, streamBytes, udp } from "../../testing/mod.ts";
-import { FileDescriptor } from "../../host/file_descriptor.ts";
 import { openDescriptors } from "../host/support/counts.ts";
 import {
   addressed,
@@ -20,6 +17,10 @@ import {
 import { Namespace } from "./support/namespace.ts";
 import { hostTest, network, program } from "./support/require.ts";
 import { after, BareTap, EVERYTHING, Patch, until } from "./support/tap_rig.ts";
+
+/**
+ * Frames through TAP interfaces of the real kernel, each in a network of its own.
+ */
 
 hostTest("tap carries frames both ways: the kernel answers ARP and ping", network, async () => {
   using namespace = new Namespace();

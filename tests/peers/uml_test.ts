@@ -1,12 +1,13 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { newRegistry } from "../../config/builtins.ts";
+import { parseConfig } from "../../config/load.ts";
+import { buildMachine } from "../../machine/build.ts";
+import { hostTest, linux, type Need, program } from "./support/require.ts";
+
 /**
  * User-mode Linux in front: a real driver over a real front-end of another make than QEMU's, which takes its driver away
  * without a word but SET_VRING_ENABLE, and puts another one into the same connection.
  */
-import { assert, assertEquals, assertMatch } from "@std/assert";
-import { buildMachine } from "../../machine/build.ts";
-import { newRegistry } from "../../config/builtins.ts";
-import { parseConfig } from "../../config/load.ts";
-import { hostTest, linux, type Need, program } from "./support/require.ts";
 
 const ROOT = "/var/cache/deno-virtio/uml";
 const KERNEL = `${ROOT}/usr/bin/linux.uml`;

@@ -1,17 +1,15 @@
-/**
- * The checker is checked: a good run is damaged in one place at a time, and the damage must be named.
- */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { conserve, strictViolations } from "../../testing/vectors/conservation.ts";
-import type {
-  ConservationOptions,
-  ConservedInput,
-  ConservedOutput,
-} from "../../testing/vectors/conserved.ts";
-import { vectorHeader } from "../../testing/vectors/delivered.ts";
+import { FeatureSet } from "../../core/features.ts";
+import {
+  type ConservationOptions,
+  conserve,
+  type ConservedInput,
+  type ConservedOutput,
+  strictViolations,
+  vectorHeader,
+} from "../../testing/vectors/conservation.ts";
 import { parseVector } from "../../testing/vectors/format.ts";
 import { runVector } from "../../testing/vectors/run_vector.ts";
-import { FeatureSet } from "../../core/features.ts";
 import { Bench } from "./support/bench.ts";
 import { Epoch, snapshot } from "./support/epoch.ts";
 import { GuestState } from "./support/guest_state.ts";
@@ -20,6 +18,10 @@ import { PLAIN_MACHINE, type Step } from "./support/scenario.ts";
 import { recordOf, scenarioIn } from "./support/search.ts";
 import { headerOf } from "./support/shapes.ts";
 import type { Witness } from "./support/witness.ts";
+
+/**
+ * The checker is checked: a good run is damaged in one place at a time, and the damage must be named.
+ */
 
 const OPTIONS: ConservationOptions = { intervalNs: 300_000, rscInfo: true };
 

@@ -1,14 +1,10 @@
-/**
- * Guests that break the rules: rings and descriptors overwritten while frames flow, commands of any kind, and any bytes from
- * the network. The program lives, every fault has a name, and the next driver finds a device that works.
- */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { Machine } from "../../machine/machine.ts";
 import { DriverSession } from "../../core/session.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { anyMachine, NASTY, steps } from "./support/arbitraries.ts";
@@ -17,6 +13,11 @@ import { Packet } from "./support/packet.ts";
 import { type FrameKind, type MachineChoice, possible, type Step, waitNs } from "./support/scenario.ts";
 import { SEED } from "./support/settings.ts";
 import { Traffic } from "./support/traffic.ts";
+
+/**
+ * Guests that break the rules: rings and descriptors overwritten while frames flow, commands of any kind, and any bytes from
+ * the network. The program lives, every fault has a name, and the next driver finds a device that works.
+ */
 
 /** Turns at one moment after which a machine is taken to be spinning. */
 const MOST_TURNS = 20_000;

@@ -1,20 +1,20 @@
+import { assertEquals, assertGreater } from "@std/assert";
+import fc from "fast-check";
+import { rscV4 } from "../../offloads/rsc_v4.ts";
+import { rscV6 } from "../../offloads/rsc_v6.ts";
+import { StageBench } from "../../testing/mod.ts";
+import { conserve, type ConservedInput, type ConservedOutput } from "../../testing/vectors/conservation.ts";
+import { anyStream, NASTY } from "./support/arbitraries.ts";
+import { type FrameKind, type Step, waitNs } from "./support/scenario.ts";
+import { SEED, TIMES } from "./support/settings.ts";
+import { Traffic } from "./support/traffic.ts";
+
 /**
  * Strict order of a connection, in every form of its frames and over queue pairs between which it moves, in streams by chance.
  *
  * Between two receive queues a guest sees no order. So this looks at the end of the stages, where all pairs leave one by one:
  * `conserve()` judges the outputs as if there were one queue. `FUZZ_SEED` runs other streams, `FUZZ_TIMES` more of them.
  */
-import { assertEquals, assertGreater } from "@std/assert";
-import fc from "fast-check";
-import { conserve } from "../../testing/vectors/conservation.ts";
-import type { ConservedInput, ConservedOutput } from "../../testing/vectors/conserved.ts";
-import { rscV4 } from "../../offloads/rsc_v4.ts";
-import { rscV6 } from "../../offloads/rsc_v6.ts";
-import { StageBench } from "../../testing/mod.ts";
-import { anyStream, NASTY } from "./support/arbitraries.ts";
-import { type FrameKind, type Step, waitNs } from "./support/scenario.ts";
-import { SEED, TIMES } from "./support/settings.ts";
-import { Traffic } from "./support/traffic.ts";
 
 const PAIRS = 3;
 const INTERVAL_NS = 300_000;

@@ -1,12 +1,9 @@
-/**
- * Whole devices under the reference's rules: whatever comes in, nothing throws, and every frame is accounted for.
- */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import { buildMachine } from "../../machine/build.ts";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { FeatureSet } from "../../core/features.ts";
+import { buildMachine } from "../../machine/build.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { anyMachine, anyStream, NASTY } from "./support/arbitraries.ts";
@@ -23,6 +20,10 @@ import {
 } from "./support/scenario.ts";
 import { SEED } from "./support/settings.ts";
 import { Traffic } from "./support/traffic.ts";
+
+/**
+ * Whole devices under the reference's rules: whatever comes in, nothing throws, and every frame is accounted for.
+ */
 
 /** Runs a stream and says what does not add up. @param posted buffers posted at first; 0 for all, refilled */
 async function problems(

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
+import { PluginError } from "../../core/errors.ts";
 import type { FrameBatch } from "../../core/frame_batch.ts";
 import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
-import { PluginError } from "../../core/errors.ts";
 import { perFrame, type Stage, type StageContext } from "../../core/stage.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import {

@@ -4,7 +4,7 @@ import { HostError } from "../../core/errors.ts";
 import { FrameBatch } from "../../core/frame_batch.ts";
 import { FramePool } from "../../core/frame_pool.ts";
 import loopback, { cableKey, CablePort, LoopbackCable, MAX_CABLE_PORTS } from "../../transports/loopback.ts";
-import { MacTable, NO_PORT } from "../../transports/loopback/mac_table.ts";
+import { MacTable, NO_PORT } from "../../transports/loopback/cable.ts";
 import { frameBytes } from "./pcap/build.ts";
 import { receive, send, TestContext } from "./pcap/kit.ts";
 

@@ -4,10 +4,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { differences } from "../../testing/vectors/compare.ts";
 import { strictViolations } from "../../testing/vectors/conservation.ts";
 import { parseVector, type Vector, writeVector } from "../../testing/vectors/format.ts";
-import { type RingChoice, runVector } from "../../testing/vectors/run_vector.ts";
+import { differences, type RingChoice, runVector } from "../../testing/vectors/run_vector.ts";
 
 const FOLDER = new URL("./rsc/", import.meta.url);
 const VECTORS = [...Deno.readDirSync(FOLDER)].map(({ name }) => name).filter((name) =>

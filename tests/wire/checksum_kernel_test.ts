@@ -1,9 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { assemble } from "../../tools/build_wasm.ts";
 import { internetSum } from "../../testing/mod.ts";
-import { addToSum, fold, swap16 } from "../../wire/checksum.ts";
-import { accelerateChecksums, kernelOf } from "../../wire/checksum_kernel.ts";
+import { assemble } from "../../tools/build_wasm.ts";
+import { accelerateChecksums, addToSum, fold, kernelOf, swap16 } from "../../wire/checksum.ts";
 import { CHECKSUM_KERNEL } from "../../wire/checksum_kernel_wasm.ts";
 
 /** Three pages of memory over which checksums are quick, full of ones. */

@@ -4,6 +4,13 @@
  */
 import type { FeatureSet } from "../../core/features.ts";
 import {
+  ETHERNET_HEADER_BYTES,
+  ETHERNET_SOURCE,
+  ETHERNET_TYPE,
+  MAC_BYTES,
+  parseMac,
+} from "../../wire/ethernet.ts";
+import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_HOST_ECN,
   VIRTIO_NET_F_HOST_TSO4,
@@ -22,15 +29,8 @@ import {
   VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
-import {
-  ETHERNET_HEADER_BYTES,
-  ETHERNET_SOURCE,
-  ETHERNET_TYPE,
-  MAC_BYTES,
-  parseMac,
-} from "../../wire/ethernet.ts";
 import type { SendOptions } from "./options.ts";
-import type { ReceivedPacket } from "./received_packet.ts";
+import type { ReceivedPacket } from "./receive_queue.ts";
 
 /** EtherType for local experiments (IEEE 802, clause 9.2.4): what the made-up frames are. */
 export const EXPERIMENTAL_ETHERTYPE = 0x88b5;

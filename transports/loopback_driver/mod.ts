@@ -9,13 +9,11 @@ import type { FeatureSet } from "../../core/features.ts";
 import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
 import { type GuestOptions, guestOptionsSchema } from "./options.ts";
-import type { GuestHooks } from "./guest_counters.ts";
-import { SoftwareGuest } from "./software_guest.ts";
-
-export { type ControlCommand, VIRTIO_NET_ERR, VIRTIO_NET_OK } from "./control_queue.ts";
+import { type GuestHooks, SoftwareGuest } from "./software_guest.ts";
+export { type ControlCommand, VIRTIO_NET_ERR, VIRTIO_NET_OK } from "./control.ts";
 export { BufferList, type DriverRing } from "./driver_ring.ts";
-export type { GuestCounters, GuestHooks } from "./guest_counters.ts";
-export { NetControl, type ReceiveMode } from "./net_control.ts";
+export type { GuestCounters, GuestHooks } from "./software_guest.ts";
+export { NetControl, type ReceiveMode } from "./control.ts";
 export {
   type GuestBehaviour,
   type GuestOptions,
@@ -23,7 +21,7 @@ export {
   guestOptionsSchema,
   type SendOptions,
 } from "./options.ts";
-export { type PacketHash, ReceivedPacket } from "./received_packet.ts";
+export { type PacketHash, ReceivedPacket } from "./receive_queue.ts";
 export { SoftwareGuest } from "./software_guest.ts";
 
 /** A software guest as a transport: it is worked whenever the reactor polls it. */

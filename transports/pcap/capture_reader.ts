@@ -3,7 +3,7 @@
  * @module
  */
 import type { HostError } from "../../core/errors.ts";
-import { type ByteSource, ByteWindow, FileSource } from "./byte_source.ts";
+import { type ByteSource, ByteWindow, FileSource, GunzipSource } from "./byte_source.ts";
 import {
   CapturedPacket,
   type CaptureOddities,
@@ -11,11 +11,9 @@ import {
   MAX_LISTED_PACKETS,
   newCaptureOddities,
 } from "./captured_packet.ts";
-import { GunzipSource } from "./gunzip.ts";
 import { DEFAULT_HOST_MAC } from "./link_types.ts";
-import { isPcapMagic, PCAP_FILE_HEADER_BYTES, PcapParser } from "./pcap_parser.ts";
-import { BLOCK_SECTION_HEADER } from "./pcapng_blocks.ts";
-import { PcapngParser } from "./pcapng_parser.ts";
+import { isPcapMagic, PCAP_FILE_HEADER_BYTES, PcapParser } from "./pcap_format.ts";
+import { BLOCK_SECTION_HEADER, PcapngParser } from "./pcapng_parser.ts";
 
 /** The format of a capture. */
 export type CaptureFormat = "pcap" | "pcapng";

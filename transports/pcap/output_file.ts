@@ -11,7 +11,7 @@ import * as fs from "node:fs";
 import { basename, dirname } from "node:path";
 import { HostError } from "../../core/errors.ts";
 import { reason } from "./byte_source.ts";
-import type { CaptureOutput } from "./capture_sink.ts";
+import type { CaptureOutput } from "./capture_writer.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK } = fs.constants;
 const MODE = 0o666;

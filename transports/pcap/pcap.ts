@@ -16,12 +16,10 @@ import type { FrameTransport } from "../../core/transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";
 import { CaptureReader } from "./capture_reader.ts";
-import { CaptureSink } from "./capture_sink.ts";
-import { CaptureWriter, formatOf } from "./capture_writer.ts";
+import { CaptureSink, CaptureWriter, formatOf } from "./capture_writer.ts";
 import { identityOfPath, identityOfStandardInput, OutputFile } from "./output_file.ts";
 import { PcapRecorder } from "./recorder.ts";
-import { newReplayCounters } from "./replay_counters.ts";
-import { PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
+import { newReplayCounters, PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
 
 /** The options of the `pcap` network. */
 export interface PcapOptions {

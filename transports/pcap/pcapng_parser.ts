@@ -35,24 +35,7 @@ import {
   type PacketDirection,
   type PacketObstacle,
 } from "./captured_packet.ts";
-import { CaptureInterface } from "./capture_interface.ts";
 import { isReadableLinkType, LINKTYPE_ETHERNET, NO_LINK_TYPE, toEthernet } from "./link_types.ts";
-import {
-  BLOCK_ENHANCED_PACKET,
-  BLOCK_INTERFACE,
-  BLOCK_PACKET,
-  BLOCK_SECTION_HEADER,
-  BLOCK_SIMPLE_PACKET,
-  BYTE_ORDER_MAGIC,
-  isBlockType,
-  LEAST_BLOCK_BYTES,
-  MAX_HELD_BLOCK_BYTES,
-  MAX_INTERFACES,
-  MAX_OPTION_BYTES,
-  OPTION_END,
-  OPTION_PACKET_FLAGS,
-  takeInterfaceOption,
-} from "./pcapng_blocks.ts";
 
 /** Bytes in front of the packet: of an Enhanced or obsolete Packet block, and of a Simple Packet block. */
 const PACKET_HEAD_BYTES = 28;
@@ -451,5 +434,142 @@ function headOf(type: number): number {
       return SIMPLE_HEAD_BYTES;
     default:
       return BARE_HEAD_BYTES;
+  }
+}
+
+// Numbers of the pcapng format, and the options of its blocks.
+
+/** Block type: Section Header; the same in both byte orders. */
+export const BLOCK_SECTION_HEADER = 0x0a0d0d0a;
+/** Block type: Interface Description. */
+export const BLOCK_INTERFACE = 1;
+/** Block type: Packet, obsolete. */
+export const BLOCK_PACKET = 2;
+/** Block type: Simple Packet. */
+export const BLOCK_SIMPLE_PACKET = 3;
+/** Block type: Enhanced Packet. */
+export const BLOCK_ENHANCED_PACKET = 6;
+/** Block types that the format defines; custom blocks are the last two. */
+const BLOCK_TYPES = new Set([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, BLOCK_SECTION_HEADER, 0xbad, 0x4000_0bad]);
+
+/** Is this the type of a block that the format defines? */
+export function isBlockType(type: number): boolean {
+  return BLOCK_TYPES.has(type);
+}
+/** The byte-order magic of a section header, in the writer's byte order. */
+export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
+
+/** The longest block that is held whole; a longer one is read as it passes. */
+export const MAX_HELD_BLOCK_BYTES: number = MAX_CAPTURED_BYTES + 128 * 1024;
+/** The most interfaces of a section of which packets are read; the obsolete Packet block cannot name more either. */
+export const MAX_INTERFACES = 65_536;
+/** Bytes that every block has: type, length, and the length again. */
+export const LEAST_BLOCK_BYTES = 12;
+
+/** An option's code: the end of options. */
+export const OPTION_END = 0;
+/** An option's code: flags of a packet. */
+export const OPTION_PACKET_FLAGS = 2;
+/** Bytes of the longest option that is of interest. */
+export const MAX_OPTION_BYTES = 8;
+const OPTION_TIMESTAMP_RESOLUTION = 9;
+const OPTION_FCS_LENGTH = 13;
+const OPTION_TIMESTAMP_OFFSET = 14;
+
+/**
+ * Takes what one option of an interface says. False if its value is impossible.
+ * @param view holds its value at `at`; @param code its code; @param size its bytes; @param target the interface described
+ */
+export function takeInterfaceOption(
+  view: DataView,
+  at: number,
+  littleEndian: boolean,
+  code: number,
+  size: number,
+  target: CaptureInterface,
+): boolean {
+  if (code === OPTION_TIMESTAMP_RESOLUTION && size === 1) target.setResolution(view.getUint8(at));
+  else if (code === OPTION_FCS_LENGTH && size === 1) return target.setFcsLength(view.getUint8(at));
+  else if (code === OPTION_TIMESTAMP_OFFSET && size === 8) {
+    target.offsetSeconds = view.getBigInt64(at, littleEndian);
+  }
+  return true;
+}
+
+// An interface of a pcapng section: its link type, its limits, and how it counts time.
+
+const NS_PER_SECOND = 1_000_000_000n;
+
+/** What an Interface Description block says. */
+export class CaptureInterface {
+  /** The link type. */
+  readonly linkType: number;
+  /** The most bytes captured of a packet; 0 if there is no limit. */
+  readonly snapLength: number;
+  /** Bytes of the frame check sequence at the end of each packet. */
+  fcsBytes = 0;
+  /** `if_tsoffset`: seconds to add to every stamp. */
+  offsetSeconds = 0n;
+  /** Has `setBase` been called? */
+  hasBase = false;
+  #ticksPerSecond = 1_000_000n;
+  // ns = ticks * #multiplier / #divisor; one of the two is 1 for a decimal resolution, which keeps it exact.
+  #multiplier = 1000;
+  #divisor = 1;
+  #baseHigh = 0;
+  #baseLow = 0;
+  #baseNs = 0;
+
+  /**
+   * An interface that counts microseconds since 1970, until its options say otherwise.
+   * @param linkType its link type; @param snapLength the most bytes of a packet, 0 for no limit
+   */
+  constructor(linkType: number, snapLength: number) {
+    this.linkType = linkType;
+    this.snapLength = snapLength;
+  }
+
+  /**
+   * Takes `if_fcslen`. The draft counts bits, much of what writes it counts octets: a number below 8 is octets, a multiple of 8
+   * bits. False, and nothing is taken, for any other.
+   */
+  setFcsLength(value: number): boolean {
+    if (value >= 8 && value % 8 !== 0) return false;
+    this.fcsBytes = value < 8 ? value : value / 8;
+    return true;
+  }
+
+  /** Takes `if_tsresol`: ticks are 10 to the power of -`value` seconds, or of 2 if its upper bit is set. */
+  setResolution(value: number): void {
+    const exponent = value & 0x7f;
+    if ((value & 0x80) !== 0) {
+      this.#ticksPerSecond = 2n ** BigInt(exponent);
+      this.#multiplier = 1e9;
+      this.#divisor = 2 ** exponent;
+    } else {
+      this.#ticksPerSecond = 10n ** BigInt(exponent);
+      this.#multiplier = exponent < 9 ? 10 ** (9 - exponent) : 1;
+      this.#divisor = exponent > 9 ? 10 ** (exponent - 9) : 1;
+    }
+  }
+
+  /** A stamp in ns since 1970, exactly; for the first packet only. */
+  unixNs(high: number, low: number): bigint {
+    const ticks = BigInt(high) << 32n | BigInt(low);
+    return ticks * NS_PER_SECOND / this.#ticksPerSecond + this.offsetSeconds * NS_PER_SECOND;
+  }
+
+  /** Says that the stamp `high`, `low` is `baseNs` from the start of the file. */
+  setBase(high: number, low: number, baseNs: number): void {
+    this.hasBase = true;
+    this.#baseHigh = high;
+    this.#baseLow = low;
+    this.#baseNs = baseNs;
+  }
+
+  /** A stamp in ns from the start of the file; exact while it is less than 2^53 ticks from the first one. */
+  timeNs(high: number, low: number): number {
+    const ticks = (high - this.#baseHigh) * 4_294_967_296 + (low - this.#baseLow);
+    return this.#baseNs + Math.floor(ticks * this.#multiplier / this.#divisor);
   }
 }

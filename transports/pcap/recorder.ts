@@ -5,8 +5,8 @@
 import { FrameBatch } from "../../core/frame_batch.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import { type FrameTransport, type GuestAccepts, isPollable, type Pollable } from "../../core/transport.ts";
-import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
+import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import { PcapReplay } from "./replay.ts";
 
 /** What a recorder counts. */

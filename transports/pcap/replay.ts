@@ -23,11 +23,9 @@ import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
-import { applyPacketFlags } from "./packet_flags.ts";
-import { type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import type { CaptureReader } from "./capture_reader.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
-import type { ReplayCounters } from "./replay_counters.ts";
+import { applyPacketFlags, type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 
 /** When packets of a capture arrive: at their recorded times, or as fast as the guest takes them. */
 export type ReplayPace = "recorded" | "fast";
@@ -301,4 +299,61 @@ export class PcapReplay implements FrameTransport {
     for (let i = 0; i < 6; i++) if (bytes[at + i] !== this.#guestMac[i]) return false;
     return true;
   }
+}
+
+// What a replay counts.
+
+/** What a replay counts. */
+export interface ReplayCounters extends Record<string, number> {
+  /** Packets read from the capture, of every kind. */
+  read: number;
+  /** Frames delivered. */
+  taken: number;
+  /** Frames left out because they are not for the guest. */
+  notForGuest: number;
+  /** Packets left out because the capture has not all of their bytes. */
+  snapped: number;
+  /** Packets left out because they are of another link type. */
+  otherLinkType: number;
+  /** Packets left out because no frame can be that long. */
+  tooLong: number;
+  /** Packets left out because they are shorter than an Ethernet header. */
+  tooShort: number;
+  /** Packets left out because their block is not right, or beyond a limit of the reader. */
+  unreadable: number;
+  /** Packets delivered although their captured length exceeds the original one. */
+  capturedAboveOriginal: number;
+  /** Packets delivered whose IP length contradicts the frame check sequence that the file declares. */
+  fcsContradictsIp: number;
+  /** 1 if the capture is damaged or cut off. */
+  damaged: number;
+  /** 1 if that is because the file ends within a record, a block or its gzip stream. */
+  cutOff: number;
+  /** Frames that the device sent. */
+  sent: number;
+  /** Frames written. */
+  written: number;
+  /** Frames not written because the file took no more, or writing failed. */
+  writeDropped: number;
+}
+
+/** Counters at 0. */
+export function newReplayCounters(): ReplayCounters {
+  return {
+    read: 0,
+    taken: 0,
+    notForGuest: 0,
+    snapped: 0,
+    otherLinkType: 0,
+    tooLong: 0,
+    tooShort: 0,
+    unreadable: 0,
+    capturedAboveOriginal: 0,
+    fcsContradictsIp: 0,
+    damaged: 0,
+    cutOff: 0,
+    sent: 0,
+    written: 0,
+    writeDropped: 0,
+  };
 }

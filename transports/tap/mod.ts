@@ -3,13 +3,12 @@
  * @module
  */
 import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
-import { FileDescriptor } from "../../host/file_descriptor.ts";
-import { newTapCounters } from "./counters.ts";
+import { FileDescriptor } from "../../host/descriptors.ts";
 import { openTap } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";
+import { newTapCounters } from "./tap_queue.ts";
 import { type GivenQueue, TapTransport } from "./tap_transport.ts";
-
-export { newTapCounters, type TapCounters } from "./counters.ts";
+export { newTapCounters, type TapCounters } from "./tap_queue.ts";
 export { type OpenTap, openTap } from "./open_tap.ts";
 export type { TapOptions } from "./options.ts";
 export { type GivenQueue, type TapSettings, TapTransport } from "./tap_transport.ts";

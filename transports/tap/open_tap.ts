@@ -8,12 +8,9 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { checked, SystemCallError } from "../../host/errno.ts";
-import { FileDescriptor, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../host/file_descriptor.ts";
-import { cString, errno, libc } from "../../host/libc.ts";
-import { HOST_RIGHTS, IN_USE, NOT_A_TAP, TUN_FILE } from "./remedies.ts";
+import { FileDescriptor, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../host/descriptors.ts";
+import { checked, cString, errno, libc, SystemCallError } from "../../host/libc.ts";
 import type { TapOptions } from "./options.ts";
-import * as tun from "./tun_abi.ts";
 
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
@@ -62,7 +59,7 @@ export function openTap(options: TapOptions, queuePairs: number, path: string): 
   for (const queue of queues) setSendBuffer(queue, options.sendBufferBytes, name, path);
   const mtu = wanted === undefined ? options.mtu ?? USUAL_MTU : configure(name, options, path);
   if (options.persistent) {
-    const result = libc().ioctlValue(queues[0].number, tun.TUNSETPERSIST, 1n);
+    const result = libc().ioctlValue(queues[0].number, TUNSETPERSIST, 1n);
     checked(result, `keep interface ${name} (${path})`, HOST_RIGHTS);
   }
   opened.move();
@@ -71,7 +68,7 @@ export function openTap(options: TapOptions, queuePairs: number, path: string): 
 
 function openTun(path: string): FileDescriptor {
   const flags = O_RDWR | O_NONBLOCK | O_CLOEXEC;
-  return FileDescriptor.open(cString(tun.TUN_PATH), flags, `open ${tun.TUN_PATH} (${path})`, TUN_FILE);
+  return FileDescriptor.open(cString(TUN_PATH), flags, `open ${TUN_PATH} (${path})`, TUN_FILE);
 }
 
 /** Attaches a queue to the interface and returns its name. */
@@ -82,11 +79,11 @@ function attach(
   several: boolean,
   path: string,
 ): string {
-  const request = new tun.InterfaceRequest(name);
-  request.flags = tun.IFF_TAP | tun.IFF_NO_PI | (options.vnetHeader ? tun.IFF_VNET_HDR : 0) |
-    (several ? tun.IFF_MULTI_QUEUE : 0);
+  const request = new InterfaceRequest(name);
+  request.flags = IFF_TAP | IFF_NO_PI | (options.vnetHeader ? IFF_VNET_HDR : 0) |
+    (several ? IFF_MULTI_QUEUE : 0);
   checked(
-    libc().ioctl(queue.number, tun.TUNSETIFF, request.bytes),
+    libc().ioctl(queue.number, TUNSETIFF, request.bytes),
     `use interface ${name} as a TAP (${path})`,
     { ...HOST_RIGHTS, ...IN_USE, EINVAL: several ? NOT_A_TAP.several : NOT_A_TAP.single },
   );
@@ -95,19 +92,19 @@ function attach(
 
 /** Throws HostError unless this is a TAP queue as wanted, of the interface `before` if there was one; returns its name. */
 function judgePassed(number: number, options: TapOptions, before: string, path: string): string {
-  const request = new tun.InterfaceRequest();
+  const request = new InterfaceRequest();
   const attempt = `use file descriptor ${number} as a TAP (${path})`;
-  checked(libc().ioctl(number, tun.TUNGETIFF, request.bytes), attempt, {
+  checked(libc().ioctl(number, TUNGETIFF, request.bytes), attempt, {
     EBADF: "it is not open: have it passed by the program that starts this one, and not closed on exec",
     else:
-      `it is none; open ${tun.TUN_PATH} (or /dev/tapN for a macvtap) and attach it by TUNSETIFF before passing it`,
+      `it is none; open ${TUN_PATH} (or /dev/tapN for a macvtap) and attach it by TUNSETIFF before passing it`,
   });
   const { flags, name } = request;
   const refuse = (why: string) => new HostError(`Cannot ${attempt}: ${why}`);
-  if ((flags & tun.IFF_TAP) === 0) throw refuse("it carries IP packets (TUN); attach it with IFF_TAP");
+  if ((flags & IFF_TAP) === 0) throw refuse("it carries IP packets (TUN); attach it with IFF_TAP");
   // The kernel sets this bit for another reason as well (no filter is attached): that it is set proves nothing.
-  if ((flags & tun.IFF_NO_PI) === 0) throw refuse("it carries packet information; attach it with IFF_NO_PI");
-  const hasHeader = (flags & tun.IFF_VNET_HDR) !== 0;
+  if ((flags & IFF_NO_PI) === 0) throw refuse("it carries packet information; attach it with IFF_NO_PI");
+  const hasHeader = (flags & IFF_VNET_HDR) !== 0;
   if (hasHeader !== options.vnetHeader) {
     throw refuse(
       hasHeader
@@ -125,38 +122,38 @@ function chooseHeader(queues: readonly FileDescriptor[], name: string, path: str
   const c = libc();
   const size = new Int32Array([LONG_HEADER_BYTES]);
   const sizeBytes = new Uint8Array(size.buffer);
-  const long = queues.every(({ number }) => c.ioctl(number, tun.TUNSETVNETHDRSZ, sizeBytes) === 0);
+  const long = queues.every(({ number }) => c.ioctl(number, TUNSETVNETHDRSZ, sizeBytes) === 0);
   if (!long) {
     size[0] = LEGACY_HEADER_BYTES;
     const attempt = `set the header size of ${name} (${path})`;
-    for (const { number } of queues) checked(c.ioctl(number, tun.TUNSETVNETHDRSZ, sizeBytes), attempt);
+    for (const { number } of queues) checked(c.ioctl(number, TUNSETVNETHDRSZ, sizeBytes), attempt);
   }
   // Old kernels do not know this; their headers are in the byte order of the host, which is little-endian as well.
   const little = new Uint8Array(new Int32Array([1]).buffer);
-  for (const { number } of queues) c.ioctl(number, tun.TUNSETVNETLE, little);
+  for (const { number } of queues) c.ioctl(number, TUNSETVNETLE, little);
   return long ? LONG_HEADER_BYTES : LEGACY_HEADER_BYTES;
 }
 
 /** Asks for everything, and takes it back: there is no guest yet, and who used the interface before may have left it so. */
 function knowsLargeUdp(queues: readonly FileDescriptor[]): boolean {
   const c = libc();
-  const all = tun.TUN_F_CSUM | tun.TUN_F_TSO4 | tun.TUN_F_TSO6 | tun.TUN_F_USO4 | tun.TUN_F_USO6;
-  const known = queues.every(({ number }) => c.ioctlValue(number, tun.TUNSETOFFLOAD, BigInt(all)) === 0);
-  for (const { number } of queues) c.ioctlValue(number, tun.TUNSETOFFLOAD, 0n);
+  const all = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6;
+  const known = queues.every(({ number }) => c.ioctlValue(number, TUNSETOFFLOAD, BigInt(all)) === 0);
+  for (const { number } of queues) c.ioctlValue(number, TUNSETOFFLOAD, 0n);
   return known;
 }
 
 function setSendBuffer(queue: FileDescriptor, bytes: number | undefined, name: string, path: string): void {
   if (bytes === undefined) return;
   const size = new Uint8Array(new Int32Array([bytes]).buffer);
-  checked(libc().ioctl(queue.number, tun.TUNSETSNDBUF, size), `set the send buffer of ${name} (${path})`);
+  checked(libc().ioctl(queue.number, TUNSETSNDBUF, size), `set the send buffer of ${name} (${path})`);
 }
 
 /** Sets what is wanted of the interface, and returns its MTU. */
 function configure(name: string, options: TapOptions, path: string): number {
   const c = libc();
   using socket = new FileDescriptor(checked(c.socket(AF_UNIX, SOCK_DGRAM | O_CLOEXEC, 0), "make a socket"));
-  const request = new tun.InterfaceRequest(name);
+  const request = new InterfaceRequest(name);
   const call = (code: bigint, what: string) => {
     if (c.ioctl(socket.number, code, request.bytes) === 0) return;
     throw new SystemCallError(`${what} interface ${name} (${path})`, errno(), {
@@ -165,22 +162,173 @@ function configure(name: string, options: TapOptions, path: string): number {
     });
   };
   if (options.mac !== undefined) {
-    call(tun.SIOCGIFHWADDR, "ask for the MAC address of");
+    call(SIOCGIFHWADDR, "ask for the MAC address of");
     if (!request.mac.every((byte, i) => byte === options.mac![i])) {
       request.mac = options.mac;
-      call(tun.SIOCSIFHWADDR, "set the MAC address of");
+      call(SIOCSIFHWADDR, "set the MAC address of");
     }
   }
-  call(tun.SIOCGIFMTU, "ask for the MTU of");
+  call(SIOCGIFMTU, "ask for the MTU of");
   const mtu = options.mtu ?? request.value;
   if (mtu !== request.value) {
     request.value = mtu;
-    call(tun.SIOCSIFMTU, `set the MTU ${mtu} of`);
+    call(SIOCSIFMTU, `set the MTU ${mtu} of`);
   }
-  call(tun.SIOCGIFFLAGS, "ask for the flags of");
-  if (options.up && (request.flags & tun.IFF_UP) === 0) {
-    request.flags |= tun.IFF_UP;
-    call(tun.SIOCSIFFLAGS, "set up");
+  call(SIOCGIFFLAGS, "ask for the flags of");
+  if (options.up && (request.flags & IFF_UP) === 0) {
+    request.flags |= IFF_UP;
+    call(SIOCSIFFLAGS, "set up");
   }
   return mtu;
 }
+
+// What the kernel's tun driver and network interfaces are told by `ioctl`: numbers from linux/if_tun.h, linux/if.h and
+// linux/sockios.h.
+
+/** The file from which TAP queues are made. */
+export const TUN_PATH = "/dev/net/tun";
+
+/** Attaches a queue to an interface, which is made if there is none of that name; takes and fills in an ifreq. */
+export const TUNSETIFF = 0x4004_54can;
+/** Lets the interface outlive its queues. */
+export const TUNSETPERSIST = 0x4004_54cbn;
+/** Says which unfinished frames may be read. */
+export const TUNSETOFFLOAD = 0x4004_54d0n;
+/** Asks for name and flags. */
+export const TUNGETIFF = 0x8004_54d2n;
+/** Sets how many bytes may be on their way before a write has to wait. */
+export const TUNSETSNDBUF = 0x4004_54d4n;
+/** Detaches a queue from its interface for the time being, or attaches it again; takes an ifreq with one flag. */
+export const TUNSETQUEUE = 0x4004_54d9n;
+/** Asks for the size of the virtio-net header. */
+export const TUNGETVNETHDRSZ = 0x8004_54d7n;
+/** Sets the size of the virtio-net header. */
+export const TUNSETVNETHDRSZ = 0x4004_54d8n;
+/** Makes the virtio-net header little-endian. */
+export const TUNSETVNETLE = 0x4004_54dcn;
+/** Asks for the flags of an interface. */
+export const SIOCGIFFLAGS = 0x8913n;
+/** Sets the flags of an interface. */
+export const SIOCSIFFLAGS = 0x8914n;
+/** Asks for the MTU. */
+export const SIOCGIFMTU = 0x8921n;
+/** Sets the MTU. */
+export const SIOCSIFMTU = 0x8922n;
+/** Sets the MAC address. */
+export const SIOCSIFHWADDR = 0x8924n;
+/** Asks for the MAC address. */
+export const SIOCGIFHWADDR = 0x8927n;
+
+/** Ethernet frames, not IP packets. */
+export const IFF_TAP = 0x0002;
+/** Several queues. */
+export const IFF_MULTI_QUEUE = 0x0100;
+/** To TUNSETQUEUE: frames may arrive on this queue. */
+export const IFF_ATTACH_QUEUE = 0x0200;
+/** To TUNSETQUEUE: no frames arrive on this queue. */
+export const IFF_DETACH_QUEUE = 0x0400;
+/** It outlives its queues. */
+export const IFF_PERSIST = 0x0800;
+/** No four bytes of packet information in front. */
+export const IFF_NO_PI = 0x1000;
+/** A virtio-net header in front. */
+export const IFF_VNET_HDR = 0x4000;
+/** An interface flag: it is up. */
+export const IFF_UP = 1;
+
+/** We take frames whose checksum is partial. */
+export const TUN_F_CSUM = 0x01;
+/** We take large TCP frames over IPv4. */
+export const TUN_F_TSO4 = 0x02;
+/** We take large TCP frames over IPv6. */
+export const TUN_F_TSO6 = 0x04;
+/** We take large TCP frames with ECN. */
+export const TUN_F_TSO_ECN = 0x08;
+/** We take large UDP frames over IPv4; from Linux 6.2 on, and only with the next. */
+export const TUN_F_USO4 = 0x20;
+/** We take large UDP frames over IPv6. */
+export const TUN_F_USO6 = 0x40;
+
+/** Kind of a MAC address in a sockaddr. */
+const ARPHRD_ETHER = 1;
+const NAME_BYTES = 16;
+
+/** A struct ifreq: the name of an interface and one fact about it. */
+export class InterfaceRequest {
+  /** The bytes, for the system call. */
+  readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(40);
+  readonly #view = new DataView(this.bytes.buffer);
+
+  /** For an interface of this name, 1 to 15 bytes. */
+  constructor(name = "") {
+    this.bytes.set(new TextEncoder().encode(name).subarray(0, NAME_BYTES - 1));
+  }
+
+  /** The name, which the kernel may have filled in. */
+  get name(): string {
+    const end = this.bytes.indexOf(0);
+    return new TextDecoder().decode(this.bytes.subarray(0, end < 0 ? NAME_BYTES : Math.min(end, NAME_BYTES)));
+  }
+
+  /** The flags, 16 bits. */
+  get flags(): number {
+    return this.#view.getUint16(NAME_BYTES, true);
+  }
+
+  set flags(flags: number) {
+    this.#view.setUint16(NAME_BYTES, flags, true);
+  }
+
+  /** A number, as the MTU. */
+  get value(): number {
+    return this.#view.getInt32(NAME_BYTES, true);
+  }
+
+  set value(value: number) {
+    this.#view.setInt32(NAME_BYTES, value, true);
+  }
+
+  /** The MAC address, six bytes. */
+  get mac(): Uint8Array {
+    return this.bytes.slice(NAME_BYTES + 2, NAME_BYTES + 8);
+  }
+
+  set mac(mac: Uint8Array) {
+    this.#view.setUint16(NAME_BYTES, ARPHRD_ETHER, true);
+    this.bytes.set(mac, NAME_BYTES + 2);
+  }
+}
+
+// What to do when a TAP cannot be opened, by name of the error.
+
+/** Opening the file from which queues are made. */
+export const TUN_FILE: Readonly<Record<string, string>> = {
+  ENOENT:
+    'load the kernel module ("modprobe tun"); in a container, pass the device in ("--device /dev/net/tun")',
+  ENODEV: 'load the kernel module ("modprobe tun")',
+  ENXIO: 'load the kernel module ("modprobe tun")',
+  EACCES: "run as root, or give this user access to the file",
+  EPERM: "in a container, allow the device (cgroup rule for character device 10:200)",
+};
+
+/** Making or changing an interface. */
+export const HOST_RIGHTS: Readonly<Record<string, string>> = {
+  EPERM: "this needs CAP_NET_ADMIN: run as root, or prepare the interface for this user " +
+    '("ip tuntap add dev NAME mode tap user USER vnet_hdr", "ip link set NAME up")',
+};
+
+/** Attaching another queue. */
+export const IN_USE: Readonly<Record<string, string>> = {
+  EBUSY: "another program uses it: stop that program, or use another interface",
+  E2BIG: "it has as many queues as it can have; use fewer queue pairs",
+};
+
+/** There is an interface of this name, but not one that can be attached to in this way. */
+export const NOT_A_TAP = {
+  /** With one queue. */
+  single:
+    'there is one of this name which is no TAP, or one with several queues: write "multiQueue": true for those',
+  /** With several queues. */
+  several:
+    'there is one of this name which is no TAP, or one with a single queue: make it with multi_queue, or write "multiQueue": false',
+} as const;

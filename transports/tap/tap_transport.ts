@@ -27,13 +27,11 @@ import { FrameBatch } from "../../core/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import type { NetworkAbilities } from "../../core/stage.ts";
 import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
-import type { FileDescriptor } from "../../host/file_descriptor.ts";
+import type { FileDescriptor } from "../../host/descriptors.ts";
 import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
-import { countError, type TapCounters } from "./counters.ts";
+import * as tun from "./open_tap.ts";
 import type { OpenTap } from "./open_tap.ts";
-import { TapReader } from "./tap_reader.ts";
-import { TapWriter } from "./tap_writer.ts";
-import * as tun from "./tun_abi.ts";
+import { countError, type TapCounters, TapReader, TapWriter } from "./tap_queue.ts";
 
 /** Frames written in one call of `send`. */
 const BURST = 64;

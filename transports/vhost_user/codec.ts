@@ -3,24 +3,28 @@
  *
  * Every length is checked before it is used, every message has exactly the payload and the descriptors that its number
  * asks for, and an address of 2^53 or more is refused, so that addresses are plain numbers everywhere else. Numbers are
- * in the host's byte order, which is little-endian wherever this runs (core/memory_region.ts insists).
+ * in the host's byte order, which is little-endian wherever this runs (core/memory.ts insists).
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
+import type { Descriptor } from "./host.ts";
 import {
+  checkDescriptors,
+  CONFIG_HEADER_BYTES,
+  decodePayload,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
   HEADER_BYTES,
+  MAX_DESCRIPTORS,
   MAX_PAYLOAD_BYTES,
   MAX_TABLE_REGIONS,
   type Message,
   type Payload,
   PROTOCOL_VERSION,
+  ProtocolError,
   Request,
   requestName,
 } from "./messages.ts";
-import { checkDescriptors, CONFIG_HEADER_BYTES, decodePayload } from "./payloads.ts";
-import { ProtocolError } from "./protocol_error.ts";
 
 /** A message header. */
 export interface Header {
@@ -187,4 +191,101 @@ function encodeRing(index: number, num: number): Uint8Array {
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+// From a stream of bytes and descriptors to messages.
+//
+// Theory of operation. A header is read by itself, exactly twelve bytes, and then exactly the payload that it announces:
+// descriptors arrive with the first byte of the message that they were sent with, and so never get to another one.
+// Whatever has come so far is kept until the rest comes. A message keeps no more than 4096 bytes and 8 descriptors here.
+
+/** Where messages come from. */
+export interface MessageSource<D extends Descriptor> {
+  /**
+   * Receives up to `lengthBytes` to `target[at]` on and appends descriptors. Returns how many bytes; 0 if there are none now;
+   * -1 at the end. Throws HostError.
+   */
+  receive(target: Uint8Array<ArrayBuffer>, at: number, lengthBytes: number, descriptors: D[]): number;
+}
+
+/** A message as it came. */
+export interface RawMessage<D extends Descriptor> {
+  /** Its header, checked. */
+  readonly header: Header;
+  /** Its payload; valid until the next one is read. */
+  readonly payload: Uint8Array;
+  /** What came along; the caller's from now on. */
+  readonly descriptors: readonly D[];
+}
+
+/** Reads messages of one connection. */
+export class MessageReader<D extends Descriptor> implements Disposable {
+  readonly #source: MessageSource<D>;
+  readonly #bytes = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+  #descriptors: D[] = [];
+  #received = 0;
+  #header: Header | null = null;
+
+  /** Reads from the start of a message. */
+  constructor(source: MessageSource<D>) {
+    this.#source = source;
+  }
+
+  /**
+   * The next message; null if it has not come completely; "end" behind the last. Fatal ProtocolError for a broken header,
+   * for too many descriptors, and for an end in the midst of a message.
+   */
+  read(): RawMessage<D> | null | "end" {
+    for (;;) {
+      const wanted = HEADER_BYTES + (this.#header?.sizeBytes ?? 0);
+      if (this.#received < wanted) {
+        const left = wanted - this.#received;
+        const count = this.#source.receive(this.#bytes, this.#received, left, this.#descriptors);
+        if (this.#descriptors.length > MAX_DESCRIPTORS) throw this.#tooMany();
+        if (count === 0) return null;
+        if (count < 0) return this.#end();
+        this.#received += count;
+        if (count < left) continue;
+      }
+      if (this.#header !== null) return this.#message(this.#header);
+      this.#header = decodeHeader(this.#bytes);
+    }
+  }
+
+  /** Has a message that is not complete brought descriptors? */
+  get holdsDescriptors(): boolean {
+    return this.#descriptors.length > 0;
+  }
+
+  /** Closes what came with a message that is not complete. */
+  [Symbol.dispose](): void {
+    for (const descriptor of this.#descriptors.splice(0)) descriptor[Symbol.dispose]();
+  }
+
+  #message(header: Header): RawMessage<D> {
+    const payload = this.#bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.sizeBytes);
+    const descriptors = this.#descriptors;
+    this.#descriptors = [];
+    this.#received = 0;
+    this.#header = null;
+    return { header, payload, descriptors };
+  }
+
+  #end(): "end" {
+    if (this.#received === 0) return "end";
+    const of = this.#header === null ? "a header" : requestName(this.#header.id);
+    throw new ProtocolError(
+      "connection-cut-short",
+      `The connection ended after ${this.#received} bytes of ${of}; a message must be sent whole`,
+      true,
+    );
+  }
+
+  #tooMany(): ProtocolError {
+    return new ProtocolError(
+      "descriptors-invalid",
+      `A message came with ${this.#descriptors.length} descriptors; at most ${MAX_DESCRIPTORS} are accepted`,
+      true,
+    );
+  }
 }

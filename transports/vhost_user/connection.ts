@@ -12,12 +12,15 @@
  * While the device has work the socket is looked at in every eighth round only, which is some tenths of a millisecond.
  * @module
  */
-import { HostError } from "../../core/errors.ts";
+import type { Device } from "../../core/device.ts";
+import { GuestError, HostError } from "../../core/errors.ts";
+import type { FeatureSet } from "../../core/features.ts";
 import type { Pollable } from "../../core/transport.ts";
 import type { Backend } from "./backend.ts";
-import type { Descriptor } from "./host.ts";
-import { MessageReader, type MessageSource } from "./message_reader.ts";
-import { ProtocolError } from "./protocol_error.ts";
+import { encodeBackendRequest, MessageReader, type MessageSource } from "./codec.ts";
+import type { Channel, Descriptor, Transfer } from "./host.ts";
+import { BackendRequest, backendRequestName, ProtocolError, ProtocolFeature } from "./messages.ts";
+import type { ProtocolTrace } from "./protocol_trace.ts";
 
 /**
  * What is carried out in one round, in units of a quarter of the cost of a message; each descriptor costs as much as a message, for
@@ -161,4 +164,195 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     if (sent > 0) this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
     return this.#unsent === null;
   }
+}
+
+// Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
+//
+// None of them waits for its answer: whatever is said is thrown away when the connection is looked at. A change of configuration that cannot
+// be sent now is sent later, once; an interrupt likewise, once for each ring.
+
+/** What waits: a request of this kind about this ring. */
+interface Pending {
+  readonly id: number;
+  readonly ring: number | null;
+}
+
+/** The socket of SET_BACKEND_REQ_FD, and what is to go through it. */
+export class BackChannel implements Disposable {
+  readonly #trace: ProtocolTrace | null;
+  readonly #negotiated: () => FeatureSet;
+  #channel: Channel | null = null;
+  #pending: Pending[] = [];
+
+  /** There is no socket yet. @param negotiated tells the protocol features that were agreed on */
+  constructor(negotiated: () => FeatureSet, trace: ProtocolTrace | null) {
+    this.#negotiated = negotiated;
+    this.#trace = trace;
+  }
+
+  /** Takes a socket over, in place of the one before. */
+  use(channel: Channel): void {
+    this.#channel?.[Symbol.dispose]();
+    this.#channel = channel;
+    this.#pending = [];
+  }
+
+  /** Configuration space has changed. */
+  configChanged(): void {
+    if (this.#negotiated().has(ProtocolFeature.CONFIG)) this.#post(BackendRequest.CONFIG_CHANGE_MSG, null);
+  }
+
+  /** A ring without an event has used buffers. */
+  interrupt(ring: number): void {
+    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
+      this.#post(BackendRequest.VRING_CALL, ring);
+    }
+  }
+
+  /** A ring without an event is broken. */
+  error(ring: number): void {
+    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
+      this.#post(BackendRequest.VRING_ERR, ring);
+    }
+  }
+
+  /** Sends what could not be sent before. */
+  poll(): void {
+    while (this.#pending.length > 0 && this.#send(this.#pending[0])) this.#pending.shift();
+  }
+
+  /** Throws away some of what the other end has said, answers or not. True if there may be more. */
+  hear(): boolean {
+    return this.#channel?.discardReplies() === true;
+  }
+
+  /** Closes the socket. */
+  [Symbol.dispose](): void {
+    this.#channel?.[Symbol.dispose]();
+    this.#channel = null;
+    this.#pending = [];
+  }
+
+  #post(id: number, ring: number | null): void {
+    if (this.#channel === null || !this.#negotiated().has(ProtocolFeature.BACKEND_REQ)) return;
+    if (this.#pending.some((pending) => pending.id === id && pending.ring === ring)) return;
+    const request = { id, ring };
+    if (this.#pending.length > 0 || !this.#send(request)) this.#pending.push(request);
+  }
+
+  #send({ id, ring }: Pending): boolean {
+    // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a change.
+    const needReply = ring !== null && this.#negotiated().has(ProtocolFeature.REPLY_ACK);
+    if (!this.#channel!.send(encodeBackendRequest(id, ring, needReply))) return false;
+    this.#trace?.note({ event: "back-end request", name: backendRequestName(id), ring });
+    return true;
+  }
+}
+
+// The state of a device through a pipe: SET_DEVICE_STATE_FD and CHECK_DEVICE_STATE.
+//
+// Theory of operation. To save, everything is written at once and the pipe closed: the state is far smaller than a pipe's
+// buffer, and one that does not fit is an error that CHECK_DEVICE_STATE tells. To load, whatever has come is read with
+// every round, so that a long state does not block the front-end, and CHECK_DEVICE_STATE, which the front-end sends after it
+// has closed its end, reads the rest and hands it to the device. The state is JSON: a kind, a version, and what the
+// device itself has to say.
+
+/** Most bytes of a state: no front-end can make this program keep more. */
+export const MAX_STATE_BYTES = 1024 * 1024;
+
+const KIND = "virtio-device-state";
+const VERSION = 1;
+
+/** One transfer at a time. */
+export class StateTransfer implements Disposable {
+  readonly #device: Device;
+  #loading:
+    | { readonly transfer: Transfer; readonly parts: Uint8Array[]; bytes: number; ended: boolean }
+    | null = null;
+  #failure: Error | null = null;
+
+  /** Nothing is transferred yet. */
+  constructor(device: Device) {
+    this.#device = device;
+  }
+
+  /** Is there something to read? */
+  get isLoading(): boolean {
+    return this.#loading !== null && !this.#loading.ended;
+  }
+
+  /** Writes the device's state and closes the pipe. */
+  save(transfer: Transfer): void {
+    this[Symbol.dispose]();
+    const state = this.#device.saveState?.();
+    const text = JSON.stringify({ kind: KIND, version: VERSION, id: this.#device.id, state });
+    const bytes = new TextEncoder().encode(text);
+    const written = transfer.write(bytes);
+    transfer[Symbol.dispose]();
+    if (!written) this.#failure = broken(`its ${bytes.length} bytes must fit into the pipe at once`);
+  }
+
+  /** Begins to read a state. */
+  load(transfer: Transfer): void {
+    this[Symbol.dispose]();
+    this.#loading = { transfer, parts: [], bytes: 0, ended: false };
+  }
+
+  /** Reads what has come. True if there was anything. */
+  poll(): boolean {
+    const loading = this.#loading;
+    if (loading === null || loading.ended) return false;
+    const part = loading.transfer.read();
+    if (part === null) return false;
+    loading.ended = part.length === 0;
+    loading.bytes += part.length;
+    if (loading.bytes > MAX_STATE_BYTES) {
+      this[Symbol.dispose]();
+      this.#failure = broken(`it has more than ${MAX_STATE_BYTES} bytes`);
+    } else loading.parts.push(part);
+    return true;
+  }
+
+  /** Completes a transfer. ProtocolError or GuestError if the state did not get across, or cannot be taken over. */
+  check(): void {
+    while (this.poll());
+    const loading = this.#loading;
+    const failure = this.#failure;
+    this[Symbol.dispose]();
+    if (failure !== null) throw failure;
+    if (loading === null) return;
+    if (!loading.ended) throw broken("its end has not come; the front-end must close its end of the pipe");
+    const state = parse(loading.parts);
+    if (state.kind !== KIND || state.version !== VERSION || state.id !== this.#device.id) {
+      throw new GuestError(
+        "device-state-invalid",
+        `The state is of kind ${state.kind}, version ${state.version}, device ${state.id}; ` +
+          `it must be ${KIND}, ${VERSION}, ${this.#device.id}`,
+      );
+    }
+    this.#device.restoreState?.(state.state);
+  }
+
+  /** Breaks off what is under way. */
+  [Symbol.dispose](): void {
+    this.#loading?.transfer[Symbol.dispose]();
+    this.#loading = null;
+    this.#failure = null;
+  }
+}
+
+function parse(parts: readonly Uint8Array[]): Record<string, unknown> {
+  const decoder = new TextDecoder();
+  const text = parts.map((part) => decoder.decode(part, { stream: true })).join("") + decoder.decode();
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (typeof parsed === "object" && parsed !== null) return parsed as Record<string, unknown>;
+  } catch {
+    // Told below, as for other values that are no object.
+  }
+  throw broken("it must be a JSON object");
+}
+
+function broken(remedy: string): ProtocolError {
+  return new ProtocolError("state-transfer-invalid", `The state of the device did not get across: ${remedy}`);
 }

@@ -22,16 +22,19 @@
  * message, and the device asks for it before a command.
  * @module
  */
-import type { Device } from "../../core/device.ts";
-import type { FaultLog } from "../../core/fault_log.ts";
+import type { Device, DeviceEventListener } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { DirtyLog } from "../../core/memory.ts";
+import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
+import type { FaultLog } from "../../core/session.ts";
 import type { LogLoan, RingBorrower } from "../../core/threads.ts";
-import { ActiveDevice } from "./active_device.ts";
-import { Lending } from "./lending.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
+import { StateTransfer } from "./connection.ts";
+import type { DescriptorBag, Host } from "./host.ts";
+import { Lending, LentSession } from "./lending.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import { type RingHooks, RingSet } from "./ring_set.ts";
-import type { Vring } from "./vring.ts";
+import { FLAG_NO_DESCRIPTOR, type Payload, ProtocolError } from "./messages.ts";
+import { type RingHooks, RingSet, type Vring } from "./rings.ts";
 
 /** How often rings are looked at whose driver does not kick, in ns. */
 export const POLL_INTERVAL_NS = 200_000;
@@ -271,5 +274,209 @@ export class DeviceLink implements Disposable {
     this.#release();
     this.#needsReset = true;
     this.#hooks.configChanged();
+  }
+}
+
+// The messages that are about the device itself: configuration space, MTU, RARP, device state.
+
+const DIRECTION_SAVE = 0;
+const DIRECTION_LOAD = 1;
+const PHASE_STOPPED = 0;
+const MAC_BYTES = 6;
+
+/** Carries out messages about one device. */
+export class DeviceMessages implements Disposable {
+  readonly #device: Device;
+  readonly #host: Host;
+  readonly #transfer: StateTransfer;
+
+  /** Nothing is under way. @param device whom the messages are about */
+  constructor(device: Device, host: Host) {
+    this.#device = device;
+    this.#host = host;
+    this.#transfer = new StateTransfer(device);
+  }
+
+  /** Bytes of configuration space. */
+  readConfig({ offset, size }: Extract<Payload, { kind: "config" }>): Uint8Array {
+    const bytes = new Uint8Array(size);
+    this.#device.readConfig(offset, bytes);
+    return bytes;
+  }
+
+  /**
+   * Writes to configuration space. GuestError `config-write-invalid` for what must not be written; in a migration the
+   * front-end may write what is there already, and nothing else, since the configuration is this side's.
+   */
+  writeConfig({ offset, size, flags, bytes }: Extract<Payload, { kind: "config" }>): void {
+    const migrating = flags === 1;
+    if (!migrating) {
+      this.#device.writeConfig(offset, bytes);
+      return;
+    }
+    const present = new Uint8Array(size);
+    this.#device.readConfig(offset, present);
+    if (present.every((byte, i) => byte === bytes[i])) return;
+    throw new GuestError(
+      "config-write-invalid",
+      `The ${size} bytes at ${offset} of the source's configuration differ; give this device the same configuration`,
+    );
+  }
+
+  /** The guest with the MAC address in the first six bytes runs here now. */
+  announce(bits: FeatureSet, nowNs: number): void {
+    const mac = new Uint8Array(MAC_BYTES);
+    for (let i = 0; i < MAC_BYTES; i++) mac[i] = bits.word(i >>> 2) >>> 8 * (i & 3);
+    if ((mac[0] & 1) !== 0) {
+      throw new ProtocolError(
+        "value-invalid",
+        "The MAC address to announce is a group's; it must be the guest's",
+      );
+    }
+    this.#device.guestMoved?.(mac, nowNs);
+  }
+
+  /** Judges the MTU that the guest is told. ProtocolError `value-invalid` if the device cannot serve it. */
+  checkMtu(bits: FeatureSet): void {
+    const mtu = bits.word(0);
+    if (bits.word(1) === 0 && this.#device.acceptsMtu?.(mtu) === true) return;
+    throw new ProtocolError(
+      "value-invalid",
+      `MTU ${mtu} does not fit this device and its network; lower it, or raise theirs`,
+    );
+  }
+
+  /**
+   * Begins a transfer of the device's state and returns the value to answer: success, and no descriptor of ours.
+   * @param suspended no ring runs
+   */
+  transfer(
+    { direction, phase }: Extract<Payload, { kind: "transfer" }>,
+    suspended: boolean,
+    bag: DescriptorBag,
+  ): number {
+    if (direction > DIRECTION_LOAD || phase !== PHASE_STOPPED) {
+      throw new ProtocolError(
+        "value-invalid",
+        `Direction ${direction} and phase ${phase} of a transfer must be 0 or 1, and 0`,
+      );
+    }
+    if (!suspended) {
+      throw new ProtocolError(
+        "state-transfer-invalid",
+        "The state can only be transferred while every ring is stopped: GET_VRING_BASE must come first",
+      );
+    }
+    const transfer = this.#host.transfer(bag.take());
+    if (direction === DIRECTION_SAVE) this.#transfer.save(transfer);
+    else this.#transfer.load(transfer);
+    return FLAG_NO_DESCRIPTOR;
+  }
+
+  /** Completes a transfer. ProtocolError or GuestError if it failed. */
+  checkTransfer(): void {
+    this.#transfer.check();
+  }
+
+  /** Goes on with a transfer. True if something came. */
+  poll(): boolean {
+    return this.#transfer.poll();
+  }
+
+  /** Breaks off a transfer. */
+  [Symbol.dispose](): void {
+    this.#transfer[Symbol.dispose]();
+  }
+}
+
+// The device, and what it is lent while it is active.
+//
+// Theory of operation. `use` lends it a session, activates it by that, and makes the session's queues those of rings that run
+// and are enabled, as often as that changes; `end` takes everything back. Nothing is ever in flight between two rounds: the
+// device returns every buffer in the round in which it took it. Nothing is caught here: whoever calls deals with a
+// GuestError, and the session is there until `end`.
+
+/** What a device asks for while it is active. */
+export interface ActiveDeviceHooks {
+  /** Ring `index` has used buffers. */
+  interrupt(index: number): void;
+  /** Configuration space has changed. */
+  configChanged(): void;
+  /** Queues are to be taken back from other threads. Throws GuestError. */
+  recall(): void;
+  /** The device was activated or reset. Left out: nothing is told. */
+  event?: DeviceEventListener | undefined;
+}
+
+/** One device of one front-end. */
+export class ActiveDevice {
+  readonly #device: Device;
+  readonly #hooks: ActiveDeviceHooks;
+  #session: LentSession | null = null;
+
+  /** The device is reset. */
+  constructor(device: Device, hooks: ActiveDeviceHooks) {
+    this.#device = device;
+    this.#hooks = hooks;
+  }
+
+  /** Is it active? */
+  get isActive(): boolean {
+    return this.#session !== null;
+  }
+
+  /**
+   * Makes its queues those of rings that run and are enabled, and tells it if they were others; activates it first, if it is
+   * not. Throws what the device throws.
+   */
+  use(features: FeatureSet, memory: GuestMemory, rings: readonly Vring[]): void {
+    const { queues } = this.#session ?? this.#begin(features, memory, rings.length);
+    let changed = false;
+    for (const { index, enabled, queue } of rings) {
+      const used: Virtqueue | null = enabled ? queue : null;
+      if (queues[index] === used) continue;
+      queues[index] = used;
+      changed = true;
+    }
+    if (changed) this.#device.queuesChanged?.();
+  }
+
+  /** The memory was replaced. */
+  useMemory(memory: GuestMemory): void {
+    if (this.#session !== null) this.#session.memory = memory;
+  }
+
+  /** One round. True if anything moved. Throws what the device throws. */
+  poll(nowNs: number): boolean {
+    return this.#session !== null && this.#device.poll(nowNs);
+  }
+
+  /** When it wants to be polled, in ns. */
+  deadlineNs(): number {
+    return this.#session === null ? Infinity : this.#device.deadlineNs();
+  }
+
+  /** Lets go what it holds. Throws what the device throws. */
+  drain(nowNs: number): void {
+    if (this.#session !== null) this.#device.drain(nowNs);
+  }
+
+  /** Resets it. False if it was not active. */
+  end(): boolean {
+    if (this.#session === null) return false;
+    this.#session.queues.fill(null);
+    this.#session = null;
+    this.#device.reset();
+    this.#hooks.event?.({ event: "reset" });
+    return true;
+  }
+
+  #begin(features: FeatureSet, memory: GuestMemory, rings: number): LentSession {
+    const { interrupt, configChanged, recall } = this.#hooks;
+    const session = new LentSession(features, memory, rings, interrupt, configChanged, recall);
+    this.#session = session;
+    this.#device.activate(session);
+    this.#hooks.event?.({ event: "ready" });
+    return session;
   }
 }

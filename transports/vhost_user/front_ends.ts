@@ -15,7 +15,7 @@ import {
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
 import * as net from "../../wire/net_features.ts";
-import { offerFor, type ProfileName } from "./profiles.ts";
+import { offerFor, type ProfileName } from "./negotiation.ts";
 
 /** The front-ends of which it is known. */
 export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm"] as const;
@@ -137,4 +137,186 @@ export function passagesTo(
 
 function range(from: number, to: number): number[] {
   return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+}
+
+// What to write at the other end: command lines and XML for front-ends, and what this back-end tells of itself.
+
+/** Where a front-end meets a device. */
+interface SocketFacts {
+  /** Absolute path of the socket. */
+  readonly socket: string;
+  /** The back-end's own role: the front-end has the other one. */
+  readonly mode: "server" | "client";
+  /** Offer the packed layout. */
+  readonly packedRing: boolean;
+}
+
+/** What a front-end has to know of a network device. */
+export interface NetFacts extends SocketFacts {
+  /** The type, by the word for it in vhost-user. */
+  readonly type: "net";
+  /** The guest's MAC address, such as `52:54:00:00:00:01`. */
+  readonly mac: string;
+  /** Queue pairs. */
+  readonly queuePairs: number;
+  /** Most entries of a receive or transmit queue. */
+  readonly queueSize: number;
+  /** A frame may be spread over several buffers. */
+  readonly mergeableBuffers: boolean;
+  /** Offer coalesced segments. */
+  readonly coalescing: boolean;
+  /** The MTU to tell the guest; null for none. */
+  readonly mtu: number | null;
+}
+
+/** What a front-end has to know of an entropy device. */
+export interface EntropyFacts extends SocketFacts {
+  /** The type, by the word for it in vhost-user. */
+  readonly type: "rng";
+}
+
+/** What a front-end has to know of a device. */
+export type FrontEndFacts = NetFacts | EntropyFacts;
+
+/** The guest around the devices. */
+export interface GuestFacts {
+  /** Its memory in MiB: all of it must be shared with the back-end. */
+  readonly memoryMiB: number;
+  /** QEMU's machine, such as `q35`. */
+  readonly machine: string;
+}
+
+const LEAST_QEMU_ENTRIES = 256;
+const MOST_QEMU_ENTRIES = 1024;
+
+/** What a program that follows the back-end conventions prints for `--print-capabilities`: one line of JSON. */
+export function capabilities(type: FrontEndFacts["type"]): string {
+  return JSON.stringify({ type });
+}
+
+/**
+ * The options for QEMU that concern memory and these devices: each an option with its value. There is no `reconnect` among
+ * them, for it has had two names: whoever wants it adds it to the `-chardev`.
+ */
+export function qemuOptions(
+  devices: readonly FrontEndFacts[],
+  guest: GuestFacts,
+): (readonly [option: string, value: string])[] {
+  return [
+    ["-m", `${guest.memoryMiB}M`],
+    ["-object", `memory-backend-memfd,id=mem0,size=${guest.memoryMiB}M,share=on`],
+    ["-machine", `${guest.machine},memory-backend=mem0`],
+    ...devices.flatMap(qemuDevice),
+  ];
+}
+
+/** The parts of a libvirt domain that concern memory and these devices. */
+export function libvirtXml(devices: readonly FrontEndFacts[]): string {
+  const nets = devices.filter((device) => device.type === "net");
+  const lines = [
+    "<memoryBacking>",
+    "  <source type='memfd'/>",
+    "  <access mode='shared'/>",
+    "</memoryBacking>",
+  ];
+  if (nets.length > 0) {
+    lines.push("<devices>", ...nets.flatMap((net, i) => libvirtInterface(net, alias(i))), "</devices>");
+  }
+  // What libvirt has no element for goes by way of QEMU; <domain> must declare that namespace.
+  const others = devices.flatMap((device, i) => device.type === "net" ? [] : qemuDevice(device, i)).flat();
+  if (others.length > 0) {
+    const args = others.map((value) => `  <qemu:arg value='${escaped(value)}'/>`);
+    lines.push(`<qemu:commandline ${QEMU_NAMESPACE}>`, ...args, "</qemu:commandline>");
+  }
+  const coalescing = nets.flatMap((net, i) => net.coalescing ? libvirtCoalescing(alias(i)) : []);
+  if (coalescing.length > 0) {
+    lines.push(`<qemu:override ${QEMU_NAMESPACE}>`, ...coalescing, "</qemu:override>");
+  }
+  return lines.join("\n");
+}
+
+const QEMU_NAMESPACE = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
+
+function qemuDevice(facts: FrontEndFacts, index: number): (readonly [option: string, value: string])[] {
+  // Of all devices only net can be made before the back-end is there.
+  const role = facts.mode === "server" ? "" : facts.type === "net" ? ",server=on,wait=off" : ",server=on";
+  // A comma ends an option's value unless it is doubled.
+  const chardev = `socket,id=vhost${index},path=${facts.socket.replaceAll(",", ",,")}${role}`;
+  const packed = facts.packedRing ? ",packed=on" : "";
+  if (facts.type === "rng") {
+    return [["-chardev", chardev], ["-device", `vhost-user-rng-pci,chardev=vhost${index}${packed}`]];
+  }
+  const multiple = facts.queuePairs > 1;
+  const entries = qemuEntries(facts.queueSize);
+  const device = [
+    `virtio-net-pci,netdev=net${index}`,
+    `mac=${facts.mac}`,
+    // Two for each pair, one for the control queue, one for the configuration.
+    ...(multiple ? ["mq=on", `vectors=${2 * facts.queuePairs + 2}`] : []),
+    `rx_queue_size=${entries}`,
+    `tx_queue_size=${entries}`,
+    `mrg_rxbuf=${facts.mergeableBuffers ? "on" : "off"}`,
+    ...(facts.coalescing ? ["guest_rsc_ext=on"] : []),
+    ...(facts.mtu === null ? [] : [`host_mtu=${facts.mtu}`]),
+  ];
+  return [
+    ["-chardev", chardev],
+    [
+      "-netdev",
+      `vhost-user,id=net${index},chardev=vhost${index}${multiple ? `,queues=${facts.queuePairs}` : ""}`,
+    ],
+    ["-device", device.join(",") + packed],
+  ];
+}
+
+function libvirtInterface(net: NetFacts, aliasName: string): string[] {
+  const entries = qemuEntries(net.queueSize);
+  const driver = [
+    net.queuePairs > 1 ? ` queues='${net.queuePairs}'` : "",
+    ` rx_queue_size='${entries}' tx_queue_size='${entries}'`,
+    net.packedRing ? " packed='on'" : "",
+  ].join("");
+  const path = escaped(net.socket);
+  const source = net.mode === "server"
+    ? [
+      `    <source type='unix' path='${path}' mode='client'>`,
+      "      <reconnect enabled='yes' timeout='1'/>",
+      "    </source>",
+    ]
+    : [`    <source type='unix' path='${path}' mode='server'/>`];
+  return [
+    "  <interface type='vhostuser'>",
+    `    <mac address='${escaped(net.mac)}'/>`,
+    ...source,
+    "    <model type='virtio'/>",
+    net.mergeableBuffers
+      ? `    <driver${driver}/>`
+      : `    <driver${driver}>\n      <host mrg_rxbuf='off'/>\n    </driver>`,
+    ...(net.mtu === null ? [] : [`    <mtu size='${net.mtu}'/>`]),
+    ...(net.coalescing ? [`    <alias name='${aliasName}'/>`] : []),
+    "  </interface>",
+  ];
+}
+
+function libvirtCoalescing(aliasName: string): string[] {
+  return [
+    `  <qemu:device alias='${aliasName}'>`,
+    "    <qemu:frontend>",
+    "      <qemu:property name='guest_rsc_ext' type='bool' value='true'/>",
+    "    </qemu:frontend>",
+    "  </qemu:device>",
+  ];
+}
+
+/** Names that libvirt lets its user choose begin so. */
+function alias(index: number): string {
+  return `ua-net${index}`;
+}
+
+function qemuEntries(queueSize: number): number {
+  return Math.min(MOST_QEMU_ENTRIES, Math.max(LEAST_QEMU_ENTRIES, queueSize));
+}
+
+function escaped(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("'", "&apos;");
 }

@@ -11,13 +11,14 @@
  * Invariant: while anything is lent, nothing here reads or writes its rings, and no memory is unmapped.
  * @module
  */
-import type { Device } from "../../core/device.ts";
+import type { Device, Session } from "../../core/device.ts";
 import type { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
+import type { GuestMemory } from "../../core/memory.ts";
 import type { LogLoan, RegionLoan, RingBorrower, RingLoan } from "../../core/threads.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import type { RingSet } from "./ring_set.ts";
-import type { Vring } from "./vring.ts";
+import type { RingSet, Vring } from "./rings.ts";
 
 /** What is lent: the rings of one link. */
 export class Lending {
@@ -121,4 +122,53 @@ function regionsOf(table: MemoryTable): RegionLoan[] {
     size,
     address: String(mapping.address),
   }));
+}
+
+// What the device is lent: the rings that run and are enabled.
+
+/** A session whose queues come and go, and whose memory may be replaced, between two rounds of the device. */
+export class LentSession implements Session {
+  /** Queues come and go. */
+  readonly startsQueues = true;
+  /** What was agreed on. */
+  readonly features: FeatureSet;
+  /** The guest's memory, as of now. */
+  memory: GuestMemory;
+  /** The queues by index; null where there is none now. */
+  readonly queues: (Virtqueue | null)[];
+  readonly #interrupt: (index: number) => void;
+  readonly #configChanged: () => void;
+  readonly #recall: () => void;
+
+  /** Begins without queues. @param interrupt told which ring has news; @param configChanged told of configuration space; @param recall takes queues back from other threads */
+  constructor(
+    features: FeatureSet,
+    memory: GuestMemory,
+    queues: number,
+    interrupt: (index: number) => void,
+    configChanged: () => void,
+    recall: () => void = () => {},
+  ) {
+    this.features = features;
+    this.memory = memory;
+    this.queues = new Array<Virtqueue | null>(queues).fill(null);
+    this.#interrupt = interrupt;
+    this.#configChanged = configChanged;
+    this.#recall = recall;
+  }
+
+  /** For the device: ring `index` has used buffers. */
+  interrupt(index: number): void {
+    this.#interrupt(index);
+  }
+
+  /** For the device: takes back what other threads have. */
+  recall(): void {
+    this.#recall();
+  }
+
+  /** For the device: configuration space has changed. */
+  configChanged(): void {
+    this.#configChanged();
+  }
 }

@@ -5,7 +5,6 @@
 import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
 import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
 import { VhostUserTransport } from "./transport.ts";
-
 export { Backend, type BackendParts } from "./backend.ts";
 export {
   capabilities,
@@ -15,13 +14,13 @@ export {
   libvirtXml,
   type NetFacts,
   qemuOptions,
-} from "./front_end_help.ts";
+} from "./front_ends.ts";
 export { FRONT_ENDS, type FrontEnd, frontEndsOf, type Passage, passagesTo } from "./front_ends.ts";
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
-export { type Offer, offerFor, type ProfileName, PROFILES } from "./profiles.ts";
+export { type Offer, offerFor, type ProfileName, PROFILES } from "./negotiation.ts";
 export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
 export type { VhostUserOptions } from "./options.ts";
-export { isListening } from "./passed_socket.ts";
+export { isListening } from "./listener.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
 
 /** The plugin of the transport. */

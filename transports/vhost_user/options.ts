@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import type { OptionsSchema } from "../../core/plugin.ts";
-import { type ProfileName, PROFILES } from "./profiles.ts";
+import { type ProfileName, PROFILES } from "./negotiation.ts";
 
 /** How to meet the front-end, complete. */
 export interface VhostUserOptions {

@@ -2,8 +2,8 @@
  * The dialogue of front-end and back-end, message by message, for people and for programs.
  * @module
  */
-import { featureName } from "../../wire/net_features.ts";
 import { FeatureSet } from "../../core/features.ts";
+import { featureName } from "../../wire/net_features.ts";
 import { HEADER_BYTES, type Message, type Payload, protocolFeatureName, Request } from "./messages.ts";
 
 /** One thing that was said or that happened. */

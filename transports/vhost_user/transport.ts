@@ -14,18 +14,18 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import { FaultLog } from "../../core/fault_log.ts";
 import type { TransportContext } from "../../core/plugin.ts";
+import { FaultLog } from "../../core/session.ts";
 import type { RingBorrower } from "../../core/threads.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import type { FileDescriptor } from "../../host/descriptors.ts";
 import { prepareSignals } from "../../host/event_fd.ts";
-import type { FileDescriptor } from "../../host/file_descriptor.ts";
 import { Backend } from "./backend.ts";
 import { Connection } from "./connection.ts";
-import { type Arrival, meet, type Meeting } from "./meeting.ts";
+import { SystemHost } from "./host.ts";
+import { type Arrival, meet, type Meeting } from "./listener.ts";
 import type { VhostUserOptions } from "./options.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
-import { SystemHost } from "./system_host.ts";
 
 /** What the transport counts. Faults join under names of their own, such as `fault_descriptor-loop`. */
 export interface VhostUserCounters extends Record<string, number> {

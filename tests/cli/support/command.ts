@@ -1,6 +1,5 @@
 import { main } from "../../../cli.ts";
-import type { Io } from "../../../cli/console/io.ts";
-import { OutputClosed } from "../../../cli/console/io.ts";
+import { type Io, OutputClosed } from "../../../cli/console/io.ts";
 
 /** What a command line printed, and its exit code. */
 export interface Outcome {

@@ -2,7 +2,7 @@
  * A front-end of a back-end in another process: real socket, real memory, real events.
  * @module
  */
-import type { UnixStream } from "../../../host/unix_stream.ts";
+import type { UnixStream } from "../../../host/unix_socket.ts";
 import { SocketFrontEnd } from "../../transports/vhost_user/support/socket_front_end.ts";
 
 const nothing = new Int32Array(new SharedArrayBuffer(4));

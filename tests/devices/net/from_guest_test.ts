@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { tcp, udp } from "../../../testing/mod.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
+import { tcp, udp } from "../../../testing/mod.ts";
 import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS } from "./support/rig.ts";
 

@@ -1,6 +1,3 @@
-/**
- * Drivers that change their rings between two looks of the device: it must come to rest, and be idle then.
- */
 import { assert, assertEquals } from "@std/assert";
 import type { Session } from "../../../core/device.ts";
 import { GuestError } from "../../../core/errors.ts";
@@ -14,14 +11,18 @@ import {
 import type { Frame } from "../../../core/frame.ts";
 import type { FrameBatch } from "../../../core/frame_batch.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
 import { buildQueue } from "../../../core/queue_setup.ts";
+import type { FrameTransport } from "../../../core/transport.ts";
 import type { Virtqueue } from "../../../core/virtqueue.ts";
 import { net } from "../../../devices/net/mod.ts";
 import { VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.ts";
 import { setupAt } from "../../core/support/drivers.ts";
 import { TestGuest } from "../../core/support/guest.ts";
 import { numbered } from "./support/rig.ts";
+
+/**
+ * Drivers that change their rings between two looks of the device: it must come to rest, and be idle then.
+ */
 
 const SIZE = 16;
 const RING = 0x1_0000_0000;

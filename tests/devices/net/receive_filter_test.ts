@@ -1,8 +1,12 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { FeatureSet } from "../../../core/features.ts";
-import { MAC_TABLE_ENTRIES } from "../../../devices/net/mac_table.ts";
-import { type FilterVerdict, ReceiveFilter, type ReceiveMode } from "../../../devices/net/receive_filter.ts";
+import {
+  type FilterVerdict,
+  MAC_TABLE_ENTRIES,
+  ReceiveFilter,
+  type ReceiveMode,
+} from "../../../devices/net/receive_filter.ts";
 import { VIRTIO_NET_F_CTRL_VLAN } from "../../../wire/net_features.ts";
 
 const OWN = [0x52, 0x54, 0, 0, 0, 1];

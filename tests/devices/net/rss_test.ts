@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import * as fc from "fast-check";
-import { PacketHash, SUPPORTED_HASH_TYPES, ToeplitzHash } from "../../../devices/net/rss.ts";
+import { PacketHash, SUPPORTED_HASH_TYPES, ToeplitzHash } from "../../../devices/net/steering.ts";
 import { frame, type FrameParts, PUBLISHED_KEY, UDP, v4, v6 } from "./frames.ts";
 
 /** Source, its port, destination, its port, hash over the addresses, hash over addresses and ports: as published. */

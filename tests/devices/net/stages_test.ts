@@ -5,7 +5,7 @@ import { PluginError } from "../../../core/errors.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import { type NetworkAbilities, perFrame, type StageContext } from "../../../core/stage.ts";
-import { buildStages, stageOffers } from "../../../devices/net/stages.ts";
+import { buildStages, stageOffers } from "../../../devices/net/device.ts";
 import type { NetOptions } from "../../../devices/net/mod.ts";
 
 const NETWORK: NetworkAbilities = { partialChecksum: true, largeTcp: false, largeUdp: false };

@@ -1,9 +1,10 @@
+import { assertEquals } from "@std/assert";
+import { FileDescriptor } from "../../../host/descriptors.ts";
+import { MemoryMapping } from "../../../host/memory_mapping.ts";
+
 /**
  * What this process has open, by the kernel's own account.
  */
-import { assertEquals } from "@std/assert";
-import { FileDescriptor } from "../../../host/file_descriptor.ts";
-import { MemoryMapping } from "../../../host/memory_mapping.ts";
 
 /** Open descriptors, sorted. The one that lists them is not among them. */
 export function openDescriptors(): string[] {

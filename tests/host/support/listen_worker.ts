@@ -3,7 +3,7 @@
  * @module
  */
 import { HostError } from "../../../core/errors.ts";
-import { UnixListener } from "../../../host/unix_listener.ts";
+import { UnixListener } from "../../../host/unix_socket.ts";
 
 /** What a worker begins with. */
 export interface ListenStart {

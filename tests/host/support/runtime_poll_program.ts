@@ -3,11 +3,10 @@
  * @module
  */
 import { SystemClock } from "../../../core/clock.ts";
-import { eventLoopTurn } from "../../../core/waiter.ts";
+import { eventLoopTurn } from "../../../core/reactor.ts";
 import { Epoll, EPOLLIN } from "../../../host/epoll.ts";
-import { EpollWaiter } from "../../../host/epoll_waiter.ts";
 import { EventFd } from "../../../host/event_fd.ts";
-import { runtimePoll } from "../../../host/runtime_poll.ts";
+import { EpollWaiter, runtimePoll } from "../../../host/waiters.ts";
 
 const PATIENCE_MS = 20_000;
 

@@ -7,9 +7,9 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { CommandChannel, SharedChannelMemory } from "../../../machine/threads/command_channel.ts";
-import { BlockingWaiter } from "../../../host/blocking_waiter.ts";
 import { EventFd } from "../../../host/event_fd.ts";
+import { BlockingWaiter } from "../../../host/waiters.ts";
+import { CommandChannel, SharedChannelMemory } from "../../../machine/threads/command_channel.ts";
 
 /** What is exchanged. */
 export interface Exchange {

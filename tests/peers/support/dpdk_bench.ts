@@ -1,18 +1,19 @@
-/**
- * A machine behind a vhost-user socket with testpmd in front, and sums that must come out.
- */
 import { assertEquals } from "@std/assert";
 import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
-import { buildMachine } from "../../../machine/build.ts";
 import { parseConfig } from "../../../config/load.ts";
-import type { Machine } from "../../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
 import { defineNetwork } from "../../../core/plugin.ts";
+import { buildMachine } from "../../../machine/build.ts";
+import type { Machine } from "../../../machine/machine.ts";
 import loopback from "../../../transports/loopback.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
 import { Account, plain, type Template } from "./dpdk_account.ts";
 import { until } from "./tap_rig.ts";
 import { type PortStats, Testpmd, type TestpmdOptions } from "./testpmd.ts";
+
+/**
+ * A machine behind a vhost-user socket with testpmd in front, and sums that must come out.
+ */
 
 /** Frames of one test. */
 export const FRAMES = 5000;

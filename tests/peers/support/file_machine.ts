@@ -3,11 +3,11 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { loadConfig } from "../../../config/load.ts";
-import type { Machine } from "../../../machine/machine.ts";
 import type { PluginRegistry } from "../../../config/registry.ts";
+import { buildMachine } from "../../../machine/build.ts";
+import type { Machine } from "../../../machine/machine.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
 
 /** A running machine in a folder of its own; stopped with this object, and then the folder is gone. */

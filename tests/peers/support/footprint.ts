@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { FileDescriptor } from "../../../host/file_descriptor.ts";
+import { FileDescriptor } from "../../../host/descriptors.ts";
 import { MemoryMapping } from "../../../host/memory_mapping.ts";
 
 /** What the collector's own bookkeeping and the runtime's caches may add, in bytes. */

@@ -1,10 +1,11 @@
+import { assertEquals } from "@std/assert";
+import { FileDescriptor } from "../../../host/descriptors.ts";
+import { libc } from "../../../host/libc.ts";
+import type { Namespace } from "./namespace.ts";
+
 /**
  * The kernel as the peer of a TAP: its addresses, sockets and facts.
  */
-import { assertEquals } from "@std/assert";
-import { FileDescriptor } from "../../../host/file_descriptor.ts";
-import { libc } from "../../../host/libc.ts";
-import type { Namespace } from "./namespace.ts";
 
 /** The address of the host's side. */
 export const HOST = "10.9.0.1";

@@ -3,9 +3,9 @@
  * store and the `Atomics.notify` that tells of it; `delayWaits` has this thread sleep before it waits for such a store.
  * @module
  */
+import { z } from "zod";
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import { perFrame } from "../../../core/stage.ts";
-import { z } from "zod";
 
 const NOTIFY_DELAY_MS = 3;
 const WAIT_DELAY_MS = 1;

@@ -3,11 +3,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
-import type { Machine } from "../../../machine/machine.ts";
 import type { FeatureSet } from "../../../core/features.ts";
+import { buildMachine } from "../../../machine/build.ts";
+import type { Machine } from "../../../machine/machine.ts";
 import { arp, GUEST_MAC } from "../../../testing/mod.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";

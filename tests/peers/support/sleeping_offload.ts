@@ -3,9 +3,9 @@
  * in a thread before that, when it is made.
  * @module
  */
+import { z } from "zod";
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import { perFrame } from "../../../core/stage.ts";
-import { z } from "zod";
 
 const SLEEP_MS = 3000;
 const START_MS = 8500;

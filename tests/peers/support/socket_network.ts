@@ -3,11 +3,11 @@
  * time. Its queues can be given to threads.
  * @module
  */
+import { z } from "zod";
 import { defineNetwork, type NetworkPlugin } from "../../../core/plugin.ts";
-import { FileDescriptor } from "../../../host/file_descriptor.ts";
+import { FileDescriptor } from "../../../host/descriptors.ts";
 import { addressOf, libc } from "../../../host/libc.ts";
 import { newTapCounters, tap, TapTransport } from "../../../transports/tap/mod.ts";
-import { z } from "zod";
 
 const AF_UNIX = 1;
 /** Keeps the boundaries of frames, and says when the other end is closed. */

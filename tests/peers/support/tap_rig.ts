@@ -1,10 +1,5 @@
-/**
- * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.
- */
 import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
-import { buildMachine } from "../../../machine/build.ts";
 import { parseConfig } from "../../../config/load.ts";
-import type { Machine } from "../../../machine/machine.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
 import { SystemClock } from "../../../core/clock.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
@@ -12,11 +7,17 @@ import { FramePool } from "../../../core/frame_pool.ts";
 import { defineNetwork } from "../../../core/plugin.ts";
 import { Reactor } from "../../../core/reactor.ts";
 import type { Pollable } from "../../../core/transport.ts";
-import { HostWatcher } from "../../../host/host_watcher.ts";
+import { HostWatcher } from "../../../host/waiters.ts";
+import { buildMachine } from "../../../machine/build.ts";
+import type { Machine } from "../../../machine/machine.ts";
 import type { LoopbackDriver, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
-import type { GuestHooks } from "../../../transports/loopback_driver/guest_counters.ts";
+import type { GuestHooks } from "../../../transports/loopback_driver/software_guest.ts";
 import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
 import type { Namespace } from "./namespace.ts";
+
+/**
+ * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.
+ */
 
 /** Everything accepted that can be. */
 export const EVERYTHING = { checksum: true, tso4: true, tso6: true, ecn: true, uso: true } as const;

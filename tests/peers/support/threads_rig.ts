@@ -4,11 +4,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
+import { UnixStream } from "../../../host/unix_socket.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
-import { UnixStream } from "../../../host/unix_stream.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
 import type { GuestLayout } from "../../transports/vhost_user/support/guest.ts";
 import { SocketFrontEnd } from "../../transports/vhost_user/support/socket_front_end.ts";

@@ -2,9 +2,9 @@
  * An offload that fails in a thread, at the step that its option names: with the first frame, where nothing else is said.
  * @module
  */
+import { z } from "zod";
 import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
 import type { Stage } from "../../../core/stage.ts";
-import { z } from "zod";
 
 const STEPS = [
   "create",

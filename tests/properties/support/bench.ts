@@ -6,10 +6,10 @@
  * not received by then are dropped by its port.
  * @module
  */
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import type { CounterGroups } from "../../../core/device.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import { happen } from "./guest_events.ts";
 import { configOf } from "./machine.ts";
 import { Rig } from "./rig.ts";

@@ -2,15 +2,15 @@
  * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds up.
  * @module
  */
-import { conserve } from "../../../testing/vectors/conservation.ts";
-import type {
-  ConservationOptions,
-  ConservedInput,
-  ConservedOutput,
-} from "../../../testing/vectors/conserved.ts";
-import { viewTcp } from "../../../testing/vectors/tcp_view.ts";
 import type { CounterGroups } from "../../../core/device.ts";
-import { STRICT_RULES } from "../../../offloads/rsc_chain/strict_verdicts.ts";
+import { STRICT_RULES } from "../../../offloads/rsc_chain/verdicts.ts";
+import {
+  type ConservationOptions,
+  conserve,
+  type ConservedInput,
+  type ConservedOutput,
+} from "../../../testing/vectors/conservation.ts";
+import { viewTcp } from "../../../testing/vectors/tcp_view.ts";
 import type { GuestState, Refusal } from "./guest_state.ts";
 import type { Injection } from "./traffic.ts";
 

@@ -2,8 +2,8 @@
  * Finds out what is wrong with a machine under test: each epoch by itself, and at the end of a stream that nothing is left.
  * @module
  */
-import { vectorHeader } from "../../../testing/vectors/delivered.ts";
 import type { Machine } from "../../../machine/machine.ts";
+import { vectorHeader } from "../../../testing/vectors/conservation.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import type { LoopbackDriver, ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
 import { Epoch, snapshot } from "./epoch.ts";

@@ -2,8 +2,8 @@
  * A machine under test with both of its ends: frames go into the open end of the device's cable, packets come from the guest.
  * @module
  */
-import type { Machine } from "../../../machine/machine.ts";
 import type { NetDevice } from "../../../devices/net/device.ts";
+import type { Machine } from "../../../machine/machine.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import type {
   ControlCommand,

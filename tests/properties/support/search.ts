@@ -6,7 +6,7 @@
  * @module
  */
 import fc from "fast-check";
-import { vectorPacket } from "../../../testing/vectors/delivered.ts";
+import { vectorPacket } from "../../../testing/vectors/conservation.ts";
 import {
   toHex,
   type Vector,
@@ -14,8 +14,8 @@ import {
   type VectorPacket,
   writeVector,
 } from "../../../testing/vectors/format.ts";
-import { writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import type { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
+import { writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import { Bench } from "./bench.ts";
 import { ACCEPTED, possible, type Scenario } from "./scenario.ts";
 import type { Injection } from "./traffic.ts";

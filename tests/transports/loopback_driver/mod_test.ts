@@ -1,8 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
 import type { TransportContext } from "../../../core/plugin.ts";
-import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
-import plugin, { type GuestOptionsInput, loopbackDriver } from "../../../transports/loopback_driver/mod.ts";
+import plugin, {
+  type GuestOptionsInput,
+  type LoopbackDriver,
+  loopbackDriver,
+} from "../../../transports/loopback_driver/mod.ts";
 import { guestOptions } from "../../../transports/loopback_driver/options.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";
 import { frameOf, OFFERED } from "./support/rig.ts";

@@ -1,8 +1,12 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
 import type { GuestMemory } from "../../../core/memory.ts";
-import { BAD_USED, BufferList, NOTHING_USED } from "../../../transports/loopback_driver/driver_ring.ts";
-import { PackedDriverRing } from "../../../transports/loopback_driver/packed_driver_ring.ts";
+import {
+  BAD_USED,
+  BufferList,
+  NOTHING_USED,
+  PackedDriverRing,
+} from "../../../transports/loopback_driver/driver_ring.ts";
 import { descriptorAt, DESCRIPTORS, DEVICE, DRIVER, placeRing, TABLES } from "./support/ring_memory.ts";
 
 const NEXT = 1;

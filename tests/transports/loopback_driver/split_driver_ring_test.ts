@@ -5,8 +5,8 @@ import {
   BufferList,
   chainCapacity,
   NOTHING_USED,
+  SplitDriverRing,
 } from "../../../transports/loopback_driver/driver_ring.ts";
-import { SplitDriverRing } from "../../../transports/loopback_driver/split_driver_ring.ts";
 import {
   descriptorAt,
   DESCRIPTORS,

@@ -1,10 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import { MemorySource } from "../../../transports/pcap/byte_source.ts";
-import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
-import { PcapReplay } from "../../../transports/pcap/replay.ts";
-import { newReplayCounters } from "../../../transports/pcap/replay_counters.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
+import { MemorySource } from "../../../transports/pcap/byte_source.ts";
+import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
+import { newReplayCounters, PcapReplay } from "../../../transports/pcap/replay.ts";
 import { join, pcapHeader, record } from "./build.ts";
 
 const folder = new URL("../../captures/", import.meta.url);

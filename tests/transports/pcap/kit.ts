@@ -1,11 +1,12 @@
-/**
- * What the tests of frame transports share.
- */
 import { type Clock, ManualClock } from "../../../core/clock.ts";
 import { FrameBatch } from "../../../core/frame_batch.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
 import type { TransportContext } from "../../../core/plugin.ts";
 import type { FrameTransport } from "../../../core/transport.ts";
+
+/**
+ * What the tests of frame transports share.
+ */
 
 /** A context that publishes into `published` and shares within itself. */
 export class TestContext implements TransportContext {

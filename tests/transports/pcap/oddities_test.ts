@@ -1,29 +1,24 @@
-/**
- * What is odd about a capture and does not end it: every fault costs what is wrong, is counted, and the rest is read.
- */
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { HostError } from "../../../core/errors.ts";
 import { FramePool } from "../../../core/frame_pool.ts";
-import { isSumRight } from "../../../wire/checksum.ts";
-import { ipv4PseudoSum } from "../../../wire/ipv4.ts";
-import { addToSum } from "../../../wire/checksum.ts";
 import {
   type ByteSource,
+  GunzipSource,
   MemorySource,
   NOT_YET,
   WINDOW_BYTES,
 } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
-import { CaptureSink } from "../../../transports/pcap/capture_sink.ts";
-import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
+import { CaptureSink, CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
 import {
+  applyPacketFlags,
   type CaptureOddities,
   type CaptureStep,
   newCaptureOddities,
 } from "../../../transports/pcap/captured_packet.ts";
-import { GunzipSource } from "../../../transports/pcap/gunzip.ts";
-import { applyPacketFlags } from "../../../transports/pcap/packet_flags.ts";
+import { addToSum, isSumRight } from "../../../wire/checksum.ts";
+import { ipv4PseudoSum } from "../../../wire/ip.ts";
 import {
   block,
   Bytes,
@@ -36,6 +31,10 @@ import {
   record,
   section,
 } from "./build.ts";
+
+/**
+ * What is odd about a capture and does not end it: every fault costs what is wrong, is counted, and the rest is read.
+ */
 
 const US = 0xa1b2c3d4;
 const NS = 0xa1b23c4d;

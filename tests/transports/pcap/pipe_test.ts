@@ -1,20 +1,21 @@
-/**
- * Captures from pipes: nothing is waited for in real time, and by a manual clock the result is that of a file.
- */
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { createHash } from "node:crypto";
 import { fileURLToPath } from "node:url";
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import { ManualClock, SystemClock } from "../../../core/clock.ts";
 import { HostError } from "../../../core/errors.ts";
 import { Reactor } from "../../../core/reactor.ts";
 import type { FrameTransport } from "../../../core/transport.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
 import pcap, { type PcapOptions } from "../../../transports/pcap/pcap.ts";
 import { frameBytes, join, pcapHeader, record } from "./build.ts";
 import { receive, type Received, send, TestContext } from "./kit.ts";
+
+/**
+ * Captures from pipes: nothing is waited for in real time, and by a manual clock the result is that of a file.
+ */
 
 const NS = 0xa1b23c4d;
 

@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { BackendRequest, Request } from "../../../transports/vhost_user/messages.ts";
-import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
-import { MAX_STATE_BYTES } from "../../../transports/vhost_user/state_transfer.ts";
+import { MAX_STATE_BYTES } from "../../../transports/vhost_user/connection.ts";
+import { BackendRequest, ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { FakePipe, FakeSocket } from "./support/fake_host.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";

@@ -15,12 +15,12 @@ import {
   FLAG_NEED_REPLY,
   HEADER_BYTES,
   type Message,
+  ProtocolError,
   ProtocolFeature,
   protocolFeatureName,
   Request,
   requestName,
 } from "../../../transports/vhost_user/messages.ts";
-import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
 import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";
 
 function decode(bytes: Uint8Array, descriptors = 0): Message {

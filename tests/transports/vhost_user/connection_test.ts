@@ -1,10 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { HostError } from "../../../core/errors.ts";
+import { MessageReader } from "../../../transports/vhost_user/codec.ts";
 import { Connection, type MessageSocket } from "../../../transports/vhost_user/connection.ts";
-import { MessageReader } from "../../../transports/vhost_user/message_reader.ts";
-import { Request } from "../../../transports/vhost_user/messages.ts";
-import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
+import { ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./support/fake_host.ts";
 import { concat, message, pair, region, table, u64 } from "./support/payload.ts";

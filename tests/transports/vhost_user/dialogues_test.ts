@@ -1,9 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import type { ProfileName } from "../../../transports/vhost_user/profiles.ts";
+import type { ProfileName } from "../../../transports/vhost_user/negotiation.ts";
 import { Bench } from "./support/bench.ts";
 import { dialogues } from "./support/dialogues.ts";
-import { FakeSocket } from "./support/fake_host.ts";
-import type { FakeDescriptor } from "./support/fake_host.ts";
+import { type FakeDescriptor, FakeSocket } from "./support/fake_host.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
 
 const TAKES_PACKED = new Set(["QEMU 7.2", "QEMU 10", "virtio-user"]);

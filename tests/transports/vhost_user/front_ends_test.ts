@@ -1,12 +1,19 @@
+import { assert, assertEquals } from "@std/assert";
+import type { Device } from "../../../core/device.ts";
+import {
+  FRONT_ENDS,
+  frontEndsOf,
+  offerFor,
+  type Passage,
+  passagesTo,
+  PROFILES,
+} from "../../../transports/vhost_user/mod.ts";
+import { featureBit, featureName } from "../../../wire/net_features.ts";
+import { newNetRig } from "./support/fake_network.ts";
+
 /**
  * What of an offer reaches the driver through each front-end.
  */
-import { assert, assertEquals } from "@std/assert";
-import type { Device } from "../../../core/device.ts";
-import { FRONT_ENDS, frontEndsOf, offerFor, PROFILES } from "../../../transports/vhost_user/mod.ts";
-import { type Passage, passagesTo } from "../../../transports/vhost_user/mod.ts";
-import { featureBit, featureName } from "../../../wire/net_features.ts";
-import { newNetRig } from "./support/fake_network.ts";
 
 function device(): Device {
   return newNetRig().device;

@@ -5,9 +5,13 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { decodeHeader } from "../../../transports/vhost_user/codec.ts";
-import { FLAG_NEED_REPLY, HEADER_BYTES, Request } from "../../../transports/vhost_user/messages.ts";
-import { PROFILES } from "../../../transports/vhost_user/profiles.ts";
-import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
+import {
+  FLAG_NEED_REPLY,
+  HEADER_BYTES,
+  ProtocolError,
+  Request,
+} from "../../../transports/vhost_user/messages.ts";
+import { PROFILES } from "../../../transports/vhost_user/negotiation.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent, type FakeFile, FakePipe, FakeSocket } from "./support/fake_host.ts";
 import { frame } from "./support/fake_network.ts";

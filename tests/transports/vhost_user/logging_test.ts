@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { PageLog } from "../../../transports/vhost_user/page_log.ts";
+import { PageLog } from "../../../transports/vhost_user/memory_table.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";

@@ -3,13 +3,13 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine } from "../../../machine/build.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import { EntropyDevice } from "../../../devices/entropy/mod.ts";
-import { UnixStream } from "../../../host/unix_stream.ts";
+import { UnixStream } from "../../../host/unix_socket.ts";
+import { buildMachine } from "../../../machine/build.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
-import { offerFor } from "../../../transports/vhost_user/profiles.ts";
+import { offerFor } from "../../../transports/vhost_user/negotiation.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
 import { hostTest, linux } from "../../peers/support/require.ts";
 import { Bench } from "./support/bench.ts";

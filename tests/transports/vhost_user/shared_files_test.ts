@@ -4,12 +4,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import type { CablePort } from "../../../transports/loopback.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR, TimerFd } from "../../../host/descriptors.ts";
 import { Epoll } from "../../../host/epoll.ts";
-import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../../host/file_descriptor.ts";
 import { cString, libc } from "../../../host/libc.ts";
-import { TimerFd } from "../../../host/timer_fd.ts";
-import { UnixStream } from "../../../host/unix_stream.ts";
+import { UnixStream } from "../../../host/unix_socket.ts";
+import type { CablePort } from "../../../transports/loopback.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { hostTest, linux } from "../../peers/support/require.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";

@@ -3,16 +3,15 @@
  * @module
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { HostError } from "../../../core/errors.ts";
-import type { DeviceEvent } from "../../../core/events.ts";
-import { Reactor } from "../../../core/reactor.ts";
 import { SystemClock } from "../../../core/clock.ts";
-import { EpollWaiter } from "../../../host/epoll_waiter.ts";
-import { FileDescriptor, O_RDWR } from "../../../host/file_descriptor.ts";
+import type { DeviceEvent } from "../../../core/device.ts";
+import { HostError } from "../../../core/errors.ts";
+import { Reactor } from "../../../core/reactor.ts";
+import { FileDescriptor, O_RDWR } from "../../../host/descriptors.ts";
 import { cString } from "../../../host/libc.ts";
 import { MemoryMapping } from "../../../host/memory_mapping.ts";
-import { UnixListener } from "../../../host/unix_listener.ts";
-import { UnixStream } from "../../../host/unix_stream.ts";
+import { UnixListener, UnixStream } from "../../../host/unix_socket.ts";
+import { EpollWaiter } from "../../../host/waiters.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { type VhostUserCounters, VhostUserTransport } from "../../../transports/vhost_user/transport.ts";

@@ -4,9 +4,8 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { STATUS_NEEDS_RESET } from "../../../core/device.ts";
-import { MAX_MEMORY_SLOTS, Request } from "../../../transports/vhost_user/messages.ts";
-import { offerFor, type ProfileName, PROFILES } from "../../../transports/vhost_user/profiles.ts";
-import { ProtocolError } from "../../../transports/vhost_user/protocol_error.ts";
+import { MAX_MEMORY_SLOTS, ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
+import { offerFor, type ProfileName, PROFILES } from "../../../transports/vhost_user/negotiation.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";
 import { frame, newNetRig, numbersOf } from "./support/fake_network.ts";

@@ -9,7 +9,7 @@ import {
   libvirtXml,
   type NetFacts,
   qemuOptions,
-} from "../../../transports/vhost_user/front_end_help.ts";
+} from "../../../transports/vhost_user/front_ends.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { jsonTrace, textTrace } from "../../../transports/vhost_user/protocol_trace.ts";

@@ -3,12 +3,12 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { buildMachine } from "../../../../machine/build.ts";
 import { newRegistry } from "../../../../config/builtins.ts";
 import { parseConfig } from "../../../../config/load.ts";
-import type { Machine } from "../../../../machine/machine.ts";
 import type { GuestFault } from "../../../../core/errors.ts";
 import type { NetDevice } from "../../../../devices/net/mod.ts";
+import { buildMachine } from "../../../../machine/build.ts";
+import type { Machine } from "../../../../machine/machine.ts";
 import { ethernet } from "../../../../testing/mod.ts";
 import { cableKey, type CablePort, type LoopbackCable } from "../../../../transports/loopback.ts";
 import type {

@@ -1,15 +1,16 @@
-/**
- * The TAP's data path over a pair of datagram sockets, which like a TAP carry one frame at a time: no rights are needed, and
- * every answer of the kernel can be brought about.
- */
 import { assertEquals } from "@std/assert";
 import type { Frame, NetHeader } from "../../../../core/frame.ts";
 import { FrameBatch } from "../../../../core/frame_batch.ts";
 import { FramePool } from "../../../../core/frame_pool.ts";
-import { FileDescriptor } from "../../../../host/file_descriptor.ts";
+import { FileDescriptor } from "../../../../host/descriptors.ts";
 import { addressOf, libc } from "../../../../host/libc.ts";
 import { newTapCounters, type TapCounters, TapTransport } from "../../../../transports/tap/mod.ts";
 import { readNetHeader, writeNetHeader } from "../../../../wire/virtio_net_header.ts";
+
+/**
+ * The TAP's data path over a pair of datagram sockets, which like a TAP carry one frame at a time: no rights are needed, and
+ * every answer of the kernel can be brought about.
+ */
 
 /** What a header says. */
 export type Facts = Partial<Omit<NetHeader, "clear" | "copyFrom">>;

@@ -4,11 +4,11 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Device, ResolvedOffload } from "../../../../core/device.ts";
-import { FaultLog } from "../../../../core/fault_log.ts";
+import { FaultLog } from "../../../../core/session.ts";
 import { Backend } from "../../../../transports/vhost_user/backend.ts";
 import { decodeHeader } from "../../../../transports/vhost_user/codec.ts";
 import { HEADER_BYTES } from "../../../../transports/vhost_user/messages.ts";
-import type { ProfileName } from "../../../../transports/vhost_user/profiles.ts";
+import type { ProfileName } from "../../../../transports/vhost_user/negotiation.ts";
 import type { ProtocolTrace } from "../../../../transports/vhost_user/protocol_trace.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./fake_host.ts";
 import { type NetRig, newNetRig } from "./fake_network.ts";

@@ -3,11 +3,11 @@
  * @module
  */
 import type { DeviceContext, ResolvedOffload } from "../../../../core/device.ts";
+import { VIRTIO_F_RING_PACKED } from "../../../../core/features.ts";
 import type { FrameBatch } from "../../../../core/frame_batch.ts";
 import { FramePool } from "../../../../core/frame_pool.ts";
 import type { FrameTransport } from "../../../../core/transport.ts";
 import { NetDevice, type NetOptions } from "../../../../devices/net/mod.ts";
-import { VIRTIO_F_RING_PACKED } from "../../../../core/features.ts";
 import { parseMac } from "../../../../wire/ethernet.ts";
 
 /** Frames that wait for the guest, and frames that it has sent. */

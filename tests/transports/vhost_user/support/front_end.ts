@@ -8,8 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { FLAG_NEED_REPLY, HEADER_BYTES, Request } from "../../../../transports/vhost_user/messages.ts";
 import { RING_SIZE, type TestGuest, USER_OFFSET } from "./guest.ts";
-import { message, pair, region, table, u64, words } from "./payload.ts";
-import { concat } from "./payload.ts";
+import { concat, message, pair, region, table, u64, words } from "./payload.ts";
 
 /** Where messages go. `D` is what stands for a descriptor. */
 export interface Wire<D> {

@@ -7,9 +7,9 @@ import {
   BufferList,
   type DriverRing,
   NOTHING_USED,
+  PackedDriverRing,
+  SplitDriverRing,
 } from "../../../../transports/loopback_driver/driver_ring.ts";
-import { PackedDriverRing } from "../../../../transports/loopback_driver/packed_driver_ring.ts";
-import { SplitDriverRing } from "../../../../transports/loopback_driver/split_driver_ring.ts";
 
 /** Where the guest's memory starts, as the guest sees it. */
 export const GUEST_BASE = 0x100000;

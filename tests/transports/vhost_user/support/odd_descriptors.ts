@@ -3,11 +3,11 @@
  * @module
  */
 import { assert } from "@std/assert";
+import { FileDescriptor, O_RDWR } from "../../../../host/descriptors.ts";
 import { EventFd } from "../../../../host/event_fd.ts";
-import { FileDescriptor, O_RDWR } from "../../../../host/file_descriptor.ts";
 import { cString, libc } from "../../../../host/libc.ts";
-import { newMemoryFile } from "../../../../host/memory_file.ts";
-import { UnixStream } from "../../../../host/unix_stream.ts";
+import { newMemoryFile } from "../../../../host/memory_mapping.ts";
+import { UnixStream } from "../../../../host/unix_socket.ts";
 import { GUEST_BYTES } from "./guest.ts";
 
 const O_RDONLY = 0;

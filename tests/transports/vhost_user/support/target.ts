@@ -3,8 +3,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
+import { UnixStream } from "../../../../host/unix_socket.ts";
 import type { CablePort } from "../../../../transports/loopback.ts";
-import { UnixStream } from "../../../../host/unix_stream.ts";
 import { FileMachine } from "../../../peers/support/file_machine.ts";
 import { frame, numbersOf } from "./fake_network.ts";
 import { OddDescriptors } from "./odd_descriptors.ts";

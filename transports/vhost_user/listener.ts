@@ -1,0 +1,332 @@
+/**
+ * How front-end and back-end meet: as a server that accepts, as a client that connects, or by a socket that was passed on.
+ * @module
+ */
+import { HostError } from "../../core/errors.ts";
+import { factsOfDescriptor, FileDescriptor } from "../../host/descriptors.ts";
+import { checked, libc, SystemCallError } from "../../host/libc.ts";
+import { UnixListener, UnixStream } from "../../host/unix_socket.ts";
+import type { MessageSocket } from "./connection.ts";
+import type { VhostUserOptions } from "./options.ts";
+
+/** A connection that was made, and whose front-end may have said something already. */
+export interface Arrival extends MessageSocket<FileDescriptor> {
+  /** Its descriptor, which stays this object's: watch it to learn when there is something to receive. */
+  readonly number: number;
+}
+
+/** A place to get connections from. */
+export interface Meeting extends Disposable {
+  /** The next connection; null if there is none now. HostError if there will never be one. */
+  next(nowNs: number): Arrival | null;
+  /** Looks after connections that have to wait, while another one is served. True if there was a new one. */
+  attend(): boolean;
+  /** When to ask again although nothing wakes, in ns; Infinity if never. */
+  deadlineNs(): number;
+  /** Will there never be another connection? */
+  readonly isOver: boolean;
+}
+
+/** Attempts become rarer until they are this far apart, unless the options say more. */
+const MAX_RETRY_NS = 1e9;
+
+/** What goes wrong when too many files are open: it may pass. */
+const PASSING = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
+/** Connections that may wait while one is served. */
+const MAX_WAITING = 16;
+/** Bytes that each of them may say meanwhile. */
+const MAX_SAID_BYTES = 4096;
+/** What a front-end that is not there yet looks like. */
+const NOT_YET = new Set(["ECONNREFUSED", "ENOENT", "EAGAIN"]);
+
+/**
+ * Prepares to meet the front-end as the options say. HostError if the socket cannot be made.
+ * @param options complete; `path` stands for `options.socket`
+ * @param path the absolute path of the socket
+ * @param watch has the reactor woken by a descriptor
+ */
+export function meet(
+  options: VhostUserOptions,
+  path: string,
+  watch: (descriptor: number) => Disposable,
+): Meeting {
+  const retryNs = options.reconnectMs * 1e6;
+  if (options.mode === "client") {
+    if (options.fd === null) return new Client(path, retryNs);
+    const fd = new FileDescriptor(options.fd);
+    fd.makeNonBlocking();
+    return new Passed(new UnixStream(fd));
+  }
+  const listener = options.fd === null
+    ? UnixListener.listen(path, {
+      mode: options.socketMode ?? undefined,
+      owner: options.socketUser ?? undefined,
+      group: options.socketGroup ?? undefined,
+    })
+    : UnixListener.fromDescriptor(options.fd);
+  return new Server(listener, watch, retryNs);
+}
+
+/**
+ * Accepts one connection after the other; others wait until the one that is served has ended.
+ *
+ * They wait here and not in the socket's queue, for what they have sent could be a descriptor of the connection that is served,
+ * whose end would not be seen then as long as it lies there unread. A front-end that is not answered sends a request or
+ * two and no descriptors; one that does more does not wait for its turn and is let go.
+ */
+class Server implements Meeting {
+  readonly isOver = false;
+  readonly #listener: UnixListener;
+  readonly #watchFor: (descriptor: number) => Disposable;
+  readonly #watch: Disposable;
+  readonly #pause: Pause;
+  #waiting: Waiting[] = [];
+  #retryAtNs = Infinity;
+
+  constructor(listener: UnixListener, watch: (descriptor: number) => Disposable, retryNs: number) {
+    this.#listener = listener;
+    this.#watchFor = watch;
+    this.#pause = new Pause(retryNs);
+    try {
+      this.#watch = watch(listener.fd.number);
+    } catch (error) {
+      listener[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  next(nowNs: number): Arrival | null {
+    this.#retryAtNs = Infinity;
+    const first = this.#waiting.shift();
+    if (first !== undefined) {
+      first.callIn();
+      return first;
+    }
+    const stream = this.#accept();
+    if (stream === "later") this.#retryAtNs = nowNs + this.#pause.nextNs();
+    if (stream === null || stream === "later") return null;
+    this.#pause.reset();
+    return new Waiting(stream);
+  }
+
+  attend(): boolean {
+    const stream = this.#accept();
+    const isNew = stream !== null && stream !== "later";
+    if (isNew) {
+      const arrival = new Waiting(stream);
+      this.#waiting.push(arrival);
+      arrival.wait(this.#watchFor);
+    }
+    const waiting = this.#waiting;
+    if (waiting.length > 0) {
+      this.#waiting = waiting.filter((arrival, i) => i < MAX_WAITING && arrival.hear());
+      for (const arrival of waiting) if (!this.#waiting.includes(arrival)) arrival[Symbol.dispose]();
+    }
+    return isNew;
+  }
+
+  deadlineNs(): number {
+    return this.#retryAtNs;
+  }
+
+  [Symbol.dispose](): void {
+    for (const arrival of this.#waiting) arrival[Symbol.dispose]();
+    this.#watch[Symbol.dispose]();
+    this.#listener[Symbol.dispose]();
+  }
+
+  /** The next connection; null if there is none; "later" if this process may have no more. */
+  #accept(): UnixStream | null | "later" {
+    try {
+      return this.#listener.accept();
+    } catch (error) {
+      if (!isOneOf(PASSING, error)) throw error;
+      return "later";
+    }
+  }
+}
+
+/** A connection, and what it has said while it had to wait. */
+class Waiting implements Arrival {
+  readonly #stream: UnixStream;
+  #watch: Disposable | null = null;
+  #said: Uint8Array<ArrayBuffer> | null = null;
+  #begin = 0;
+  #end = 0;
+
+  constructor(stream: UnixStream) {
+    this.#stream = stream;
+  }
+
+  get number(): number {
+    return this.#stream.fd.number;
+  }
+
+  /** It has to wait: what it says wakes the reactor. */
+  wait(watch: (descriptor: number) => Disposable): void {
+    this.#said = new Uint8Array(MAX_SAID_BYTES);
+    this.#watch = watch(this.number);
+  }
+
+  /** Takes what it has said. False if it has gone, or does not wait. */
+  hear(): boolean {
+    const descriptors: FileDescriptor[] = [];
+    try {
+      while (this.#end < MAX_SAID_BYTES) {
+        const left = MAX_SAID_BYTES - this.#end;
+        const count = this.#stream.receive(this.#said!, this.#end, left, descriptors);
+        if (count < 0 || descriptors.length > 0) return false;
+        if (count === 0) return true;
+        this.#end += count;
+      }
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+    } finally {
+      for (const descriptor of descriptors) descriptor[Symbol.dispose]();
+    }
+    return false;
+  }
+
+  /** It is served now. */
+  callIn(): void {
+    this.#watch?.[Symbol.dispose]();
+    this.#watch = null;
+  }
+
+  receive(
+    target: Uint8Array<ArrayBuffer>,
+    at: number,
+    lengthBytes: number,
+    descriptors: FileDescriptor[],
+  ): number {
+    if (this.#begin === this.#end) return this.#stream.receive(target, at, lengthBytes, descriptors);
+    const count = Math.min(lengthBytes, this.#end - this.#begin);
+    target.set(this.#said!.subarray(this.#begin, this.#begin + count), at);
+    this.#begin += count;
+    return count;
+  }
+
+  send(source: Uint8Array<ArrayBuffer>, from: number, lengthBytes: number): number {
+    return this.#stream.send(source, from, lengthBytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.callIn();
+    this.#stream.end();
+  }
+}
+
+/**
+ * Connects, again and again, however long the front-end stays away. A connection that ends within MAX_RETRY_NS is no better
+ * than none: a front-end that takes every connection and closes it must not keep this program busy.
+ */
+class Client implements Meeting {
+  readonly isOver = false;
+  readonly #path: string;
+  readonly #pause: Pause;
+  #nextAtNs = -Infinity;
+  #connectedAtNs = Infinity;
+
+  constructor(path: string, retryNs: number) {
+    this.#path = path;
+    this.#pause = new Pause(retryNs);
+  }
+
+  next(nowNs: number): Arrival | null {
+    if (nowNs - this.#connectedAtNs >= MAX_RETRY_NS) this.#pause.reset();
+    this.#connectedAtNs = Infinity;
+    if (nowNs < this.#nextAtNs) return null;
+    this.#nextAtNs = nowNs + this.#pause.nextNs();
+    try {
+      const stream = UnixStream.connect(this.#path);
+      this.#connectedAtNs = nowNs;
+      return new Waiting(stream);
+    } catch (error) {
+      if (isOneOf(NOT_YET, error) || isOneOf(PASSING, error)) return null;
+      throw error;
+    }
+  }
+
+  attend(): boolean {
+    return false;
+  }
+
+  deadlineNs(): number {
+    return this.#nextAtNs;
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** How long to wait between attempts: as the options say at first, twice as long each time, up to MAX_RETRY_NS. */
+class Pause {
+  readonly #firstNs: number;
+  #nextNs: number;
+
+  constructor(firstNs: number) {
+    this.#firstNs = firstNs;
+    this.#nextNs = firstNs;
+  }
+
+  nextNs(): number {
+    const pauseNs = this.#nextNs;
+    this.#nextNs = Math.max(this.#firstNs, Math.min(2 * pauseNs, MAX_RETRY_NS));
+    return pauseNs;
+  }
+
+  reset(): void {
+    this.#nextNs = this.#firstNs;
+  }
+}
+
+/** One connection, made by whoever started this program; there is no second one. */
+class Passed implements Meeting {
+  #stream: UnixStream | null;
+
+  constructor(stream: UnixStream) {
+    this.#stream = stream;
+  }
+
+  get isOver(): boolean {
+    return this.#stream === null;
+  }
+
+  next(): Arrival | null {
+    const stream = this.#stream;
+    this.#stream = null;
+    return stream && new Waiting(stream);
+  }
+
+  attend(): boolean {
+    return false;
+  }
+
+  deadlineNs(): number {
+    return Infinity;
+  }
+
+  [Symbol.dispose](): void {
+    this.#stream?.[Symbol.dispose]();
+  }
+}
+
+function isOneOf(codes: ReadonlySet<string>, error: unknown): error is HostError {
+  return error instanceof SystemCallError && codes.has(error.code);
+}
+
+// What a socket that another program has passed on is.
+
+const SOL_SOCKET = 1;
+const SO_ACCEPTCONN = 30;
+
+/** Does this socket wait for connections? Otherwise it is one. Throws HostError for a descriptor that is no socket. */
+export function isListening(fd: number): boolean {
+  const attempt = `use file descriptor ${fd} as a vhost-user socket`;
+  if (!factsOfDescriptor(fd).isSocket) {
+    throw new HostError(`Cannot ${attempt}: it is something else; pass a Unix stream socket`);
+  }
+  const value = new Uint8Array(4);
+  const length = new Uint8Array(new Uint32Array([value.length]).buffer);
+  checked(libc().getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, length), attempt);
+  return value[0] !== 0;
+}
