@@ -92,7 +92,7 @@ export interface DemoRuns {
 }
 
 /** So many packets are shown one by one. */
-const MOST_SINGLE_BARS = 12;
+const MAX_SINGLE_BARS = 12;
 
 /** The whole text. */
 export function demoReport(runs: DemoRuns, io: Io): string {
@@ -174,10 +174,10 @@ function deliveries(summary: ReplaySummary, io: Io): string {
   const { bold, cyan } = styleFor(io);
   const packets = Object.entries(summary.output.packetsBySegments)
     .flatMap(([segments, times]) =>
-      new Array<number>(Math.min(times, MOST_SINGLE_BARS + 1)).fill(Number(segments))
+      new Array<number>(Math.min(times, MAX_SINGLE_BARS + 1)).fill(Number(segments))
     );
   if (packets.length === 0) return "";
-  if (packets.length > MOST_SINGLE_BARS) return headed(segmentsText(summary, io), io);
+  if (packets.length > MAX_SINGLE_BARS) return headed(segmentsText(summary, io), io);
   const most = Math.max(...packets);
   const width = String(most).length;
   const room = Math.min(io.columns - width - 16, 48);

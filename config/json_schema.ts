@@ -16,7 +16,7 @@ import {
   type PluginRegistry,
   SPECIFIER_PATTERN,
 } from "./registry.ts";
-import { deviceKeys, fileKeys, MOST_OFFLOADS, offloadKeys } from "./schema.ts";
+import { deviceKeys, fileKeys, MAX_OFFLOADS, offloadKeys } from "./schema.ts";
 
 /** Keys that stand beside the options, with the schema of each. */
 interface OwnKeys {
@@ -102,7 +102,7 @@ function ownKeys(kind: PluginKind): OwnKeys {
     ...keys,
     driver: described("driver", keys.driver!),
     network: described("network", keys.network!),
-    offloads: { ...keys.offloads, items: reference("offload"), maxItems: MOST_OFFLOADS },
+    offloads: { ...keys.offloads, items: reference("offload"), maxItems: MAX_OFFLOADS },
   };
   return { properties, required: ["driver"] };
 }

@@ -14,7 +14,7 @@ import { DEEPEST } from "./plain.ts";
 export const LONGEST_TEXT = 1 << 20;
 
 /** How many keys given twice are reported. */
-const MOST_DOUBLED = 20;
+const MAX_DOUBLED = 20;
 
 const NO_JSON = "this is no JSON; keys and text need double quotes";
 const NO_UNICODE = "this is no Unicode escape; write \\u and four hexadecimal digits";
@@ -176,7 +176,7 @@ class Reader {
 
   #doubled(offset: number): void {
     // Each issue costs a walk over the text; a file of nothing but doubled keys must not cost its square.
-    if (this.issues.length === MOST_DOUBLED) return;
+    if (this.issues.length === MAX_DOUBLED) return;
     const { line, column } = positionAt(this.#text, offset);
     const problem = `key given twice, again on line ${line}, column ${column}`;
     this.issues.push({ path: this.#path.reduce<string>(childPath, "$"), problem, remedy: "keep one" });

@@ -9,7 +9,7 @@ import { isPlainObject } from "./plain.ts";
 import { unknownKeys, type WordingContext, wordIssue } from "./wording.ts";
 
 /** A hostile list can be wrong at half a million places; so many are put into words. */
-const MOST_ISSUES = 200;
+const MAX_ISSUES = 200;
 
 /** What came of it: the complete options, or everything that is wrong with the written ones. */
 export type OptionsResult =
@@ -85,8 +85,8 @@ function judge(
   }
   if (result.issues) {
     const context = { ...asked, schema: described };
-    for (const issue of result.issues.slice(0, MOST_ISSUES)) issues.push(...wordIssue(issue, context));
-    const more = result.issues.length - MOST_ISSUES;
+    for (const issue of result.issues.slice(0, MAX_ISSUES)) issues.push(...wordIssue(issue, context));
+    const more = result.issues.length - MAX_ISSUES;
     if (more > 0) issues.push({ path, problem: `${more} more problems` });
     if (issues.length === 0) throw new TypeError("it refused without saying why");
   } else if (!("value" in result)) {

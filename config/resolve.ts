@@ -28,7 +28,7 @@ import {
   deviceKeys,
   type FileKeys,
   fileKeys,
-  MOST_DEVICES,
+  MAX_DEVICES,
   OFFLOAD_KEYS,
   type OffloadKeys,
   offloadKeys,
@@ -37,7 +37,7 @@ import { threadIssues } from "./thread_refusals.ts";
 import type { PluginOf, ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
 
 /** The most transports that one can wrap; a hostile list is not followed to its end. */
-const MOST_INNER = 64;
+const MAX_INNER = 64;
 
 class Resolver {
   readonly issues: ConfigIssue[] = [];
@@ -58,7 +58,7 @@ class Resolver {
       ? written.devices as Plain[]
       : [];
     const found: NamelessDevice[] = [];
-    for (const [i, entry] of entries.slice(0, MOST_DEVICES).entries()) {
+    for (const [i, entry] of entries.slice(0, MAX_DEVICES).entries()) {
       const device = await this.#device(entry, childPath("$.devices", i));
       if (device !== null) found.push(device);
     }
@@ -189,9 +189,9 @@ class Resolver {
     // Switched off by null; and a list is what a transport over several others would have.
     if (written === null) return;
     if (Array.isArray(written)) {
-      const items = written.slice(0, MOST_INNER);
+      const items = written.slice(0, MAX_INNER);
       for (const [i, one] of items.entries()) await this.#prepare(one, childPath(path, i));
-      if (written.length > MOST_INNER) this.#add([{ path, problem: `has more than ${MOST_INNER} items` }]);
+      if (written.length > MAX_INNER) this.#add([{ path, problem: `has more than ${MAX_INNER} items` }]);
       return;
     }
     const inner = await this.#part("network", written, path);

@@ -7,9 +7,9 @@ import { z } from "zod";
 import type { OptionsSchema } from "../core/plugin.ts";
 
 /** The most devices in one configuration. */
-export const MOST_DEVICES = 256;
+export const MAX_DEVICES = 256;
 /** The most offloads of one device. */
-export const MOST_OFFLOADS = 64;
+export const MAX_OFFLOADS = 64;
 /** What a machine is called that has no name. */
 export const DEFAULT_NAME = "machine";
 
@@ -58,7 +58,7 @@ const name = z.string().regex(
 export const fileKeys: OptionsSchema<FileKeys> = z.strictObject({
   $schema: z.string().optional().describe("Where the JSON Schema of this file lies, for editors"),
   name: name.default(DEFAULT_NAME).describe("What the machine is called in messages and metrics"),
-  devices: z.array(z.unknown()).min(1).max(MOST_DEVICES).describe("The devices that this machine runs"),
+  devices: z.array(z.unknown()).min(1).max(MAX_DEVICES).describe("The devices that this machine runs"),
   frameMemoryMiB: z.int().min(1).max(4096).default(128).describe(
     "Memory for frames in MiB, shared by all devices, taken at the start",
   ),
@@ -74,7 +74,7 @@ export const deviceKeys: OptionsSchema<DeviceKeys> = z.strictObject({
   ),
   driver: z.unknown().optional().describe("The way to the guest: who brings memory and queues"),
   network: z.unknown().optional().describe("The way to the network, for devices that have one"),
-  offloads: z.array(z.unknown()).max(MOST_OFFLOADS).default([]).describe(
+  offloads: z.array(z.unknown()).max(MAX_OFFLOADS).default([]).describe(
     "The steps that frames go through, in order of execution",
   ),
   mode: z.enum(["loop", "threads"]).default("loop").describe(

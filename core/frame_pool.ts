@@ -27,7 +27,7 @@ const SLOTS_PER_CHUNK = [512, 64, 16];
  */
 const SLOTS_SET_ASIDE = [16, 4, 4];
 /** Pools smaller than this set nothing aside: there would be little left. */
-const LEAST_SHARED_BYTES = 1024 * 1024;
+const MIN_SHARED_BYTES = 1024 * 1024;
 
 /** How large a pool may grow. */
 export interface FramePoolOptions {
@@ -203,7 +203,7 @@ class FrameStore {
   /** Bytes that frames of this size may still reserve: a half at a time, so that no burst of one size takes all at once. */
   #budget(size: number): number {
     let left = this.#maxBytes - this.reservedBytes;
-    if (this.#maxBytes < LEAST_SHARED_BYTES) return left;
+    if (this.#maxBytes < MIN_SHARED_BYTES) return left;
     for (let other = 0; other < SLOT_BYTES.length; other++) {
       if (other !== size) {
         left -= Math.max(0, SLOTS_SET_ASIDE[other] - this.#slots[other]) * SLOT_BYTES[other];

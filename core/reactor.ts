@@ -19,7 +19,7 @@ import { type Clock, ManualClock } from "./clock.ts";
 /** Rounds between two turns of the event loop while there is work. */
 const ROUNDS_PER_TURN = 32;
 /** Rounds at one moment of a manual clock after which somebody must be spinning. */
-const MOST_ROUNDS = 2_000_000;
+const MAX_ROUNDS = 2_000_000;
 
 /** Turns pollable members, in real time or by a manual clock. */
 export class Reactor {
@@ -78,7 +78,7 @@ export class Reactor {
 
   /** Rounds until nobody does anything, without moving the clock. Throws Error if that takes two million rounds. */
   settle(): void {
-    for (let rounds = 1; this.turn(); rounds++) if (rounds >= MOST_ROUNDS) throw this.#spinning();
+    for (let rounds = 1; this.turn(); rounds++) if (rounds >= MAX_ROUNDS) throw this.#spinning();
   }
 
   /**
@@ -95,7 +95,7 @@ export class Reactor {
     const endNs = Math.max(nowNs, clock.nowNs());
     let rounds = 0;
     for (;;) {
-      if (++rounds > MOST_ROUNDS) throw this.#spinning();
+      if (++rounds > MAX_ROUNDS) throw this.#spinning();
       if (this.turn()) continue;
       if (clock.isHeld) {
         throw new Error(
@@ -128,7 +128,7 @@ export class Reactor {
     try {
       let atThisMoment = 0;
       for (let rounds = 1; signal?.aborted !== true; rounds++) {
-        if (++atThisMoment > MOST_ROUNDS) throw this.#spinning();
+        if (++atThisMoment > MAX_ROUNDS) throw this.#spinning();
         if (!this.turn()) {
           if (clock.isHeld) {
             await this.#waiter.wait(Infinity, 0);
@@ -175,7 +175,7 @@ export class Reactor {
   #spinning(): Error {
     const nowNs = this.clock.nowNs();
     return new Error(
-      `The machine does not settle: after ${MOST_ROUNDS} rounds at ${nowNs} ns there is still something to do`,
+      `The machine does not settle: after ${MAX_ROUNDS} rounds at ${nowNs} ns there is still something to do`,
     );
   }
 

@@ -16,7 +16,7 @@ export const EPOLLET = 0x8000_0000;
 
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
-const MOST_EVENTS = 64;
+const MAX_EVENTS = 64;
 /** struct epoll_event is packed on x86-64 only. */
 const EVENT_BYTES = Deno.build.arch === "x86_64" ? 12 : 16;
 const DATA_AT = EVENT_BYTES - 8;
@@ -27,7 +27,7 @@ export class Epoll implements Disposable {
   readonly fd: FileDescriptor;
   readonly #c: LibcSymbols = libc();
   readonly #number: number;
-  readonly #events = new DataView(new ArrayBuffer(MOST_EVENTS * EVENT_BYTES));
+  readonly #events = new DataView(new ArrayBuffer(MAX_EVENTS * EVENT_BYTES));
   readonly #eventsAddress = addressOf(this.#events);
 
   /** Makes an empty set. Throws SystemCallError. */
@@ -62,7 +62,7 @@ export class Epoll implements Disposable {
    * SystemCallError if the set was closed.
    */
   ready(mostMs = 0): number {
-    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, mostMs);
+    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MAX_EVENTS, mostMs);
     if (count >= 0) return count;
     if (errno() === EINTR) return 0;
     throw lastCallError("wait for events");
@@ -78,7 +78,7 @@ export class Epoll implements Disposable {
    * it. Throws as `ready`.
    */
   block(): number {
-    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MOST_EVENTS, -1);
+    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MAX_EVENTS, -1);
     if (count >= 0) return count;
     if (errno() === EINTR) return 0;
     throw lastCallError("wait for events");
@@ -89,7 +89,7 @@ export class Epoll implements Disposable {
    * is lost. Not to be called again before it has resolved.
    */
   wait(): Promise<number> {
-    return this.#c.epollWaitAwaited(this.#number, this.#eventsAddress, MOST_EVENTS, -1);
+    return this.#c.epollWaitAwaited(this.#number, this.#eventsAddress, MAX_EVENTS, -1);
   }
 
   /** Closes the set. */

@@ -208,7 +208,7 @@ function lockFolder(path: string): FileDescriptor {
 // FileDescriptor from the moment it is seen, so that none can leak.
 
 /** The most descriptors that the kernel passes with one message. */
-export const MOST_DESCRIPTORS = 253;
+export const MAX_DESCRIPTORS = 253;
 
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
@@ -218,7 +218,7 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x4000_0000;
 const SHUT_RD = 0;
 const CONTROL_HEADER_BYTES = 16;
-const CONTROL_BYTES = CONTROL_HEADER_BYTES + 4 * (MOST_DESCRIPTORS + 1);
+const CONTROL_BYTES = CONTROL_HEADER_BYTES + 4 * (MAX_DESCRIPTORS + 1);
 // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags.
 const MESSAGE_BYTES = 56;
 const IOV_AT = 16;
@@ -343,9 +343,9 @@ export class UnixStream implements Disposable {
     if (!(from >= 0 && lengthBytes >= 1 && from + lengthBytes <= source.length)) {
       throw new RangeError(`Cannot send ${lengthBytes} bytes at ${from} of a buffer of ${source.length}`);
     }
-    if (descriptors.length > MOST_DESCRIPTORS) {
+    if (descriptors.length > MAX_DESCRIPTORS) {
       throw new RangeError(
-        `Cannot send ${descriptors.length} descriptors: at most ${MOST_DESCRIPTORS} at once`,
+        `Cannot send ${descriptors.length} descriptors: at most ${MAX_DESCRIPTORS} at once`,
       );
     }
     this.#vector.set(0, Number(addressOf(source)) + from, lengthBytes);

@@ -45,7 +45,7 @@ const NS_PER_MS = 1_000_000;
  * When the event loop turns even if there is always something else to do. A turn takes 100 microseconds, and right after an
  * event they are the guest's, which has been woken on the same processor: a nap comes first, as long as that is possible.
  */
-const MOST_NS_BETWEEN_TURNS = 20 * NS_PER_MS;
+const MAX_NS_BETWEEN_TURNS = 20 * NS_PER_MS;
 
 /** Sleeps in the kernel. */
 export class EpollWaiter implements Waiter {
@@ -111,7 +111,7 @@ export class EpollWaiter implements Waiter {
   /** Sleeps until something happens, or until `untilNs`. Returns at once if something has happened. */
   wait(untilNs: number, nowNs: number): Promise<void> | void {
     if (this.#closed) return;
-    const isTurnDue = nowNs - this.#turnedNs >= MOST_NS_BETWEEN_TURNS;
+    const isTurnDue = nowNs - this.#turnedNs >= MAX_NS_BETWEEN_TURNS;
     if (this.#hasEvent()) return isTurnDue ? this.#turn(nowNs) : undefined;
     const leftNs = untilNs - nowNs;
     if (leftNs <= 0) return this.#turn(nowNs);

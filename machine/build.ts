@@ -412,7 +412,7 @@ export class CounterBook {
 
 const PAGE_BYTES = 65_536;
 /** What lies further up in one buffer is reached slowly. */
-const MOST_BYTES = 2 ** 31 - PAGE_BYTES;
+const MAX_BYTES = 2 ** 31 - PAGE_BYTES;
 
 /**
  * A pool of frames that checksums are quick over: its memory is that of WebAssembly, reserved at once but used only as frames
@@ -420,7 +420,7 @@ const MOST_BYTES = 2 ** 31 - PAGE_BYTES;
  * @param maxBytes most bytes of frame storage
  */
 export function newFramePool(maxBytes: number): FramePool {
-  const buffer = reserve(Math.min(maxBytes, MOST_BYTES));
+  const buffer = reserve(Math.min(maxBytes, MAX_BYTES));
   return new FramePool(buffer === null ? { maxBytes } : { maxBytes, buffer });
 }
 

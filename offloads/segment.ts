@@ -67,7 +67,7 @@ export interface SegmentOptions {
 /** Time between two tries while the pool is empty. */
 const RETRY_NS = 100_000;
 /** Time without any progress after which a frame is given up. */
-const MOST_WAIT_NS = 10_000_000;
+const MAX_WAIT_NS = 10_000_000;
 
 /** The plugin `segment`, for both directions. */
 export const segment: OffloadPlugin<SegmentOptions> = defineOffload<SegmentOptions>({
@@ -202,7 +202,7 @@ export class SegmentStage implements Stage {
   /** There is still no memory: has the frame waited long enough? Then it is dropped. */
   #giveUp(frame: Frame, progress: boolean): boolean {
     if (progress) this.#stuckSinceNs = this.#nowNs;
-    if (this.#nowNs - this.#stuckSinceNs < MOST_WAIT_NS) return false;
+    if (this.#nowNs - this.#stuckSinceNs < MAX_WAIT_NS) return false;
     this.#stuckSinceNs = this.#nowNs;
     return this.#drop(frame, "dropped_no_memory");
   }

@@ -81,7 +81,7 @@ export const BENCH_FEATURES: FeatureSet = FeatureSet.of(
 const PLAIN_NETWORK: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
 
 /** Flushes at one moment after which a stage must be asking for them for ever. */
-const MOST_ROUNDS = 1000;
+const MAX_ROUNDS = 1000;
 
 /**
  * Runs frames through stages.
@@ -170,7 +170,7 @@ export class StageBench implements Disposable {
     let rounds = 0;
     for (let due = this.pipeline.deadlineNs(); due <= nowNs; due = this.pipeline.deadlineNs()) {
       rounds = due > this.clock.nowNs() ? 0 : rounds + 1;
-      if (rounds > MOST_ROUNDS) {
+      if (rounds > MAX_ROUNDS) {
         throw new Error(`A stage wants to be flushed at ${due} ns for ever: flush must move its deadline`);
       }
       this.clock.advanceTo(Math.max(due, this.clock.nowNs()));

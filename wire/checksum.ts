@@ -10,7 +10,7 @@
 import { CHECKSUM_KERNEL } from "./checksum_kernel_wasm.ts";
 
 /** Fewer bytes are summed up sooner than a kernel is called. */
-const LEAST_FOR_VECTORS = 64;
+const MIN_FOR_VECTORS = 64;
 
 /**
  * Adds the bytes `at` to `at + lengthBytes - 1`, which start at an even position of the checksummed whole, to `sum`.
@@ -19,7 +19,7 @@ const LEAST_FOR_VECTORS = 64;
  * faster than adding 16-bit halves, or 32-bit words as doubles.)
  */
 export function addToSum(view: DataView, at: number, lengthBytes: number, sum: number): number {
-  if (lengthBytes >= LEAST_FOR_VECTORS) {
+  if (lengthBytes >= MIN_FOR_VECTORS) {
     const kernel = kernelOf(view.buffer);
     if (kernel !== null) return kernel(view.byteOffset + at, lengthBytes) + fold(sum);
   }

@@ -14,8 +14,8 @@
 #include "pinned.h"
 
 #define TURNS 1000
-#define LEAST_LAPS 50
-#define MOST_LAPS 100000
+#define MIN_LAPS 50
+#define MAX_LAPS 100000
 
 static _Alignas(128) atomic_uint turn;
 static _Alignas(128) atomic_int over;
@@ -41,7 +41,7 @@ static void *answer(void *core)
 
 int main(int argc, char **argv)
 {
-	static double laps[MOST_LAPS];
+	static double laps[MAX_LAPS];
 	int count = 0;
 	pthread_t other;
 
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
 		return 1;
 	pin(atoi(argv[1]));
 	uint64_t end = now_ns() + (uint64_t)atoi(argv[3]) * 1000000u;
-	while (count < MOST_LAPS && (now_ns() < end || count < LEAST_LAPS)) {
+	while (count < MAX_LAPS && (now_ns() < end || count < MIN_LAPS)) {
 		uint64_t start = now_ns();
 		for (int i = 0; i < TURNS; i++) {
 			unsigned next = atomic_load_explicit(&turn, memory_order_relaxed) + 1;

@@ -10,10 +10,10 @@
 #include "peer.h"
 
 #define SPARE_FRAMES 1023
-#define MOST_OUT 65535
+#define MAX_OUT 65535
 
 static struct rte_mempool *pool;
-static struct rte_mbuf *batch[BATCH], *flushed[MOST_OUT];
+static struct rte_mbuf *batch[BATCH], *flushed[MAX_OUT];
 static void *gro;
 
 static void fail(const char *what)
@@ -77,7 +77,7 @@ static void peer_batch(struct sender *s, const struct order *o, int purge, struc
 		copy_in(s);
 	give_back(batch, rte_gro_reassemble(batch, BATCH, gro), out);
 	if (purge)
-		give_back(flushed, rte_gro_timeout_flush(gro, 0, RTE_GRO_TCP_IPV4, flushed, MOST_OUT), out);
+		give_back(flushed, rte_gro_timeout_flush(gro, 0, RTE_GRO_TCP_IPV4, flushed, MAX_OUT), out);
 }
 
 static void peer_close(void)

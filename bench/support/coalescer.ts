@@ -18,7 +18,7 @@ import { Yardstick } from "./yardstick.ts";
 const SLOT_BYTES = 33 * 64;
 const LARGE_SLOT_BYTES = 147 * 64;
 /** Most payload of a frame that lies in a small slot. */
-const MOST_SMALL_BYTES = 1900;
+const MAX_SMALL_BYTES = 1900;
 /** Frames beyond those that are held, and memory that a pool sets aside. */
 const SPARE_FRAMES = 1024;
 const SPARE_BYTES = 4 << 20;
@@ -37,7 +37,7 @@ class Coalescers {
     const key = `${family} ${flows} ${held} ${payloadBytes}`;
     const known = this.#made.get(key);
     if (known !== undefined) return known;
-    const slotBytes = payloadBytes > MOST_SMALL_BYTES ? LARGE_SLOT_BYTES : SLOT_BYTES;
+    const slotBytes = payloadBytes > MAX_SMALL_BYTES ? LARGE_SLOT_BYTES : SLOT_BYTES;
     const bytes = (flows * held + SPARE_FRAMES) * slotBytes + SPARE_BYTES;
     const pool = this.#pools.get(bytes) ?? newFramePool(bytes);
     this.#pools.set(bytes, pool);

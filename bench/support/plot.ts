@@ -14,8 +14,8 @@ const BOTTOM = 54;
 const COLOURS = ["#2f81c7", "#d9730d", "#2e9e5b", "#b453c4"];
 const INK = "#7a828e";
 /** Least distance between labels, in pixels: of the x axis, and of lines at their ends. */
-const LEAST_X_PX = 38;
-const LEAST_LABEL_PX = 16;
+const MIN_X_PX = 38;
+const MIN_LABEL_PX = 16;
 const Y_TICKS = 5;
 
 /** Draws a table whose columns are numbers. Throws if one is not, or if there is nothing to draw. */
@@ -54,7 +54,7 @@ export function plot(table: Table): string {
   for (const x of xs) {
     const px = toX(x);
     parts.push(line([[px, TOP + height], [px, TOP + height + 4]], INK, 1));
-    if (px - labelledPx < LEAST_X_PX) continue;
+    if (px - labelledPx < MIN_X_PX) continue;
     labelledPx = px;
     parts.push(text(px, TOP + height + 18, String(x), 'text-anchor="middle"'));
   }
@@ -85,7 +85,7 @@ function drawRows(
   }
   let aboveY = -Infinity;
   for (const { name, y, colour } of labels.sort((a, b) => a.y - b.y)) {
-    aboveY = Math.max(y, aboveY + LEAST_LABEL_PX);
+    aboveY = Math.max(y, aboveY + MIN_LABEL_PX);
     parts.push(text(WIDTH - RIGHT + 8, aboveY + 4, name, `fill="${colour}"`));
   }
   return parts;

@@ -14,7 +14,7 @@ import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { headerOf, type TapFrame, type TapNetwork } from "./tap_network.ts";
 
 /** Most frames at a time. */
-const MOST = 64;
+const MAX_FRAMES = 64;
 /** Bytes from one place of a message to the next: an odd number of cache lines, for short frames and for long ones. */
 const STRIDES = [33 * 64, 1091 * 64];
 
@@ -81,7 +81,7 @@ export function bareCalls(network: TapNetwork, frame: TapFrame): TapContestant {
   const { descriptor } = network;
   const { places, stride, bytes } = placesOf(network, frame);
   const first = addressOf(places);
-  const addresses = Array.from({ length: MOST }, (_, i) => first + BigInt(i * stride));
+  const addresses = Array.from({ length: MAX_FRAMES }, (_, i) => first + BigInt(i * stride));
   const [length, room] = [BigInt(bytes), BigInt(stride)];
   const move = (count: number, call: (address: bigint) => number): number => {
     const startMs = performance.now();
@@ -103,7 +103,7 @@ export function bareCalls(network: TapNetwork, frame: TapFrame): TapContestant {
 export function ourTransport(network: TapNetwork, frame: TapFrame, pool: FramePool): TapContestant {
   const { transport, counters } = network;
   const { length } = frame.bytes;
-  const batch = new FrameBatch(MOST);
+  const batch = new FrameBatch(MAX_FRAMES);
   return {
     read: (count) => {
       let bytes = 0;
@@ -146,8 +146,8 @@ function placesOf(
 ): { places: Uint8Array<ArrayBuffer>; stride: number; bytes: number } {
   const bytes = headerBytes + frame.bytes.length;
   const stride = STRIDES.find((stride) => stride >= bytes)!;
-  const places = new Uint8Array(MOST * stride);
-  for (let i = 0; i < MOST; i++) {
+  const places = new Uint8Array(MAX_FRAMES * stride);
+  for (let i = 0; i < MAX_FRAMES; i++) {
     places.set(headerOf(frame, headerBytes), i * stride);
     places.set(frame.bytes, i * stride + headerBytes);
   }

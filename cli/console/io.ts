@@ -48,8 +48,8 @@ export class OutputClosed extends Error {
 }
 
 const PIPE_COLUMNS = 80;
-const LEAST_COLUMNS = 40;
-const MOST_COLUMNS = 120;
+const MIN_COLUMNS = 40;
+const MAX_COLUMNS = 120;
 
 /** How long the end of the process waits for a standard output that takes nothing, in ms. */
 const PATIENCE_MS = 500;
@@ -116,7 +116,7 @@ export function showsUnicode(variable: (name: string) => string | undefined): bo
 
 function terminalColumns(): number {
   try {
-    return Math.min(Math.max(Deno.consoleSize().columns, LEAST_COLUMNS), MOST_COLUMNS);
+    return Math.min(Math.max(Deno.consoleSize().columns, MIN_COLUMNS), MAX_COLUMNS);
   } catch {
     return PIPE_COLUMNS;
   }

@@ -161,7 +161,7 @@ class SharedFileSource implements ByteSource {
 // A first look at a capture: what is in it, and who in it is most likely the guest.
 
 /** Destinations that are told apart; a capture of a flood has more, and none of them is a guest. */
-const MOST_STATIONS = 65_536;
+const MAX_STATIONS = 65_536;
 
 /** What one station receives in a capture. */
 export interface Station {
@@ -226,7 +226,7 @@ export function surveyCapture(capture: CaptureInput): CaptureSurvey {
     if (key === 0) continue;
     let station = stations.get(key);
     if (station === undefined) {
-      if (stations.size >= MOST_STATIONS) continue;
+      if (stations.size >= MAX_STATIONS) continue;
       stations.set(key, station = { mac: formatMac(bytes, at), frames: 0, payloadBytes: 0 });
     }
     const payload = Math.max(0, tcpPayloadBytes(bytes, at, originalLength, length));

@@ -11,7 +11,7 @@ import { type Explanation, meaningOf } from "./explainer.ts";
 import type { ReplayResult, ReplaySetup } from "./replay_capture.ts";
 import type { ReplaySummary } from "./summary.ts";
 
-const MOST_LISTED = 8;
+const MAX_LISTED = 8;
 
 /** The whole report. */
 export function replayReport(summary: ReplaySummary, io: Io): string {
@@ -123,8 +123,8 @@ export function reasonsText({ reasons }: ReplaySummary, io: Io): string {
 
 /** What the guest did not get. */
 export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io): string {
-  const numbers = snappedNumbers.slice(0, MOST_LISTED).join(", ");
-  const more = leftOut.snapped > MOST_LISTED ? " and more" : "";
+  const numbers = snappedNumbers.slice(0, MAX_LISTED).join(", ");
+  const more = leftOut.snapped > MAX_LISTED ? " and more" : "";
   const rows: [number, string][] = [
     [leftOut.notForGuest, "not sent to the guest"],
     [
@@ -185,7 +185,7 @@ export function troubleText({ dropped, guestErrors }: ReplaySummary, io: Io): st
   const { red } = styleFor(io);
   const lines = [
     ...Object.entries(dropped).map(([name, frames]) => `  ${count(frames)}  dropped by the device (${name})`),
-    ...guestErrors.slice(0, MOST_LISTED).map((error) => `  the guest found: ${error}`),
+    ...guestErrors.slice(0, MAX_LISTED).map((error) => `  the guest found: ${error}`),
   ];
   return lines.length === 0 ? "" : `Trouble\n${lines.map(red).join("\n")}\n`;
 }
@@ -232,7 +232,7 @@ function grouped(entries: readonly (readonly [string, number])[]): Group[] {
 
 // What must be known before the numbers of a replay are believed: why nothing came, why nothing was merged.
 
-const MOST_STATIONS_NAMED = 3;
+const MAX_STATIONS_NAMED = 3;
 
 /** Remarks in sentences, the most important first; none if the numbers speak for themselves. */
 export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: ReplayResult): string[] {
@@ -256,7 +256,7 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
     );
   }
   if (station === undefined && survey.packets > 0) {
-    const others = survey.stations.slice(0, MOST_STATIONS_NAMED).map(({ mac, frames }) =>
+    const others = survey.stations.slice(0, MAX_STATIONS_NAMED).map(({ mac, frames }) =>
       `${mac} (${plural(frames, "frame")})`
     );
     remarks.push(

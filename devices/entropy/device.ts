@@ -32,12 +32,12 @@ import {
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
-import { type EntropyOptions, MOST_REQUEST_BYTES } from "./options.ts";
+import { type EntropyOptions, MAX_REQUEST_BYTES } from "./options.ts";
 
 /** Requests served in one round. */
 const BURST = 64;
 /** Random bytes after which a round ends. */
-const MOST_ROUND_BYTES = 262_144;
+const MAX_ROUND_BYTES = 262_144;
 const REQUEST_QUEUE = 0;
 
 /** An entropy device. */
@@ -72,7 +72,7 @@ export class EntropyDevice implements Device {
     this.#reservoir = new RandomReservoir(source);
     const { rateLimitBytesPerS: rate, burstBytes } = options;
     this.#limit = rate === undefined ? null : new RateLimit(rate, burstBytes);
-    this.#burstBytes = rate === undefined ? MOST_REQUEST_BYTES : Math.min(burstBytes, MOST_REQUEST_BYTES);
+    this.#burstBytes = rate === undefined ? MAX_REQUEST_BYTES : Math.min(burstBytes, MAX_REQUEST_BYTES);
     this.#counters = context.publish({ requests: 0, bytes: 0, shortened: 0, limited: 0, interrupts: 0 });
   }
 
@@ -139,7 +139,7 @@ export class EntropyDevice implements Device {
     let requests = 0;
     let bytes = 0;
     try {
-      while (requests < BURST && bytes < MOST_ROUND_BYTES) {
+      while (requests < BURST && bytes < MAX_ROUND_BYTES) {
         // The driver may have made the request longer meanwhile: it gets what it waited for, and does not wait again.
         const mostBytes = requests === 0 && heldBytes !== 0 ? heldBytes : this.#burstBytes;
         const written = this.#serveOne(queue, nowNs, mostBytes);

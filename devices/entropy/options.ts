@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { OptionsSchema } from "../../core/plugin.ts";
 
 /** Most bytes that one request gets: what the host's generator gives at once. */
-export const MOST_REQUEST_BYTES = 65_536;
+export const MAX_REQUEST_BYTES = 65_536;
 
 /** What an entropy device is made with, complete. */
 export interface EntropyOptions {
@@ -28,7 +28,7 @@ export const entropyOptions: OptionsSchema<EntropyOptions> = z.strictObject({
   packedRing: z.boolean().default(true).describe("Offer the packed ring layout (feature RING_PACKED)."),
   rateLimitBytesPerS: z.int().min(1).max(1_000_000_000).optional()
     .describe("Most random bytes a second, in the long run. Default: as many as the guest asks for."),
-  burstBytes: z.int().min(1).max(MOST_REQUEST_BYTES).optional()
+  burstBytes: z.int().min(1).max(MAX_REQUEST_BYTES).optional()
     .describe(
       "Most random bytes at once after a pause, and for one request. Default: what a second brings, at most 65536.",
     ),
@@ -43,5 +43,5 @@ export const entropyOptions: OptionsSchema<EntropyOptions> = z.strictObject({
   packedRing: written.packedRing,
   rateLimitBytesPerS: written.rateLimitBytesPerS,
   burstBytes: written.burstBytes ??
-    Math.min(written.rateLimitBytesPerS ?? MOST_REQUEST_BYTES, MOST_REQUEST_BYTES),
+    Math.min(written.rateLimitBytesPerS ?? MAX_REQUEST_BYTES, MAX_REQUEST_BYTES),
 }));

@@ -142,8 +142,8 @@ export class FromNetwork {
 // What the network is told of the guest: what it accepts, and how many queue pairs are in use.
 
 /** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1). */
-const LEAST_MTU = 68;
-const MOST_MTU = 65_535;
+const MIN_MTU = 68;
+const MAX_MTU = 65_535;
 /** What a guest accepts that is not there. */
 const NOTHING_ACCEPTED: GuestAccepts = { checksum: false, tso4: false, tso6: false, ecn: false, uso: false };
 
@@ -180,8 +180,8 @@ export class NetworkTerms {
 
   /** Is this an MTU, and does the network carry it, and does `configured`, if there is one, not forbid it? In bytes. */
   carriesMtu(mtuBytes: number, configured: number | undefined): boolean {
-    const most = Math.min(configured ?? MOST_MTU, this.#network.maxFrameBytes - ETHERNET_HEADER_BYTES);
-    return mtuBytes >= LEAST_MTU && mtuBytes <= most;
+    const most = Math.min(configured ?? MAX_MTU, this.#network.maxFrameBytes - ETHERNET_HEADER_BYTES);
+    return mtuBytes >= MIN_MTU && mtuBytes <= most;
   }
 }
 

@@ -34,7 +34,7 @@ import type { Unit } from "./unit.ts";
 import { QEMU_RULES, type QemuVerdict } from "./verdicts.ts";
 
 /** Most units the reference's rule book holds; the reference itself knows no limit. */
-const MOST_UNITS = 65_536;
+const MAX_UNITS = 65_536;
 /** Bytes of frame that the reference's buffer for a unit takes: Ethernet and IPv6 headers and the largest payload. */
 const UNIT_BYTES = 14 + 40 + 65_535;
 /** Largest distance in sequence numbers that counts as inside the window. */
@@ -56,7 +56,7 @@ export class QemuChain extends RscChain {
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
-    super(family, context, options, MOST_UNITS);
+    super(family, context, options, MAX_UNITS);
     this.counters = context.publish(newQemuCounters());
   }
 

@@ -418,7 +418,7 @@ const ETHERNET_BYTES = 14;
  * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to post (section
  * 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
  */
-const MOST_BYTES_IN_ONE_BUFFER = 65_550;
+const MAX_BYTES_IN_ONE_BUFFER = 65_550;
 
 /** The terms under which one family's segments are merged. */
 export interface StrictTerms {
@@ -448,7 +448,7 @@ export function strictTerms({ features, offloads }: Negotiated, family: RscFamil
     guestEcn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
     mostIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
       ? mostIpLength
-      : Math.min(mostIpLength, MOST_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
+      : Math.min(mostIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
   };
 }
 

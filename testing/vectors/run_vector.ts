@@ -227,11 +227,11 @@ function frameDifference(wanted: string, got: string): string {
 // Finds and reads vector files.
 
 /** The most bytes of a vector; the recorded ones have less than a hundredth. */
-export const MOST_VECTOR_BYTES: number = 64 * 1024 * 1024;
+export const MAX_VECTOR_BYTES: number = 64 * 1024 * 1024;
 /** The path that stands for standard input. */
 const STANDARD_INPUT = "-";
 /** Folders within folders, at most. */
-const MOST_DEPTH = 8;
+const MAX_DEPTH = 8;
 /** What a vector's file name ends in. */
 const SUFFIX = ".jsonl";
 
@@ -257,12 +257,12 @@ export async function readVector(path: string): Promise<Vector> {
     const input = path === STANDARD_INPUT ? Deno.stdin : await Deno.open(path);
     text = await toText(
       input.readable
-        .pipeThrough(new LimitedBytesTransformStream(MOST_VECTOR_BYTES, { error: true }))
+        .pipeThrough(new LimitedBytesTransformStream(MAX_VECTOR_BYTES, { error: true }))
         .pipeThrough(new TextDecoderStream("utf-8", { fatal: true })),
     );
   } catch (cause) {
     if (cause instanceof RangeError) {
-      throw new HostError(`Cannot read "${path}": it is longer than ${MOST_VECTOR_BYTES} bytes`, { cause });
+      throw new HostError(`Cannot read "${path}": it is longer than ${MAX_VECTOR_BYTES} bytes`, { cause });
     }
     if (cause instanceof TypeError) throw new VectorError(`${path}: is not UTF-8 text`, { cause });
     throw new HostError(`Cannot read "${path}": ${messageOf(cause)}`, { cause });
@@ -284,7 +284,7 @@ function addFolder(folder: string, found: Set<string>, depth: number): number {
   const entries = [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1);
   for (const { name, isDirectory } of entries) {
     const path = `${folder.replace(/[/\\]+$/, "")}/${name}`;
-    if (isDirectory && depth < MOST_DEPTH) files += addFolder(path, found, depth + 1);
+    if (isDirectory && depth < MAX_DEPTH) files += addFolder(path, found, depth + 1);
     else if (!isDirectory && name.endsWith(SUFFIX)) {
       found.add(path);
       files++;

@@ -119,7 +119,7 @@ export interface FlowSight {
 /** Protocol numbers of IPv6 extension headers (IANA). */
 const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 140];
 /** More of them in a row are not looked behind. */
-const MOST_EXTENSIONS = 8;
+const MAX_EXTENSIONS = 8;
 const NOTHING: FlowSight = { pair: null, flow: null };
 
 /** Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its addresses. */
@@ -169,7 +169,7 @@ function sightOfV6(frame: Uint8Array, ip: number, vlan: string): FlowSight {
   let at = ip + 40;
   for (let count = 0; EXTENSION_HEADERS.includes(protocol); count++) {
     const isFragment = protocol === 44 && frame.length >= at + 8 && (be16(frame, at + 2) & 0xfff9) !== 0;
-    if (count === MOST_EXTENSIONS || protocol === 50 || isFragment || frame.length < at + 8) return hidden;
+    if (count === MAX_EXTENSIONS || protocol === 50 || isFragment || frame.length < at + 8) return hidden;
     const words = frame[at + 1];
     const next = frame[at];
     at += protocol === 44 ? 8 : protocol === 51 ? (words + 2) * 4 : (words + 1) * 8;

@@ -15,7 +15,7 @@ const PACKET_IGNORE_OUTGOING = 23;
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 /** Frames shorter than this carry no data: handshakes and ACKs pass, or a lost SYN would cost a second. */
-const LEAST_LOST_BYTES = 200;
+const MIN_LOST_BYTES = 200;
 
 const libc = Deno.dlopen("libc.so.6", {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
@@ -67,7 +67,7 @@ function forward(from: number, to: number, lossy: boolean): boolean {
     const length = Number(libc.symbols.recv(from, frame, BigInt(frame.length), 0));
     if (length <= 0) break;
     any = true;
-    if (lossy && length >= LEAST_LOST_BYTES && isLost()) lost++;
+    if (lossy && length >= MIN_LOST_BYTES && isLost()) lost++;
     else {
       libc.symbols.send(to, frame, BigInt(length), 0);
       passed++;

@@ -4,7 +4,7 @@ import { factsOfDescriptor, factsOfPath, FileDescriptor, O_RDWR } from "../../ho
 import { EventFd, ReceivedEvent } from "../../host/event_fd.ts";
 import { cString, libc, SystemCallError } from "../../host/libc.ts";
 import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
-import { MOST_DESCRIPTORS, UnixListener, UnixStream } from "../../host/unix_socket.ts";
+import { MAX_DESCRIPTORS, UnixListener, UnixStream } from "../../host/unix_socket.ts";
 import { assertNothingLeft, openDescriptors } from "./support/counts.ts";
 
 function inFolder(fn: (folder: string) => void): () => void {
@@ -108,11 +108,11 @@ Deno.test("UnixStream receives as many descriptors as the kernel passes, and own
     using _left = left;
     using _right = right;
     using file = newMemoryFile("dv-many", 4096);
-    const many = new Array<number>(MOST_DESCRIPTORS).fill(file.number);
+    const many = new Array<number>(MAX_DESCRIPTORS).fill(file.number);
     assertEquals(left.send(bytesOf("x"), 0, 1, many), 1);
     const descriptors: FileDescriptor[] = [];
     assertEquals(receiveText(right, descriptors), "x");
-    assertEquals(descriptors.length, MOST_DESCRIPTORS);
+    assertEquals(descriptors.length, MAX_DESCRIPTORS);
     const identity = factsOfDescriptor(file.number).identity;
     assert(descriptors.every(({ number }) => factsOfDescriptor(number).identity === identity));
     dispose(descriptors);

@@ -20,7 +20,7 @@ import { Traffic } from "./support/traffic.ts";
  */
 
 /** Turns at one moment after which a machine is taken to be spinning. */
-const MOST_TURNS = 20_000;
+const MAX_TURNS = 20_000;
 
 /** Where a guest has put its queues, as the device is told. */
 interface Place {
@@ -56,14 +56,14 @@ class Victim implements AsyncDisposable {
   /** Turns until nobody does anything. */
   rest(): void {
     let turns = 0;
-    while (this.machine.parts.reactor.turn()) assert(++turns < MOST_TURNS, "the machine comes to no rest");
+    while (this.machine.parts.reactor.turn()) assert(++turns < MAX_TURNS, "the machine comes to no rest");
   }
 
   advance(byNs: number): void {
     const { reactor } = this.machine.parts;
     const end = reactor.clock.nowNs() + byNs;
     for (let stops = 0;; stops++) {
-      assert(stops < MOST_TURNS, "the machine does not get on in time");
+      assert(stops < MAX_TURNS, "the machine does not get on in time");
       const due = reactor.deadlineNs();
       if (due > end) break;
       this.machine.parts.manualClock!.advanceTo(Math.max(due, reactor.clock.nowNs()));

@@ -107,11 +107,11 @@ export class PcapngParser {
     if (this.#isPassing) return this.#pass();
     const window = this.#window;
     const { offset, view } = window;
-    if (!window.ensure(LEAST_BLOCK_BYTES)) {
+    if (!window.ensure(MIN_BLOCK_BYTES)) {
       if (window.waits) return "wait";
       if (window.available === 0) return "end";
       this.#unlessFound(false);
-      const wanted = `${window.available} of at least ${LEAST_BLOCK_BYTES} bytes are there`;
+      const wanted = `${window.available} of at least ${MIN_BLOCK_BYTES} bytes are there`;
       throw window.cutOff(offset, `a block is cut off: ${wanted}`);
     }
     const type = view.getUint32(window.position, this.#littleEndian);
@@ -121,10 +121,10 @@ export class PcapngParser {
     if (type === BLOCK_SECTION_HEADER) this.#readByteOrder();
     const length = this.#writtenLength = view.getUint32(window.position + 4, this.#littleEndian);
     this.#length = Math.ceil(length / 4) * 4;
-    if (length < LEAST_BLOCK_BYTES || (length !== this.#length && !isBlockType(type))) {
+    if (length < MIN_BLOCK_BYTES || (length !== this.#length && !isBlockType(type))) {
       throw window.error(
         offset + 4,
-        `block length ${length} is not a multiple of 4 of at least ${LEAST_BLOCK_BYTES}`,
+        `block length ${length} is not a multiple of 4 of at least ${MIN_BLOCK_BYTES}`,
       );
     }
     const headBytes = this.#headBytes();
@@ -464,7 +464,7 @@ export const MAX_HELD_BLOCK_BYTES: number = MAX_CAPTURED_BYTES + 128 * 1024;
 /** The most interfaces of a section of which packets are read; the obsolete Packet block cannot name more either. */
 export const MAX_INTERFACES = 65_536;
 /** Bytes that every block has: type, length, and the length again. */
-export const LEAST_BLOCK_BYTES = 12;
+export const MIN_BLOCK_BYTES = 12;
 
 /** An option's code: the end of options. */
 export const OPTION_END = 0;

@@ -49,7 +49,7 @@ import {
 
 const ETHERNET_HEADER_BYTES = 14;
 /** Longer frames are not copied. */
-const MOST_COPIED_BYTES = 9216;
+const MAX_COPIED_BYTES = 9216;
 const ONE = 1n;
 const KNOWN_FLAGS = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
 
@@ -149,7 +149,7 @@ export class TapReader implements Disposable {
     }
     counters.read++;
     counters.readBytes += total;
-    const small = total <= MOST_COPIED_BYTES ? this.#pool.take(total) : null;
+    const small = total <= MAX_COPIED_BYTES ? this.#pool.take(total) : null;
     if (small === null) {
       this.#landing = null;
       landing.trim(total);
@@ -190,9 +190,9 @@ function isSound(header: NetHeader, length: number): boolean {
 // several pieces, and of those without headroom.
 
 /** A frame in more pieces is gathered into one first: the kernel takes 1024 at most, and walks them one by one. */
-const MOST_PIECES = 128;
+const MAX_PIECES = 128;
 /** Signals that may come in between before a write is given up for now. */
-const MOST_INTERRUPTIONS = 16;
+const MAX_INTERRUPTIONS = 16;
 const HDR_LEN = 2;
 const CSUM_START = 6;
 
@@ -212,7 +212,7 @@ export class TapWriter {
   readonly #counters: TapCounters;
   readonly #c: LibcSymbols = libc();
   readonly #addresses = new FrameAddresses();
-  readonly #vector = new IoVector(1 + MOST_PIECES);
+  readonly #vector = new IoVector(1 + MAX_PIECES);
   readonly #header = new Uint8Array(NET_HEADER_BYTES);
   readonly #headerView = new DataView(this.#header.buffer);
   /** Where in the list the pieces begin: behind the header, if there is one. */
@@ -254,7 +254,7 @@ export class TapWriter {
     if (this.#headerBytes > 0) this.#fillHeader(this.#headerView, 0, frame);
     let places = this.#pieceAt;
     for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
-      if (places > MOST_PIECES) return this.#writeGathered(number, frame);
+      if (places > MAX_PIECES) return this.#writeGathered(number, frame);
       this.#vector.set(places++, this.#addresses.of(piece.bytes) + piece.start, piece.length);
     }
     return this.#writeList(number, places, frame.total);
@@ -274,7 +274,7 @@ export class TapWriter {
   }
 
   #writeBytes(number: number, from: bigint, lengthBytes: bigint, totalBytes: number): WriteEnd {
-    for (let tries = 0; tries < MOST_INTERRUPTIONS; tries++) {
+    for (let tries = 0; tries < MAX_INTERRUPTIONS; tries++) {
       if (this.#c.write(number, from, lengthBytes) >= 0) return this.#written(totalBytes);
       const error = errno();
       if (error !== EINTR) return this.#refused(error);
@@ -283,7 +283,7 @@ export class TapWriter {
   }
 
   #writeList(number: number, places: number, totalBytes: number): WriteEnd {
-    for (let tries = 0; tries < MOST_INTERRUPTIONS; tries++) {
+    for (let tries = 0; tries < MAX_INTERRUPTIONS; tries++) {
       if (this.#c.writev(number, this.#vector.address, places) >= 0) return this.#written(totalBytes);
       const error = errno();
       if (error !== EINTR) return this.#refused(error);

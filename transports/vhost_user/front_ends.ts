@@ -186,8 +186,8 @@ export interface GuestFacts {
   readonly machine: string;
 }
 
-const LEAST_QEMU_ENTRIES = 256;
-const MOST_QEMU_ENTRIES = 1024;
+const MIN_QEMU_ENTRIES = 256;
+const MAX_QEMU_ENTRIES = 1024;
 
 /** What a program that follows the back-end conventions prints for `--print-capabilities`: one line of JSON. */
 export function capabilities(type: FrontEndFacts["type"]): string {
@@ -314,7 +314,7 @@ function alias(index: number): string {
 }
 
 function qemuEntries(queueSize: number): number {
-  return Math.min(MOST_QEMU_ENTRIES, Math.max(LEAST_QEMU_ENTRIES, queueSize));
+  return Math.min(MAX_QEMU_ENTRIES, Math.max(MIN_QEMU_ENTRIES, queueSize));
 }
 
 function escaped(text: string): string {

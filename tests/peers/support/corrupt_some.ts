@@ -7,7 +7,7 @@ import { z } from "zod";
 import { defineOffload, type OffloadPlugin, perFrame } from "../../../mod.ts";
 
 /** Frames shorter than this carry no data worth corrupting. */
-const LEAST_BYTES = 1000;
+const MIN_BYTES = 1000;
 /** Which of the others are corrupted: every so manieth. */
 const EVERY = 500;
 
@@ -21,7 +21,7 @@ const corruptSome: OffloadPlugin<Record<string, never>> = defineOffload({
     const counters = context.publish({ corrupted: 0 });
     let seen = 0;
     return perFrame((frame, output) => {
-      if (frame.length >= LEAST_BYTES && ++seen % EVERY === 0) {
+      if (frame.length >= MIN_BYTES && ++seen % EVERY === 0) {
         frame.bytes[frame.start + frame.length - 1] ^= 0x10;
         counters.corrupted++;
       }

@@ -5,7 +5,7 @@
  */
 
 /** Bytes of the largest frame that is ever written: what a guest is prepared to take. */
-export const MOST_FRAME_BYTES = 65_589;
+export const MAX_FRAME_BYTES = 65_589;
 
 const NOISE = noise(1 << 18);
 
@@ -76,9 +76,9 @@ export class Packet {
     const ip = 14 + 4 * this.tags.length;
     const transport = ip + (v6 ? 40 : 20) + ipOptions.length;
     const fixed = this.protocol === 6 ? 20 + options.length : 8;
-    const payload = Math.min(this.payloadBytes, MOST_FRAME_BYTES - transport - fixed);
+    const payload = Math.min(this.payloadBytes, MAX_FRAME_BYTES - transport - fixed);
     const end = transport + fixed + payload;
-    const frame = new Uint8Array(Math.min(end + this.padding, MOST_FRAME_BYTES));
+    const frame = new Uint8Array(Math.min(end + this.padding, MAX_FRAME_BYTES));
     const view = new DataView(frame.buffer);
     frame.set([0x52, 0x54, 0, 0x12, 0x34, this.macs[0], 2, 0xaa, 0xbb, 0xcc, 0xdd, this.macs[1]]);
     for (const [i, [type, tci]] of this.tags.entries()) {

@@ -6,7 +6,7 @@
  * addresses.
  * @module
  */
-import { MOST_FRAME_BYTES, NONE, Packet, timestampBlock } from "./packet.ts";
+import { MAX_FRAME_BYTES, NONE, Packet, timestampBlock } from "./packet.ts";
 import type { FrameKind } from "./scenario.ts";
 import { headerOf, type NetHeaderFields, SHAPERS } from "./shapes.ts";
 
@@ -123,7 +123,7 @@ export class Traffic {
     const sent = shaped.advance ?? (packet.seq === before ? packet.payloadBytes : 0);
     flow.seq = flow.seq + sent >>> 0;
     if (sent > 0) flow.lastBytes = sent;
-    const cut = frame.length > MOST_FRAME_BYTES ? frame.subarray(0, MOST_FRAME_BYTES) : frame;
+    const cut = frame.length > MAX_FRAME_BYTES ? frame.subarray(0, MAX_FRAME_BYTES) : frame;
     return { bytes: cut, header: shaped.header ?? headerOf({}) };
   }
 }

@@ -18,7 +18,7 @@ const DIALOGUES = 300;
 /** Always the same dialogues: a failure is to be seen again. */
 const SEED = 20_261_122;
 const WARM_UP = 150;
-const MOST_DEEDS = 12;
+const MAX_DEEDS = 12;
 /** What some of them must be refused for, or the test does not get to where it should. */
 const REACHED = [
   "descriptors-invalid",
@@ -30,7 +30,7 @@ const REACHED = [
   "state-transfer-invalid",
 ];
 /** More than the kernel passes with one message is refused where it is sent. */
-const MOST_DESCRIPTORS = 253;
+const MAX_DESCRIPTORS = 253;
 
 /** What is done to the back-end over one connection. */
 type Deed = (front: SocketFrontEnd, target: Target) => void;
@@ -49,7 +49,7 @@ const turn: Deed = (_front, target) => target.turn();
 const OWN_END = "own end";
 const kind = fc.constantFrom(...OddDescriptors.names, OWN_END);
 const few = fc.array(kind, { maxLength: 3 });
-const many = fc.tuple(kind, fc.integer({ min: 9, max: MOST_DESCRIPTORS })).map(([name, count]) =>
+const many = fc.tuple(kind, fc.integer({ min: 9, max: MAX_DESCRIPTORS })).map(([name, count]) =>
   new Array<string>(count).fill(name)
 );
 const ring = fc.integer({ min: 0, max: 3 });
@@ -154,7 +154,7 @@ hostTest(
   [linux],
   async () => {
     await using target = await Target.start();
-    const dialogue = fc.tuple(fc.boolean(), fc.array(deeds, { minLength: 1, maxLength: MOST_DEEDS }));
+    const dialogue = fc.tuple(fc.boolean(), fc.array(deeds, { minLength: 1, maxLength: MAX_DEEDS }));
     const property = fc.asyncProperty(dialogue, async ([starts, all]) => {
       {
         using front = target.connect();
