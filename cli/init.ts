@@ -184,7 +184,7 @@ const PROJECT_FILES: Readonly<Record<string, string>> = {
         "behaviour": { "send": { "count": 100, "frameBytes": 64 } }
       },
       "network": "loopback",
-      "offloads": [{ "use": "./stage.ts", "leastBytes": 128 }]
+      "offloads": [{ "use": "./stage.ts", "minBytes": 128 }]
     }
   ]
 }
@@ -199,7 +199,7 @@ import { z } from "zod";
 /** What the stage can be told. */
 export interface PadOptions {
   /** The length that every frame has at least, in bytes. */
-  leastBytes: number;
+  minBytes: number;
 }
 
 /** Pads frames from the guest to the least length that a wire takes. */
@@ -208,12 +208,12 @@ const pad: OffloadPlugin<PadOptions> = defineOffload({
   summary: "Pads frames from the guest to the least length.",
   direction: "fromGuest",
   options: z.strictObject({
-    leastBytes: z.int().min(14).max(1500).default(60),
+    minBytes: z.int().min(14).max(1500).default(60),
   }),
-  create(context, { leastBytes }) {
+  create(context, { minBytes }) {
     const counters = context.publish({ padded: 0 });
     return perFrame((frame, output) => {
-      const missing = leastBytes - frame.length;
+      const missing = minBytes - frame.length;
       if (frame.next === null && missing > 0 && missing <= frame.tailRoom) {
         const end = frame.start + frame.length;
         frame.bytes.fill(0, end, end + missing);
@@ -247,7 +247,7 @@ Deno.test("pad makes short frames 60 bytes long, and leaves long ones alone", ()
 Deno.test("pad works in a whole device", async () => {
   await using bench = await MachineBench.start({
     baseUrl: import.meta.url,
-    offloads: [{ use: "./stage.ts", leastBytes: 64 }],
+    offloads: [{ use: "./stage.ts", minBytes: 64 }],
   });
   bench.guest.send(tcp());
   bench.settle();

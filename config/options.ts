@@ -16,22 +16,30 @@ export type OptionsResult =
   | { readonly ok: true; readonly options: unknown }
   | { readonly ok: false; readonly issues: readonly ConfigIssue[] };
 
+/** What helps to word the errors of one object. */
+export interface KeyHints {
+  /** Keys that may stand beside the options and belong to the framework, for suggestions; default none. */
+  readonly alsoKnown?: readonly string[];
+  /** Keys that had another name before, and the present name of each; default none. */
+  readonly renamed?: Readonly<Record<string, string>> | undefined;
+}
+
 /**
  * Validates by a schema which may take its time.
  * @param schema the schema
  * @param written what was written
  * @param path where it stands, for messages
- * @param alsoKnown keys that may stand beside the options and belong to somebody else, for suggestions
+ * @param hints what else is known of its keys
  * @returns the validated and completed value, or all issues; never rejects
  */
 export async function checkOptions(
   schema: OptionsSchema<unknown>,
   written: unknown,
   path: string,
-  alsoKnown: readonly string[] = [],
+  hints: KeyHints = {},
 ): Promise<OptionsResult> {
   try {
-    return judge(schema, await schema["~standard"].validate(written), { input: written, path, alsoKnown });
+    return judge(schema, await schema["~standard"].validate(written), written, path, hints);
   } catch (thrown) {
     return thrownBy(thrown, path);
   }
@@ -42,12 +50,14 @@ export async function checkOptions(
  * @param schema the schema; if it turns out to be asynchronous, that is an issue
  * @param written what was written
  * @param path where it stands, for messages
+ * @param hints what else is known of its keys
  * @returns the validated and completed value, or all issues; never throws
  */
 export function checkOptionsNow(
   schema: OptionsSchema<unknown>,
   written: unknown,
   path: string,
+  hints: KeyHints = {},
 ): OptionsResult {
   try {
     const result = schema["~standard"].validate(written);
@@ -57,7 +67,7 @@ export function checkOptionsNow(
       const problem = "these options can only be validated asynchronously, and not at this time";
       return { ok: false, issues: [{ path, problem, remedy: 'put them under the key "inner"' }] };
     }
-    return judge(schema, result, { input: written, path, alsoKnown: [] });
+    return judge(schema, result, written, path, hints);
   } catch (thrown) {
     return thrownBy(thrown, path);
   }
@@ -71,20 +81,19 @@ function thrownBy(thrown: unknown, path: string): OptionsResult {
 function judge(
   schema: OptionsSchema<unknown>,
   result: SchemaResult<unknown>,
-  asked: Omit<WordingContext, "schema">,
+  input: unknown,
+  path: string,
+  { alsoKnown = [], renamed = {} }: KeyHints,
 ): OptionsResult {
   const described = jsonSchemaOf(schema);
-  const { input, path, alsoKnown } = asked;
+  const context: WordingContext = { input, path, schema: described, alsoKnown, renamed };
   const issues: ConfigIssue[] = [];
   // Many libraries drop unknown keys in silence unless told otherwise. A key that does nothing is a mistake.
   if (isPlainObject(input) && !takesAnyKey(described) && described!.additionalProperties !== false) {
     const known = knownKeys(described, []) ?? [];
-    issues.push(
-      ...unknownKeys(Object.keys(input).filter((key) => !known.includes(key)), path, known, alsoKnown),
-    );
+    issues.push(...unknownKeys(Object.keys(input).filter((key) => !known.includes(key)), [], context));
   }
   if (result.issues) {
-    const context = { ...asked, schema: described };
     for (const issue of result.issues.slice(0, MAX_ISSUES)) issues.push(...wordIssue(issue, context));
     const more = result.issues.length - MAX_ISSUES;
     if (more > 0) issues.push({ path, problem: `${more} more problems` });

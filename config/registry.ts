@@ -263,6 +263,12 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (plugin.summary !== undefined && typeof plugin.summary !== "string") {
     faults.push(`has the summary ${showValue(plugin.summary)}; it must be text`);
   }
+  const { renamedOptions = {} } = plugin;
+  const isTable = typeof renamedOptions === "object" && renamedOptions !== null &&
+    Object.values(renamedOptions).every((name) => typeof name === "string");
+  if (!isTable) {
+    faults.push(`has the renamedOptions ${showValue(renamedOptions)}; it must name each old key's new name`);
+  }
   const schemaFault = optionsFault(plugin.options);
   if (schemaFault !== null) faults.push(schemaFault);
   if (typeof plugin.create !== "function") {

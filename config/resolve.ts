@@ -86,7 +86,7 @@ class Resolver {
     const entry = readEntry(copy, { kind, path, ownKeys: [], registry: this.#registry });
     if (!("use" in entry)) throw new ConfigError([entry]);
     const plugin = this.#registry.find(kind, entry.use, this.#baseUrl, entry.usePath);
-    const result = checkOptionsNow(plugin.options, entry.options, path);
+    const result = checkOptionsNow(plugin.options, entry.options, path, { renamed: plugin.renamedOptions });
     if (!result.ok) throw new ConfigError(result.issues);
     return part(plugin, result.options, path) as ResolvedPart<PluginOf<K>>;
   }
@@ -173,7 +173,10 @@ class Resolver {
       this.#add(error.issues);
       return null;
     }
-    const result = await checkOptions(plugin.options, entry.options, path, ownKeys);
+    const result = await checkOptions(plugin.options, entry.options, path, {
+      alsoKnown: ownKeys,
+      renamed: plugin.renamedOptions,
+    });
     if (!result.ok) this.#add(result.issues);
     if (kind === "network" && entry.options.inner !== undefined) {
       const known = knownKeys(jsonSchemaOf(plugin.options), []);

@@ -47,18 +47,11 @@ function word(
   const keys = [...before, ...keysOf(issue)];
   const path = keys.reduce(childPath, context.path);
   if (issue.code === "unrecognized_keys" && Array.isArray(issue.keys)) {
-    return unknownKeys(
-      issue.keys.map(String),
-      path,
-      knownKeys(context.schema, keys),
-      alsoKnownAt(keys, context),
-    );
+    return unknownKeys(issue.keys.map(String), keys, context);
   }
   // How valibot says it.
   if (issue.expected === "never" && keys.length > 0) {
-    const inside = keys.slice(0, -1);
-    const known = knownKeys(context.schema, inside);
-    return [{ path, ...unknownKey(String(keys.at(-1)), known, alsoKnownAt(inside, context)) }];
+    return unknownKeys([String(keys.at(-1))], keys.slice(0, -1), context);
   }
   const value = valueAt(context.input, keys);
   if (issue.code === "invalid_union" && Array.isArray(issue.errors) && depth < 4) {
@@ -87,25 +80,26 @@ function word(
   return [keys.length === 0 && typeof value === "object" ? found : { ...found, value }];
 }
 
-function alsoKnownAt(keys: readonly PropertyKey[], context: WordingContext): readonly string[] {
-  return keys.length === 0 ? context.alsoKnown : [];
-}
-
 /**
- * One issue for each unknown key.
+ * One issue for each unknown key. A key that had another name before names the present one.
  * @param keys the unknown keys
- * @param path the object in which they stand
- * @param known the keys that it may have, if that is known
- * @param alsoKnown keys that may stand there besides
+ * @param inside the way from the top to the object in which they stand
  */
 export function unknownKeys(
   keys: readonly string[],
-  path: string,
-  known: readonly string[] | null,
-  alsoKnown: readonly string[],
+  inside: readonly PropertyKey[],
+  context: WordingContext,
 ): ConfigIssue[] {
-  const issues: ConfigIssue[] = keys.slice(0, SHOWN_KEYS)
-    .map((key) => ({ path: childPath(path, key), ...unknownKey(key, known, alsoKnown) }));
+  const path = inside.reduce(childPath, context.path);
+  const known = knownKeys(context.schema, inside);
+  const isTop = inside.length === 0;
+  const issues: ConfigIssue[] = keys.slice(0, SHOWN_KEYS).map((key) => {
+    const now = isTop && Object.hasOwn(context.renamed, key) ? context.renamed[key]! : null;
+    const words = now === null
+      ? unknownKey(key, known, isTop ? context.alsoKnown : [])
+      : { problem: "has another name now", remedy: `write ${quoted(now)}` };
+    return { path: childPath(path, key), ...words };
+  });
   if (keys.length > SHOWN_KEYS) {
     issues.push({ path, problem: `${keys.length - SHOWN_KEYS} more unknown keys` });
   }
@@ -159,6 +153,8 @@ export interface WordingContext {
   readonly schema: JsonSchema | null;
   /** Keys that may stand at its top and belong to somebody else. */
   readonly alsoKnown: readonly string[];
+  /** Keys at its top that had another name before, and the present name of each. */
+  readonly renamed: Readonly<Record<string, string>>;
 }
 
 /** The library's own words, without a full stop. */

@@ -15,6 +15,8 @@ export interface PluginBase<O> {
   readonly summary?: string;
   /** Validates what stands in the JSON beside `use`. */
   readonly options: OptionsSchema<O>;
+  /** Keys of options that had another name in an earlier version, and the present name of each: errors name it. */
+  readonly renamedOptions?: Readonly<Record<string, string>>;
 }
 
 /** A step of the line of frames. */

@@ -53,8 +53,8 @@ export const ipv4Family: RscFamily = {
   keyWords: 3,
   ipHeaderBytes: IPV4_HEADER_BYTES,
   ipHeaderUncounted: 0,
-  mostIpLength: 65_535,
-  mostIpLengthQemu: 65_515,
+  maxIpLength: 65_535,
+  maxIpLengthQemu: 65_515,
 
   locate(frame: Frame, segment: Segment): Located {
     const { view } = frame;

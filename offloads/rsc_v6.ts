@@ -62,8 +62,8 @@ export const ipv6Family: RscFamily = {
   keyWords: ADDRESS_WORDS + 1,
   ipHeaderBytes: IPV6_HEADER_BYTES,
   ipHeaderUncounted: IPV6_HEADER_BYTES,
-  mostIpLength: 65_535,
-  mostIpLengthQemu: 65_535,
+  maxIpLength: 65_535,
+  maxIpLengthQemu: 65_535,
 
   locate(frame: Frame, segment: Segment): Located {
     const { view } = frame;

@@ -22,7 +22,7 @@
  * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal of the pool is
  * not provoked again before something has changed, because the device drains its lines on each.
  *
- * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC 2675) and one that would make more than `mostSegments`, for else 64 KiB from a guest could fill all memory.
+ * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC 2675) and one that would make more than `maxSegments`, for else 64 KiB from a guest could fill all memory.
  *
  * @module
  */
@@ -61,7 +61,7 @@ import {
 /** What `segment` can be told. */
 export interface SegmentOptions {
   /** Most segments that a large frame may be cut into, 2 to 65535; default 256. */
-  mostSegments: number;
+  maxSegments: number;
 }
 
 /** Time between two tries while the pool is empty. */
@@ -76,9 +76,10 @@ export const segment: OffloadPlugin<SegmentOptions> = defineOffload<SegmentOptio
     "Cuts large TCP and UDP frames into ordinary ones where the receiver does not take them (TSO and USO in software).",
   direction: "both",
   options: z.strictObject({
-    mostSegments: z.int().min(2).max(65_535).default(256)
+    maxSegments: z.int().min(2).max(65_535).default(256)
       .describe("Most segments that a large frame may be cut into; one that would make more is dropped."),
   }),
+  renamedOptions: { mostSegments: "maxSegments" },
   offers: [
     VIRTIO_NET_F_CSUM,
     VIRTIO_NET_F_HOST_TSO4,
@@ -86,8 +87,8 @@ export const segment: OffloadPlugin<SegmentOptions> = defineOffload<SegmentOptio
     VIRTIO_NET_F_HOST_ECN,
     VIRTIO_NET_F_HOST_USO,
   ],
-  create: (context: StageContext, { mostSegments }: SegmentOptions): Stage =>
-    new SegmentStage(context, mostSegments, context.publish(newSegmentCounters())),
+  create: (context: StageContext, { maxSegments }: SegmentOptions): Stage =>
+    new SegmentStage(context, maxSegments, context.publish(newSegmentCounters())),
 });
 
 /** The counters of a stage that cuts. */
@@ -120,7 +121,7 @@ export function newSegmentCounters(): SegmentCounters {
 /** Cuts large frames that the receiver does not take. */
 export class SegmentStage implements Stage {
   readonly #toGuest: boolean;
-  readonly #mostSegments: number;
+  readonly #maxSegments: number;
   readonly #pool: FramePool;
   readonly #counters: SegmentCounters;
   readonly #large = new LargeFrame();
@@ -134,10 +135,10 @@ export class SegmentStage implements Stage {
   /** Frames that were out of the pool when it was found empty. */
   #outWhenEmpty = 0;
 
-  /** @param mostSegments that a frame may be cut into; @param counters what to count in */
-  constructor(context: StageContext, mostSegments: number, counters: SegmentCounters) {
+  /** @param maxSegments that a frame may be cut into; @param counters what to count in */
+  constructor(context: StageContext, maxSegments: number, counters: SegmentCounters) {
     this.#toGuest = context.direction === "toGuest";
-    this.#mostSegments = mostSegments;
+    this.#maxSegments = maxSegments;
     this.#pool = context.pool;
     this.#counters = counters;
     this.#cutter = new Cutter(this.#large, context.pool);
@@ -222,7 +223,7 @@ export class SegmentStage implements Stage {
       output.push(frame);
       return true;
     }
-    const fault = this.#large.locate(frame, this.#mostSegments);
+    const fault = this.#large.locate(frame, this.#maxSegments);
     if (fault !== null) return this.#drop(frame, fault);
     if (this.#large.segments === 1) {
       if (this.#large.lacksIpLength) writeSegmentHeaders(frame, this.#large, 0, 0);

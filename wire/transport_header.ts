@@ -151,13 +151,13 @@ export class TransportHeader {
   /** The lengths that the transport header itself states. `end` is that of the first piece. */
   #measure(view: DataView, end: number): TransportFault | null {
     const { at, ipEndAt, isTcp } = this;
-    const leastBytes = isTcp ? TCP_HEADER_BYTES : UDP_HEADER_BYTES;
-    if (ipEndAt < at + leastBytes) return "bad_length";
-    if (end < at + leastBytes) return "cut";
+    const minBytes = isTcp ? TCP_HEADER_BYTES : UDP_HEADER_BYTES;
+    if (ipEndAt < at + minBytes) return "bad_length";
+    if (end < at + minBytes) return "cut";
     this.headerBytes = isTcp ? tcpHeaderBytes(view.getUint16(at + TCP_OFFSET_FLAGS)) : UDP_HEADER_BYTES;
     this.endAt = isTcp ? ipEndAt : at + view.getUint16(at + UDP_LENGTH);
     const headerEnd = at + this.headerBytes;
-    if (this.headerBytes < leastBytes || headerEnd > this.endAt || this.endAt > ipEndAt) {
+    if (this.headerBytes < minBytes || headerEnd > this.endAt || this.endAt > ipEndAt) {
       return "bad_transport";
     }
     return end < headerEnd ? "cut" : null;

@@ -29,8 +29,8 @@ export const BATCH_SEGMENTS = 64;
 
 const OPTIONS: RscOptions = {
   intervalUs: 1e6,
-  mostFlows: 65_536,
-  mostSegments: 65_535,
+  maxFlows: 65_536,
+  maxSegments: 65_535,
   flushOnPush: false,
   timestamps: true,
 };

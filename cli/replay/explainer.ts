@@ -220,7 +220,7 @@ export const STRICT_MEANINGS: Readonly<Record<StrictVerdict, string>> = {
   duplicate_ack: "Unit flushed, passed: a pure ACK that says nothing new. Duplicates are never hidden",
   window_update: "Merged: only the window is new",
   over_size: "Unit flushed, another opened: the unit would be larger than IP allows",
-  most_segments: "Unit flushed, another opened: the unit has mostSegments",
+  max_segments: "Unit flushed, another opened: the unit has maxSegments",
   held: "Opened a unit",
   merged: "Merged: the next bytes of the flow",
 };

@@ -141,8 +141,8 @@ export class EntropyDevice implements Device {
     try {
       while (requests < BURST && bytes < MAX_ROUND_BYTES) {
         // The driver may have made the request longer meanwhile: it gets what it waited for, and does not wait again.
-        const mostBytes = requests === 0 && heldBytes !== 0 ? heldBytes : this.#burstBytes;
-        const written = this.#serveOne(queue, nowNs, mostBytes);
+        const maxBytes = requests === 0 && heldBytes !== 0 ? heldBytes : this.#burstBytes;
+        const written = this.#serveOne(queue, nowNs, maxBytes);
         if (written === 0) break;
         requests++;
         bytes += written;
@@ -158,11 +158,11 @@ export class EntropyDevice implements Device {
   }
 
   /** Answers one request and returns with how many bytes; 0 if there is none, or it must wait. */
-  #serveOne(queue: Virtqueue, nowNs: number, mostBytes: number): number {
+  #serveOne(queue: Virtqueue, nowNs: number, maxBytes: number): number {
     const chain = this.#chain;
     if (!queue.pop(chain)) return 0;
     if (chain.readableBytes > 0) throw notEmpty(chain.readableBytes);
-    const count = Math.min(chain.writableBytes, mostBytes);
+    const count = Math.min(chain.writableBytes, maxBytes);
     if (this.#limit !== null) {
       const earliestNs = this.#limit.earliestNs(count, nowNs);
       if (earliestNs > nowNs) {

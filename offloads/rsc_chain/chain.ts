@@ -53,14 +53,14 @@ export abstract class RscChain implements Stage {
   /** The batch to which `take` puts frames out; only set while a hook of the stage runs. */
   protected output!: FrameBatch;
 
-  /** An empty chain. @param mostFlows units held at most */
-  constructor(family: RscFamily, context: StageContext, options: RscOptions, mostFlows: number) {
+  /** An empty chain. @param maxFlows units held at most */
+  constructor(family: RscFamily, context: StageContext, options: RscOptions, maxFlows: number) {
     this.family = family;
     this.options = options;
     this.name = context.name;
     this.verdicts = context.verdicts;
     this.claims = context.claims ?? null;
-    this.table = new FlowTable(family.keyWords, mostFlows);
+    this.table = new FlowTable(family.keyWords, maxFlows);
     this.#intervalNs = Math.round(options.intervalUs * 1000);
   }
 

@@ -7,7 +7,7 @@
  * times a secret of its own (multiply-shift hashing: any two keys collide in the upper bits by chance only, whatever they
  * are), and then mixed into the lower bits: whoever sends the traffic cannot choose colliding flows. A list through
  * `previous` and `following` keeps the order of opening, which is the order of draining; the hash decides nothing that can
- * be seen. Units and buckets grow by doubling up to `mostFlows` and are reused, so in steady state nothing is allocated.
+ * be seen. Units and buckets grow by doubling up to `maxFlows` and are reused, so in steady state nothing is allocated.
  * A second set of lists, through `previousOfPair` and `followingOfPair`, one for each of 4096 hashes of the two addresses,
  * serves frames whose ports cannot be seen: they look at a few units and not at all.
  *
@@ -25,7 +25,7 @@ const PAIR_SLOTS = 4096;
 /** A bounded table of units, keyed by flow. */
 export class FlowTable {
   /** Most units it will hold. */
-  readonly mostFlows: number;
+  readonly maxFlows: number;
   readonly #keyWords: number;
   readonly #addressWords: number;
   readonly #secrets: Int32Array;
@@ -44,11 +44,11 @@ export class FlowTable {
   /** The unit opened last of those held. */
   newest: Unit | null = null;
 
-  /** An empty table. @param keyWords 32-bit words of a key, of which the last holds the ports; @param mostFlows units at most */
-  constructor(keyWords: number, mostFlows: number) {
+  /** An empty table. @param keyWords 32-bit words of a key, of which the last holds the ports; @param maxFlows units at most */
+  constructor(keyWords: number, maxFlows: number) {
     this.#keyWords = keyWords;
     this.#addressWords = keyWords - 1;
-    this.mostFlows = mostFlows;
+    this.maxFlows = maxFlows;
     this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords + 2));
     this.#keys = new Int32Array(0);
     this.#buckets = new Array<Unit | null>(16).fill(null);
@@ -63,7 +63,7 @@ export class FlowTable {
 
   /** Is there no room for another unit? */
   get isFull(): boolean {
-    return this.#count >= this.mostFlows;
+    return this.#count >= this.maxFlows;
   }
 
   /** The hash of a segment's flow. */
@@ -219,7 +219,7 @@ export class FlowTable {
 
   #grow(): void {
     const from = this.#made;
-    const to = Math.min(this.mostFlows, Math.max(64, from * 2));
+    const to = Math.min(this.maxFlows, Math.max(64, from * 2));
     for (let i = to - 1; i >= from; i--) this.#free[this.#freeCount++] = new Unit(i);
     this.#made = to;
     const keys = new Int32Array(to * this.#keyWords);

@@ -20,6 +20,7 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
       `Receive segment coalescing of TCP over IP${family.name}: many segments in, one large packet out.`,
     direction: "toGuest",
     options: rscOptions,
+    renamedOptions: { mostFlows: "maxFlows", mostSegments: "maxSegments" },
     offers: [VIRTIO_NET_F_RSC_EXT],
     needs: [VIRTIO_NET_F_GUEST_CSUM, family.guestTso],
     create(context: StageContext, options: RscOptions): Stage {
@@ -40,9 +41,9 @@ export interface RscOptions {
   /** Rule book; default the device's own. */
   rules?: "strict" | "qemu" | undefined;
   /** Most flows held at once, as many again for each further queue pair; default 4096. */
-  mostFlows: number;
+  maxFlows: number;
   /** Most segments in a unit; default 1024. Strict rules only. */
-  mostSegments: number;
+  maxSegments: number;
   /** Let a unit go as soon as a segment with PSH is in it; default false. Strict rules only. */
   flushOnPush: boolean;
   /** Merge segments with the TCP timestamp option; default true. Strict rules only. */
@@ -57,9 +58,9 @@ export const rscOptions: OptionsSchema<RscOptions> = z.strictObject({
     .describe(
       'Rule book: "strict" is right, "qemu" repeats the reference bit for bit. Default: the device\'s own.',
     ),
-  mostFlows: z.int().min(1).max(65_536).default(4096)
+  maxFlows: z.int().min(1).max(65_536).default(4096)
     .describe("Most flows held at once, for each queue pair; the oldest leaves early to make room."),
-  mostSegments: z.int().min(2).max(65_535).default(1024)
+  maxSegments: z.int().min(2).max(65_535).default(1024)
     .describe("Most segments in a unit. Strict rules only."),
   flushOnPush: z.boolean().default(false)
     .describe(
@@ -113,9 +114,9 @@ export interface RscFamily {
   /** Bytes of IP header that the IP length field does not count. */
   readonly ipHeaderUncounted: number;
   /** Largest value of the IP length field under strict rules. */
-  readonly mostIpLength: number;
+  readonly maxIpLength: number;
   /** Largest value of the IP length field under the reference's rules. */
-  readonly mostIpLengthQemu: number;
+  readonly maxIpLengthQemu: number;
 
   /**
    * Finds the segment behind the link header in the first piece of a frame, from `segment.ipAt` on, checking every length,

@@ -150,7 +150,7 @@ export class QemuChain extends RscChain {
       counters.data_out_of_order++;
       return this.#final(unit, frame, "data_out_of_order");
     }
-    const tooLarge = unit.ipLength + segment.payloadBytes > this.family.mostIpLengthQemu ||
+    const tooLarge = unit.ipLength + segment.payloadBytes > this.family.maxIpLengthQemu ||
       unit.totalBytes + segment.payloadBytes > UNIT_BYTES;
     if (tooLarge) {
       counters.over_size++;

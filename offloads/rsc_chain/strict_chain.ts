@@ -84,7 +84,7 @@ export class StrictChain extends RscChain {
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     // In threads mode there is a chain for each queue pair.
     const pairs = context.claims === undefined ? context.queuePairs : 1;
-    super(family, context, options, options.mostFlows * pairs);
+    super(family, context, options, options.maxFlows * pairs);
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = new DuplicateAcks(family.keyWords);
   }
@@ -186,11 +186,11 @@ export class StrictChain extends RscChain {
     const back = setback(unit, segment);
     if (back !== null) return this.#final(unit, frame, back);
     if (segment.payloadBytes === 0) return this.#pureAck(unit, frame);
-    if (unit.ipLength + segment.payloadBytes + segment.tagBytes > this.#terms.mostIpLength) {
+    if (unit.ipLength + segment.payloadBytes + segment.tagBytes > this.#terms.maxIpLength) {
       return this.#reopen(unit, frame, nowNs, "over_size");
     }
-    if (unit.segments >= this.options.mostSegments) {
-      return this.#reopen(unit, frame, nowNs, "most_segments");
+    if (unit.segments >= this.options.maxSegments) {
+      return this.#reopen(unit, frame, nowNs, "max_segments");
     }
     takeOver(unit, segment);
     unit.segments++;
@@ -429,11 +429,11 @@ export interface StrictTerms {
   /** Does it take merged packets with ECN? */
   readonly guestEcn: boolean;
   /** Largest value of a merged packet's IP length field, in bytes. */
-  readonly mostIpLength: number;
+  readonly maxIpLength: number;
 }
 
 /** Nothing is merged. */
-export const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, mostIpLength: 0 };
+export const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
 
 /**
  * The terms of a guest. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must have it on too,
@@ -441,14 +441,14 @@ export const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: fals
  */
 export function strictTerms({ features, offloads }: Negotiated, family: RscFamily): StrictTerms {
   const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
-  const { mostIpLength, ipHeaderUncounted } = family;
+  const { maxIpLength, ipHeaderUncounted } = family;
   return {
     on: wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) && offloads.has(family.guestTso),
     rscInfo: offloads.has(VIRTIO_NET_F_RSC_EXT),
     guestEcn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
-    mostIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
-      ? mostIpLength
-      : Math.min(mostIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
+    maxIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
+      ? maxIpLength
+      : Math.min(maxIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
   };
 }
 

@@ -73,8 +73,8 @@ export const STRICT_RULES = {
   window_update: "S5.6",
   /** Unit flushed, another opened: the unit would be larger than IP allows. */
   over_size: "S6.1",
-  /** Unit flushed, another opened: the unit has `mostSegments`. */
-  most_segments: "S6.2",
+  /** Unit flushed, another opened: the unit has `maxSegments`. */
+  max_segments: "S6.2",
   /** Opened a unit. */
   held: "S7.1",
   /** Merged: the next bytes of the flow. */

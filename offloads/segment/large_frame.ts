@@ -113,7 +113,7 @@ export class LargeFrame {
   #emptyPseudoSum = 0;
 
   /** Takes `frame`, whose `gso_type` is TCPV4, TCPV6 or UDP_L4, apart. Null if all is well, else why it cannot be cut. */
-  locate(frame: Frame, mostSegments: number): LargeFault | null {
+  locate(frame: Frame, maxSegments: number): LargeFault | null {
     this.frame = frame;
     this.segmentBytes = frame.header.gsoSize;
     if (this.segmentBytes === 0) return "dropped_no_segment_size";
@@ -136,7 +136,7 @@ export class LargeFrame {
     this.segments = Math.max(1, Math.ceil(this.payloadBytes / this.segmentBytes));
     const offsetFlags = isTcp ? frame.view.getUint16(transport.at + TCP_OFFSET_FLAGS) : 0;
     if (this.segments > 1 && (offsetFlags & (TCP_SYN | TCP_RST)) !== 0) return "dropped_bad_flags";
-    return this.segments > mostSegments ? "dropped_too_many" : this.#judgeChecksum();
+    return this.segments > maxSegments ? "dropped_too_many" : this.#judgeChecksum();
   }
 
   /** The sum of the pseudo header of a segment with `transportBytes` from the transport header on. */

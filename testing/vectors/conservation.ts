@@ -247,7 +247,7 @@ export interface ConservationOptions {
   /** Did the guest accept RSC_EXT? Then merged units carry RSC_INFO, and otherwise none does. */
   readonly rscInfo: boolean;
   /** Most segments in a unit; default any number. */
-  readonly mostSegments?: number;
+  readonly maxSegments?: number;
   /** May segments with timestamps be merged? Default true. */
   readonly timestamps?: boolean;
   /** Must a packet leave as soon as a segment with PSH is in it? Default false. */

@@ -54,8 +54,8 @@ function checkMayMerge(
     if (objection !== null) say(objection);
   }
   const segments = parts.filter(({ view }) => view.payload.length > 0).length;
-  if (segments > (options.mostSegments ?? Infinity)) {
-    say(`has ${segments} segments, allowed are ${options.mostSegments}`);
+  if (segments > (options.maxSegments ?? Infinity)) {
+    say(`has ${segments} segments, allowed are ${options.maxSegments}`);
   }
 }
 

@@ -35,8 +35,8 @@ Deno.test("plugins --json lists every built-in plugin, and of each option what i
   }
   const rsc = listed.find(({ name }) => name === "rsc-v4")!;
   assertEquals([rsc.kind, rsc.direction], ["offload", "toGuest"]);
-  assertEquals(rsc.options.find(({ name }) => name === "mostFlows"), {
-    name: "mostFlows",
+  assertEquals(rsc.options.find(({ name }) => name === "maxFlows"), {
+    name: "maxFlows",
     type: "integer 1 to 65536",
     required: false,
     default: 4096,

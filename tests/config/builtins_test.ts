@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
+import { describeIssue } from "../../config/errors.ts";
+import { checkOptions } from "../../config/options.ts";
 import { pluginFaults } from "../../config/registry.ts";
 
 Deno.test("every built-in plugin has the shape that plugins of others must have", () => {
@@ -43,4 +45,22 @@ Deno.test("the options of every built-in plugin but those that need to be told s
     assertEquals(needy.includes(free), false, free);
   }
   assert(needy.includes("network pcap"), "a capture needs a file");
+});
+
+Deno.test("an option key of an earlier version is an error that tells the present name", async () => {
+  const renamed = {
+    "rsc-v4": ["mostFlows", "mostSegments"],
+    "rsc-v6": ["mostFlows", "mostSegments"],
+    segment: ["mostSegments"],
+  };
+  for (const [name, keys] of Object.entries(renamed)) {
+    const { options, renamedOptions } = newRegistry().builtIns("offload").find((one) => one.name === name)!;
+    const written = Object.fromEntries(keys.map((key) => [key, 2]));
+    const result = await checkOptions(options, written, "$.o", { renamed: renamedOptions });
+    const lines = result.ok ? [] : result.issues.map(describeIssue);
+    assertEquals(
+      lines,
+      keys.map((key) => `$.o.${key}: has another name now; write "${key.replace("most", "max")}"`),
+    );
+  }
 });

@@ -11,7 +11,7 @@ async function lines(
   written: unknown,
   alsoKnown?: string[],
 ): Promise<string[]> {
-  const result = await checkOptions(schema, written, "$.o", alsoKnown);
+  const result = await checkOptions(schema, written, "$.o", { alsoKnown: alsoKnown ?? [] });
   if (result.ok) throw new Error("these options should have been refused");
   return result.issues.map(describeIssue);
 }

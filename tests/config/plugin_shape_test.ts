@@ -24,6 +24,7 @@ Deno.test("pluginFaults() finds nothing wrong with a plugin", () => {
   assertEquals(pluginFaults(offload, "offload"), []);
   assertEquals(pluginFaults({ ...offload, offers: [0, 127], needs: [], summary: "s" }, "offload"), []);
   assertEquals(pluginFaults({ ...offload, offers: () => [] }, "offload"), []);
+  assertEquals(pluginFaults({ ...offload, renamedOptions: { old: "new" } }, "offload"), []);
   assertEquals(pluginFaults({ ...device, facts: () => null }, "device"), []);
 });
 
@@ -36,6 +37,9 @@ Deno.test("pluginFaults() says what a value is that is no plugin", () => {
   assertEquals(pluginFaults(() => 1, "offload"), [`is a function, ${remedy}`]);
   assertEquals(pluginFaults(null, "offload"), [`is null, ${remedy}`]);
   assertEquals(pluginFaults("x", "network"), ['is "x", not a plugin; export what defineNetwork() returns']);
+  for (const renamedOptions of [null, 5, "x", { old: 1 }]) {
+    assertStrictEquals(fault({ renamedOptions }).endsWith("it must name each old key's new name"), true);
+  }
   assertStrictEquals(fault({ kind: undefined }), "has no kind; export what defineOffload() returns");
   assertStrictEquals(fault({ kind: "filter" }), 'has the kind "filter"; an offload is needed here');
   assertStrictEquals(fault({ kind: "driver" }), "is a driver transport; an offload is needed here");

@@ -14,8 +14,8 @@ import {
 /** A source address for every number. */
 const address = (i: number) => `10.${i >>> 16 & 255}.${i >>> 8 & 255}.${i & 255}`;
 
-Deno.test("a flood of flows is held within mostFlows, and the oldest make room in order", () => {
-  using bench = new StageBench({ plugin: rscV4, options: { mostFlows: 100 } });
+Deno.test("a flood of flows is held within maxFlows, and the oldest make room in order", () => {
+  using bench = new StageBench({ plugin: rscV4, options: { maxFlows: 100 } });
   for (let i = 0; i < 5000; i++) {
     bench.feed(tcp({ source: address(i), payload: 10 }));
     if (bench.pool.inUse > 100) throw new Error(`${bench.pool.inUse} frames are held`);
@@ -25,7 +25,7 @@ Deno.test("a flood of flows is held within mostFlows, and the oldest make room i
 });
 
 Deno.test("a flood of one-byte segments of several flows is held in a few frames, and none writes into another's", () => {
-  using bench = new StageBench({ plugin: rscV4, options: { mostSegments: 65_535 } });
+  using bench = new StageBench({ plugin: rscV4, options: { maxSegments: 65_535 } });
   const streams = [1, 2, 3].map((sourcePort) => new TcpStream({ sourcePort, seq: 1000 * sourcePort }));
   for (let i = 0; i < 20_000; i++) for (const stream of streams) bench.feed(stream.next(1));
   // A slot takes about 2000 bytes: ten or eleven for each flow.
@@ -51,7 +51,7 @@ Deno.test("a flood of fragments lets only units of its own pair of addresses go,
 });
 
 Deno.test("fragments let no other pair's units go where more pairs are held than are told apart by hash", () => {
-  using bench = new StageBench({ plugin: rscV4, options: { mostFlows: 10_000 } });
+  using bench = new StageBench({ plugin: rscV4, options: { maxFlows: 10_000 } });
   for (let i = 0; i < 10_000; i++) bench.feed(tcp({ source: address(i), payload: 10 }));
   for (let i = 0; i < 100; i++) bench.feed(tcp({ source: address(97 * i), fragmentOffset: 1, payload: 8 }));
   const wanted = Array.from({ length: 100 }, (_, i) => [97 * i + 1, 10_001 + i]).flat();
@@ -74,7 +74,7 @@ Deno.test("a flood of bad segments of one flow disturbs no other flow", () => {
 });
 
 Deno.test("a unit is never older than the interval, however busy its flow is", () => {
-  using bench = new StageBench({ plugin: rscV4, options: { mostSegments: 65_535, intervalUs: 10 } });
+  using bench = new StageBench({ plugin: rscV4, options: { maxSegments: 65_535, intervalUs: 10 } });
   const stream = new TcpStream();
   for (let atNs = 0; atNs < 100_000; atNs += 500) {
     bench.advanceTo(atNs);
@@ -87,7 +87,7 @@ Deno.test("a unit is never older than the interval, however busy its flow is", (
 
 Deno.test("a frame pool that is at its limit is full again after a flood", () => {
   const pool = new FramePool({ maxBytes: 4 * 1024 * 1024 });
-  using bench = new StageBench({ plugin: rscV4, options: { mostFlows: 1000 } }, { pool });
+  using bench = new StageBench({ plugin: rscV4, options: { maxFlows: 1000 } }, { pool });
   for (let i = 0; i < 3000; i++) bench.feed(tcp({ source: address(i % 1500), payload: 100 }));
   bench.drain();
   assertEquals([pool.inUse, bench.out.length], [0, 3000]);

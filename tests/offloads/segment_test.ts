@@ -567,13 +567,13 @@ Deno.test("segment drops a large frame that contradicts itself, and counts it by
     ["dropped_bad_checksum", largeUdp({ ...V6, payload, checksum: 0 }, 300, { flags: 0 })],
   ];
   for (const [name, large, cuts] of cases) {
-    using stage = bench(TO_PLAIN_GUEST, { mostSegments: 299 });
+    using stage = bench(TO_PLAIN_GUEST, { maxSegments: 299 });
     feedInPieces(stage, large, cuts);
     assertEquals(stage.out.length, 0, `${name}: ${JSON.stringify(large.header)}`);
     assertEquals(countersOf(stage), { [name]: 1 }, JSON.stringify(large.header));
   }
   // Just within what is allowed, and vouched for.
-  using stage = bench(TO_PLAIN_GUEST, { mostSegments: 300 });
+  using stage = bench(TO_PLAIN_GUEST, { maxSegments: 300 });
   feedInPieces(stage, largeTcp({ payload }, 3));
   feedInPieces(stage, largeTcp({ payload, checksum: "right" }, 300, { flags: 0 }), [123, 500]);
   feedInPieces(stage, largeTcp({ payload, checksum: "wrong" }, 300, { flags: DATA_VALID }));

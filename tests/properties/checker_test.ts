@@ -279,7 +279,7 @@ named(
 );
 named("more segments than are allowed", /has 3 segments, allowed are 2/, () => {}, {
   ...OPTIONS,
-  mostSegments: 2,
+  maxSegments: 2,
 });
 named("timestamps that are not to be merged", /timestamps were merged/, () => {}, {
   ...OPTIONS,

@@ -76,8 +76,8 @@ Deno.test(`NetDevice does the same twice, bit for bit (seed ${SEED})`, async () 
 Deno.test(`NetDevice delivers the same over every kind of ring (seed ${SEED})`, async () => {
   const property = fc.asyncProperty(anyMachine, anyStream(NASTY), async (machine, stream) => {
     // What is left the same is what coalescing may depend on.
-    const { accepted, intervalUs, mostFlows, mostSegments, flushOnPush, timestamps, v6First } = machine;
-    const same = { accepted, intervalUs, mostFlows, mostSegments, flushOnPush, timestamps, v6First };
+    const { accepted, intervalUs, maxFlows, maxSegments, flushOnPush, timestamps, v6First } = machine;
+    const same = { accepted, intervalUs, maxFlows, maxSegments, flushOnPush, timestamps, v6First };
     const plain = await outputOf({ machine: { ...PLAIN_MACHINE, ...same }, streams: [stream] });
     const other = { ...machine, mergeable: true, pairs: 1, memoryMiB: 128, legacy: false };
     assertEquals(await outputOf({ machine: other, streams: [stream] }), plain);
@@ -97,7 +97,7 @@ Deno.test(`NetDevice merges all that it may of a clean stream (seed ${SEED})`, a
       let units = 0;
       let ipLength = Infinity;
       let segments = 0;
-      const machine = { ...PLAIN_MACHINE, mostSegments: most };
+      const machine = { ...PLAIN_MACHINE, maxSegments: most };
       const bytes: number[] = [];
       const witness: Witness = {
         frame: (_, frame) => bytes.push(frame.bytes.length - 54 - (v6 ? 20 : 0)),

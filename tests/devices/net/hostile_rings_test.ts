@@ -212,7 +212,7 @@ for (const packed of [false, true]) {
         if (packed) driver.mark(1, false);
       },
     ];
-    let mostRounds = 0;
+    let maxRounds = 0;
     const count = states.length ** 4;
     for (let which = 0; which < count; which++) {
       const picks = [0, 1, 2, 3].map((k) => states[Math.floor(which / states.length ** k) % states.length]);
@@ -222,11 +222,11 @@ for (const packed of [false, true]) {
         picks[(look === "pop" ? 0 : 2) + turn](driver);
       });
       const rounds = bench.rounds();
-      mostRounds = Math.max(mostRounds, rounds);
+      maxRounds = Math.max(maxRounds, rounds);
       // Left alone, or woken by nothing that the driver did, it does no more than look.
       if (bench.fault === null) assertEquals(bench.deadlineNs, Infinity);
       bench.end();
     }
-    assert(mostRounds <= SIZE + 1, `${mostRounds} rounds`);
+    assert(maxRounds <= SIZE + 1, `${maxRounds} rounds`);
   });
 }

@@ -170,9 +170,9 @@ testCase(80, { arrive: many }, {
 });
 
 const few = many.slice(0, 20);
-testCase(80, { arrive: few, options: { mostFlows: 16 } }, {
+testCase(80, { arrive: few, options: { maxFlows: 16 } }, {
   S: {
-    says: "beyond mostFlows the oldest leave early, in order",
+    says: "beyond maxFlows the oldest leave early, in order",
     out: few.map(([, frame], i) => [i < 4 ? 16 + i : 300_000, "[0,0,-]", frame]),
     counters: { drained_for_room: 4, drained_by_timer: 16 },
   },

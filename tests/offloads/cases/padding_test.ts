@@ -72,14 +72,14 @@ for (const [number, source, gso] of [[56, "10.0.0.1", 1], [57, "fd00::1", 4]] as
 }
 
 const three: Arrival[] = [[0, A], [1, B], [2, packet({ seq: 1200 })]];
-testCase(56, { arrive: three, options: { mostSegments: 2 } }, {
+testCase(56, { arrive: three, options: { maxSegments: 2 } }, {
   S: {
-    says: "with mostSegments 2 the third opens the next unit",
+    says: "with maxSegments 2 the third opens the next unit",
     out: [
       [2, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],
       [300_002, "[0,0,-]", packet({ seq: 1200 })],
     ],
-    counters: { most_segments: 1 },
+    counters: { max_segments: 1 },
   },
 });
 

@@ -39,7 +39,7 @@ const nothing = new Int32Array(new SharedArrayBuffer(4));
 scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
   const words = new Int32Array(shared);
   const claims = memory === null ? undefined : new FlowClaims(memory, pair, 60_000);
-  const options = { intervalUs: 300, mostFlows: 64, mostSegments: 8, flushOnPush: false, timestamps: true };
+  const options = { intervalUs: 300, maxFlows: 64, maxSegments: 8, flushOnPush: false, timestamps: true };
   using bench = new StageBench({
     name: "rsc-v4",
     stage: rscV4.create({

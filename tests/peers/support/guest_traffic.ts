@@ -61,9 +61,9 @@ export async function transferBothWays(
 /** Bytes without a pattern: none of them can pass for another. */
 export function randomBytes(count: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(count);
-  const mostAtOnce = 65_536;
-  for (let at = 0; at < count; at += mostAtOnce) {
-    crypto.getRandomValues(bytes.subarray(at, at + mostAtOnce));
+  const maxAtOnce = 65_536;
+  for (let at = 0; at < count; at += maxAtOnce) {
+    crypto.getRandomValues(bytes.subarray(at, at + maxAtOnce));
   }
   return bytes;
 }

@@ -127,8 +127,8 @@ export const anyMachine: fc.Arbitrary<MachineChoice> = fc.record({
   ),
   rss: fc.boolean(),
   intervalUs: fc.constantFrom(300, 0, 1, 10_000, 50.5),
-  mostFlows: fc.constantFrom(4096, 1, 2, 8),
-  mostSegments: fc.constantFrom(1024, 2, 3, 45),
+  maxFlows: fc.constantFrom(4096, 1, 2, 8),
+  maxSegments: fc.constantFrom(1024, 2, 3, 45),
   flushOnPush: fc.constantFrom(false, false, true),
   timestamps: fc.constantFrom(true, true, false),
   v6First: fc.boolean(),
@@ -139,8 +139,8 @@ export const anyMachine: fc.Arbitrary<MachineChoice> = fc.record({
 export const plainMachine: fc.Arbitrary<MachineChoice> = fc.record({
   accepted: fc.constantFrom("rsc" as const, "rscWithEcn" as const, "gso" as const),
   intervalUs: fc.constantFrom(300, 0, 10_000),
-  mostFlows: fc.constantFrom(4096, 2),
-  mostSegments: fc.constantFrom(1024, 2),
+  maxFlows: fc.constantFrom(4096, 2),
+  maxSegments: fc.constantFrom(1024, 2),
   flushOnPush: fc.boolean(),
 }).map((choice) => ({ ...PLAIN_MACHINE, ...choice }));
 

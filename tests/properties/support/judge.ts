@@ -40,9 +40,9 @@ export class Judge {
 
   /** Judges the epoch. @param starved were buffers short? @param endsInReset is what is left discarded? */
   endEpoch(choice: MachineChoice, starved: boolean, endsInReset: boolean): void {
-    const { intervalUs, mostSegments, timestamps, flushOnPush } = choice;
+    const { intervalUs, maxSegments, timestamps, flushOnPush } = choice;
     const intervalNs = starved ? Infinity : Math.round(intervalUs * 1000);
-    const options = { intervalNs, mostSegments, timestamps, flushOnPush, endsInReset };
+    const options = { intervalNs, maxSegments, timestamps, flushOnPush, endsInReset };
     this.violations.push(...this.#epoch.violations(this.#machine.counters, options));
     for (const [fault, count] of Object.entries(this.#driver.guest.session.faults)) {
       this.violations.push(`${count} guest faults: ${fault}`);

@@ -33,8 +33,8 @@ function acceptedBy({ accepted, pairs }: MachineChoice): string | readonly strin
 export function configOf(choice: MachineChoice, rules: "strict" | "qemu" = "strict"): object {
   const rsc = {
     intervalUs: choice.intervalUs,
-    mostFlows: choice.mostFlows,
-    mostSegments: choice.mostSegments,
+    maxFlows: choice.maxFlows,
+    maxSegments: choice.maxSegments,
     flushOnPush: choice.flushOnPush,
     timestamps: choice.timestamps,
   };

@@ -133,9 +133,9 @@ export interface MachineChoice {
   /** Longest time a segment is held, in µs. */
   readonly intervalUs: number;
   /** Most flows held. */
-  readonly mostFlows: number;
+  readonly maxFlows: number;
   /** Most segments in a unit. */
-  readonly mostSegments: number;
+  readonly maxSegments: number;
   /** Let units go at PSH. */
   readonly flushOnPush: boolean;
   /** Merge segments with timestamps. */
@@ -183,8 +183,8 @@ export const PLAIN_MACHINE: MachineChoice = {
   accepted: "rsc",
   rss: false,
   intervalUs: 300,
-  mostFlows: 4096,
-  mostSegments: 1024,
+  maxFlows: 4096,
+  maxSegments: 1024,
   flushOnPush: false,
   timestamps: true,
   v6First: false,
