@@ -31,16 +31,16 @@ export const RUN: CommandUsage = {
     "ready, which queues start and stop, which rules a guest breaks, and who goes; under systemd with the priorities of its " +
     "journal (needs --allow-env=JOURNAL_STREAM). No output, trace or recording keeps a device waiting: what a pipe or a disk " +
     "does not take is counted.",
-    "For devices with a vhost-user driver it prints the command line with which QEMU attaches to them. As management " +
+    "For devices with a vhost-user driver it prints the command lines with which QEMU and User-mode Linux attach to them. As management " +
     "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",
     "A plugin that fails stops its own device. The others go on, and the exit code is 1 in the end.",
-    'With --json the output is JSON lines, each with an "event": started (with what QEMU and libvirt need, under ' +
+    'With --json the output is JSON lines, each with an "event": started (with what QEMU, libvirt and User-mode Linux need, under ' +
     '"attach"), counters, connected, memory-at-risk, features, ready, queue-started, queue-stopped, fault, refused, reset, disconnected, ' +
     "failed, recording-failed, recording-resumed, suppressed (so many of a kind were not told one by one), lost, stopped.",
   ],
   options: [
     { name: "stats-interval-s", value: "N", help: "Print what the devices did every N seconds." },
-    { name: "libvirt", help: "Print XML for libvirt instead of the command line of QEMU." },
+    { name: "libvirt", help: "Print XML for libvirt instead of command lines." },
     {
       name: "socket-path",
       value: "PATH",

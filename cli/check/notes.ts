@@ -253,7 +253,7 @@ function guestNotes(
         named(without),
         `there is no ${bits.featureName(bit)}: it is set by commands, and most front-ends keep these`,
         without.some(({ name }) => name === "crosvm")
-          ? 'write "profile": "crosvm" if that is the one, for it passes them on'
+          ? 'write "profile": "crosvm" or "uml" if that is the one, for it passes them on'
           : undefined,
       );
     }

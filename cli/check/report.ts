@@ -93,7 +93,7 @@ function frontEndsText(frontEnds: readonly FrontEndDescription[], io: Io): strin
     rows.set(cells, [...rows.get(cells) ?? [], name]);
   }
   const head = frontEnds.map(({ name }) => name).join("  ");
-  let text = `\n  ${bold(head)}  ${bold("features that the driver gets")}\n`;
+  let text = `\n  ${bold(head)}  ${bold("features the driver gets")}\n`;
   for (const [cells, names] of rows) {
     text += labelled(`  ${cells}`, names.join(", "), head.length + 4, io.columns);
   }

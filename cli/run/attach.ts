@@ -14,9 +14,11 @@ import type { Machine } from "../../machine/machine.ts";
 import {
   capabilities,
   type FrontEndFacts,
+  frontEndsOf,
   isListening,
   libvirtXml,
   qemuOptions,
+  umlArguments,
   type VhostUserOptions,
 } from "../../transports/vhost_user/mod.ts";
 import { formatMac } from "../../wire/ethernet.ts";
@@ -27,21 +29,56 @@ import type { ParsedArgs } from "../console/usage.ts";
 
 /** What to type at the other end. */
 export interface Attachment {
-  /** QEMU and its options, less the guest's own disk. */
-  readonly qemu: readonly string[];
+  /** QEMU and its options, less the guest's own disk; null if another front-end is expected. */
+  readonly qemu: readonly string[] | null;
   /** The same for people: a command line, an option to a line. */
-  readonly qemuText: string;
-  /** The parts of a libvirt domain. */
-  readonly libvirt: string;
+  readonly qemuText: string | null;
+  /** The parts of a libvirt domain; null as for QEMU. */
+  readonly libvirt: string | null;
+  /**
+   * User-mode Linux and its arguments, less the guest's own file system; null if another front-end is expected or
+   * this processor cannot run it.
+   */
+  readonly uml: readonly string[] | null;
+  /** The same for people. */
+  readonly umlText: string | null;
 }
 
 const MEMORY_MIB = 1024;
-/** Profiles of front-ends that are no QEMU. */
-const OTHERS: readonly string[] = ["virtio-user", "cloud-hypervisor", "crosvm", "sim"];
+const UML_MEMORY_MIB = 256;
 
-/** How QEMU attaches to the devices that wait for it at a socket; null if there are none. */
+/** How QEMU and User-mode Linux attach to the devices with a socket; null if neither is expected. */
 export function attachment(config: ResolvedConfig, machine: Machine): Attachment | null {
-  const facts = vhostUserEnds(config).flatMap((end) => factsOf(end, machine) ?? []);
+  const ends = vhostUserEnds(config);
+  const qemu = qemuAttachment(ends, machine);
+  const uml = umlAttachment(ends, machine);
+  return qemu === null && uml === null ? null : { ...qemu ?? NO_QEMU, ...uml ?? NO_UML };
+}
+
+const NO_QEMU = { qemu: null, qemuText: null, libvirt: null } as const;
+const NO_UML = { uml: null, umlText: null } as const;
+
+function umlAttachment(
+  ends: readonly VhostUserEnd[],
+  machine: Machine,
+): Pick<Attachment, "uml" | "umlText"> | null {
+  if (Deno.build.arch !== "x86_64") return null;
+  // It waits at no socket itself.
+  const devices = umlArguments(ends.flatMap(({ index, socket, options: { mode, profile } }) => {
+    const { device } = machine.devices[index];
+    const isExpected = mode === "server" && frontEndsOf(device, profile).includes("uml");
+    return socket !== null && isExpected ? { socket, type: device.id } : [];
+  }));
+  if (devices.length === 0) return null;
+  const uml = ["linux.uml", `mem=${UML_MEMORY_MIB}M`, ...devices];
+  return { uml, umlText: uml.map(shellQuoted).join(" \\\n  ") };
+}
+
+function qemuAttachment(
+  ends: readonly VhostUserEnd[],
+  machine: Machine,
+): Pick<Attachment, "qemu" | "qemuText" | "libvirt"> | null {
+  const facts = ends.flatMap((end) => factsOf(end, machine) ?? []);
   if (facts.length === 0) return null;
   const arm = Deno.build.arch === "aarch64";
   const program = `qemu-system-${arm ? "aarch64" : "x86_64"}`;
@@ -62,8 +99,9 @@ function factsOf(
   { device: resolved, index, options, socket }: VhostUserEnd,
   machine: Machine,
 ): FrontEndFacts | null {
-  if (socket === null || OTHERS.includes(options.profile)) return null;
-  const { features } = machine.devices[index].device;
+  const { device } = machine.devices[index];
+  if (socket === null || !frontEndsOf(device, options.profile).includes("qemu")) return null;
+  const { features } = device;
   const common = { socket, mode: options.mode, packedRing: features.has(VIRTIO_F_RING_PACKED) };
   if (resolved.plugin === entropy) return { type: "rng", ...common };
   if (resolved.plugin !== net) return null;

@@ -80,7 +80,8 @@ export class RunReporter {
       offloads: offloads.map((offload) => offload.plugin.name),
     }));
     if (this.#json) {
-      const other = attach === null ? {} : { attach: { qemu: attach.qemu, libvirt: attach.libvirt } };
+      const { qemu, libvirt: xml, uml } = attach ?? {};
+      const other = attach === null ? {} : { attach: { qemu, libvirt: xml, uml } };
       return this.#event("started", { name: config.name, clock: config.clock, devices, ...other });
     }
     const parts = devices.map(({ name, driver, network, offloads }) => {
@@ -90,10 +91,15 @@ export class RunReporter {
     this.#print(wrap(`Running ${config.name}: ${parts.join(", ")}`, this.#io.columns).join("\n") + "\n");
     if (attach === null) return;
     const { bold, cyan } = styleFor(this.#io);
-    const [title, text] = libvirt
-      ? ["The domain of libvirt needs", attach.libvirt]
-      : ["QEMU attaches by this, with a disk for the guest added", attach.qemuText];
-    this.#print(`${bold(title)}\n${cyan(text.replace(/^/gm, "  "))}\n`);
+    const ways: [title: string, text: string | null][] = libvirt
+      ? [["The domain of libvirt needs", attach.libvirt]]
+      : [
+        ["QEMU attaches by this, with a disk for the guest added", attach.qemuText],
+        ["User-mode Linux attaches by this, with a file system for the guest added", attach.umlText],
+      ];
+    for (const [title, text] of ways) {
+      if (text !== null) this.#print(`${bold(title)}\n${cyan(text.replace(/^/gm, "  "))}\n`);
+    }
   }
 
   /** Somebody wants to see all counters. */

@@ -229,7 +229,10 @@ hostTest(
         "QEMU attaches by this, with a disk for the guest added\n  qemu-system-",
       );
       const start = shown.indexOf("  qemu-system-");
-      const pasted = shown.slice(start, shown.indexOf("\nSIGTERM")).replaceAll(" \\\n", " ").replace(
+      const umlStart = shown.indexOf(
+        "\nUser-mode Linux attaches by this, with a file system for the guest added\n",
+      );
+      const pasted = shown.slice(start, umlStart).replaceAll(" \\\n", " ").replace(
         /\s+/g,
         " ",
       ).trim();
@@ -241,6 +244,9 @@ hostTest(
         ]
       ) assertStringIncludes(pasted, part);
       assert(!pasted.includes("vhost2"));
+      // Its kernel has no driver for entropy.
+      const uml = ["linux.uml", "mem=256M", `virtio_uml.device=${folder}/lan.sock:1`];
+      assertStringIncludes(shown.slice(umlStart), `\n  ${uml.join(" \\\n    ")}\n`);
 
       const xml = await text("--libvirt");
       assertStringIncludes(xml, `<source type='unix' path='${folder}/lan.sock' mode='client'>`);
@@ -250,6 +256,23 @@ hostTest(
       assertEquals(started.event, "started");
       assertEquals(started.attach.qemu.join(" "), pasted);
       assertStringIncludes(started.attach.libvirt, "<interface type='vhostuser'>");
+      assertEquals(started.attach.uml, uml);
+    });
+  },
+);
+
+hostTest(
+  "run tells how User-mode Linux attaches, and nothing of QEMU, if that is what is expected",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      const config = await write(folder, { ...NET, driver: { ...NET.driver, profile: "uml" } });
+      const child = new CommandProcess(FLAGS, ["run", config, "--json"]);
+      const { attach } = JSON.parse((await child.line())!);
+      const uml = ["linux.uml", "mem=256M", `virtio_uml.device=${folder}/lan.sock:1`];
+      assertEquals(attach, { qemu: null, libvirt: null, uml });
+      child.signal("SIGTERM");
+      assertEquals((await child.end()).code, 0);
     });
   },
 );

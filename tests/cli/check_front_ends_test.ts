@@ -57,8 +57,9 @@ Deno.test("check knows what a TAP can do without opening it", async () => {
 
 Deno.test("check says which features are left with each front-end, as JSON", async () => {
   const { frontEnds, features } = await described({ ...DEVICE, offloads: ["rsc-v4"] });
-  assertEquals(frontEnds.map(({ name }) => name), ["qemu", "virtio-user", "cloud-hypervisor", "crosvm"]);
-  const [qemu, virtioUser, cloudHypervisor, crosvm] = frontEnds;
+  const names = frontEnds.map(({ name }) => name);
+  assertEquals(names, ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"]);
+  const [qemu, virtioUser, cloudHypervisor, crosvm, uml] = frontEnds;
   assert(
     qemu.agreed.includes("RING_PACKED") && qemu.own.includes("CTRL_VQ") && qemu.newer.includes("RSC_EXT"),
   );
@@ -66,6 +67,8 @@ Deno.test("check says which features are left with each front-end, as JSON", asy
   assert(cloudHypervisor.lost.includes("RING_PACKED") && cloudHypervisor.lost.includes("RSC_EXT"));
   assert(crosvm.agreed.includes("RSC_EXT") && crosvm.agreed.includes("CTRL_VQ"));
   assert(crosvm.lost.includes("INDIRECT_DESC"));
+  assertEquals([uml.own, uml.newer], [[], []]);
+  assert(uml.agreed.includes("CTRL_VQ") && uml.agreed.includes("RING_PACKED"));
   for (const { agreed, newer, own, lost } of frontEnds) {
     const all = [...agreed, ...newer, ...own, ...lost];
     assertEquals(all.toSorted(), features.toSorted());
@@ -77,17 +80,17 @@ Deno.test("check shows the front-ends in a table within 80 columns, those of the
   assertEquals(code, 0);
   assertStringIncludes(
     out,
-    "\n  qemu  virtio-user  cloud-hypervisor  crosvm  features that the driver gets\n",
+    "\n  qemu  virtio-user  cloud-hypervisor  crosvm  uml  features the driver gets\n",
   );
-  assertStringIncludes(out, "\n  yes   yes          -                 -       RING_PACKED\n");
-  assertStringIncludes(out, "\n  new   -            -                 yes     RSC_EXT\n");
+  assertStringIncludes(out, "\n  yes   yes          -                 -       yes  RING_PACKED\n");
+  assertStringIncludes(out, "\n  new   -            -                 yes     yes  RSC_EXT\n");
   assertStringIncludes(out, "HOST_USO, if the kernel is Linux 6.2 or newer");
   const table = out.slice(out.indexOf("net0 (net"), out.indexOf("\nRun it with"));
   assert(longestLine(table).length <= 80, longestLine(table));
   const one = await check({ devices: [{ ...DEVICE, driver: { ...DRIVER, profile: "crosvm" } }] });
-  assertStringIncludes(one.out, "\n  crosvm  features that the driver gets\n");
+  assertStringIncludes(one.out, "\n  crosvm  features the driver gets\n");
   const none = await check({ devices: [{ ...DEVICE, driver: "loopback" }] });
-  assert(!none.out.includes("features that the driver gets"));
+  assert(!none.out.includes("features the driver gets"));
 });
 
 Deno.test("check expects QEMU alone at an entropy device", async () => {
@@ -112,7 +115,7 @@ Deno.test("check says what works otherwise than one may think", async () => {
     ],
     [{ ...DEVICE, network: tap }, "the guest has to segment"],
     [{ ...DEVICE, mtu: 9000 }, "a new interface carries packets of 1500 bytes, and the guest is told 9000"],
-    [{ ...DEVICE, rss: true }, "with qemu, virtio-user, cloud-hypervisor, crosvm, there is no RSS"],
+    [{ ...DEVICE, rss: true }, "with qemu, virtio-user, cloud-hypervisor, crosvm, uml, there is no RSS"],
     [
       { ...DEVICE, hashReport: true, driver: { ...DRIVER, profile: "qemu" } },
       "with qemu, there is no HASH_REPORT",

@@ -18,7 +18,7 @@ import * as net from "../../wire/net_features.ts";
 import { offerFor, type ProfileName } from "./negotiation.ts";
 
 /** The front-ends of which it is known. */
-export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm"] as const;
+export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"] as const;
 
 /** A front-end by the name of its profile. */
 export type FrontEnd = typeof FRONT_ENDS[number];
@@ -111,13 +111,28 @@ const FILTERS: Readonly<Record<FrontEnd, FrontEndFilter>> = {
     own: FeatureSet.none,
     newer: FeatureSet.none,
   },
+  // Passes on the device's own bits, and of those of rings what its kernel knows.
+  "uml": {
+    agreed: FeatureSet.from([
+      ...range(0, 23),
+      ...range(50, 63),
+      VIRTIO_F_INDIRECT_DESC,
+      VIRTIO_F_EVENT_IDX,
+      VIRTIO_F_VERSION_1,
+      VIRTIO_F_RING_PACKED,
+    ]),
+    own: FeatureSet.none,
+    newer: FeatureSet.none,
+  },
 };
 
 /** The front-ends that can be expected at a device with this profile: all that know its type, or the one that was named. */
 export function frontEndsOf(device: Pick<Device, "id">, profile: ProfileName): readonly FrontEnd[] {
   const named = FRONT_ENDS.filter((frontEnd) => profile === "auto" || profile === frontEnd);
-  // Of the others none has a front-end for entropy.
-  return device.id === 1 ? named : named.filter((frontEnd) => frontEnd === "qemu");
+  if (device.id === 1) return named;
+  // The others have no front-end for it. That of User-mode Linux is for every type, but Debian's kernel for it
+  // has no driver for entropy.
+  return named.filter((frontEnd) => frontEnd === "qemu" || (frontEnd === "uml" && device.id !== 4));
 }
 
 /** What becomes of each feature of the device, by bit, with a profile, at a front-end. */
@@ -208,6 +223,23 @@ export function qemuOptions(
     ["-machine", `${guest.machine},memory-backend=mem0`],
     ...devices.flatMap(qemuDevice),
   ];
+}
+
+/** A device that User-mode Linux attaches to. */
+export interface UmlFacts {
+  /** Absolute path of the socket at which the back-end waits. */
+  readonly socket: string;
+  /** The device type (virtio 1.2, section 5). */
+  readonly type: number;
+}
+
+/**
+ * The arguments for User-mode Linux that concern these devices. Its kernel cannot read a path that has a colon, a
+ * quotation mark or white space in it: such a device is left out.
+ */
+export function umlArguments(devices: readonly UmlFacts[]): string[] {
+  return devices.filter(({ socket }) => !/[:"\s]/.test(socket))
+    .map(({ socket, type }) => `virtio_uml.device=${socket}:${type}`);
 }
 
 /** The parts of a libvirt domain that concern memory and these devices. */

@@ -1,5 +1,5 @@
 /**
- * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm and their like.
+ * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm, User-mode Linux and their like.
  * @module
  */
 import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
@@ -14,6 +14,8 @@ export {
   libvirtXml,
   type NetFacts,
   qemuOptions,
+  umlArguments,
+  type UmlFacts,
 } from "./front_ends.ts";
 export { FRONT_ENDS, type FrontEnd, frontEndsOf, type Passage, passagesTo } from "./front_ends.ts";
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";

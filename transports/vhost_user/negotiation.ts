@@ -183,9 +183,12 @@ export class Negotiation {
 // be kept in such memory if this program is killed, but no front-end of a network device asks for it.
 
 /** The front-ends that have a profile. */
-export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "sim"] as const;
+export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml", "sim"] as const;
 
-/** A front-end by name; `sim` is one that kicks by messages, such as a simulator with a time of its own. */
+/**
+ * A front-end by name. `uml` is User-mode Linux, `sim` one that kicks by messages, such as a simulator with a time
+ * of its own.
+ */
 export type ProfileName = typeof PROFILES[number];
 
 const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE } = ProtocolFeature;
@@ -229,6 +232,8 @@ const TABLE: Readonly<Record<ProfileName, Profile>> = {
     protocol: FeatureSet.of(MQ, REPLY_ACK, BACKEND_REQ, CONFIG, DEVICE_STATE),
     withheld: [VIRTIO_F_RING_PACKED],
   },
+  // Forwards the control queue. Would take kicks by message as well, if they were offered.
+  "uml": { protocol: FeatureSet.of(REPLY_ACK, BACKEND_REQ, CONFIG), withheld: [] },
   "sim": { protocol: SERVED.with(INBAND_NOTIFICATIONS), withheld: [] },
 };
 

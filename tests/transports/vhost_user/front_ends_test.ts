@@ -38,9 +38,9 @@ Deno.test("passagesTo() knows that all front-ends agree on the plain offloads", 
 });
 
 Deno.test("passagesTo() knows who keeps the control queue, and who strips what", () => {
-  assertEquals(fates("CTRL_VQ"), ["own", "own", "own", "agreed"]);
-  assertEquals(fates("EVENT_IDX"), ["agreed", "lost", "agreed", "agreed"]);
-  assertEquals(fates("INDIRECT_DESC"), ["agreed", "agreed", "newer", "lost"]);
+  assertEquals(fates("CTRL_VQ"), ["own", "own", "own", "agreed", "agreed"]);
+  assertEquals(fates("EVENT_IDX"), ["agreed", "lost", "agreed", "agreed", "agreed"]);
+  assertEquals(fates("INDIRECT_DESC"), ["agreed", "agreed", "newer", "lost", "agreed"]);
 });
 
 Deno.test("passagesTo() agrees on nothing that the profile does not offer", () => {
@@ -56,8 +56,10 @@ Deno.test("passagesTo() agrees on nothing that the profile does not offer", () =
 });
 
 Deno.test("frontEndsOf() expects the front-end of the profile, or all that know the type of the device", () => {
-  assertEquals(frontEndsOf({ id: 1 }, "auto"), ["qemu", "virtio-user", "cloud-hypervisor", "crosvm"]);
+  assertEquals(frontEndsOf({ id: 1 }, "auto"), ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"]);
   assertEquals(frontEndsOf({ id: 1 }, "crosvm"), ["crosvm"]);
+  assertEquals(frontEndsOf({ id: 1 }, "uml"), ["uml"]);
+  assertEquals(frontEndsOf({ id: 2 }, "auto"), ["qemu", "uml"]);
   assertEquals(frontEndsOf({ id: 1 }, "sim"), []);
   assertEquals(frontEndsOf({ id: 4 }, "auto"), ["qemu"]);
   assertEquals(frontEndsOf({ id: 4 }, "crosvm"), []);

@@ -218,10 +218,12 @@ Deno.test("what was sent before a transmit ring is disabled is gone when the fro
   assertEquals([bench.guest.returned(1), bench.backend.discardedChains], [3, 3]);
 });
 
-for (const rounds of [0, 1, 200]) {
-  Deno.test(`a driver that is taken away by SET_VRING_ENABLE alone, and comes back (${rounds} rounds)`, () => {
-    using bench = new Bench();
-    bench.start();
+for (const [rounds, packed] of [[0, false], [1, false], [200, false], [0, true], [200, true]] as const) {
+  const layout = packed ? "packed" : "split";
+  Deno.test(`a driver that is taken away by SET_VRING_ENABLE alone, and comes back (${layout}, ${rounds} rounds)`, () => {
+    using bench = new Bench({ guest: { packed } });
+    const features = () => usualFeatures(bench.front.features(), ...packed ? [34] : []);
+    bench.start({ features: features() });
     bench.assertWorks();
     for (let life = 1; life <= 3; life++) {
       for (const ring of [1, 0]) bench.front.enable(ring, false);
@@ -235,7 +237,7 @@ for (const rounds of [0, 1, 200]) {
       bench.rig.network.inbox.push(frame(7));
       for (let i = 0; i < rounds; i++) assertEquals(bench.backend.poll(bench.nowNs), false, `round ${i}`);
       bench.front.features();
-      bench.front.setFeatures(usualFeatures(bench.front.features()));
+      bench.front.setFeatures(features());
       bench.front.setMemoryTable();
       bench.guest.memory.copyOut(descriptors, found, 0, 0x1000);
       assertEquals(found, garbage, "nothing was written there");
@@ -391,15 +393,20 @@ Deno.test("each front-end is offered what it can use, and not what misleads it",
   assertEquals([...offered("virtio-user").protocol], [0, 3, 16]);
   assertEquals([...offered("cloud-hypervisor").protocol], [0, 1, 3, 9, 15, 19]);
   assertEquals([...offered("crosvm").protocol], [0, 3, 5, 9, 19]);
+  assertEquals([...offered("uml").protocol], [3, 5, 9]);
   for (const profile of ["cloud-hypervisor", "crosvm"] as const) {
     assertEquals(offered(profile).features.has(34), false);
   }
-  assert(offered("qemu").features.has(34) && offered("virtio-user").features.has(34));
+  for (const profile of ["auto", "qemu", "virtio-user", "uml"] as const) {
+    assert(offered(profile).features.has(34), profile);
+  }
   // RSS and hash reports are set by commands that end in these front-ends.
   for (const profile of ["auto", "qemu", "virtio-user", "cloud-hypervisor"] as const) {
     assertEquals([57, 60].filter((bit) => offered(profile).features.has(bit)), [], profile);
   }
-  assertEquals([57, 60].filter((bit) => offered("crosvm").features.has(bit)), [57, 60]);
+  for (const profile of ["crosvm", "uml"] as const) {
+    assertEquals([57, 60].filter((bit) => offered(profile).features.has(bit)), [57, 60], profile);
+  }
 });
 
 Deno.test("GET_MAX_MEM_SLOTS never shrinks", () => {

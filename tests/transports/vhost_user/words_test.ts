@@ -9,6 +9,7 @@ import {
   libvirtXml,
   type NetFacts,
   qemuOptions,
+  umlArguments,
 } from "../../../transports/vhost_user/front_ends.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
@@ -170,6 +171,14 @@ Deno.test("qemuOptions() writes what QEMU needs to meet all devices", () => {
     ["-chardev", "socket,id=vhost2,path=/run/rng.sock"],
     ["-device", "vhost-user-rng-pci,chardev=vhost2,packed=on"],
   ]);
+});
+
+Deno.test("umlArguments() writes what the kernel of User-mode Linux can read", () => {
+  const devices = [{ socket: "/run/net0.sock", type: 1 }, { socket: "/run/a:b.sock", type: 1 }, {
+    socket: "/run/my vm/x",
+    type: 2,
+  }, { socket: "/b", type: 26 }];
+  assertEquals(umlArguments(devices), ["virtio_uml.device=/run/net0.sock:1", "virtio_uml.device=/b:26"]);
 });
 
 Deno.test("libvirtXml() writes what libvirt needs, escaped", () => {
