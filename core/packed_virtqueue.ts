@@ -59,6 +59,8 @@ const LOOK_AHEAD = 64;
 export class PackedVirtqueue implements Virtqueue {
   /** Entries of the ring: 1 to 32768. */
   readonly size: number;
+  /** Chains that an earlier program took and did not return. */
+  readonly resubmits: number = 0;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
   readonly #budget: RoundBudget;

@@ -13,6 +13,8 @@ import { GuestError } from "./errors.ts";
 export interface Virtqueue {
   /** Entries of the ring. */
   readonly size: number;
+  /** Chains that an earlier program took and did not return: `pop` gives these first. */
+  readonly resubmits?: number;
   /** Takes the next available chain into `chain`; false if there is none, or none any more in this round (see {@linkcode RoundBudget}). */
   pop(chain: DescriptorChain): boolean;
   /** Puts the `count` chains popped last back, so that they are popped again. Nothing may have been pushed since. */

@@ -1,27 +1,18 @@
 /**
  * The virtio entropy device (virtio 1.2, section 5.4): a guest posts empty buffers, and gets them back with random bytes.
  *
- * Theory of operation. There is one queue, no configuration space and no feature of its own. A round (`poll`) takes up to
- * 64 requests, or 256 KiB, whichever is first. Each gets random bytes for its whole buffer, but never more than 64 KiB, nor
- * than the rate limit lets through at once: a device may use less of a buffer than there is. The driver is interrupted once
- * a round.
+ * Theory of operation. There is one queue, no configuration space and no feature of its own. `QueueService` takes requests
+ * and gives them back; here is only what a request gets: random bytes for its whole buffer, but never more than 64 KiB, nor
+ * than the rate limit lets through at once. A device may use less of a buffer than there is. What the rate limit does not let
+ * through now is put back until the moment at which it may be served, and nothing is touched before that.
  *
- *     pop -> how much? -> may it be now? -- yes --> pour, push ... publish
- *                               |
- *                               no --> unpop, and nothing is touched before the moment at which it may
- *
- * Kicks are switched off while rounds do something; the first that does not asks for them and looks once more. While the
- * rate limit holds a request back they stay off, for a further request could not be served either.
- *
- * Invariants: between rounds no chain is out, so that `reset` and `drain` have nothing to give back. Requests are answered
- * in order. A random byte is given out once. What came before a broken chain is published all the same. The bucket of
- * the rate limit is the device's, not the session's: resetting the device does not refill it.
+ * Invariants: requests are answered at once or put back, so that none is ever in flight. A random byte is given out once. The
+ * bucket of the rate limit is the device's, not the session's: resetting the device does not refill it.
  *
  * Limits: one source of bytes for one guest; no state to migrate but the bucket, which starts full where the guest arrives.
  *
  * @module
  */
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Device, DeviceContext, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import {
@@ -31,14 +22,11 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import { type QueueRequest, QueueService } from "../../core/queue_service.ts";
 import { type EntropyOptions, MAX_REQUEST_BYTES } from "./options.ts";
 
-/** Requests served in one round. */
-const BURST = 64;
 /** Random bytes after which a round ends. */
 const MAX_ROUND_BYTES = 262_144;
-const REQUEST_QUEUE = 0;
 
 /** An entropy device. */
 export class EntropyDevice implements Device {
@@ -48,15 +36,12 @@ export class EntropyDevice implements Device {
   readonly features: FeatureSet;
   readonly queueSizes: readonly number[];
   wake: () => void = () => {};
+  readonly #service: QueueService;
   readonly #reservoir: RandomReservoir;
   readonly #limit: RateLimit | null;
   readonly #burstBytes: number;
-  readonly #chain = new DescriptorChain();
   readonly #counters: Record<"requests" | "bytes" | "shortened" | "limited" | "interrupts", number>;
-  #session: Session | null = null;
-  #kicksOn = false;
-  /** When the request that the rate limit holds back may be served, 0 if there is none, and with how many bytes. */
-  #resumeNs = 0;
+  /** With how many bytes the request is served that the rate limit has put back; 0 if there is none. */
   #heldBytes = 0;
 
   /** Is served when polled. @param source where random bytes come from; by default the host's generator */
@@ -74,6 +59,12 @@ export class EntropyDevice implements Device {
     this.#limit = rate === undefined ? null : new RateLimit(rate, burstBytes);
     this.#burstBytes = rate === undefined ? MAX_REQUEST_BYTES : Math.min(burstBytes, MAX_REQUEST_BYTES);
     this.#counters = context.publish({ requests: 0, bytes: 0, shortened: 0, limited: 0, interrupts: 0 });
+    this.#service = new QueueService({
+      handlers: [(request, nowNs) => this.#answer(request, nowNs)],
+      wake: () => this.wake(),
+      maxRoundBytes: MAX_ROUND_BYTES,
+      counters: this.#counters,
+    });
   }
 
   /** There is no configuration space: zeros. */
@@ -94,19 +85,19 @@ export class EntropyDevice implements Device {
 
   /** The driver is ready. */
   activate(session: Session): void {
-    this.#session = session;
-    this.queuesChanged();
+    this.#heldBytes = 0;
+    this.#service.activate(session);
   }
 
   /** The driver takes everything back. */
   reset(): void {
-    this.#session = null;
+    this.#service.reset();
   }
 
-  /** The queue may be another one: nothing is known of its kicks, or of the request that waited in the old one. */
+  /** The queue may be another one: nothing is known of the request that waited in the old one. */
   queuesChanged(): void {
-    this.#kicksOn = false;
-    this.#resumeNs = 0;
+    this.#heldBytes = 0;
+    this.#service.queuesChanged();
   }
 
   /** Nothing is held: requests that wait are still in the driver's ring. */
@@ -114,71 +105,34 @@ export class EntropyDevice implements Device {
 
   /** When the rate limit lets the next request through, in ns; Infinity if none waits. */
   deadlineNs(): number {
-    return this.#session === null || this.#resumeNs === 0 ? Infinity : this.#resumeNs;
+    return this.#service.deadlineNs();
   }
 
   /** Serves requests. True if there were any. GuestError `buffers-wrong-direction` for one with bytes to read, or a broken ring. */
   poll(nowNs: number): boolean {
-    const queue = this.#session?.queues[REQUEST_QUEUE] ?? null;
-    if (queue === null || nowNs < this.#resumeNs) return false;
-    const heldBytes = this.#resumeNs === 0 ? 0 : this.#heldBytes;
-    this.#resumeNs = 0;
-    const did = this.#serve(queue, nowNs, heldBytes);
-    if (did || this.#resumeNs !== 0) {
-      if (this.#kicksOn) queue.disableKicks();
-      this.#kicksOn = false;
-      return did;
-    }
-    if (this.#kicksOn) return false;
-    this.#kicksOn = true;
-    return queue.enableKicks();
+    return this.#service.poll(nowNs);
   }
 
-  /** @param heldBytes what the first request waited for; 0 if it did not wait */
-  #serve(queue: Virtqueue, nowNs: number, heldBytes: number): boolean {
-    let requests = 0;
-    let bytes = 0;
-    try {
-      while (requests < BURST && bytes < MAX_ROUND_BYTES) {
-        // The driver may have made the request longer meanwhile: it gets what it waited for, and does not wait again.
-        const maxBytes = requests === 0 && heldBytes !== 0 ? heldBytes : this.#burstBytes;
-        const written = this.#serveOne(queue, nowNs, maxBytes);
-        if (written === 0) break;
-        requests++;
-        bytes += written;
-      }
-    } finally {
-      // Also after a GuestError: what was served before is the driver's.
-      if (queue.publish()) {
-        this.#counters.interrupts++;
-        this.#session!.interrupt(REQUEST_QUEUE);
-      }
-    }
-    return requests > 0;
-  }
-
-  /** Answers one request and returns with how many bytes; 0 if there is none, or it must wait. */
-  #serveOne(queue: Virtqueue, nowNs: number, maxBytes: number): number {
-    const chain = this.#chain;
-    if (!queue.pop(chain)) return 0;
-    if (chain.readableBytes > 0) throw notEmpty(chain.readableBytes);
-    const count = Math.min(chain.writableBytes, maxBytes);
+  /** Answers one request and returns with how many bytes, or puts it back. */
+  #answer(request: QueueRequest, nowNs: number): number {
+    const { readableBytes, writableBytes } = request;
+    if (readableBytes > 0) throw notEmpty(readableBytes);
+    // The driver may have made a request that was put back longer meanwhile: it gets what it waited for, and no more.
+    const count = Math.min(writableBytes, this.#heldBytes || this.#burstBytes);
+    this.#heldBytes = 0;
     if (this.#limit !== null) {
       const earliestNs = this.#limit.earliestNs(count, nowNs);
       if (earliestNs > nowNs) {
-        this.#resumeNs = earliestNs;
         this.#heldBytes = count;
         this.#counters.limited++;
-        queue.unpop(1);
-        return 0;
+        return request.putBack(earliestNs);
       }
       this.#limit.take(count, nowNs);
     }
-    this.#reservoir.pour(chain, count);
-    queue.push(chain.head, count);
+    this.#reservoir.pour(request, count);
     this.#counters.requests++;
     this.#counters.bytes += count;
-    if (count < chain.writableBytes) this.#counters.shortened++;
+    if (count < writableBytes) this.#counters.shortened++;
     return count;
   }
 }
@@ -209,8 +163,8 @@ export class RandomReservoir {
     this.#source = source;
   }
 
-  /** Writes `count` random bytes into the writable part of `chain`, which must have room for them. */
-  pour(chain: DescriptorChain, count: number): void {
+  /** Writes `count` random bytes into a request, which must have room for them. */
+  pour(request: QueueRequest, count: number): void {
     const bytes = this.#bytes;
     for (let left = count; left > 0;) {
       if (this.#at === RESERVOIR_BYTES) {
@@ -218,7 +172,7 @@ export class RandomReservoir {
         this.#at = 0;
       }
       const part = Math.min(left, RESERVOIR_BYTES - this.#at);
-      chain.write(bytes, this.#at, part);
+      request.write(bytes, this.#at, part);
       bytes.fill(0, this.#at, this.#at + part);
       this.#at += part;
       left -= part;
