@@ -1,9 +1,8 @@
 /**
- * Virtio devices in TypeScript: what plugins are written with, and what builds and runs a machine from a configuration.
+ * Virtio devices in TypeScript: what builds and runs a machine from a configuration, and the plugins that come with it.
  *
- * A plugin is an object that one of `defineOffload`, `defineNetwork`, `defineDriver`, `defineDevice` returns; a
- * configuration names it by its module. A whole program is `loadConfig`, `buildMachine`, `Machine.run`. Tests of plugins
- * are written with `@deno-virtio/deno-virtio/testing`. Run as a program, this module is the command line.
+ * A whole program is `loadConfig`, `buildMachine`, `Machine.run`. Plugins are written with `@deno-virtio/deno-virtio/plugin`
+ * and tested with `@deno-virtio/deno-virtio/testing`. Run as a program, this module is the command line.
  *
  * ```ts
  * import { buildMachine, newRegistry, parseConfig } from "./mod.ts";
@@ -20,93 +19,9 @@
  *
  * @module
  */
-export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
-export {
-  FeatureSet,
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_VERSION_1,
-} from "./core/features.ts";
-export { Frame, type FrameHolder, type FrameOwner, NetHeader } from "./core/frame.ts";
-export {
-  FRAME_HEADROOM_BYTES,
-  FramePool,
-  type FramePoolOptions,
-  MAX_FRAME_BYTES,
-} from "./core/frame_pool.ts";
-export { FrameBatch } from "./core/frame_batch.ts";
-export type { FlowClaims } from "./core/flow_claims.ts";
-export {
-  type Direction,
-  type Negotiated,
-  type NetworkAbilities,
-  perFrame,
-  type RuleBook,
-  type Stage,
-  type StageContext,
-  type VerdictLog,
-} from "./core/stage.ts";
-export {
-  defineDevice,
-  defineDriver,
-  defineNetwork,
-  defineOffload,
-  type DeviceFacts,
-  type DevicePlugin,
-  type DriverPlugin,
-  type FileClaim,
-  type NetworkPlugin,
-  type OffloadPlugin,
-  type Plugin,
-  type PluginBase,
-  type QueueContext,
-  type TransportContext,
-} from "./core/plugin.ts";
-export type { DeviceEvent, DeviceEventListener } from "./core/device.ts";
-export type { OptionsSchema, SchemaIssue, SchemaResult } from "./core/plugin.ts";
-export {
-  type DriverTransport,
-  type FrameTransport,
-  type GuestAccepts,
-  isPollable,
-  type Pollable,
-} from "./core/transport.ts";
-export {
-  type CounterGroups,
-  type Device,
-  type DeviceContext,
-  type ResolvedOffload,
-  type Session,
-  STATUS_ACKNOWLEDGE,
-  STATUS_DRIVER,
-  STATUS_DRIVER_OK,
-  STATUS_FAILED,
-  STATUS_FEATURES_OK,
-  STATUS_NEEDS_RESET,
-} from "./core/device.ts";
-export type {
-  DeviceRole,
-  DeviceThreads,
-  LogLoan,
-  RecalledRings,
-  RegionLoan,
-  RingBorrower,
-  RingLoan,
-  RingNews,
-  RingsLoan,
-} from "./core/threads.ts";
-export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
-export { DescriptorChain } from "./core/descriptor_chain.ts";
-export { GuestMemory, type MappedRegion, type MemoryRegion, type MemoryWindow } from "./core/memory.ts";
-export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
-export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./core/pipeline.ts";
-export { Reactor } from "./core/reactor.ts";
-export type { Waiter } from "./core/reactor.ts";
-export type { DirtyLog, RegionCopier } from "./core/memory.ts";
-export { type DriverNotifications, DriverSession } from "./core/session.ts";
-export type { QueueAddresses } from "./core/queue_setup.ts";
+// What plugins import needs no permission if it is there before them.
+import "./plugin.ts";
+
 export { ConfigError, type ConfigIssue } from "./config/errors.ts";
 export type { ConfigSource } from "./config/jsonc.ts";
 export { loadConfig, parseConfig } from "./config/load.ts";
@@ -119,6 +34,7 @@ export type { PluginKind } from "./config/registry.ts";
 export { configJsonSchema } from "./config/json_schema.ts";
 export type { JsonSchema } from "./config/option_schema.ts";
 export type {
+  KnownPlugins,
   PluginOf,
   ResolvedConfig,
   ResolvedDevice,

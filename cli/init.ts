@@ -34,7 +34,7 @@ export const INIT: CommandUsage = {
 
 const NAME = "@deno-virtio/deno-virtio";
 /** What the framework has to offer, by the module that a project gets for it. */
-const DOORS = [["", "mod.ts"], ["/cli", "cli.ts"], ["/testing", "testing/mod.ts"], [
+const DOORS = [["", "mod.ts"], ["/plugin", "plugin.ts"], ["/cli", "cli.ts"], ["/testing", "testing/mod.ts"], [
   "/wire",
   "wire/mod.ts",
 ]] as const;
@@ -121,7 +121,7 @@ async function frameworkFiles(folder: string): Promise<Record<string, string>> {
     files[`framework/${moduleOf(module)}`] = module === "cli.ts"
       ? `import { start } from ${target};\n` +
         "// What plugins import needs no permission if it is there before them.\n" +
-        'import "./mod.ts";\n\nif (import.meta.main) await start();\n'
+        'import "./mod.ts";\nimport "./plugin.ts";\n\nif (import.meta.main) await start();\n'
       : `export * from ${target};\n`;
   }
   return files;
@@ -193,7 +193,7 @@ const PROJECT_FILES: Readonly<Record<string, string>> = {
   defineOffload,
   type OffloadPlugin,
   perFrame,
-} from "@deno-virtio/deno-virtio";
+} from "@deno-virtio/deno-virtio/plugin";
 import { z } from "zod";
 
 /** What the stage can be told. */

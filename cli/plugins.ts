@@ -8,6 +8,7 @@ import { isPlainObject } from "../config/plain.ts";
 import { PLUGIN_KINDS, type PluginKind } from "../config/registry.ts";
 import { suggest } from "../config/wording.ts";
 import type { Plugin } from "../core/plugin.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import { type Io, labelled, styleFor } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -27,7 +28,7 @@ export const PLUGINS: CommandUsage = {
   examples: ["plugins", "plugins rsc-v4"],
 };
 
-const HEADINGS: Readonly<Record<PluginKind, string>> = {
+const HEADINGS: Readonly<Record<string, string>> = {
   device: 'Devices ("use" of a device)',
   driver: 'Ways to the guest ("driver")',
   network: 'Ways to the network ("network")',
@@ -58,7 +59,7 @@ function describePlugin(plugin: Plugin): object {
     kind: plugin.kind,
     name: plugin.name,
     summary: plugin.summary ?? "",
-    ...(plugin.kind === "offload" && { direction: plugin.direction }),
+    ...(plugin.kind === "offload" && { direction: (plugin as OffloadPlugin).direction }),
     options: describeOptions(plugin),
   };
 }

@@ -48,14 +48,15 @@ export function isModuleOfPlugin(url: string): boolean {
 export function builtIns(plugins: Iterable<Plugin>): BuiltIns {
   const sorted = new Map<PluginKind, Map<string, Plugin>>(PLUGIN_KINDS.map((kind) => [kind, new Map()]));
   for (const plugin of plugins) {
-    const faults = pluginFaults(plugin, plugin.kind);
+    const kind = plugin.kind;
+    const faults = pluginFaults(plugin, kind);
     if (faults.length > 0) {
       throw new TypeError(`Cannot use built-in plugin ${quoted(plugin.name)}: it ${faults[0]}`);
     }
-    const named = sorted.get(plugin.kind)!;
+    const named = sorted.get(kind)!;
     if (named.has(plugin.name)) {
       throw new TypeError(
-        `Cannot use two built-in plugins of kind ${plugin.kind} named ${quoted(plugin.name)}`,
+        `Cannot use two built-in plugins of kind ${kind} named ${quoted(plugin.name)}`,
       );
     }
     named.set(plugin.name, plugin);
@@ -204,20 +205,20 @@ function pluginOf(exports: object, kind: PluginKind, use: string, path: string, 
 // Is this a plugin? Modules are not type-checked when they are loaded, so everything is looked at.
 
 /** What kind of plugin: where in the configuration it may stand. */
-export type PluginKind = Plugin["kind"];
+export type PluginKind = string;
 
 /** The kinds, in the order in which a configuration meets them. */
 export const PLUGIN_KINDS: readonly PluginKind[] = ["device", "driver", "network", "offload"];
 
 /** How each kind is called in a sentence. */
-export const KIND_NAMES: Readonly<Record<PluginKind, string>> = {
+export const KIND_NAMES: Readonly<Record<string, string>> = {
   device: "a device",
   driver: "a driver transport",
   network: "a network transport",
   offload: "an offload",
 };
 
-const DEFINE: Readonly<Record<PluginKind, string>> = {
+const DEFINE: Readonly<Record<string, string>> = {
   device: "defineDevice",
   driver: "defineDriver",
   network: "defineNetwork",
@@ -278,10 +279,22 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (kind === "device" && plugin.facts !== undefined && typeof plugin.facts !== "function") {
     faults.push(`has the facts ${showValue(plugin.facts)}; it must be a function of the options`);
   }
-  if (kind === "device" && ![undefined, "required", "none"].includes(plugin.network as string | undefined)) {
-    faults.push(`has the network ${showValue(plugin.network)}; it must be "required", "none" or left out`);
-  }
+  if (kind === "device" && plugin.slots !== undefined) faults.push(...slotFaults(plugin.slots));
   return faults;
+}
+
+function slotFaults(slots: unknown): string[] {
+  if (!isObject(slots)) return [`has the slots ${showValue(slots)}; they must be an object of slots`];
+  return Object.entries(slots).flatMap(([name, slot]) => {
+    if (!isObject(slot) || typeof slot.kind !== "string") {
+      return [`has the slot ${quoted(name)} ${showValue(slot)}; it must have a kind, such as "network"`];
+    }
+    return [];
+  });
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function optionsFault(options: unknown): string | null {

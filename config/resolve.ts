@@ -16,7 +16,8 @@
  * as it can be done at once. The key `inner` of a network is thereby reserved for networks.
  * @module
  */
-import type { DevicePlugin, OffloadPlugin } from "../core/plugin.ts";
+import type { DevicePlugin } from "../core/plugin.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { childPath, ConfigError, type ConfigIssue, quoted, quotedList } from "./errors.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
 import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
@@ -100,7 +101,6 @@ class Resolver {
     const wish = this.#networkWish(entry);
     const isGiven = entry.own.network !== undefined;
     if (wish === "none") {
-      // Without a network there are no frames, and so nothing for stages to do.
       for (const key of ["network", "offloads"].filter((key) => entry.own[key] !== undefined)) {
         const problem = `${quoted(entry.use)} is a device without a network`;
         this.#add([{ path: childPath(path, key), problem, remedy: `leave ${quoted(key)} out` }]);
@@ -129,9 +129,11 @@ class Resolver {
   }
 
   /** Must a device have a network? Known of its plugin, even if its options are wrong. */
-  #networkWish({ use, usePath }: Entry): DevicePlugin["network"] {
+  #networkWish({ use, usePath }: Entry): "required" | "none" | undefined {
     try {
-      return (this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin).network;
+      const { slots } = this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin;
+      if (slots?.network === undefined) return "none";
+      return slots.network.required === true ? "required" : undefined;
     } catch {
       // There is no such plugin, which is an issue already.
       return undefined;

@@ -2,7 +2,8 @@
  * The two forms of a configuration: what people write, and the complete one, which is all that the program sees.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, NetworkPlugin, OffloadPlugin, Plugin } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, Plugin } from "../core/plugin.ts";
+import type { NetworkPlugin, OffloadPlugin } from "../pipeline/plugin.ts";
 import type { ConfigSource } from "./jsonc.ts";
 import type { PluginKind } from "./registry.ts";
 
@@ -49,7 +50,19 @@ export interface WrittenConfig {
 }
 
 /** The type of plugin of a kind. */
-export type PluginOf<K extends PluginKind> = Extract<Plugin, { readonly kind: K }>;
+export type PluginOf<K extends PluginKind> = K extends keyof KnownPlugins ? KnownPlugins[K] : Plugin;
+
+/** The kinds of plugin whose types are known here. */
+export interface KnownPlugins {
+  /** A type of device. */
+  device: DevicePlugin;
+  /** A way to a guest. */
+  driver: DriverPlugin;
+  /** A way to the network. */
+  network: NetworkPlugin;
+  /** A step of the pipeline. */
+  offload: OffloadPlugin;
+}
 
 /** A plugin with complete options. */
 export interface ResolvedPart<P extends Plugin = Plugin> {
@@ -94,7 +107,7 @@ export interface ResolvedConfig {
   /** The devices. */
   readonly devices: readonly ResolvedDevice[];
   /**
-   * Resolves a part that stands in another part's options: what `TransportContext.inner` needs. Answers at once: parts
+   * Resolves a part that stands in another part's options: what `NetworkContext.inner` needs. Answers at once: parts
    * under the key `inner` of a network were resolved with the whole, others must be built-in or loaded already.
    * @param kind what kind of plugin it must be
    * @param written the part as it stands in the options

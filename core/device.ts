@@ -3,13 +3,8 @@
  * @module
  */
 import type { FeatureSet } from "./features.ts";
-import type { FlowClaims } from "./flow_claims.ts";
-import type { FramePool } from "./frame_pool.ts";
-import type { FrameTransport } from "./frame_transport.ts";
 import type { GuestMemory } from "./memory.ts";
-import type { OffloadPlugin } from "./offload_plugin.ts";
 import type { Pollable } from "./reactor.ts";
-import type { VerdictLog } from "./stage.ts";
 import type { DeviceRole } from "./threads.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
@@ -99,34 +94,16 @@ export interface Device extends Pollable {
 /** Live counters by group, such as `{"net0.rsc-v4": {coalesced: 3}}`. */
 export type CounterGroups = Readonly<Record<string, Readonly<Record<string, number>>>>;
 
-/** An offload as the configuration resolved it. */
-export interface ResolvedOffload {
-  /** The plugin. */
-  readonly plugin: OffloadPlugin;
-  /** Its options, validated and complete. */
-  readonly options: unknown;
-  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`, for messages. */
-  readonly path?: string;
-}
-
-/** What a device is built from. */
+/** What a device is built from. Families of devices add to it. */
 export interface DeviceContext {
   /** What it is called in messages and counters. */
   readonly name: string;
   /** Where it stands in the configuration, such as `$.devices[0]`, for messages. */
   readonly path?: string;
-  /** Frames come from here. */
-  readonly pool: FramePool;
-  /** The offloads, in order of execution. */
-  readonly offloads: readonly ResolvedOffload[];
-  /** The network, for devices that have one. */
-  readonly network: FrameTransport | null;
-  /** Where stages explain what happens to each frame, if anybody listens. */
-  readonly verdicts: VerdictLog | null;
+  /** What stands in its slots, by their names: null where nothing does, a list in a slot for many. */
+  readonly parts: Readonly<Record<string, unknown>>;
   /** Which part of the work is done here; left out: the whole. */
   readonly role?: DeviceRole;
-  /** In the thread of a queue pair: what the threads of the device tell each other of the flows that they hold. */
-  readonly claims?: FlowClaims;
   /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }

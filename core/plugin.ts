@@ -1,14 +1,36 @@
 /**
- * Plugins: what a name in the JSON stands for. Four kinds, one shape.
+ * Plugins: what a name in the JSON stands for. A device plugin names slots, and plugins of any kind stand in them.
+ *
+ * The framework resolves, validates and builds what stands in a slot, and knows kinds by name only. The kinds "device" and
+ * "driver" belong to the framework. Families of devices declare others: `pipeline/plugin.ts` declares "network" and "offload".
  * @module
  */
 import type { Clock } from "./clock.ts";
 import type { Device, DeviceContext, DeviceEventListener } from "./device.ts";
-import type { FramePool } from "./frame_pool.ts";
-import type { FrameTransport } from "./frame_transport.ts";
-import type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
 import type { DriverTransport } from "./transport.ts";
-export type { OffloadPlugin, PluginBase } from "./offload_plugin.ts";
+
+/** What every plugin has. */
+export interface PluginBase<O> {
+  /** Version of this contract. */
+  readonly api: 1;
+  /** What kind of plugin this is: which slots it fits. Lower case, digits, hyphens. */
+  readonly kind: string;
+  /** The name that labels counters and errors: lower case, digits, hyphens. */
+  readonly name: string;
+  /** One line for `plugins` and for the JSON Schema. */
+  readonly summary?: string;
+  /** Validates what stands in the JSON beside `use`. */
+  readonly options: OptionsSchema<O>;
+  /** Keys of options that had another name in an earlier version, and the present name of each: errors name it. */
+  readonly renamedOptions?: Readonly<Record<string, string>>;
+}
+
+/** Any plugin: of a device, a driver transport, or a part of any kind. */
+export interface Plugin extends PluginBase<unknown> {
+  /** Builds what the plugin stands for. */
+  // deno-lint-ignore no-explicit-any
+  create(context: any, options: any): unknown;
+}
 
 /** A file that a part of a machine reads or writes. */
 export interface FileClaim {
@@ -22,21 +44,15 @@ export interface FileClaim {
   readonly identity: string | null;
 }
 
-/** What a transport is built from. */
-export interface TransportContext {
-  /** Where it stands in the configuration, for messages: `devices[0].network`. */
+/** What every part of a machine is built from. Families of devices add to it. */
+export interface PartContext {
+  /** Where it stands in the configuration, for messages: `$.devices[0].network`. */
   readonly path: string;
-  /** Frames come from here. */
-  readonly pool: FramePool;
-  /** The machine's clock; for transports that must stamp what they write. */
+  /** The machine's clock; for parts that must stamp what they write. */
   readonly clock: Clock;
-  /** The MAC address of the device's guest, six bytes. */
-  readonly guestMac: Uint8Array;
-  /** How many queue pairs the device has. */
-  readonly queuePairs: number;
   /** Makes a path of the configuration absolute, relative to the configuration file. */
   resolvePath(path: string): string;
-  /** The named in-memory cable of this machine: made when first asked for, shared by all who ask. */
+  /** What the parts of this machine share under this key: made when first asked for. */
   shared<T>(key: string, make: () => T): T;
   /** Wakes the reactor: something can be done. */
   wake(): void;
@@ -49,32 +65,14 @@ export interface TransportContext {
   /** Makes these counters readable from outside, live. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T): T;
   /**
-   * Says that this transport has opened a file. Throws ConfigError if something of the machine reads what is to be written,
-   * or writes it. Claim a file before it is emptied, by what is open rather than by its name.
+   * Says that this part has opened a file. Throws ConfigError if something of the machine reads what is to be written, or
+   * writes it. Claim a file before it is emptied, by what is open rather than by its name.
    */
   claimFile(claim: FileClaim): void;
-  /** Has this done when the machine starts: everything is built and every claim is accepted, so that files may be emptied. */
+  /** Does this when the machine starts: everything is built and every claim is accepted, so that files may be emptied. */
   onStart(action: () => void): void;
-  /** Tells a watching program what has happened to the device of this transport. Left out: nothing watches. */
+  /** Tells a watching program what has happened to the device of this part. Left out: nothing watches. */
   readonly report?: DeviceEventListener | undefined;
-  /** Builds the transport that this one wraps, from its own part of the configuration. */
-  inner(config: unknown, key: string): FrameTransport;
-}
-
-/** What a transport of one queue is made from, in a thread of its own. */
-export type QueueContext = Pick<TransportContext, "path" | "pool" | "watch" | "publish">;
-
-/** A way to the network. */
-export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
-  /** What kind of plugin this is. */
-  readonly kind: "network";
-  /** Opens the transport. */
-  create(context: TransportContext, options: O): FrameTransport;
-  /**
-   * In another thread: makes a transport with one queue of what `FrameTransport.giveQueue` has given. Left out: the queues
-   * of this network cannot be given to threads.
-   */
-  takeQueue?(context: QueueContext, given: unknown): FrameTransport;
 }
 
 /** A way to a guest. */
@@ -84,74 +82,39 @@ export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   /** Can it lend rings to other threads (`DriverTransport.lendTo`)? Left out: no. */
   readonly lendsRings?: boolean;
   /** Builds the transport; nothing is opened before `serve`. */
-  create(context: TransportContext, options: O): DriverTransport;
+  create(context: PartContext, options: O): DriverTransport;
 }
 
-/** What transports have to know about the device that they serve. */
-export interface DeviceFacts {
-  /** The MAC address of its guest, six bytes. */
-  readonly guestMac: Uint8Array;
-  /** How many queue pairs it has. */
-  readonly queuePairs: number;
+/** A place of a device for a part, or for several. */
+export interface Slot {
+  /** The kind of plugin that fits. */
+  readonly kind: string;
+  /** Must it be filled? Left out: no. Of no meaning for `many`. */
+  readonly required?: boolean;
+  /** Does it take a list of parts, in order? Left out: one part. */
+  readonly many?: boolean;
 }
 
 /** A type of device. */
 export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "device";
-  /** Can its queue pairs be worked in threads of their own (`DeviceContext.role`)? Left out: no. */
+  /** The keys under which parts of the device stand in the JSON, such as `network`. Left out: none. */
+  readonly slots?: Readonly<Record<string, Slot>>;
+  /** Can sets of its queues be worked in threads of their own (`DeviceContext.role`)? Left out: no. */
   readonly worksInThreads?: boolean;
-  /** Must it have a network, or can it have none? Left out: it may have one. */
-  readonly network?: "required" | "none";
-  /** What the transports of a device with these options have to know. */
-  facts?(options: O): DeviceFacts;
+  /** What parts have to know about a device with these options; the family's plugins say which facts these are. */
+  facts?(options: O): unknown;
   /** Builds the device. */
   create(context: DeviceContext, options: O): Device;
 }
 
-/** Any plugin. */
-// deno-lint-ignore no-explicit-any
-export type Plugin = OffloadPlugin<any> | NetworkPlugin<any> | DriverPlugin<any> | DevicePlugin<any>;
-
-/**
- * Declares an offload stage. Adds `kind` and `api`, and infers the type of the options from their schema.
- *
- * @example
- * ```ts
- * import { defineOffload } from "./plugin.ts";
- * import { perFrame } from "./stage.ts";
- * import { z } from "zod";
- *
- * export default defineOffload({
- *   name: "drop-every",
- *   direction: "toGuest",
- *   options: z.strictObject({ nth: z.int().min(2).default(10) }),
- *   create(context, options) {
- *     const counters = context.publish({ dropped: 0 });
- *     let seen = 0;
- *     return perFrame((frame, output) => {
- *       if (++seen % options.nth) output.push(frame);
- *       else { counters.dropped++; frame.release(); }
- *     });
- *   },
- * });
- * ```
- */
-export function defineOffload<O>(plugin: Omit<OffloadPlugin<O>, "kind" | "api">): OffloadPlugin<O> {
-  return { kind: "offload", api: 1, ...plugin };
-}
-
-/** Declares a frame transport; see {@linkcode defineOffload}. */
-export function defineNetwork<O>(plugin: Omit<NetworkPlugin<O>, "kind" | "api">): NetworkPlugin<O> {
-  return { kind: "network", api: 1, ...plugin };
-}
-
-/** Declares a driver transport; see {@linkcode defineOffload}. */
+/** Declares a driver transport: adds `kind` and `api`, and infers the type of the options from their schema. */
 export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): DriverPlugin<O> {
   return { kind: "driver", api: 1, ...plugin };
 }
 
-/** Declares a device; see {@linkcode defineOffload}. */
+/** Declares a device: adds `kind` and `api`, and infers the type of the options from their schema. */
 export function defineDevice<O>(plugin: Omit<DevicePlugin<O>, "kind" | "api">): DevicePlugin<O> {
   return { kind: "device", api: 1, ...plugin };
 }

@@ -1,11 +1,10 @@
 /**
- * The two kinds of transport: one brings a guest's memory and queues, the other moves Ethernet frames to the world.
+ * A driver transport: what brings a guest's memory and queues.
  * @module
  */
 import type { Device } from "./device.ts";
 import type { FeatureSet } from "./features.ts";
 import type { RingBorrower } from "./threads.ts";
-export type { FrameTransport, GuestAccepts } from "./frame_transport.ts";
 export { isPollable, type Pollable } from "./reactor.ts";
 
 /**

@@ -2,11 +2,11 @@
  * A complete plugin: drops every nth frame to the guest, as a bad line would. Name it in a configuration by its path:
  * `"offloads": [{ "use": "./drop_every.ts", "nth": 10 }, "rsc-v4"]`.
  *
- * In a project of your own, which `init` begins, import from `@deno-virtio/deno-virtio` instead of `../mod.ts`.
+ * In a project of your own, which `init` begins, import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
  * @module
  */
 import { z } from "zod";
-import { defineOffload, type OffloadPlugin, perFrame } from "../mod.ts";
+import { defineOffload, type OffloadPlugin, perFrame } from "../plugin.ts";
 
 /** What `drop-every` can be told. */
 export interface DropEveryOptions {

@@ -18,14 +18,15 @@ import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { ConfigError, type ConfigIssue } from "../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import { ManualClock, SystemClock } from "../core/clock.ts";
-import type { Device, DeviceEvent } from "../core/device.ts";
+import type { Device, DeviceContext, DeviceEvent } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
-import { FramePool } from "../core/frame_pool.ts";
-import type { DeviceFacts, TransportContext } from "../core/plugin.ts";
+import type { NetworkContext, NetworkDeviceContext, NetworkFacts } from "../pipeline/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
-import type { VerdictLog } from "../core/stage.ts";
-import type { DriverTransport, FrameTransport } from "../core/transport.ts";
+import type { DriverTransport } from "../core/transport.ts";
+import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import { HostWatcher } from "../host/waiters.ts";
+import { FramePool } from "../pipeline/frame_pool.ts";
+import type { VerdictLog } from "../pipeline/stage.ts";
 import { cableKey } from "../transports/loopback.ts";
 import { accelerateChecksums } from "../wire/checksum.ts";
 import { formatMac } from "../wire/ethernet.ts";
@@ -131,20 +132,27 @@ class Builder {
 
   #device(resolved: ResolvedDevice, index: number): MachineDevice {
     const { name, plugin, mode } = resolved;
-    const facts = guarded(resolved, "facts", () => plugin.facts?.(resolved.options), checkFacts) ?? NO_GUEST;
+    const facts = guarded(
+      resolved,
+      "facts",
+      () => plugin.facts?.(resolved.options) as NetworkFacts | undefined,
+      checkFacts,
+    ) ?? NO_GUEST;
     const network = this.#transports.network(resolved, facts);
-    const device = guarded(resolved, "create", () =>
-      plugin.create({
-        name,
-        path: resolved.path,
-        pool: this.#pool.lentTo({ plugin: plugin.name, path: resolved.path, kind: "device" }),
-        offloads: resolved.offloads,
+    const context = {
+      name,
+      path: resolved.path,
+      parts: {
         network: network && guardNetwork(network, resolved.network!, this.#pool),
-        verdicts: this.#verdicts,
-        role: mode === "threads" ? "control" : "whole",
-        publish: (counters, part) =>
-          this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
-      }, resolved.options), checkDevice);
+        offloads: resolved.offloads,
+      },
+      pool: this.#pool.lentTo({ plugin: plugin.name, path: resolved.path, kind: "device" }),
+      verdicts: this.#verdicts,
+      role: mode === "threads" ? "control" : "whole",
+      publish: (counters, part) =>
+        this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
+    } satisfies DeviceContext & Omit<NetworkDeviceContext, "parts">;
+    const device = guarded(resolved, "create", () => plugin.create(context, resolved.options), checkDevice);
     const missing = missingNeeds(resolved, device);
     if (missing.length > 0) throw new ConfigError(missing);
     const driver = this.#transports.driver(resolved, facts);
@@ -191,7 +199,7 @@ class Builder {
 // in-memory cables, is made when the first of them asks.
 
 /** What is known of a device whose plugin does not say. */
-export const NO_GUEST: DeviceFacts = { guestMac: new Uint8Array(6), queuePairs: 1 };
+export const NO_GUEST: NetworkFacts = { guestMac: new Uint8Array(6), queuePairs: 1 };
 
 /** What transports are built from. */
 export interface TransportBuilderParts {
@@ -228,7 +236,7 @@ export class TransportBuilder {
   }
 
   /** Opens the network of a device; null if it has none. Throws ConfigError, HostError and PluginError. */
-  network(device: ResolvedDevice, facts: DeviceFacts): FrameTransport | null {
+  network(device: ResolvedDevice, facts: NetworkFacts): FrameTransport | null {
     const { name, network } = device;
     if (network === null) return null;
     const onShared = (key: string) => this.#claimAddress(device, key, facts);
@@ -236,7 +244,7 @@ export class TransportBuilder {
   }
 
   /** Makes the way to a device's guest. Throws ConfigError, HostError and PluginError. */
-  driver({ name, driver: part }: ResolvedDevice, facts: DeviceFacts): DriverTransport {
+  driver({ name, driver: part }: ResolvedDevice, facts: NetworkFacts): DriverTransport {
     const context = this.#context(name, part, `${name}.driver`, facts, () => {});
     const driver = guarded(part, "create", () => part.plugin.create(context, part.options), checkDriver);
     this.#opened.push(driver);
@@ -255,7 +263,7 @@ export class TransportBuilder {
   }
 
   /** Opens a network; those that it has wrapped meanwhile are its own from now on. */
-  #open(part: NonNullable<ResolvedDevice["network"]>, context: TransportContext): FrameTransport {
+  #open(part: NonNullable<ResolvedDevice["network"]>, context: NetworkContext): FrameTransport {
     const before = this.#opened.length;
     const network = guarded(part, "create", () => part.plugin.create(context, part.options), checkNetwork);
     this.#opened.length = before;
@@ -268,9 +276,9 @@ export class TransportBuilder {
     device: string,
     { plugin, path }: ResolvedPart,
     group: string,
-    facts: DeviceFacts,
+    facts: NetworkFacts,
     onShared: (key: string) => void,
-  ): TransportContext {
+  ): NetworkContext {
     const { config, pool, reactor, book, files, starts, events } = this.#parts;
     return {
       path,
@@ -301,7 +309,7 @@ export class TransportBuilder {
   }
 
   /** Two guests with one address on one cable would take each other's frames; on cables of their own they are no matter. */
-  #claimAddress(device: ResolvedDevice, key: string, facts: DeviceFacts): void {
+  #claimAddress(device: ResolvedDevice, key: string, facts: NetworkFacts): void {
     if (!key.startsWith(cableKey("")) || facts === NO_GUEST) return;
     const mac = formatMac(facts.guestMac);
     const claim = `${mac} ${key}`;

@@ -6,10 +6,11 @@ import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
-import type { FramePool } from "../core/frame_pool.ts";
 import type { Reactor } from "../core/reactor.ts";
 import type { DeviceThreads } from "../core/threads.ts";
-import { type DriverTransport, type FrameTransport, isPollable } from "../core/transport.ts";
+import { type DriverTransport, isPollable } from "../core/transport.ts";
+import type { FrameTransport } from "../pipeline/frame_transport.ts";
+import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { FileClaims } from "./file_claims.ts";
 import {
   foreignParts,

@@ -13,16 +13,18 @@
 import { ConfigError } from "../config/errors.ts";
 import { isModuleOfPlugin, moduleOf } from "../config/registry.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
-import { frameFault, isPlain, isSound, kindOf, refusePromise, shapeFault } from "../core/contract.ts";
+import { frameFault, isPlain, isSound } from "../pipeline/frame_contract.ts";
+import { kindOf, refusePromise, shapeFault } from "../core/contract.ts";
 import type { Device, Session } from "../core/device.ts";
 import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
-import type { FrameHolder } from "../core/frame.ts";
-import type { FrameBatch } from "../core/frame_batch.ts";
-import type { FramePool } from "../core/frame_pool.ts";
-import type { DeviceFacts } from "../core/plugin.ts";
-import type { NetworkAbilities } from "../core/stage.ts";
-import type { FrameTransport, GuestAccepts, Pollable } from "../core/transport.ts";
+import type { NetworkFacts } from "../pipeline/plugin.ts";
+import type { FrameTransport, GuestAccepts } from "../pipeline/frame_transport.ts";
+import type { Pollable } from "../core/transport.ts";
+import type { FrameHolder } from "../pipeline/frame.ts";
+import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import type { FramePool } from "../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../pipeline/stage.ts";
 
 /** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
 const MAX_QUEUE_PAIRS = 0x8000;
@@ -128,7 +130,7 @@ export function checkDevice(value: Device): void {
 }
 
 /** Throws TypeError unless this is what transports have to know of a device, or nothing. */
-export function checkFacts(value: DeviceFacts | undefined): void {
+export function checkFacts(value: NetworkFacts | undefined): void {
   if (value === undefined) return;
   refuse(shapeFault(value, "facts", [], []));
   const { guestMac, queuePairs } = value;

@@ -3,10 +3,10 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../core/frame.ts";
-import type { FrameBatch } from "../core/frame_batch.ts";
-import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
-import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import type { Frame } from "../pipeline/frame.ts";
+import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
+import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { addToSum, fold, isSumRight, storeChecksum, swap16 } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
 import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH } from "../wire/ip.ts";

@@ -2,8 +2,8 @@
  * `rsc-v4`: receive segment coalescing of TCP over IPv4.
  * @module
  */
-import type { Frame } from "../core/frame.ts";
-import type { OffloadPlugin } from "../core/plugin.ts";
+import type { Frame } from "../pipeline/frame.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { addToSum, isSumRight, sumOf16 } from "../wire/checksum.ts";
 import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
 import {

@@ -2,8 +2,8 @@
  * `rsc-v6`: receive segment coalescing of TCP over IPv6.
  * @module
  */
-import type { Frame } from "../core/frame.ts";
-import type { OffloadPlugin } from "../core/plugin.ts";
+import type { Frame } from "../pipeline/frame.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { addToSum, sumOf16 } from "../wire/checksum.ts";
 import {
   IPV6_FLOW,

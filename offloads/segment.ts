@@ -27,11 +27,11 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame, NetHeader } from "../core/frame.ts";
-import { FrameBatch } from "../core/frame_batch.ts";
-import type { FramePool } from "../core/frame_pool.ts";
-import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
-import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
+import type { Frame, NetHeader } from "../pipeline/frame.ts";
+import { FrameBatch } from "../pipeline/frame_batch.ts";
+import type { FramePool } from "../pipeline/frame_pool.ts";
+import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_HOST_ECN,

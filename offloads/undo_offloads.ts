@@ -12,10 +12,10 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../core/frame.ts";
-import type { FrameBatch } from "../core/frame_batch.ts";
-import { defineOffload, type OffloadPlugin } from "../core/plugin.ts";
-import type { Negotiated, Stage, StageContext } from "../core/stage.ts";
+import type { Frame } from "../pipeline/frame.ts";
+import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
+import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { storePartial } from "../wire/checksum.ts";
 import { VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";

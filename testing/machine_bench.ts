@@ -14,10 +14,10 @@ import { AssertionError } from "@std/assert";
 import { newRegistry } from "../config/builtins.ts";
 import { parseConfig } from "../config/load.ts";
 import type { WrittenPart } from "../config/types.ts";
-import type { FramePool } from "../core/frame_pool.ts";
-import type { RuleBook, VerdictLog } from "../core/stage.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
+import type { FramePool } from "../pipeline/frame_pool.ts";
+import type { RuleBook, VerdictLog } from "../pipeline/stage.ts";
 import type { CablePort } from "../transports/loopback.ts";
 import type { GuestOptionsInput, LoopbackDriver, SoftwareGuest } from "../transports/loopback_driver/mod.ts";
 import {

@@ -3,8 +3,8 @@
  * @module
  */
 import { AssertionError } from "@std/assert";
-import type { FramePool } from "../core/frame_pool.ts";
-import type { VerdictLog } from "../core/stage.ts";
+import type { FramePool } from "../pipeline/frame_pool.ts";
+import type { VerdictLog } from "../pipeline/stage.ts";
 import type { NetHeaderFields as HeaderFields } from "../transports/loopback.ts";
 import type { TcpFlag } from "./packets.ts";
 import { type ParsedTcp, parseTcp } from "./parse_tcp.ts";

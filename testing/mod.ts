@@ -84,7 +84,7 @@ export { type Verdict, VerdictList } from "./matchers.ts";
 export { type NetHeaderFields } from "../wire/virtio_net_header.ts";
 export { ManualClock } from "../core/clock.ts";
 export { FeatureSet } from "../core/features.ts";
-export { FramePool } from "../core/frame_pool.ts";
+export { FramePool } from "../pipeline/frame_pool.ts";
 export {
   type CableEnd,
   CablePort,

@@ -2,7 +2,7 @@
  * A plugin's options, completed as a configuration would complete them.
  * @module
  */
-import type { OffloadPlugin } from "../core/plugin.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 
 /** The options as the plugin's own schema completes them. Throws TypeError with all that is wrong. */
 // deno-lint-ignore no-explicit-any -- plugins of any options

@@ -9,16 +9,16 @@
  * @module
  */
 import { ManualClock } from "../core/clock.ts";
-import { stageFault } from "../core/contract.ts";
+import { stageFault } from "../pipeline/frame_contract.ts";
 import { PluginError } from "../core/errors.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
-import type { Frame, FrameHolder } from "../core/frame.ts";
-import { FrameBatch } from "../core/frame_batch.ts";
-import { FramePool } from "../core/frame_pool.ts";
-import { type NamedStage, Pipeline } from "../core/pipeline.ts";
-import type { OffloadPlugin } from "../core/plugin.ts";
-import type { Direction, NetworkAbilities, RuleBook, Stage } from "../core/stage.ts";
+import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { guestOffloads } from "../devices/net/features.ts";
+import type { Frame, FrameHolder } from "../pipeline/frame.ts";
+import { FrameBatch } from "../pipeline/frame_batch.ts";
+import { FramePool } from "../pipeline/frame_pool.ts";
+import { type NamedStage, Pipeline } from "../pipeline/pipeline.ts";
+import type { Direction, NetworkAbilities, RuleBook, Stage } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,

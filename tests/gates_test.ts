@@ -20,7 +20,7 @@ Deno.test("deno fmt --check finds nothing to format", () => deno("fmt", "--check
 Deno.test("deno lint finds nothing", () => deno("lint"));
 Deno.test("deno check finds no type error in any file", () => deno("check", "."));
 Deno.test("deno doc --lint finds every public symbol documented", () =>
-  deno("doc", "--lint", "mod.ts", "cli.ts", "testing/mod.ts", "wire/mod.ts"));
+  deno("doc", "--lint", "mod.ts", "plugin.ts", "cli.ts", "testing/mod.ts", "wire/mod.ts"));
 Deno.test("deno publish --dry-run finds a publishable package without slow types", () =>
   deno("publish", "--dry-run", "--allow-dirty", "--no-provenance"));
 // The examples are type-checked by nobody: Deno imports all exports of a module into each example, unused ones too, which

@@ -3,7 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { defineNetwork, type NetworkPlugin, type OptionsSchema } from "../core/plugin.ts";
+import { defineNetwork, type NetworkPlugin } from "../pipeline/plugin.ts";
+import type { OptionsSchema } from "../core/plugin.ts";
 import { LoopbackCable, newCablePortCounters } from "./loopback/cable.ts";
 export * from "./loopback/cable.ts";
 

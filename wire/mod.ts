@@ -9,7 +9,7 @@
  *
  * ```ts
  * import { TransportHeader } from "./mod.ts";
- * import { perFrame } from "../core/stage.ts";
+ * import { perFrame } from "../pipeline/stage.ts";
  *
  * const counters = { tcpDataBytes: 0 };
  * const header = new TransportHeader();

@@ -9,8 +9,8 @@
  *
  * @module
  */
-import type { FramePool } from "../../core/frame_pool.ts";
 import { newFramePool } from "../../machine/build.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { Coalescing } from "./coalescing.ts";
 import { LineReader } from "./line_reader.ts";
 import { Yardstick } from "./yardstick.ts";

@@ -14,13 +14,13 @@
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import type { OffloadPlugin } from "../../core/plugin.ts";
-import type { RuleBook, Stage } from "../../core/stage.ts";
+import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { RscOptions } from "../../offloads/rsc_chain/plugin.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { RuleBook, Stage } from "../../pipeline/stage.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 import { Stopwatch } from "./stopwatch.ts";
 

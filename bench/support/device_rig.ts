@@ -77,13 +77,11 @@ export class DeviceRig {
       {
         name: "net0",
         pool,
-        offloads: [],
-        network: this.#network,
+        parts: { network: this.#network, offloads: [] },
         verdicts: null,
         publish: (counters, part = "") => this.#counters[part] = counters,
       },
       parse({ mac: "52:54:00:00:00:01", queueSize: RING_SIZE, queuePairs }),
-      this.#network,
     );
     const memory = cutMemory(regions, setup.ownMemory === true);
     const { buffer } = memory.regions[0];

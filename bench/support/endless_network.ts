@@ -2,10 +2,10 @@
  * A network that always has TCP segments, in order, of some flows in turn, and takes all that it is given. Allocates nothing.
  * @module
  */
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 
 /** Where its segments go: the address in them. */

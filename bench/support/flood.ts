@@ -6,11 +6,11 @@
  * @module
  */
 import { z } from "zod";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 
 /** More than a device holds: a burst, and what waits for buffers. */

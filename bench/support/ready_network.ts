@@ -2,9 +2,9 @@
  * A network that is never the bottleneck.
  * @module
  */
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 
 /** Frames that are in the pool before the first is taken. */
 const FRAMES = 256;

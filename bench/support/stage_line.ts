@@ -2,9 +2,9 @@
  * A pipeline of stages that hardly do anything: what the line itself costs.
  * @module
  */
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { type FrameSink, Pipeline } from "../../core/pipeline.ts";
-import type { Stage } from "../../core/stage.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
+import type { Stage } from "../../pipeline/stage.ts";
 import { newFramePool } from "../../machine/build.ts";
 import { Stopwatch } from "./stopwatch.ts";
 

@@ -5,9 +5,9 @@
  */
 import { ConfigError, type ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
-import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { NetOptions } from "../../devices/net/config_space.ts";
 import { net } from "../../devices/net/mod.ts";
 import { absolutePath, buildMachine } from "../../machine/build.ts";

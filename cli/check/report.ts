@@ -4,12 +4,11 @@
  */
 import { type ConfigIssue, describeIssue } from "../../config/errors.ts";
 import { isPlainObject } from "../../config/plain.ts";
-import type { PluginKind } from "../../config/registry.ts";
 import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { Direction } from "../../core/stage.ts";
+import type { Direction } from "../../pipeline/stage.ts";
 import type { NetOptions } from "../../devices/net/config_space.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { frontEndsOf, type Passage, passagesTo, type ProfileName } from "../../transports/vhost_user/mod.ts";
@@ -267,7 +266,7 @@ const UDP_FEATURES: readonly (readonly [bit: number, needs: number])[] = [
 ];
 
 /** The keys of an entry that are not its plugin's options. */
-const OWN_KEYS: Readonly<Record<PluginKind, readonly string[]>> = {
+const OWN_KEYS: Readonly<Record<string, readonly string[]>> = {
   device: ["use", ...DEVICE_KEYS],
   driver: ["use"],
   network: ["use"],

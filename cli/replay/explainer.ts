@@ -8,9 +8,9 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
-import type { RuleBook, VerdictLog } from "../../core/stage.ts";
 import type { QemuVerdict, StrictVerdict } from "../../offloads/rsc_chain/verdicts.ts";
+import { MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import type { RuleBook, VerdictLog } from "../../pipeline/stage.ts";
 import type { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import type { CapturedPacket, CaptureStep, PacketObstacle } from "../../transports/pcap/captured_packet.ts";
 import {

@@ -3,9 +3,9 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../../core/frame.ts";
-import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
-import { perFrame, type RuleBook } from "../../core/stage.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
+import { perFrame, type RuleBook } from "../../pipeline/stage.ts";
 import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { HeaderLocator } from "../../wire/headers.ts";

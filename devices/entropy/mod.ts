@@ -14,6 +14,5 @@ export const entropy: DevicePlugin<EntropyOptions> = defineDevice<EntropyOptions
   name: "entropy",
   summary: "Virtio entropy device: random bytes for the guest (virtio 1.2, section 5.4).",
   options: entropyOptions,
-  network: "none",
   create: (context, options) => new EntropyDevice(context, options),
 });

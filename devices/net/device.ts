@@ -22,16 +22,18 @@
  *
  * @module
  */
-import { kindOf, refusePromise, stageFault } from "../../core/contract.ts";
-import type { Device, DeviceContext, ResolvedOffload, Session } from "../../core/device.ts";
+import { kindOf, refusePromise } from "../../core/contract.ts";
+import { stageFault } from "../../pipeline/frame_contract.ts";
+import type { Device, Session } from "../../core/device.ts";
+import type { NetworkDeviceContext, ResolvedOffload } from "../../pipeline/plugin.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { FlowClaims } from "../../core/flow_claims.ts";
-import type { FrameHolder } from "../../core/frame.ts";
-import { type NamedStage, Pipeline } from "../../core/pipeline.ts";
-import type { Direction, NetworkAbilities } from "../../core/stage.ts";
+import type { FlowClaims } from "../../pipeline/flow_claims.ts";
+import type { FrameHolder } from "../../pipeline/frame.ts";
+import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
+import type { Direction, NetworkAbilities } from "../../pipeline/stage.ts";
 import type { DeviceRole } from "../../core/threads.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
 import { ControlSession } from "./control_queue.ts";
@@ -69,7 +71,8 @@ export class NetDevice implements Device {
   #nowNs = 0;
 
   /** Builds the stages. Throws PluginError if one of them cannot be made. */
-  constructor(context: DeviceContext, options: NetOptions, network: FrameTransport) {
+  constructor(context: NetworkDeviceContext, options: NetOptions) {
+    const { network } = context.parts;
     this.name = context.name;
     this.#role = context.role ?? "whole";
     this.#options = options;
@@ -323,7 +326,7 @@ export interface NetParts {
 
 /** Builds the parts and publishes their counters. Throws PluginError if a stage cannot be made. */
 export function buildParts(
-  context: DeviceContext,
+  context: NetworkDeviceContext,
   role: DeviceRole,
   options: NetOptions,
   network: FrameTransport,
@@ -332,7 +335,7 @@ export function buildParts(
   const features = offeredFeatures({
     queuePairs,
     network: network.abilities,
-    fromStages: stageOffers(context.offloads),
+    fromStages: stageOffers(context.parts.offloads),
     extra: options.extraFeatures,
     withheld: role === "whole" ? options.withheldFeatures : [...options.withheldFeatures, VIRTIO_NET_F_RSS],
     rules: options.rules,
@@ -429,13 +432,13 @@ export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
  * returns no stage.
  */
 export function buildStages(
-  context: DeviceContext,
+  context: NetworkDeviceContext,
   options: NetOptions,
   network: NetworkAbilities,
 ): Record<Direction, NamedStage[]> {
   const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
   const used = new Map<string, number>();
-  for (const offload of context.offloads) {
+  for (const offload of context.parts.offloads) {
     const { plugin, path = "" } = offload;
     const times = (used.get(plugin.name) ?? 0) + 1;
     used.set(plugin.name, times);

@@ -16,8 +16,8 @@
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet } from "../../core/features.ts";
-import type { Pipeline } from "../../core/pipeline.ts";
-import type { Negotiated } from "../../core/stage.ts";
+import type { Pipeline } from "../../pipeline/pipeline.ts";
+import type { Negotiated } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import type { NetConfigSpace, NetOptions } from "./config_space.ts";
 import { type ControlCounters, ControlQueue } from "./control_queue.ts";

@@ -12,7 +12,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import type { NetworkAbilities, RuleBook } from "../../core/stage.ts";
+import type { NetworkAbilities, RuleBook } from "../../pipeline/stage.ts";
 import {
   featureName,
   missingDependencies,

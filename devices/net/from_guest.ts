@@ -15,12 +15,12 @@ import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { Frame } from "../../core/frame.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
-import type { FrameSink, Pipeline } from "../../core/pipeline.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import type { FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_CSUM,

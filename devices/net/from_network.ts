@@ -10,11 +10,11 @@
  * @module
  */
 import type { Session } from "../../core/device.ts";
-import type { Frame } from "../../core/frame.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { Pipeline } from "../../core/pipeline.ts";
-import type { Negotiated, RuleBook } from "../../core/stage.ts";
-import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Pipeline } from "../../pipeline/pipeline.ts";
+import type { Negotiated, RuleBook } from "../../pipeline/stage.ts";
+import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
 import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
 import {

@@ -2,9 +2,9 @@
  * The frame that tells switches where a guest is now: a reverse ARP request, as hypervisors send it after a migration.
  * @module
  */
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import type { FrameSink } from "../../core/pipeline.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameSink } from "../../pipeline/pipeline.ts";
 import { ETHERNET_DESTINATION, ETHERNET_SOURCE, MAC_BYTES } from "../../wire/ethernet.ts";
 
 /** Bytes of the frame: the shortest that Ethernet carries, without its checksum. */

@@ -17,11 +17,11 @@
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
-import type { Frame } from "../../core/frame.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import type { FrameSink, Pipeline } from "../../core/pipeline.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
 import {
   HASH_NET_HEADER_BYTES,
   VIRTIO_NET_HDR_F_DATA_VALID,

@@ -8,9 +8,9 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
-import { newClaimMemory } from "../../core/flow_claims.ts";
+import { newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import {
   CommandChannel,

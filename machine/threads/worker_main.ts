@@ -6,8 +6,9 @@
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { SystemClock } from "../../core/clock.ts";
-import { FlowClaims } from "../../core/flow_claims.ts";
+import { FlowClaims } from "../../pipeline/flow_claims.ts";
 import { Reactor } from "../../core/reactor.ts";
+import type { NetworkDeviceContext } from "../../pipeline/plugin.ts";
 import { endSignals } from "../../host/event_fd.ts";
 import { BlockingWaiter } from "../../host/waiters.ts";
 import { CounterBook, newFramePool } from "../build.ts";
@@ -91,17 +92,20 @@ async function workPair(
         publish: (counters) => book.publish(`${name}.network`, counters),
       }, given),
     );
-    const device = plugin.create({
+    const context = {
       name,
       pool: pool.lentTo({ plugin: plugin.name, path: own.path, kind: "device" }),
-      offloads,
-      // Those of this program keep to the contract; their frames are not looked at twice.
-      network: BUILT_IN_PLUGINS.includes(part!.plugin) ? network : guardNetwork(network, part!, pool),
+      parts: {
+        // Those of this program keep to the contract; their frames are not looked at twice.
+        network: BUILT_IN_PLUGINS.includes(part!.plugin) ? network : guardNetwork(network, part!, pool),
+        offloads,
+      },
       verdicts: null,
       role: { pair },
       claims: new FlowClaims(claims, pair),
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
-    }, options);
+    } satisfies NetworkDeviceContext;
+    const device = plugin.create(context, options);
     const runner = new QueuePairRunner({
       channel,
       device,

@@ -17,10 +17,10 @@
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
-import type { FlowClaims } from "../../core/flow_claims.ts";
-import type { Frame } from "../../core/frame.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { Negotiated, Stage, StageContext, VerdictLog } from "../../core/stage.ts";
+import type { FlowClaims } from "../../pipeline/flow_claims.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Negotiated, Stage, StageContext, VerdictLog } from "../../pipeline/stage.ts";
 import { FlowTable } from "./flow_table.ts";
 import type { RscFamily, RscOptions } from "./plugin.ts";
 import { MAX_KEY_WORDS, Segment } from "./segment.ts";

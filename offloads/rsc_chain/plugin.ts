@@ -3,9 +3,10 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../../core/frame.ts";
-import { defineOffload, type OffloadPlugin, type OptionsSchema } from "../../core/plugin.ts";
-import type { Stage, StageContext } from "../../core/stage.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
+import type { OptionsSchema } from "../../core/plugin.ts";
+import type { Stage, StageContext } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import { QemuChain } from "./qemu_chain.ts";
 import type { Segment } from "./segment.ts";

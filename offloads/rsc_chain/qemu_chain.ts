@@ -10,9 +10,9 @@
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
-import type { Frame } from "../../core/frame.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { Negotiated, StageContext } from "../../core/stage.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,

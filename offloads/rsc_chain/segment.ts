@@ -2,7 +2,7 @@
  * The facts about one TCP segment, found once and then trusted.
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
+import type { Frame } from "../../pipeline/frame.ts";
 import { fold, isSumRight } from "../../wire/checksum.ts";
 import {
   TCP_ACK_NUMBER,

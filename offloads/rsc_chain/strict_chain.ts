@@ -16,9 +16,9 @@
  *
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import type { Negotiated, StageContext } from "../../core/stage.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import { storePartial } from "../../wire/checksum.ts";
 import {
   ETHERNET_HEADER_BYTES,

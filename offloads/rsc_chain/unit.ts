@@ -2,7 +2,7 @@
  * A unit: one held segment, with whatever has been merged into it.
  * @module
  */
-import type { Frame, FrameOwner } from "../../core/frame.ts";
+import type { Frame, FrameOwner } from "../../pipeline/frame.ts";
 
 /**
  * What a chain holds of one flow. The frame's pieces are the payloads as they arrived, not copied; the header fields

@@ -3,9 +3,9 @@
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
-import type { Frame, NetHeader } from "../../core/frame.ts";
-import type { FramePool } from "../../core/frame_pool.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
+import type { Frame, NetHeader } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { fold, isSumRight, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
 import {
   IPV4_CHECKSUM,

@@ -13,7 +13,7 @@
  *
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
+import type { Frame } from "../../pipeline/frame.ts";
 import { fold, isSumRight } from "../../wire/checksum.ts";
 import { TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, TCP_PORTS, TCP_RST, TCP_SYN } from "../../wire/tcp.ts";
 import { type FrameBytes, TransportHeader, UDP_CHECKSUM } from "../../wire/transport_header.ts";

@@ -113,7 +113,7 @@ Deno.test("check loads modules and says that their needs are not known; it opens
   await withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/network.ts`,
-      `import { defineNetwork } from "${projectPath("mod.ts")}";
+      `import { defineNetwork } from "${projectPath("plugin.ts")}";
        import { z } from "zod";
        export default defineNetwork({
          name: "loud", options: z.strictObject({ level: z.int().default(3) }),
@@ -122,7 +122,7 @@ Deno.test("check loads modules and says that their needs are not known; it opens
     );
     await Deno.writeTextFile(
       `${folder}/stage.ts`,
-      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
        import { z } from "zod";
        export default defineOffload({
          name: "pass", direction: "toGuest", options: z.strictObject({}),

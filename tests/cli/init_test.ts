@@ -53,7 +53,7 @@ Deno.test("init takes an empty folder, refuses one that is not, and a file, and 
     const { code, out } = await command(["init", empty, "--json"]);
     assertEquals([code, JSON.parse(out).folder], [0, empty]);
     const { imports } = JSON.parse(await Deno.readTextFile(`${empty}/deno.json`));
-    for (const door of ["", "/cli", "/testing", "/wire"]) {
+    for (const door of ["", "/plugin", "/cli", "/testing", "/wire"]) {
       assertEquals((await Deno.stat(`${empty}/${imports[`@deno-virtio/deno-virtio${door}`]}`)).isFile, true);
     }
 

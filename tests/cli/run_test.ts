@@ -65,7 +65,7 @@ Deno.test("run names the plugin that throws, the hook, and the lines of configur
   await withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/stage.ts`,
-      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
        import { z } from "zod";
        export default defineOffload({
          name: "bomb", direction: "toGuest", options: z.strictObject({}),
@@ -184,7 +184,7 @@ Deno.test("run leaves out what a plugin has published in place of a number", asy
   await withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/odd.ts`,
-      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
       import { z } from "zod";
       export default defineOffload({
         name: "odd", direction: "fromGuest", options: z.strictObject({}),
@@ -215,7 +215,7 @@ for (
     await withFolder(async (folder) => {
       await Deno.writeTextFile(
         `${folder}/bomb.ts`,
-        `import { defineOffload } from "${projectPath("mod.ts")}";
+        `import { defineOffload } from "${projectPath("plugin.ts")}";
       import { z } from "zod";
       export default defineOffload({
         name: "bomb", direction: "fromGuest", options: z.strictObject({}),
@@ -252,7 +252,7 @@ Deno.test("a promise that a plugin has had rejected at the very end is told, and
   await withFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/bomb.ts`,
-      `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+      `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
       import { z } from "zod";
       export default defineOffload({
         name: "bomb", direction: "fromGuest", options: z.strictObject({}),

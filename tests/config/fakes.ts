@@ -4,7 +4,8 @@ import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { defineDevice, defineDriver, defineNetwork, defineOffload, type Plugin } from "../../core/plugin.ts";
+import { defineDevice, defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineNetwork, defineOffload } from "../../pipeline/plugin.ts";
 
 /** Small plugins of every kind, with options of every sort that messages and schemas must be able to show. */
 
@@ -15,9 +16,12 @@ function create(): never {
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
 
+const slots = { network: { kind: "network" }, offloads: { kind: "offload", many: true } };
+
 export const fakePlugins: readonly Plugin[] = [
   defineDevice({
     name: "net",
+    slots,
     summary: "Network card",
     options: z.strictObject({
       mac: z.string().regex(MAC, 'is no MAC address; write six bytes such as "52:54:00:00:00:01"')
@@ -27,7 +31,7 @@ export const fakePlugins: readonly Plugin[] = [
     }),
     create,
   }),
-  defineDevice({ name: "entropy", options: z.strictObject({}), create }),
+  defineDevice({ name: "entropy", slots, options: z.strictObject({}), create }),
   defineDriver({
     name: "loopback",
     options: z.strictObject({ ring: z.enum(["split", "packed"]).default("split") }),

@@ -9,7 +9,8 @@ import { configJsonSchema, configJsonSchemaText } from "../../config/json_schema
 import type { JsonSchema } from "../../config/option_schema.ts";
 import { SPECIFIER_PATTERN } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
-import { defineOffload, type OptionsSchema, type Plugin } from "../../core/plugin.ts";
+import { defineOffload } from "../../pipeline/plugin.ts";
+import type { OptionsSchema, Plugin } from "../../core/plugin.ts";
 import { BASE_URL, device, fakePlugins, fakeRegistry } from "./fakes.ts";
 
 function offload(name: string, options: OptionsSchema<unknown>): Plugin {

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { ConfigError } from "../../config/errors.ts";
 import { resolveConfig } from "../../config/resolve.ts";
-import { defineNetwork, type OptionsSchema } from "../../core/plugin.ts";
+import { defineNetwork } from "../../pipeline/plugin.ts";
+import type { OptionsSchema } from "../../core/plugin.ts";
 import { bad, BASE_URL, device, fakeRegistry, good, lines } from "./fakes.ts";
 
 Deno.test("resolveConfig() completes a configuration", async () => {

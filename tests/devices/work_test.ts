@@ -8,14 +8,14 @@ import {
   STATUS_FEATURES_OK,
 } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import { FramePool } from "../../core/frame_pool.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { DriverSession } from "../../core/session.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { ROUND_UNITS, type Virtqueue } from "../../core/virtqueue.ts";
 import { entropy } from "../../devices/entropy/mod.ts";
 import { net } from "../../devices/net/mod.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { numbered } from "./net/support/rig.ts";
 
@@ -180,8 +180,7 @@ function netDevice(written: object, frames = 0, length = 60) {
   const context = {
     name: "net0",
     pool,
-    offloads: [],
-    network,
+    parts: { network, offloads: [] },
     verdicts: null,
     publish: <T extends Record<string, number>>(group: T, part = ""): T => (counters[part] = group) as T,
   };

@@ -5,16 +5,10 @@ import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
-import {
-  defineDevice,
-  defineDriver,
-  defineNetwork,
-  defineOffload,
-  type Plugin,
-  type TransportContext,
-} from "../../core/plugin.ts";
-import { perFrame } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import { defineDevice, defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineNetwork, defineOffload, type NetworkContext } from "../../pipeline/plugin.ts";
+import { perFrame } from "../../pipeline/stage.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { tcp } from "../../testing/mod.ts";
@@ -26,13 +20,13 @@ const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
 /** Plugins that tell what is done with them, and fail when told to. */
 class Spies {
   readonly log: string[] = [];
-  readonly contexts: TransportContext[] = [];
+  readonly contexts: NetworkContext[] = [];
   readonly plugins: readonly Plugin[];
 
   constructor() {
-    const network = (context: TransportContext, name: string): FrameTransport => {
+    const network = (context: NetworkContext, name: string): FrameTransport => {
       this.log.push(`open ${name}`);
-      this.contexts.push(context);
+      this.contexts.push(context as NetworkContext);
       return {
         maxFrameBytes: 1514,
         abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
@@ -67,7 +61,7 @@ class Spies {
         create: (context, { name, fails }) => {
           if (fails !== undefined) throw new TypeError(fails);
           this.log.push(`open ${name}`);
-          this.contexts.push(context);
+          this.contexts.push(context as NetworkContext);
           return {
             serve: () => Promise.resolve(),
             [Symbol.dispose]: () => void this.log.push(`dispose ${name}`),

@@ -120,7 +120,7 @@ for (const [name, prepare] of Object.entries(TWICE)) {
 
 Deno.test("a machine is refused that would write over the module of its own plugin", async () => {
   await withFolder(async (folder) => {
-    const module = `import { defineOffload, perFrame } from "${projectPath("mod.ts")}";
+    const module = `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
       import { z } from "zod";
       export default defineOffload({
         name: "own", direction: "toGuest", options: z.strictObject({}), create: () => perFrame((frame, output) => output.push(frame)),

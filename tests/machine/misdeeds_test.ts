@@ -5,18 +5,18 @@ import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import type { Device } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
-import type { Frame } from "../../core/frame.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { defineDriver, type Plugin } from "../../core/plugin.ts";
 import {
-  defineDevice,
-  defineDriver,
   defineNetwork,
+  defineNetworkDevice,
   defineOffload,
-  type Plugin,
-  type TransportContext,
-} from "../../core/plugin.ts";
-import { perFrame, type Stage } from "../../core/stage.ts";
-import type { DriverTransport, FrameTransport } from "../../core/transport.ts";
+  type NetworkContext,
+} from "../../pipeline/plugin.ts";
+import { perFrame, type Stage } from "../../pipeline/stage.ts";
+import type { DriverTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { net } from "../../devices/net/mod.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
@@ -32,7 +32,7 @@ const OTHER = { use: "net", name: "other", driver: SENDING, network: { use: "loo
 const OWN = { use: "net", name: "own", mac: "52:54:00:00:00:02", driver: SENDING, network: "loopback" };
 
 /** A network that sends back what comes, with some of its members exchanged. */
-function network(more: (context: TransportContext, waiting: FrameBatch) => Partial<FrameTransport>): Plugin {
+function network(more: (context: NetworkContext, waiting: FrameBatch) => Partial<FrameTransport>): Plugin {
   return defineNetwork({
     name: "bad",
     options,
@@ -82,10 +82,10 @@ function driver(more: (inner: DriverTransport) => object): Plugin {
 
 /** The net device with some of its members exchanged, before anybody sees it. */
 function device(change: (device: Device) => void): Plugin {
-  return defineDevice({
+  return defineNetworkDevice({
     name: "bad",
     options: net.options,
-    facts: net.facts!,
+    facts: net.facts,
     create: (context, netOptions) => {
       const made = net.create(context, netOptions);
       change(made);

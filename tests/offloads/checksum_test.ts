@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { checksum } from "../../offloads/checksum.ts";
 import {
   arp,

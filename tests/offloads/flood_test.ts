@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { FramePool } from "../../core/frame_pool.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import {
   assertTcp,
   hasPartialChecksum,

@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import type { Frame } from "../../core/frame.ts";
-import { FramePool } from "../../core/frame_pool.ts";
 import { addFrameToSum, storeFullChecksum } from "../../offloads/checksum.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import { internetChecksum, internetSum } from "../../testing/mod.ts";
 import { addToSum, fold, isSumRight, storeChecksum, sumOf16, swap16 } from "../../wire/checksum.ts";
 

@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { FramePool } from "../../core/frame_pool.ts";
 import { segment } from "../../offloads/segment.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import {
   type Delivered,
   type HeaderFields,

@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import { FramePool } from "../../core/frame_pool.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { undoOffloads, type UndoOffloadsOptions } from "../../offloads/undo_offloads.ts";
 import { MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import {
   BENCH_FEATURES,
   parseTcp,

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
-import { newClaimMemory } from "../../core/flow_claims.ts";
+import { newClaimMemory } from "../../pipeline/flow_claims.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { EventFd, prepareSignals } from "../../host/event_fd.ts";
 import { libc } from "../../host/libc.ts";

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { PluginError } from "../../core/errors.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import { defineOffload, type OffloadPlugin } from "../../core/plugin.ts";
-import { perFrame, type Stage, type StageContext } from "../../core/stage.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
+import { perFrame, type Stage, type StageContext } from "../../pipeline/stage.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import {
   BENCH_FEATURES,

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { HostError } from "../../core/errors.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { FramePool } from "../../core/frame_pool.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import loopback, { cableKey, CablePort, LoopbackCable, MAX_CABLE_PORTS } from "../../transports/loopback.ts";
 import { MacTable, NO_PORT } from "../../transports/loopback/cable.ts";
 import { frameBytes } from "./pcap/build.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { FramePool } from "../../core/frame_pool.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 import { arp, ethernet, pseudoHeaderSum, tcp, udp } from "../../testing/mod.ts";
 import { ipBytes } from "../../testing/packets.ts";
 import { fold, swap16 } from "../../wire/checksum.ts";

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import * as fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
-import { NetHeader } from "../../core/frame.ts";
+import { NetHeader } from "../../pipeline/frame.ts";
 import {
   headerBytes,
   readNetHeader,

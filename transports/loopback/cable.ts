@@ -18,11 +18,11 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { Frame, NetHeader } from "../../core/frame.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type { Frame, NetHeader } from "../../pipeline/frame.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 
 const ETHERNET_HEADER_BYTES = 14;
@@ -34,8 +34,8 @@ export const MAX_CABLE_PORTS = 256;
  *
  * @example
  * ```ts
- * import { FrameBatch } from "../../core/frame_batch.ts";
- * import { FramePool } from "../../core/frame_pool.ts";
+ * import { FrameBatch } from "../../pipeline/frame_batch.ts";
+ * import { FramePool } from "../../pipeline/frame_pool.ts";
  * import { LoopbackCable } from "./cable.ts";
  * const pool = new FramePool();
  * const cable = new LoopbackCable();

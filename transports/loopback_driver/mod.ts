@@ -6,7 +6,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
+import { defineDriver, type DriverPlugin, type PartContext } from "../../core/plugin.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
 import { type GuestOptions, guestOptionsSchema } from "./options.ts";
 import { type GuestHooks, SoftwareGuest } from "./software_guest.ts";
@@ -36,7 +36,7 @@ export class LoopbackDriver implements DriverTransport, Pollable {
    * @param context where the counters are published
    * @param options complete options
    */
-  constructor(context: Pick<TransportContext, "publish" | "report">, options: GuestOptions) {
+  constructor(context: Pick<PartContext, "publish" | "report">, options: GuestOptions) {
     if (context.report !== undefined) this.hooks.onEvent = context.report;
     this.guest = new SoftwareGuest(options, this.hooks);
     context.publish(this.guest.counters);
@@ -92,7 +92,7 @@ export const loopbackDriver: DriverPlugin<GuestOptions> = defineDriver({
   name: "loopback",
   summary: "a guest made of software, for tests, demonstrations and benchmarks",
   options: guestOptionsSchema,
-  create: (context: TransportContext, options: GuestOptions): LoopbackDriver =>
+  create: (context: PartContext, options: GuestOptions): LoopbackDriver =>
     new LoopbackDriver(context, options),
 });
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { Frame } from "../../core/frame.ts";
+import type { Frame } from "../../pipeline/frame.ts";
 import { reason } from "./byte_source.ts";
 import type { CaptureFormat } from "./capture_reader.ts";
 import { MAX_CAPTURED_BYTES, offloadFlags } from "./captured_packet.ts";

@@ -2,7 +2,7 @@
  * One packet of a capture, and what a parser says after each step.
  * @module
  */
-import type { Frame } from "../../core/frame.ts";
+import type { Frame } from "../../pipeline/frame.ts";
 import { addToSum, storeChecksum, storePartial } from "../../wire/checksum.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
 import { TransportHeader } from "../../wire/transport_header.ts";

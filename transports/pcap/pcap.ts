@@ -6,13 +6,9 @@
 import { z } from "zod";
 import { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import {
-  defineNetwork,
-  type NetworkPlugin,
-  type OptionsSchema,
-  type TransportContext,
-} from "../../core/plugin.ts";
-import type { FrameTransport } from "../../core/transport.ts";
+import { defineNetwork, type NetworkContext, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import type { OptionsSchema } from "../../core/plugin.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";
 import { CaptureReader } from "./capture_reader.ts";
@@ -74,7 +70,7 @@ const pcap: NetworkPlugin<PcapOptions> = defineNetwork({
 });
 export default pcap;
 
-function createPcap(context: TransportContext, options: PcapOptions): FrameTransport {
+function createPcap(context: NetworkContext, options: PcapOptions): FrameTransport {
   const readPath = options.read === undefined
     ? null
     : isStandardInput(options.read)
@@ -110,14 +106,14 @@ function createPcap(context: TransportContext, options: PcapOptions): FrameTrans
  * Opens the capture. A pipe must not keep the process waiting. By a manual clock the time of the next frame must be known before
  * the clock is moved, and there the clock is held.
  */
-function openReader(context: TransportContext, path: string, guestIsHost: boolean): CaptureReader {
+function openReader(context: NetworkContext, path: string, guestIsHost: boolean): CaptureReader {
   const clock = context.clock instanceof ManualClock ? context.clock : null;
   const source = isPipe(path) ? new PipeSource(path, () => context.wake(), clock) : new FileSource(path);
   // Of packets without addresses, those to the host that captured are for the guest.
   return new CaptureReader(source, path, guestIsHost ? context.guestMac : undefined);
 }
 
-function createRecorder(context: TransportContext, inner: FrameTransport, path: string): FrameTransport {
+function createRecorder(context: NetworkContext, inner: FrameTransport, path: string): FrameTransport {
   try {
     const replay = inner instanceof PcapReplay ? inner : null;
     const writer = openWriter(context, path, replay?.startUnixNs ?? 0n);
@@ -129,7 +125,7 @@ function createRecorder(context: TransportContext, inner: FrameTransport, path: 
 }
 
 /** Opens a capture that is emptied and begun when the machine starts. Throws HostError and what `claimFile` throws. */
-function openWriter(context: TransportContext, path: string, startUnixNs: bigint): CaptureWriter {
+function openWriter(context: NetworkContext, path: string, startUnixNs: bigint): CaptureWriter {
   // By a virtual clock time stands still while a write takes as long as it likes, and nothing is lost.
   const waits = context.clock instanceof ManualClock;
   const file = OutputFile.open(path, "capture", waits);

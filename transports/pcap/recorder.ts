@@ -2,9 +2,10 @@
  * A frame transport around another one that writes down what passes, both ways.
  * @module
  */
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import { type FrameTransport, type GuestAccepts, isPollable, type Pollable } from "../../core/transport.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import { isPollable, type Pollable } from "../../core/transport.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import { PcapReplay } from "./replay.ts";

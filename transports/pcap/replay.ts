@@ -19,10 +19,10 @@
  */
 import type { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import type { CaptureReader } from "./capture_reader.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { applyPacketFlags, type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";

@@ -2,7 +2,7 @@
  * The `tap` network: a TAP interface of this host (Linux), by its name or by descriptors that another program passes.
  * @module
  */
-import { defineNetwork, type NetworkPlugin } from "../../core/plugin.ts";
+import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { openTap } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";

@@ -19,9 +19,6 @@
  *
  * @module
  */
-import type { Frame, NetHeader } from "../../core/frame.ts";
-import type { FrameBatch } from "../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
 import {
   addressOf,
   EAGAIN,
@@ -34,6 +31,9 @@ import {
 } from "../../host/libc.ts";
 import { FrameAddresses } from "../../host/memory_mapping.ts";
 import { IoVector } from "../../host/unix_socket.ts";
+import type { Frame, NetHeader } from "../../pipeline/frame.ts";
+import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import {
   NET_HEADER_BYTES,
   readNetHeader,

@@ -23,12 +23,12 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
-import type { NetworkAbilities } from "../../core/stage.ts";
-import type { FrameTransport, GuestAccepts } from "../../core/transport.ts";
+import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import * as tun from "./open_tap.ts";
 import type { OpenTap } from "./open_tap.ts";
 import { countError, type TapCounters, TapReader, TapWriter } from "./tap_queue.ts";

@@ -2,7 +2,7 @@
  * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm, User-mode Linux and their like.
  * @module
  */
-import { defineDriver, type DriverPlugin, type TransportContext } from "../../core/plugin.ts";
+import { defineDriver, type DriverPlugin, type PartContext } from "../../core/plugin.ts";
 import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
 import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
@@ -31,7 +31,7 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
   summary: "The guest of a hypervisor, by the vhost-user protocol over a Unix socket (Linux).",
   options: vhostUserOptions,
   lendsRings: true,
-  create: (context: TransportContext, options: VhostUserOptions): VhostUserTransport =>
+  create: (context: PartContext, options: VhostUserOptions): VhostUserTransport =>
     new VhostUserTransport(context, options),
 });
 

@@ -14,7 +14,7 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import type { TransportContext } from "../../core/plugin.ts";
+import type { PartContext } from "../../core/plugin.ts";
 import { FaultLog } from "../../core/session.ts";
 import type { RingBorrower } from "../../core/threads.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
@@ -49,7 +49,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   trace: ProtocolTrace | null = null;
   /** What it has counted; live. */
   readonly counters: VhostUserCounters;
-  readonly #context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "report">;
+  readonly #context: Pick<PartContext, "resolvePath" | "watch" | "wake" | "report">;
   readonly #options: VhostUserOptions;
   readonly #faults: FaultLog;
   #borrower: RingBorrower | null = null;
@@ -62,7 +62,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
 
   /** Opens nothing before `serve`. */
   constructor(
-    context: Pick<TransportContext, "resolvePath" | "watch" | "wake" | "publish" | "report">,
+    context: Pick<PartContext, "resolvePath" | "watch" | "wake" | "publish" | "report">,
     options: VhostUserOptions,
   ) {
     this.#context = context;

@@ -1,5 +1,5 @@
 /** A thread that holds a claim until another waits for it, and a little longer. @module */
-import { FlowClaims } from "../../../core/flow_claims.ts";
+import { FlowClaims } from "../../../pipeline/flow_claims.ts";
 
 interface Start {
   readonly memory: SharedArrayBuffer;

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { FeatureSet } from "../../../core/features.ts";
-import { FrameBatch } from "../../../core/frame_batch.ts";
+import { FrameBatch } from "../../../pipeline/frame_batch.ts";
 import { ethernet, parseTcp, tcp, TcpStream } from "../../../testing/mod.ts";
 import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
 import * as net from "../../../wire/net_features.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { FrameBatch } from "../../../core/frame_batch.ts";
+import { FrameBatch } from "../../../pipeline/frame_batch.ts";
 import { tcp, udp } from "../../../testing/mod.ts";
 import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS } from "./support/rig.ts";

@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
-import type { FrameBatch } from "../../../core/frame_batch.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
-import type { FrameTransport } from "../../../core/frame_transport.ts";
-import { Pipeline } from "../../../core/pipeline.ts";
 import { FromNetwork } from "../../../devices/net/from_network.ts";
 import { ReceiveFilter } from "../../../devices/net/receive_filter.ts";
 import { Steering } from "../../../devices/net/steering.ts";
 import type { ToGuest } from "../../../devices/net/to_guest.ts";
+import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { Pipeline } from "../../../pipeline/pipeline.ts";
 import { tcp } from "../../../testing/mod.ts";
 
 /** A network with a queue for each list of sequence numbers, and a guest with so many buffers. */

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { FrameTransport, GuestAccepts } from "../../../core/transport.ts";
+import type { FrameTransport, GuestAccepts } from "../../../pipeline/frame_transport.ts";
 import { FeatureSet, MachineBench } from "../../../testing/mod.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO6 } from "../../../wire/net_features.ts";
 

@@ -8,13 +8,13 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../../core/features.ts";
-import type { Frame } from "../../../core/frame.ts";
-import type { FrameBatch } from "../../../core/frame_batch.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
 import { buildQueue } from "../../../core/queue_setup.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import type { Virtqueue } from "../../../core/virtqueue.ts";
 import { net } from "../../../devices/net/mod.ts";
+import type { Frame } from "../../../pipeline/frame.ts";
+import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.ts";
 import { setupAt } from "../../core/support/drivers.ts";
 import { TestGuest } from "../../core/support/guest.ts";
@@ -132,8 +132,7 @@ class Bench {
     this.#device = net.create({
       name: "net0",
       pool: this.pool,
-      offloads: [],
-      network: new OneFrame(this.pool),
+      parts: { network: new OneFrame(this.pool), offloads: [] },
       verdicts: null,
       publish: (counters, part = "") => (this.counters[part] = counters, counters),
     }, options.value);

@@ -1,12 +1,14 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import type { DeviceContext, ResolvedOffload } from "../../../core/device.ts";
+import type { NetworkDeviceContext } from "../../../pipeline/plugin.ts";
+import type { ResolvedOffload } from "../../../pipeline/plugin.ts";
 import { PluginError } from "../../../core/errors.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
-import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
-import { type NetworkAbilities, perFrame, type StageContext } from "../../../core/stage.ts";
+import { defineOffload, type OffloadPlugin } from "../../../pipeline/plugin.ts";
 import { buildStages, stageOffers } from "../../../devices/net/device.ts";
 import type { NetOptions } from "../../../devices/net/mod.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
+import { type NetworkAbilities, perFrame, type StageContext } from "../../../pipeline/stage.ts";
 
 const NETWORK: NetworkAbilities = { partialChecksum: true, largeTcp: false, largeUdp: false };
 const OPTIONS = { rules: "qemu", queuePairs: 3 } as NetOptions;
@@ -36,14 +38,15 @@ function noting(
   });
 }
 
-function contextOf(offloads: readonly ResolvedOffload[]): DeviceContext & { readonly groups: string[] } {
+function contextOf(
+  offloads: readonly ResolvedOffload[],
+): NetworkDeviceContext & { readonly groups: string[] } {
   const groups: string[] = [];
   return {
     groups,
     name: "net0",
     pool: new FramePool(),
-    offloads,
-    network: null,
+    parts: { network: null as unknown as FrameTransport, offloads },
     verdicts: null,
     publish: (counters, part) => {
       groups.push(part ?? "");

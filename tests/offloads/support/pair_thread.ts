@@ -3,7 +3,7 @@
  * `plan` says, which takes it when the number is `i`, and then the next one arrives. What leaves is written into a shared log.
  * @module
  */
-import { FlowClaims } from "../../../core/flow_claims.ts";
+import { FlowClaims } from "../../../pipeline/flow_claims.ts";
 import { rscV4 } from "../../../offloads/rsc_v4.ts";
 import { StageBench, tcp } from "../../../testing/mod.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { defineOffload, type OffloadPlugin, perFrame } from "../../../mod.ts";
+import { defineOffload, type OffloadPlugin, perFrame } from "../../../plugin.ts";
 
 /** Frames shorter than this carry no data worth corrupting. */
 const MIN_BYTES = 1000;

@@ -1,13 +1,14 @@
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import type { NetHeader } from "../../../pipeline/frame.ts";
+import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { type FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
+import type { NetworkAbilities } from "../../../pipeline/stage.ts";
+import { macBytes, tcp, udp } from "../../../testing/mod.ts";
+import { GUEST_MAC } from "./testpmd.ts";
+
 /**
  * A network that makes numbered frames to order, and keeps account of what comes.
  */
-import type { FrameBatch } from "../../../core/frame_batch.ts";
-import type { NetHeader } from "../../../core/frame.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../../core/frame_pool.ts";
-import type { NetworkAbilities } from "../../../core/stage.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
-import { macBytes, tcp, udp } from "../../../testing/mod.ts";
-import { GUEST_MAC } from "./testpmd.ts";
 
 const GUEST = macBytes(GUEST_MAC);
 /** Where the number of a frame stands: behind Ethernet, IPv4 and TCP. */

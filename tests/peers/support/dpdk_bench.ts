@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
-import { defineNetwork } from "../../../core/plugin.ts";
+import { defineNetwork } from "../../../pipeline/plugin.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import loopback from "../../../transports/loopback.ts";

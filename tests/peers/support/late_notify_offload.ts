@@ -4,8 +4,8 @@
  * @module
  */
 import { z } from "zod";
-import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
-import { perFrame } from "../../../core/stage.ts";
+import { defineOffload, type OffloadPlugin } from "../../../pipeline/plugin.ts";
+import { perFrame } from "../../../pipeline/stage.ts";
 
 const NOTIFY_DELAY_MS = 3;
 const WAIT_DELAY_MS = 1;

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import { defineNetwork, type NetworkPlugin } from "../../../core/plugin.ts";
+import { defineNetwork, type NetworkPlugin } from "../../../pipeline/plugin.ts";
 import { FileDescriptor } from "../../../host/descriptors.ts";
 import { addressOf, libc } from "../../../host/libc.ts";
 import { newTapCounters, tap, TapTransport } from "../../../transports/tap/mod.ts";

@@ -3,8 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { defineOffload, type OffloadPlugin } from "../../../core/plugin.ts";
-import type { Stage } from "../../../core/stage.ts";
+import { defineOffload, type OffloadPlugin } from "../../../pipeline/plugin.ts";
+import type { Stage } from "../../../pipeline/stage.ts";
 
 const STEPS = [
   "create",

@@ -3,7 +3,7 @@
  * shape takes the bits that it needs.
  * @module
  */
-import type { NetHeader } from "../../../core/frame.ts";
+import type { NetHeader } from "../../../pipeline/frame.ts";
 import { NONE, type Packet, timestampBlock } from "./packet.ts";
 import type { FrameKind } from "./scenario.ts";
 import type { FlowState } from "./traffic.ts";

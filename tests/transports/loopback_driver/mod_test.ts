@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
-import type { TransportContext } from "../../../core/plugin.ts";
+import type { NetworkContext } from "../../../pipeline/plugin.ts";
 import plugin, {
   type GuestOptionsInput,
   type LoopbackDriver,
@@ -17,7 +17,7 @@ function make(options: GuestOptionsInput): { driver: LoopbackDriver; published: 
       published.push(counters);
       return counters;
     },
-  } as TransportContext;
+  } as NetworkContext;
   return { driver: loopbackDriver.create(context, guestOptions(options)) as LoopbackDriver, published };
 }
 

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { closeSync, constants, openSync } from "node:fs";
 import { HostError } from "../../../core/errors.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { MemorySource } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
 import {

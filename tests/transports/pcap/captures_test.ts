@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { FrameBatch } from "../../../core/frame_batch.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
+import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { MemorySource } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
 import { newReplayCounters, PcapReplay } from "../../../transports/pcap/replay.ts";

@@ -1,15 +1,15 @@
 import { type Clock, ManualClock } from "../../../core/clock.ts";
-import { FrameBatch } from "../../../core/frame_batch.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
-import type { TransportContext } from "../../../core/plugin.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
+import type { NetworkContext } from "../../../pipeline/plugin.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 
 /**
  * What the tests of frame transports share.
  */
 
 /** A context that publishes into `published` and shares within itself. */
-export class TestContext implements TransportContext {
+export class TestContext implements NetworkContext {
   readonly path = "devices[0].network";
   readonly pool: FramePool = new FramePool();
   clock: Clock = new ManualClock();

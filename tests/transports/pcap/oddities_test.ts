@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { HostError } from "../../../core/errors.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 import {
   type ByteSource,
   GunzipSource,

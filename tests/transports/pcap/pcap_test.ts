@@ -1,10 +1,10 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
+import { LoopbackCable } from "../../../transports/loopback.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
 import pcap, { type PcapOptions } from "../../../transports/pcap/pcap.ts";
-import { LoopbackCable } from "../../../transports/loopback.ts";
 import { described, enhanced, frameBytes, join, pcapHeader, record, section } from "./build.ts";
 import { receive, send, TestContext } from "./kit.ts";
 

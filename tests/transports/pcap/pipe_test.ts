@@ -6,7 +6,7 @@ import { parseConfig } from "../../../config/load.ts";
 import { ManualClock, SystemClock } from "../../../core/clock.ts";
 import { HostError } from "../../../core/errors.ts";
 import { Reactor } from "../../../core/reactor.ts";
-import type { FrameTransport } from "../../../core/transport.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
 import pcap, { type PcapOptions } from "../../../transports/pcap/pcap.ts";

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { FrameBatch } from "../../../core/frame_batch.ts";
-import type { FrameTransport, GuestAccepts, Pollable } from "../../../core/transport.ts";
+import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import type { FrameTransport, GuestAccepts } from "../../../pipeline/frame_transport.ts";
+import type { Pollable } from "../../../core/transport.ts";
 import { pcap } from "../../../transports/pcap/mod.ts";
 import { PcapRecorder } from "../../../transports/pcap/recorder.ts";
 import { TestContext } from "./kit.ts";

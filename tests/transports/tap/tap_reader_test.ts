@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import type { Frame } from "../../../core/frame.ts";
-import { FramePool, MAX_FRAME_BYTES } from "../../../core/frame_pool.ts";
+import type { Frame } from "../../../pipeline/frame.ts";
+import { FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
 import { factsOf, NO_FACTS, pattern, pieces, Rig } from "./support/rig.ts";
 
 for (const headerBytes of [12, 10]) {

@@ -1,8 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
-import { FramePool } from "../../../core/frame_pool.ts";
 import { FileDescriptor } from "../../../host/descriptors.ts";
 import { libc } from "../../../host/libc.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { newTapCounters, TapTransport } from "../../../transports/tap/mod.ts";
 import { pattern, Rig } from "./support/rig.ts";
 

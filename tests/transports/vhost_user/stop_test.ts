@@ -4,9 +4,9 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { Frame } from "../../../core/frame.ts";
+import type { Frame } from "../../../pipeline/frame.ts";
 import { FRESH_RING } from "../../../core/packed_virtqueue.ts";
-import { defineOffload } from "../../../core/plugin.ts";
+import { defineOffload } from "../../../pipeline/plugin.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";

@@ -3,8 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { defineOffload } from "../../../../core/plugin.ts";
-import { perFrame } from "../../../../core/stage.ts";
+import { defineOffload } from "../../../../pipeline/plugin.ts";
+import { perFrame } from "../../../../pipeline/stage.ts";
 
 export default defineOffload({
   name: "shift-frames",

@@ -1,9 +1,9 @@
 import { assertEquals } from "@std/assert";
-import type { Frame, NetHeader } from "../../../../core/frame.ts";
-import { FrameBatch } from "../../../../core/frame_batch.ts";
-import { FramePool } from "../../../../core/frame_pool.ts";
 import { FileDescriptor } from "../../../../host/descriptors.ts";
 import { addressOf, libc } from "../../../../host/libc.ts";
+import type { Frame, NetHeader } from "../../../../pipeline/frame.ts";
+import { FrameBatch } from "../../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../../pipeline/frame_pool.ts";
 import { newTapCounters, type TapCounters, TapTransport } from "../../../../transports/tap/mod.ts";
 import { readNetHeader, writeNetHeader } from "../../../../wire/virtio_net_header.ts";
 

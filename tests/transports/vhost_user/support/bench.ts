@@ -3,7 +3,8 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import type { Device, ResolvedOffload } from "../../../../core/device.ts";
+import type { Device } from "../../../../core/device.ts";
+import type { ResolvedOffload } from "../../../../pipeline/plugin.ts";
 import { FaultLog } from "../../../../core/session.ts";
 import { Backend } from "../../../../transports/vhost_user/backend.ts";
 import { decodeHeader } from "../../../../transports/vhost_user/codec.ts";

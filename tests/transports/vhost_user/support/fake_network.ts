@@ -2,12 +2,13 @@
  * A network in memory, and a real network device on it.
  * @module
  */
-import type { DeviceContext, ResolvedOffload } from "../../../../core/device.ts";
+import type { NetworkDeviceContext } from "../../../../pipeline/plugin.ts";
+import type { ResolvedOffload } from "../../../../pipeline/plugin.ts";
 import { VIRTIO_F_RING_PACKED } from "../../../../core/features.ts";
-import type { FrameBatch } from "../../../../core/frame_batch.ts";
-import { FramePool } from "../../../../core/frame_pool.ts";
-import type { FrameTransport } from "../../../../core/transport.ts";
+import type { FrameTransport } from "../../../../pipeline/frame_transport.ts";
 import { NetDevice, type NetOptions } from "../../../../devices/net/mod.ts";
+import type { FrameBatch } from "../../../../pipeline/frame_batch.ts";
+import { FramePool } from "../../../../pipeline/frame_pool.ts";
 import { parseMac } from "../../../../wire/ethernet.ts";
 
 /** Frames that wait for the guest, and frames that it has sent. */
@@ -64,11 +65,10 @@ export function newNetRig(
   const pool = new FramePool();
   const network = new FakeNetwork(pool);
   const counters: Record<string, Record<string, number>> = {};
-  const context: DeviceContext = {
+  const context: NetworkDeviceContext = {
     name: "net0",
     pool,
-    offloads,
-    network,
+    parts: { network, offloads },
     verdicts: null,
     publish: (group, part = "") => counters[part] = group,
   };
@@ -81,7 +81,7 @@ export function newNetRig(
     extraFeatures: [VIRTIO_F_RING_PACKED],
     withheldFeatures: [],
     ...options,
-  }, network);
+  });
   return { device, network, pool, counters };
 }
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLess } from "@std/assert";
-import { FlowClaims, newClaimMemory } from "../../core/flow_claims.ts";
+import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 
 /** So long that a busy host does not take as long for nothing. */
 const LIMIT_MS = 300;
@@ -63,7 +63,9 @@ Deno.test("FlowClaims: two flows of one word are never claimed together, and do 
 Deno.test("FlowClaims: a thread waits until the other one has shown what it holds", async () => {
   const memory = newClaimMemory();
   const steps = new Int32Array(new SharedArrayBuffer(8));
-  const worker = new Worker(new URL("./support/claim_holder.ts", import.meta.url).href, { type: "module" });
+  const worker = new Worker(new URL("../core/support/claim_holder.ts", import.meta.url).href, {
+    type: "module",
+  });
   const ended = new Promise((done) => worker.onmessage = done);
   worker.postMessage({ memory, steps: steps.buffer, key: KEY });
   assertEquals(Atomics.wait(steps, 0, 0, 60_000) === "timed-out", false, "the thread begins");

@@ -18,9 +18,10 @@
  *
  * @module
  */
-import { frameFault, isHeaderSound, isPlain, isSound, kindOf, refusePromise } from "./contract.ts";
-import { PluginError } from "./errors.ts";
-import type { FeatureSet } from "./features.ts";
+import { frameFault, isHeaderSound, isPlain, isSound } from "./frame_contract.ts";
+import { kindOf, refusePromise } from "../core/contract.ts";
+import { PluginError } from "../core/errors.ts";
+import type { FeatureSet } from "../core/features.ts";
 import type { FrameHolder } from "./frame.ts";
 import { FrameBatch } from "./frame_batch.ts";
 import type { FramePool } from "./frame_pool.ts";

@@ -2,8 +2,8 @@
  * A stage: one step of the straight line that frames take through a device.
  * @module
  */
-import { refusePromise } from "./contract.ts";
-import type { FeatureSet } from "./features.ts";
+import { refusePromise } from "../core/contract.ts";
+import type { FeatureSet } from "../core/features.ts";
 import type { FlowClaims } from "./flow_claims.ts";
 import type { Frame } from "./frame.ts";
 import type { FrameBatch } from "./frame_batch.ts";

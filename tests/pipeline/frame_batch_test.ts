@@ -1,7 +1,7 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import type { Frame } from "../../core/frame.ts";
-import { FramePool } from "../../core/frame_pool.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
 
 function filled(count: number): { pool: FramePool; batch: FrameBatch; frames: Frame[] } {
   const pool = new FramePool();

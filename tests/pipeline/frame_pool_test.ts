@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import type { Frame } from "../../core/frame.ts";
-import { FRAME_HEADROOM_BYTES, FramePool, MAX_FRAME_BYTES } from "../../core/frame_pool.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import { FRAME_HEADROOM_BYTES, FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 
 const MIB = 1024 * 1024;
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { type Frame, NetHeader } from "../../core/frame.ts";
-import { FRAME_HEADROOM_BYTES, FramePool } from "../../core/frame_pool.ts";
+import { type Frame, NetHeader } from "../../pipeline/frame.ts";
+import { FRAME_HEADROOM_BYTES, FramePool } from "../../pipeline/frame_pool.ts";
 
 function numbered(pool: FramePool, length: number, from = 0): Frame {
   return pool.takeCopy(Uint8Array.from({ length }, (_, i) => from + i))!;

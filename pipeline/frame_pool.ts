@@ -2,8 +2,7 @@
  * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates nothing.
  * @module
  */
-import { Frame, type FrameHolder } from "./frame.ts";
-import { FreeFrames } from "./free_frames.ts";
+import { Frame, type FrameHolder, type FrameOwner } from "./frame.ts";
 
 /**
  * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a multiple of
@@ -210,5 +209,44 @@ class FrameStore {
       }
     }
     return Math.min(left, Math.max(left / 2, SLOTS_SET_ASIDE[size] * SLOT_BYTES[size], SLOT_BYTES[size]));
+  }
+}
+
+// Frames of one size that nobody uses.
+
+/**
+ * The free frames of one size in a pool. They lie here as they came back: a merged frame still hangs together, and only its
+ * first piece is looked at, for the others may be far away. It comes apart when its pieces are taken.
+ */
+export class FreeFrames implements FrameOwner {
+  readonly #free: Frame[] = [];
+  #count = 0;
+  /** Pieces that are out. */
+  inUse = 0;
+
+  /** Is there none? */
+  get isEmpty(): boolean {
+    return this.#count === 0;
+  }
+
+  /** Puts in a frame that is new. */
+  add(frame: Frame): void {
+    this.#free[this.#count++] = frame;
+  }
+
+  /** Takes back `pieces` pieces, `first` and those that follow it. */
+  giveBack(first: Frame, pieces: number): void {
+    this.#free[this.#count++] = first;
+    this.inUse -= pieces;
+  }
+
+  /** The first piece of what came back last; what follows it takes its place. There must be one. */
+  take(): Frame {
+    const last = this.#count - 1;
+    const frame = this.#free[last];
+    if (frame.next === null) this.#count = last;
+    else this.#free[last] = frame.next;
+    this.inUse++;
+    return frame;
   }
 }

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { FrameBatch } from "../../core/frame_batch.ts";
-import { FramePool } from "../../core/frame_pool.ts";
-import { perFrame } from "../../core/stage.ts";
+import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FramePool } from "../../pipeline/frame_pool.ts";
+import { perFrame } from "../../pipeline/stage.ts";
 
 Deno.test("perFrame() shows each frame to the function, in order, with output and time", () => {
   const pool = new FramePool();

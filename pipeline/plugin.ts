@@ -1,0 +1,127 @@
+/**
+ * The plugins of the network family: offload stages, and networks to move frames to and from.
+ * @module
+ */
+import type { DeviceContext } from "../core/device.ts";
+import type { DevicePlugin, PartContext, PluginBase } from "../core/plugin.ts";
+import type { FlowClaims } from "./flow_claims.ts";
+import type { FramePool } from "./frame_pool.ts";
+import type { FrameTransport } from "./frame_transport.ts";
+import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";
+
+/** A step of the line of frames. */
+export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "offload";
+  /** Which way the frames go that it wants; with `both`, one stage is made for each. */
+  readonly direction: Direction | "both";
+  /** Feature bits that the device may offer because of this stage; or a function of the options. */
+  readonly offers?: readonly number[] | ((options: O) => readonly number[]);
+  /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
+  readonly needs?: readonly number[];
+  /** Builds the stage. May allocate and throw; the stage it returns may do neither. */
+  create(context: StageContext, options: O): Stage;
+}
+
+/** An offload as the configuration resolved it. */
+export interface ResolvedOffload {
+  /** The plugin. */
+  readonly plugin: OffloadPlugin;
+  /** Its options, validated and complete. */
+  readonly options: unknown;
+  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`, for messages. */
+  readonly path?: string;
+}
+
+/** What networks have to know about the device that they serve: what `DevicePlugin.facts` of a network device returns. */
+export interface NetworkFacts {
+  /** The MAC address of its guest, six bytes. */
+  readonly guestMac: Uint8Array;
+  /** How many queue pairs it has. */
+  readonly queuePairs: number;
+}
+
+/** What a network is built from. */
+export interface NetworkContext extends PartContext, NetworkFacts {
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** Builds the network that this one wraps, from its own part of the configuration. */
+  inner(config: unknown, key: string): FrameTransport;
+}
+
+/** What a network of one queue is made from, in a thread of its own. */
+export type QueueContext = Pick<NetworkContext, "path" | "pool" | "watch" | "publish">;
+
+/** A way to the network. */
+export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
+  /** What kind of plugin this is. */
+  readonly kind: "network";
+  /** Opens the transport. */
+  create(context: NetworkContext, options: O): FrameTransport;
+  /**
+   * In another thread: makes a transport with one queue of what `FrameTransport.giveQueue` has given. Left out: the queues
+   * of this network cannot be given to threads.
+   */
+  takeQueue?(context: QueueContext, given: unknown): FrameTransport;
+}
+
+/** What a network device is built from. */
+export interface NetworkDeviceContext extends DeviceContext {
+  /** Frames come from here. */
+  readonly pool: FramePool;
+  /** Its slots: the network, and the offloads in order of execution. */
+  readonly parts: { readonly network: FrameTransport; readonly offloads: readonly ResolvedOffload[] };
+  /** Where stages explain what happens to each frame; null if nothing listens. */
+  readonly verdicts: VerdictLog | null;
+  /** In the thread of a queue pair: what the threads of the device tell each other of the flows that they hold. */
+  readonly claims?: FlowClaims;
+}
+
+/** A type of network device: one with a slot `network` of kind "network", and one `offloads` of kind "offload". */
+export interface NetworkDevicePlugin<O = unknown> extends DevicePlugin<O> {
+  /** What networks have to know about a device with these options. */
+  facts(options: O): NetworkFacts;
+  /** Builds the device. */
+  create(context: NetworkDeviceContext, options: O): ReturnType<DevicePlugin["create"]>;
+}
+
+/**
+ * Declares an offload stage. Adds `kind` and `api`, and infers the type of the options from their schema.
+ *
+ * @example
+ * ```ts
+ * import { defineOffload } from "./plugin.ts";
+ * import { perFrame } from "../pipeline/stage.ts";
+ * import { z } from "zod";
+ *
+ * export default defineOffload({
+ *   name: "drop-every",
+ *   direction: "toGuest",
+ *   options: z.strictObject({ nth: z.int().min(2).default(10) }),
+ *   create(context, options) {
+ *     const counters = context.publish({ dropped: 0 });
+ *     let seen = 0;
+ *     return perFrame((frame, output) => {
+ *       if (++seen % options.nth) output.push(frame);
+ *       else { counters.dropped++; frame.release(); }
+ *     });
+ *   },
+ * });
+ * ```
+ */
+export function defineOffload<O>(plugin: Omit<OffloadPlugin<O>, "kind" | "api">): OffloadPlugin<O> {
+  return { kind: "offload", api: 1, ...plugin };
+}
+
+/** Declares a network device: adds `kind`, `api` and the slots `network` and `offloads`. */
+export function defineNetworkDevice<O>(
+  plugin: Omit<NetworkDevicePlugin<O>, "kind" | "api" | "slots">,
+): NetworkDevicePlugin<O> {
+  const slots = { network: { kind: "network", required: true }, offloads: { kind: "offload", many: true } };
+  return { kind: "device", api: 1, slots, ...plugin };
+}
+
+/** Declares a frame transport; see {@linkcode defineOffload}. */
+export function defineNetwork<O>(plugin: Omit<NetworkPlugin<O>, "kind" | "api">): NetworkPlugin<O> {
+  return { kind: "network", api: 1, ...plugin };
+}

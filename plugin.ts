@@ -1,0 +1,117 @@
+/**
+ * What plugins are written with: devices, driver transports, offload stages, networks, and the parts of new families.
+ *
+ * A plugin is an object that one of `defineOffload`, `defineNetwork`, `defineNetworkDevice`, `defineDevice`, `defineDriver`
+ * returns. A configuration names it by its module. Tests of plugins are written with `@deno-virtio/deno-virtio/testing`.
+ *
+ * ```ts
+ * import { defineOffload, perFrame } from "./plugin.ts";
+ * import { z } from "zod";
+ *
+ * export default defineOffload({
+ *   name: "pass",
+ *   direction: "toGuest",
+ *   options: z.strictObject({}),
+ *   create: () => perFrame((frame, output) => output.push(frame)),
+ * });
+ * ```
+ *
+ * @module
+ */
+export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
+export { DescriptorChain } from "./core/descriptor_chain.ts";
+export {
+  type CounterGroups,
+  type Device,
+  type DeviceContext,
+  type DeviceEvent,
+  type DeviceEventListener,
+  type Session,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+} from "./core/device.ts";
+export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
+export {
+  FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from "./core/features.ts";
+export {
+  type DirtyLog,
+  GuestMemory,
+  type MappedRegion,
+  type MemoryRegion,
+  type MemoryWindow,
+  type RegionCopier,
+} from "./core/memory.ts";
+export {
+  defineDevice,
+  defineDriver,
+  type DevicePlugin,
+  type DriverPlugin,
+  type FileClaim,
+  type OptionsSchema,
+  type PartContext,
+  type Plugin,
+  type PluginBase,
+  type SchemaIssue,
+  type SchemaResult,
+  type Slot,
+} from "./core/plugin.ts";
+export type { QueueAddresses } from "./core/queue_setup.ts";
+export { Reactor, type Waiter } from "./core/reactor.ts";
+export { type DriverNotifications, DriverSession } from "./core/session.ts";
+export type {
+  DeviceRole,
+  DeviceThreads,
+  LogLoan,
+  RecalledRings,
+  RegionLoan,
+  RingBorrower,
+  RingLoan,
+  RingNews,
+  RingsLoan,
+} from "./core/threads.ts";
+export { type DriverTransport, isPollable, type Pollable } from "./core/transport.ts";
+export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
+export type { FlowClaims } from "./pipeline/flow_claims.ts";
+export { Frame, type FrameHolder, type FrameOwner, NetHeader } from "./pipeline/frame.ts";
+export { FrameBatch } from "./pipeline/frame_batch.ts";
+export {
+  FRAME_HEADROOM_BYTES,
+  FramePool,
+  type FramePoolOptions,
+  MAX_FRAME_BYTES,
+} from "./pipeline/frame_pool.ts";
+export type { FrameTransport, GuestAccepts } from "./pipeline/frame_transport.ts";
+export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./pipeline/pipeline.ts";
+export {
+  defineNetwork,
+  defineNetworkDevice,
+  defineOffload,
+  type NetworkContext,
+  type NetworkDeviceContext,
+  type NetworkDevicePlugin,
+  type NetworkFacts,
+  type NetworkPlugin,
+  type OffloadPlugin,
+  type QueueContext,
+  type ResolvedOffload,
+} from "./pipeline/plugin.ts";
+export {
+  type Direction,
+  type Negotiated,
+  type NetworkAbilities,
+  perFrame,
+  type RuleBook,
+  type Stage,
+  type StageContext,
+  type VerdictLog,
+} from "./pipeline/stage.ts";
