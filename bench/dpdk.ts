@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { linux, program } from "../tests/peers/support/require.ts";
+import { linux, program } from "../rigs/require.ts";
 import {
   type Contestant,
   dpdkContestant,

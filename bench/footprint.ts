@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { linux } from "../tests/peers/support/require.ts";
+import { linux } from "../rigs/require.ts";
 import { median } from "./support/statistics.ts";
 import type { Row, Suite, SuiteOptions, SuiteResult, Table } from "./support/suite.ts";
 

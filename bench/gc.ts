@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { linux, network } from "../tests/peers/support/require.ts";
+import { linux, network } from "../rigs/require.ts";
 import { GARBAGE_CASES, type GarbageCase, MARKS } from "./support/garbage_cases.ts";
 import type { Row, Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
 

@@ -8,9 +8,9 @@
  *
  * @module
  */
-import { qemu10, QEMU_10, QEMU_7 } from "../tests/peers/support/qemu_program.ts";
-import { qemuGuest } from "../tests/peers/support/qemu.ts";
-import { program } from "../tests/peers/support/require.ts";
+import { qemu10, QEMU_10, QEMU_7 } from "../rigs/qemu_program.ts";
+import { qemuGuest } from "../rigs/qemu.ts";
+import { program } from "../rigs/require.ts";
 import type { Entry } from "./support/guest_rounds.ts";
 import { guestTables } from "./support/guest_tables.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";

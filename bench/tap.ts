@@ -8,7 +8,7 @@
  * @module
  */
 import { newFramePool } from "../machine/build.ts";
-import { network } from "../tests/peers/support/require.ts";
+import { network } from "../rigs/require.ts";
 import { median } from "./support/statistics.ts";
 import {
   ratioRow,

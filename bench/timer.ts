@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { linux, network } from "../tests/peers/support/require.ts";
+import { linux, network } from "../rigs/require.ts";
 import { median, percentile } from "./support/statistics.ts";
 import type { Row, Suite, SuiteOptions, SuiteResult, Table } from "./support/suite.ts";
 

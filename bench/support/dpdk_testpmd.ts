@@ -2,7 +2,7 @@
  * DPDK's `dpdk-testpmd` with ports to order and its forwarding threads on given processors, led by its command line.
  * @module
  */
-import { TestpmdShell } from "../../tests/peers/support/testpmd_shell.ts";
+import { TestpmdShell } from "../../rigs/testpmd_shell.ts";
 
 /** Memory of one program in MiB: 8192 packets and what the environment itself takes. */
 export const MEMORY_MIB = 64;

@@ -2,7 +2,7 @@
  * Our back-end in a network of its own, for a guest.
  * @module
  */
-import type { Namespace } from "../../tests/peers/support/namespace.ts";
+import type { Namespace } from "../../rigs/namespace.ts";
 import { Backend, SPAWN_OPTIONS } from "./backend.ts";
 
 /** Starts it there; see {@linkcode Backend.start}. */

@@ -3,11 +3,11 @@
  * the device that is part of QEMU. All else is the same. It stands still but for its turns, so that it costs nobody anything.
  * @module
  */
-import type { GuestImage } from "../../tests/peers/support/guest_image.ts";
-import { HOST, OUR_MAC, OURS } from "../../tests/peers/support/kernel.ts";
-import { Namespace } from "../../tests/peers/support/namespace.ts";
-import { QemuGuest } from "../../tests/peers/support/qemu.ts";
-import type { QemuProgram } from "../../tests/peers/support/qemu_program.ts";
+import type { GuestImage } from "../../rigs/guest_image.ts";
+import { HOST, OUR_MAC, OURS } from "../../rigs/kernel.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { QemuGuest } from "../../rigs/qemu.ts";
+import type { QemuProgram } from "../../rigs/qemu_program.ts";
 import type { Backend } from "./backend.ts";
 import { startGuestBackend } from "./guest_backend.ts";
 

@@ -2,7 +2,7 @@
  * What is measured of a guest and its device, each with a program that knows nothing of either.
  * @module
  */
-import { OURS } from "../../tests/peers/support/kernel.ts";
+import { OURS } from "../../rigs/kernel.ts";
 import { type Contestant, ECHO_PORT } from "./guest_contestant.ts";
 
 /** Seconds at the start of a transfer that do not count: windows grow, code is compiled. */

@@ -2,8 +2,8 @@
  * Measures guests in turn, kind by kind and round by round, so that a mood of the machine meets all of them alike.
  * @module
  */
-import { GuestImage } from "../../tests/peers/support/guest_image.ts";
-import type { QemuProgram } from "../../tests/peers/support/qemu_program.ts";
+import { GuestImage } from "../../rigs/guest_image.ts";
+import type { QemuProgram } from "../../rigs/qemu_program.ts";
 import { Contestant, type OurDevice, type Wire } from "./guest_contestant.ts";
 import { assertWire, datagrams, PING_INTERVAL_MS, pings, roundTrips, transfer } from "./guest_measures.ts";
 import { median, percentile } from "./statistics.ts";

@@ -9,8 +9,8 @@
  */
 import { libc } from "../../host/libc.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
-import { Namespace } from "../../tests/peers/support/namespace.ts";
-import { SocketFrontEnd } from "../../tests/transports/vhost_user/support/socket_front_end.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { SocketFrontEnd } from "../../rigs/vhost_user/socket_front_end.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import type { Backend } from "./backend.ts";
 import { startGuestBackend } from "./guest_backend.ts";

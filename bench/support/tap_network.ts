@@ -10,7 +10,7 @@
 import { FileDescriptor, O_CLOEXEC } from "../../host/descriptors.ts";
 import { addressOf, checked, cString, errno, libc, SystemCallError } from "../../host/libc.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
-import { Namespace } from "../../tests/peers/support/namespace.ts";
+import { Namespace } from "../../rigs/namespace.ts";
 import { newTapCounters, openTap, type TapCounters, TapTransport } from "../../transports/tap/mod.ts";
 
 const AF_PACKET = 17;

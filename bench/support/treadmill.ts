@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { GUEST_BASE, type TestGuest } from "../../tests/transports/vhost_user/support/guest.ts";
+import { GUEST_BASE, type TestGuest } from "../../rigs/vhost_user/guest.ts";
 
 /** Entries of a ring that is driven: as many as fit where the test's guest has room for one. */
 export const TREADMILL_SIZE = 64;

@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import type { ConfigDescription } from "../../cli/check/report.ts";
-import { GuestImage } from "../peers/support/guest_image.ts";
-import { qemuGuest } from "../peers/support/qemu.ts";
-import { hostTest } from "../peers/support/require.ts";
-import { SerialShell } from "../peers/support/serial.ts";
+import { GuestImage } from "../../rigs/guest_image.ts";
+import { qemuGuest } from "../../rigs/qemu.ts";
+import { hostTest } from "../../rigs/require.ts";
+import { SerialShell } from "../../rigs/serial.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { libc } from "../../host/libc.ts";
 import { UnixListener, UnixStream } from "../../host/unix_socket.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { eventsIn, FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";

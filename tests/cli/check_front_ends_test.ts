@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import type { ConfigDescription, DeviceDescription } from "../../cli/check/report.ts";
-import { Namespace } from "../peers/support/namespace.ts";
-import { hostTest, network } from "../peers/support/require.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, network } from "../../rigs/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 

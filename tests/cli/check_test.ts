@@ -7,7 +7,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import type { ConfigDescription } from "../../cli/check/report.ts";
-import { hostTest, linux, root } from "../peers/support/require.ts";
+import { hostTest, linux, root } from "../../rigs/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 
 async function described(path: string): Promise<ConfigDescription> {

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { CounterSnapshot } from "../../cli/run/reporter.ts";
-import { Namespace } from "../peers/support/namespace.ts";
-import { hostTest, type Need, network } from "../peers/support/require.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, type Need, network } from "../../rigs/require.ts";
 import { command, projectPath, ROOT } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 

@@ -3,7 +3,7 @@ import { LiveOutput } from "../../cli/console/live_output.ts";
 import { EventLog, wallClock } from "../../cli/run/event_log.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { eventsIn, FLAGS, NET, write } from "./support/back_end.ts";
 import { ROOT, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";

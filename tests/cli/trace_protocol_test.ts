@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { UnixStream } from "../../host/unix_socket.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
 import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";

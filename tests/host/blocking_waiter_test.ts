@@ -4,7 +4,7 @@ import { HostError } from "../../core/errors.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import { MemoryMapping, MemoryView, newMemoryFile } from "../../host/memory_mapping.ts";
 import { BlockingWaiter } from "../../host/waiters.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { assertNothingLeft } from "./support/counts.ts";
 
 const clock = new SystemClock();

@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { libc } from "../../host/libc.ts";
 import { unixAddress, UnixStream } from "../../host/unix_socket.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { FAILED, LISTENS, type ListenStart, REFUSED } from "./support/listen_worker.ts";
 
 const ROUNDS = 300;

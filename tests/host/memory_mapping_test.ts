@@ -3,7 +3,7 @@ import { HostError } from "../../core/errors.ts";
 import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";
 import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
-import { hostTest, tun } from "../peers/support/require.ts";
+import { hostTest, tun } from "../../rigs/require.ts";
 import { assertNothingLeft, mappingsOf } from "./support/counts.ts";
 
 const PAGE = 4096;

@@ -2,7 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { MappedRegion } from "../../core/memory.ts";
 import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 
 const BYTES = 65_536;
 

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { runtimePoll } from "../../host/waiters.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 
 const PROGRAM = new URL("./support/runtime_poll_program.ts", import.meta.url).pathname;
 

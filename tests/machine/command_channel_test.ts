@@ -16,7 +16,7 @@
  */
 import { assert, assertMatch, assertThrows } from "@std/assert";
 import { type ChannelMemory, CommandChannel } from "../../machine/threads/command_channel.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { exchangeCommands } from "./support/exchange_commands.ts";
 
 /** Areas behind those of texts. */

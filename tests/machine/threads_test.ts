@@ -15,7 +15,7 @@ import {
 } from "../../machine/threads/command_channel.ts";
 import { Tally } from "../../machine/threads/queue_pair_runner.ts";
 import { featureBit } from "../../wire/net_features.ts";
-import { hostTest, linux } from "../peers/support/require.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 
 /**
  * What keeps devices from being worked by threads, and how threads are talked to.

@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { CommandProcess } from "../cli/support/process.ts";
 import { plain } from "./support/dpdk_account.ts";
 import { Bench, FRAMES } from "./support/dpdk_bench.ts";
-import { hostTest, linux, program } from "./support/require.ts";
+import { hostTest, linux, program } from "../../rigs/require.ts";
 import { until } from "./support/tap_rig.ts";
 import { Testpmd } from "./support/testpmd.ts";
 

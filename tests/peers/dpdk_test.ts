@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { TcpStream } from "../../testing/mod.ts";
 import { large, plain } from "./support/dpdk_account.ts";
 import { Bench, FRAMES } from "./support/dpdk_bench.ts";
-import { hostTest, linux, program } from "./support/require.ts";
+import { hostTest, linux, program } from "../../rigs/require.ts";
 import { until } from "./support/tap_rig.ts";
 import { GUEST_MAC, hugePages, type PortStats, reserveHugePages } from "./support/testpmd.ts";
 

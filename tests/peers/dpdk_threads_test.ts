@@ -4,7 +4,7 @@
  */
 import { assertEquals } from "@std/assert";
 import { parseMac } from "../../wire/ethernet.ts";
-import { hostTest, linux, program } from "./support/require.ts";
+import { hostTest, linux, program } from "../../rigs/require.ts";
 import type { FarEnd } from "./support/socket_network.ts";
 import { after, until } from "./support/tap_rig.ts";
 import { GUEST_MAC, Testpmd } from "./support/testpmd.ts";

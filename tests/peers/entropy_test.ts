@@ -5,13 +5,13 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { FileMachine } from "./support/file_machine.ts";
-import { GuestImage } from "./support/guest_image.ts";
+import { GuestImage } from "../../rigs/guest_image.ts";
 import { GuestRig } from "./support/guest_rig.ts";
-import { HOST } from "./support/kernel.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "./support/qemu_program.ts";
+import { HOST } from "../../rigs/kernel.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "../../rigs/qemu_program.ts";
 import { assertRandom, RecordedEntropy } from "./support/recorded_entropy.ts";
-import { hostTest } from "./support/require.ts";
+import { hostTest } from "../../rigs/require.ts";
 import { registry, until } from "./support/tap_rig.ts";
 
 const READ_BYTES = 65_536;

@@ -10,9 +10,9 @@ import type { CablePort } from "../../transports/loopback.ts";
 import { FileMachine } from "./support/file_machine.ts";
 import { assertNothingKept, footprint } from "./support/footprint.ts";
 import { FrozenQemu } from "./support/frozen_qemu.ts";
-import { qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7 } from "./support/qemu_program.ts";
-import { hostTest, linux, program } from "./support/require.ts";
+import { qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7 } from "../../rigs/qemu_program.ts";
+import { hostTest, linux, program } from "../../rigs/require.ts";
 import { until } from "./support/tap_rig.ts";
 import { Testpmd } from "./support/testpmd.ts";
 

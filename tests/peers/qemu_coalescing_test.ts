@@ -11,10 +11,10 @@ import {
   queueStatistics,
   randomBytes,
 } from "./support/guest_traffic.ts";
-import { OURS } from "./support/kernel.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7 } from "./support/qemu_program.ts";
-import { hostTest, program } from "./support/require.ts";
+import { OURS } from "../../rigs/kernel.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7 } from "../../rigs/qemu_program.ts";
+import { hostTest, program } from "../../rigs/require.ts";
 import type { TapMachine } from "./support/tap_rig.ts";
 
 /**

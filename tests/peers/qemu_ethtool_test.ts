@@ -5,10 +5,10 @@ import { assert, assertEquals } from "@std/assert";
 import { udp } from "../../testing/mod.ts";
 import { faults, GuestRig, sha256 } from "./support/guest_rig.ts";
 import { losses, onHost, pingBothWays, randomBytes, transferBothWays } from "./support/guest_traffic.ts";
-import { HOST, link, OUR_MAC, OURS } from "./support/kernel.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7 } from "./support/qemu_program.ts";
-import { hostTest, program } from "./support/require.ts";
+import { HOST, link, OUR_MAC, OURS } from "../../rigs/kernel.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7 } from "../../rigs/qemu_program.ts";
+import { hostTest, program } from "../../rigs/require.ts";
 import type { TapMachine } from "./support/tap_rig.ts";
 
 const MEBIBYTE = 1 << 20;

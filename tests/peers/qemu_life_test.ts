@@ -5,9 +5,9 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { streamBytes } from "../../testing/mod.ts";
 import { BackendProcess } from "./support/backend_process.ts";
 import { faults, faultsIn, GuestRig, sha256 } from "./support/guest_rig.ts";
-import { HOST } from "./support/kernel.ts";
-import { type GuestOptions, QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { hostTest } from "./support/require.ts";
+import { HOST } from "../../rigs/kernel.ts";
+import { type GuestOptions, QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { hostTest } from "../../rigs/require.ts";
 import { after } from "./support/tap_rig.ts";
 import { Upload } from "./support/upload.ts";
 

@@ -7,12 +7,12 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { faultsIn } from "./support/guest_rig.ts";
-import { OUR_MAC } from "./support/kernel.ts";
+import { OUR_MAC } from "../../rigs/kernel.ts";
 import { bridges, MigrationRig } from "./support/migration_rig.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "./support/qemu_program.ts";
-import type { Qmp } from "./support/qmp.ts";
-import { hostTest, type Need } from "./support/require.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "../../rigs/qemu_program.ts";
+import type { Qmp } from "../../rigs/qmp.ts";
+import { hostTest, type Need } from "../../rigs/require.ts";
 import { after, until } from "./support/tap_rig.ts";
 import { Upload } from "./support/upload.ts";
 

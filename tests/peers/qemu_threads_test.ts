@@ -5,8 +5,8 @@ import { assert, assertEquals } from "@std/assert";
 import { streamBytes } from "../../testing/mod.ts";
 import { faults, GuestRig, sha256 } from "./support/guest_rig.ts";
 import { pingBothWays, transferBothWays } from "./support/guest_traffic.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { hostTest, program } from "./support/require.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { hostTest, program } from "../../rigs/require.ts";
 
 const MEBIBYTE = 1 << 20;
 

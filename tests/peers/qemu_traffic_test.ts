@@ -19,10 +19,10 @@ import {
   queueStatistics,
   transferBothWays,
 } from "./support/guest_traffic.ts";
-import { HOST, OURS } from "./support/kernel.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "./support/qemu_program.ts";
-import { hostTest, program } from "./support/require.ts";
+import { HOST, OURS } from "../../rigs/kernel.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { qemu10, QEMU_10, QEMU_7, type QemuProgram } from "../../rigs/qemu_program.ts";
+import { hostTest, program } from "../../rigs/require.ts";
 
 const MEBIBYTE = 1 << 20;
 const JUMBO = 9000;

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { decide, hostTest, linux, program } from "./support/require.ts";
+import { decide, hostTest, linux, program } from "../../rigs/require.ts";
 
 Deno.test("a test whose needs are met runs, wherever that is", () => {
   assertEquals([decide(null, undefined), decide(null, "true")], ["run", "run"]);

@@ -20,10 +20,10 @@ import { FeatureSet } from "../../core/features.ts";
 import { tcp, TcpStream } from "../../testing/mod.ts";
 import type { VhostUserTransport } from "../../transports/vhost_user/mod.ts";
 import * as net from "../../wire/net_features.ts";
-import { qemu10, QEMU_10, QEMU_7 } from "./support/qemu_program.ts";
+import { qemu10, QEMU_10, QEMU_7 } from "../../rigs/qemu_program.ts";
 import { burst, FAMILIES, large, MSS, plain, received, reference, rscInfo } from "./support/qtest_packets.ts";
 import { QtestRig, type QtestRigOptions } from "./support/qtest_rig.ts";
-import { hostTest, linux, program } from "./support/require.ts";
+import { hostTest, linux, program } from "../../rigs/require.ts";
 import { until } from "./support/tap_rig.ts";
 
 const OLD = [linux, program("qemu-system-x86_64", "qemu-system-x86"), before91];

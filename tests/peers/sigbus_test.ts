@@ -4,14 +4,14 @@ import { cString } from "../../host/libc.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
 import { streamBytes } from "../../testing/mod.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
-import { GUEST_BYTES } from "../transports/vhost_user/support/guest.ts";
-import { concat, region, u64 } from "../transports/vhost_user/support/payload.ts";
-import { SocketFrontEnd } from "../transports/vhost_user/support/socket_front_end.ts";
-import { connectSoon } from "./support/connect_soon.ts";
+import { GUEST_BYTES } from "../../rigs/vhost_user/guest.ts";
+import { concat, region, u64 } from "../../rigs/vhost_user/payload.ts";
+import { SocketFrontEnd } from "../../rigs/vhost_user/socket_front_end.ts";
+import { connectSoon } from "../../rigs/connect_soon.ts";
 import { GuestRig, sha256 } from "./support/guest_rig.ts";
-import { HOST } from "./support/kernel.ts";
-import { QemuGuest, qemuGuest } from "./support/qemu.ts";
-import { hostTest, linux } from "./support/require.ts";
+import { HOST } from "../../rigs/kernel.ts";
+import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
 import { after } from "./support/tap_rig.ts";
 
 /**

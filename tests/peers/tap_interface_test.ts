@@ -12,9 +12,9 @@ import {
   TUN_PATH,
   TUNSETIFF,
 } from "../../transports/tap/open_tap.ts";
-import { HOST, interfaces, link, OUR_MAC, OURS } from "./support/kernel.ts";
-import { Namespace } from "./support/namespace.ts";
-import { hostTest, network, program } from "./support/require.ts";
+import { HOST, interfaces, link, OUR_MAC, OURS } from "../../rigs/kernel.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, network, program } from "../../rigs/require.ts";
 import { BareTap, tapOptions } from "./support/tap_rig.ts";
 
 /**

@@ -20,9 +20,9 @@ import {
   transfer,
   udpReceiver,
   udpSocket,
-} from "./support/kernel.ts";
-import { Namespace } from "./support/namespace.ts";
-import { hostTest, network } from "./support/require.ts";
+} from "../../rigs/kernel.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, network } from "../../rigs/require.ts";
 import { after, BareTap, registry, TapMachine, until } from "./support/tap_rig.ts";
 
 /**

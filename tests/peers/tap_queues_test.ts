@@ -3,9 +3,9 @@
  */
 import { assertEquals } from "@std/assert";
 import { arp } from "../../testing/mod.ts";
-import { addressed, isUdp, OUR_MAC, OURS } from "./support/kernel.ts";
-import { Namespace } from "./support/namespace.ts";
-import { hostTest, network } from "./support/require.ts";
+import { addressed, isUdp, OUR_MAC, OURS } from "../../rigs/kernel.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, network } from "../../rigs/require.ts";
 import { after, BareTap, TapMachine, until } from "./support/tap_rig.ts";
 
 /** How many queues the kernel has attached and detached. */

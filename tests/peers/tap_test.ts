@@ -13,9 +13,9 @@ import {
   OURS,
   transfer,
   udpSocket,
-} from "./support/kernel.ts";
-import { Namespace } from "./support/namespace.ts";
-import { hostTest, network, program } from "./support/require.ts";
+} from "../../rigs/kernel.ts";
+import { Namespace } from "../../rigs/namespace.ts";
+import { hostTest, network, program } from "../../rigs/require.ts";
 import { after, BareTap, EVERYTHING, Patch, until } from "./support/tap_rig.ts";
 
 /**

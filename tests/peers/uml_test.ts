@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { buildMachine } from "../../machine/build.ts";
-import { hostTest, linux, type Need, program } from "./support/require.ts";
+import { hostTest, linux, type Need, program } from "../../rigs/require.ts";
 
 /**
  * User-mode Linux in front: a real driver over a real front-end of another make than QEMU's, which takes its driver away

@@ -3,7 +3,7 @@
  * @module
  */
 import type { UnixStream } from "../../../host/unix_socket.ts";
-import { SocketFrontEnd } from "../../transports/vhost_user/support/socket_front_end.ts";
+import { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 
 const nothing = new Int32Array(new SharedArrayBuffer(4));
 

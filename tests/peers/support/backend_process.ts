@@ -3,7 +3,7 @@
  * @module
  */
 import { TextLineStream } from "@std/streams";
-import type { Namespace } from "./namespace.ts";
+import type { Namespace } from "../../../rigs/namespace.ts";
 
 const MAIN = new URL("../../../mod.ts", import.meta.url).href;
 /** Time to start, to answer, or to stop. */

@@ -2,8 +2,8 @@
  * A QEMU whose guest never runs: its devices meet their back-ends, and that is all.
  * @module
  */
-import { QEMU_7, type QemuProgram } from "./qemu_program.ts";
-import { Qmp } from "./qmp.ts";
+import { QEMU_7, type QemuProgram } from "../../../rigs/qemu_program.ts";
+import { Qmp } from "../../../rigs/qmp.ts";
 
 /** A QEMU with a stopped processor; killed with this object if it has not ended. */
 export class FrozenQemu implements AsyncDisposable {

@@ -2,10 +2,10 @@
  * What a test with a guest stands on: a network with a TAP in it, an image to start guests from, and transfers between both.
  * @module
  */
-import { GuestImage } from "./guest_image.ts";
-import { HOST, OURS } from "./kernel.ts";
-import { Namespace } from "./namespace.ts";
-import type { QemuGuest } from "./qemu.ts";
+import { GuestImage } from "../../../rigs/guest_image.ts";
+import { HOST, OURS } from "../../../rigs/kernel.ts";
+import { Namespace } from "../../../rigs/namespace.ts";
+import type { QemuGuest } from "../../../rigs/qemu.ts";
 import { TapMachine } from "./tap_rig.ts";
 
 /** Where transfers go. */

@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { type GuestRig, sha256 } from "./guest_rig.ts";
-import { HOST, OURS } from "./kernel.ts";
-import type { QemuGuest } from "./qemu.ts";
+import { HOST, OURS } from "../../../rigs/kernel.ts";
+import type { QemuGuest } from "../../../rigs/qemu.ts";
 import type { TapMachine } from "./tap_rig.ts";
 
 /** The host's address in IPv6. */

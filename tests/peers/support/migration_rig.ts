@@ -4,11 +4,11 @@
  */
 import type { Machine } from "../../../machine/machine.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
-import type { GuestImage } from "./guest_image.ts";
+import type { GuestImage } from "../../../rigs/guest_image.ts";
 import { GuestRig } from "./guest_rig.ts";
-import { HOST, OUR_MAC } from "./kernel.ts";
-import type { Namespace } from "./namespace.ts";
-import type { Need } from "./require.ts";
+import { HOST, OUR_MAC } from "../../../rigs/kernel.ts";
+import type { Namespace } from "../../../rigs/namespace.ts";
+import type { Need } from "../../../rigs/require.ts";
 import { BareTap, TapMachine } from "./tap_rig.ts";
 
 /** Bridges of the kernel. */

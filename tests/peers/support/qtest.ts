@@ -4,7 +4,7 @@
  * One command a line, one answer a line, in turn. The guest's processor is not needed: it halts for ever.
  * @module
  */
-import { connectSoon } from "./connect_soon.ts";
+import { connectSoon } from "../../../rigs/connect_soon.ts";
 import { TextLineStream } from "@std/streams";
 
 /** Sizes of an access, in bytes, and the letters by which commands are told apart. */

@@ -11,7 +11,7 @@ import type { Machine } from "../../../machine/machine.ts";
 import { arp, GUEST_MAC } from "../../../testing/mod.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
-import { QEMU_7, type QemuProgram } from "./qemu_program.ts";
+import { QEMU_7, type QemuProgram } from "../../../rigs/qemu_program.ts";
 import { Qtest } from "./qtest.ts";
 import { type GuestPacket, QtestNetDriver } from "./qtest_net_driver.ts";
 import { until } from "./tap_rig.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { usualFeatures } from "../../transports/vhost_user/support/front_end.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 import { delayWaits } from "./late_notify_offload.ts";
 import { numbered, ThreadsRig, write } from "./threads_rig.ts";
 

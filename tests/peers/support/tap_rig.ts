@@ -13,7 +13,7 @@ import { FramePool } from "../../../pipeline/frame_pool.ts";
 import type { LoopbackDriver, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
 import type { GuestHooks } from "../../../transports/loopback_driver/software_guest.ts";
 import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
-import type { Namespace } from "./namespace.ts";
+import type { Namespace } from "../../../rigs/namespace.ts";
 
 /**
  * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.

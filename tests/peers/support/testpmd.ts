@@ -1,7 +1,7 @@
 /**
  * DPDK's `dpdk-testpmd` with a virtio-user port: a front-end with a poll-mode driver, led by its command line.
  */
-import { TestpmdShell } from "./testpmd_shell.ts";
+import { TestpmdShell } from "../../../rigs/testpmd_shell.ts";
 
 /** The address of its port. */
 export const GUEST_MAC = "52:54:00:12:34:56";

@@ -10,8 +10,8 @@ import { UnixStream } from "../../../host/unix_socket.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
-import type { GuestLayout } from "../../transports/vhost_user/support/guest.ts";
-import { SocketFrontEnd } from "../../transports/vhost_user/support/socket_front_end.ts";
+import type { GuestLayout } from "../../../rigs/vhost_user/guest.ts";
+import { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 import { type FarEnd, farEnds } from "./socket_network.ts";
 import { until } from "./tap_rig.ts";
 

@@ -4,9 +4,9 @@
  * @module
  */
 import { createHash, type Hash } from "node:crypto";
-import { OURS } from "./kernel.ts";
-import type { Namespace } from "./namespace.ts";
-import type { SerialShell } from "./serial.ts";
+import { OURS } from "../../../rigs/kernel.ts";
+import type { Namespace } from "../../../rigs/namespace.ts";
+import type { SerialShell } from "../../../rigs/serial.ts";
 
 /** Bytes written at a time. */
 const CHUNK_BYTES = 65_536;

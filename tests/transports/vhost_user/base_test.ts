@@ -5,8 +5,8 @@
 import { assertEquals } from "@std/assert";
 import { Bench } from "./support/bench.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
-import { GUEST_BASE, HEADER, RING_SIZE } from "./support/guest.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
+import { GUEST_BASE, HEADER, RING_SIZE } from "../../../rigs/vhost_user/guest.ts";
 
 Deno.test("a split ring with base 0 goes on at its used index: virtio-user says 0 to each new back-end", () => {
   using bench = new Bench();

@@ -4,9 +4,9 @@ import { BackendRequest, ProtocolError, Request } from "../../../transports/vhos
 import { Bench } from "./support/bench.ts";
 import { FakePipe, FakeSocket } from "./support/fake_host.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
-import { GUEST_BASE } from "./support/guest.ts";
-import { pair, u64 } from "./support/payload.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
+import { GUEST_BASE } from "../../../rigs/vhost_user/guest.ts";
+import { pair, u64 } from "../../../rigs/vhost_user/payload.ts";
 
 function withChannel(bench: Bench): FakeSocket {
   const socket = new FakeSocket();

@@ -21,7 +21,7 @@ import {
   Request,
   requestName,
 } from "../../../transports/vhost_user/messages.ts";
-import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";
+import { concat, message, pair, region, table, u64, words } from "../../../rigs/vhost_user/payload.ts";
 
 function decode(bytes: Uint8Array, descriptors = 0): Message {
   const header = decodeHeader(bytes);

@@ -6,7 +6,7 @@ import { Connection, type MessageSocket } from "../../../transports/vhost_user/c
 import { ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./support/fake_host.ts";
-import { concat, message, pair, region, table, u64 } from "./support/payload.ts";
+import { concat, message, pair, region, table, u64 } from "../../../rigs/vhost_user/payload.ts";
 
 /** A socket that gives bytes in the portions in which they were put. */
 class FakeStream implements MessageSocket<FakeDescriptor> {

@@ -7,11 +7,11 @@ import { assert } from "@std/assert";
 import fc from "fast-check";
 import { FLAG_NEED_REPLY, Request } from "../../../transports/vhost_user/messages.ts";
 import { assertNothingKept, footprint } from "../../peers/support/footprint.ts";
-import { hostTest, linux } from "../../peers/support/require.ts";
-import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "./support/guest.ts";
+import { hostTest, linux } from "../../../rigs/require.ts";
+import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "../../../rigs/vhost_user/guest.ts";
 import { OddDescriptors } from "./support/odd_descriptors.ts";
-import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";
-import type { SocketFrontEnd } from "./support/socket_front_end.ts";
+import { concat, message, pair, region, table, u64, words } from "../../../rigs/vhost_user/payload.ts";
+import type { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 import { Target } from "./support/target.ts";
 
 const DIALOGUES = 300;

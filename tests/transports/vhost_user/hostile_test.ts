@@ -15,8 +15,8 @@ import { PROFILES } from "../../../transports/vhost_user/negotiation.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent, type FakeFile, FakePipe, FakeSocket } from "./support/fake_host.ts";
 import { frame } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
-import { concat, message, pair, region, table, u64, words } from "./support/payload.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
+import { concat, message, pair, region, table, u64, words } from "../../../rigs/vhost_user/payload.ts";
 
 /** One thing that a front-end, or the guest behind it, may do. */
 type Deed = (bench: Bench) => void;

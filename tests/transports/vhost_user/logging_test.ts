@@ -4,9 +4,9 @@ import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";
 import { frame } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
-import { GUEST_BASE, GUEST_BYTES, type GuestLayout } from "./support/guest.ts";
-import { concat, u64 } from "./support/payload.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
+import { GUEST_BASE, GUEST_BYTES, type GuestLayout } from "../../../rigs/vhost_user/guest.ts";
+import { concat, u64 } from "../../../rigs/vhost_user/payload.ts";
 
 const LOG_ALL = 1n << 26n;
 const LOG_BYTES = (GUEST_BASE + GUEST_BYTES) / 4096 / 8;

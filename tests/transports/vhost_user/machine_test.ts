@@ -11,10 +11,10 @@ import { buildMachine } from "../../../machine/build.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import { offerFor } from "../../../transports/vhost_user/negotiation.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
-import { hostTest, linux } from "../../peers/support/require.ts";
+import { hostTest, linux } from "../../../rigs/require.ts";
 import { Bench } from "./support/bench.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
-import { SocketFrontEnd } from "./support/socket_front_end.ts";
+import { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 
 async function until(what: string, is: () => boolean): Promise<void> {
   for (let i = 0; !is(); i++) {

@@ -10,12 +10,12 @@ import { cString, libc } from "../../../host/libc.ts";
 import { UnixStream } from "../../../host/unix_socket.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
-import { hostTest, linux } from "../../peers/support/require.ts";
+import { hostTest, linux } from "../../../rigs/require.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 import { OddDescriptors } from "./support/odd_descriptors.ts";
-import { concat, message, pair, u64 } from "./support/payload.ts";
-import type { SocketFrontEnd } from "./support/socket_front_end.ts";
+import { concat, message, pair, u64 } from "../../../rigs/vhost_user/payload.ts";
+import type { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 import { Target } from "./support/target.ts";
 
 const F_SETFL = 4;

@@ -10,7 +10,7 @@ import { defineOffload } from "../../../pipeline/plugin.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { frame, numbersOf } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 
 /** Holds every frame for a second. */
 const hold = defineOffload({

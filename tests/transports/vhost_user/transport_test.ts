@@ -15,11 +15,11 @@ import { EpollWaiter } from "../../../host/waiters.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { type VhostUserCounters, VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
-import { hostTest, linux } from "../../peers/support/require.ts";
+import { hostTest, linux } from "../../../rigs/require.ts";
 import { frame, type NetRig, newNetRig, numbersOf } from "./support/fake_network.ts";
-import { GUEST_BYTES, type GuestLayout } from "./support/guest.ts";
-import { concat, message, region, u64 } from "./support/payload.ts";
-import { SocketFrontEnd } from "./support/socket_front_end.ts";
+import { GUEST_BYTES, type GuestLayout } from "../../../rigs/vhost_user/guest.ts";
+import { concat, message, region, u64 } from "../../../rigs/vhost_user/payload.ts";
+import { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 
 /** A transport that is served, in a folder of its own, turned by hand. */
 class Served implements AsyncDisposable {
@@ -190,7 +190,7 @@ hostTest(
     await using served = await Served.start();
     using front = served.connect();
     front.front.setProtocolFeatures(front.front.protocolFeatures());
-    const { region, table } = await import("./support/payload.ts");
+    const { region, table } = await import("../../../rigs/vhost_user/payload.ts");
     for (const place of [{ size: 2 ** 40 }, { mapOffset: 4096 }, { size: 2 ** 52, mapOffset: 2 ** 51 }]) {
       assertEquals(
         front.front.succeeds(Request.SET_MEM_TABLE, table(region(place)), [front.memory()]),

@@ -9,9 +9,9 @@ import { offerFor, type ProfileName, PROFILES } from "../../../transports/vhost_
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";
 import { frame, newNetRig, numbersOf } from "./support/fake_network.ts";
-import { usualFeatures } from "./support/front_end.ts";
-import { GUEST_BASE, HEADER, RING_SIZE, USER_OFFSET } from "./support/guest.ts";
-import { concat, pair, region, table, u64, words } from "./support/payload.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
+import { GUEST_BASE, HEADER, RING_SIZE, USER_OFFSET } from "../../../rigs/vhost_user/guest.ts";
+import { concat, pair, region, table, u64, words } from "../../../rigs/vhost_user/payload.ts";
 
 const DRIVER_OK = 15;
 

@@ -15,7 +15,7 @@ import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { jsonTrace, textTrace } from "../../../transports/vhost_user/protocol_trace.ts";
 import { Bench } from "./support/bench.ts";
-import { usualFeatures } from "./support/front_end.ts";
+import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 
 async function options(written: unknown): Promise<unknown> {
   const result = await vhostUserOptions["~standard"].validate(written);

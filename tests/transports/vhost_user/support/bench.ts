@@ -13,8 +13,8 @@ import type { ProfileName } from "../../../../transports/vhost_user/negotiation.
 import type { ProtocolTrace } from "../../../../transports/vhost_user/protocol_trace.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./fake_host.ts";
 import { type NetRig, newNetRig } from "./fake_network.ts";
-import { FrontEnd, usualFeatures, type Wire } from "./front_end.ts";
-import { GUEST_BYTES, type GuestLayout, TestGuest } from "./guest.ts";
+import { FrontEnd, usualFeatures, type Wire } from "../../../../rigs/vhost_user/front_end.ts";
+import { GUEST_BYTES, type GuestLayout, TestGuest } from "../../../../rigs/vhost_user/guest.ts";
 
 /** How a bench is set up. */
 export interface BenchSettings {

@@ -4,8 +4,8 @@
  */
 import { assertEquals } from "@std/assert";
 import { Request } from "../../../../transports/vhost_user/messages.ts";
-import { type FrontEnd, usualFeatures } from "./front_end.ts";
-import { u64 } from "./payload.ts";
+import { type FrontEnd, usualFeatures } from "../../../../rigs/vhost_user/front_end.ts";
+import { u64 } from "../../../../rigs/vhost_user/payload.ts";
 
 /** What dialogues differ in besides the front-end. */
 export interface DialogueSettings<D> {

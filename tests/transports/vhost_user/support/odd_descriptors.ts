@@ -8,7 +8,7 @@ import { EventFd } from "../../../../host/event_fd.ts";
 import { cString, libc } from "../../../../host/libc.ts";
 import { newMemoryFile } from "../../../../host/memory_mapping.ts";
 import { UnixStream } from "../../../../host/unix_socket.ts";
-import { GUEST_BYTES } from "./guest.ts";
+import { GUEST_BYTES } from "../../../../rigs/vhost_user/guest.ts";
 
 const O_RDONLY = 0;
 const MFD_CLOEXEC = 1;

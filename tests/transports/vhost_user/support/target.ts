@@ -8,7 +8,7 @@ import type { CablePort } from "../../../../transports/loopback.ts";
 import { FileMachine } from "../../../peers/support/file_machine.ts";
 import { frame, numbersOf } from "./fake_network.ts";
 import { OddDescriptors } from "./odd_descriptors.ts";
-import { SocketFrontEnd } from "./socket_front_end.ts";
+import { SocketFrontEnd } from "../../../../rigs/vhost_user/socket_front_end.ts";
 
 /** A machine that serves a socket by itself. */
 export class Target implements AsyncDisposable {

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
-import { FileDescriptor } from "../../../host/descriptors.ts";
-import { libc } from "../../../host/libc.ts";
+import { FileDescriptor } from "../host/descriptors.ts";
+import { libc } from "../host/libc.ts";
 import type { Namespace } from "./namespace.ts";
 
 /**

@@ -6,7 +6,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { FLAG_NEED_REPLY, HEADER_BYTES, Request } from "../../../../transports/vhost_user/messages.ts";
+import { FLAG_NEED_REPLY, HEADER_BYTES, Request } from "../../transports/vhost_user/messages.ts";
 import { RING_SIZE, type TestGuest, USER_OFFSET } from "./guest.ts";
 import { concat, message, pair, region, table, u64, words } from "./payload.ts";
 

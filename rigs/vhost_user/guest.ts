@@ -2,14 +2,14 @@
  * A guest for front-ends of the tests: split or packed rings, receive and transmit buffers, in memory that is given.
  * @module
  */
-import { GuestMemory } from "../../../../core/memory.ts";
+import { GuestMemory } from "../../core/memory.ts";
 import {
   BufferList,
   type DriverRing,
   NOTHING_USED,
   PackedDriverRing,
   SplitDriverRing,
-} from "../../../../transports/loopback_driver/driver_ring.ts";
+} from "../../transports/loopback_driver/driver_ring.ts";
 
 /** Where the guest's memory starts, as the guest sees it. */
 export const GUEST_BASE = 0x100000;

@@ -30,7 +30,7 @@ const PACKINGS: readonly (readonly [suffix: string, ...unpack: string[]])[] = [
   [".ko.zst", "zstd", "-dcq"],
 ];
 
-const INIT = new URL("../guest/init", import.meta.url);
+const INIT = new URL("./guest/init", import.meta.url);
 
 /** A kernel and the folder of its modules. */
 interface Kernel {

@@ -3,11 +3,11 @@
  * @module
  */
 import { assert } from "@std/assert";
-import type { FileDescriptor } from "../../../../host/descriptors.ts";
-import { EventFd } from "../../../../host/event_fd.ts";
-import { MemoryMapping, newMemoryFile } from "../../../../host/memory_mapping.ts";
-import type { UnixStream } from "../../../../host/unix_socket.ts";
-import { HEADER_BYTES } from "../../../../transports/vhost_user/messages.ts";
+import type { FileDescriptor } from "../../host/descriptors.ts";
+import { EventFd } from "../../host/event_fd.ts";
+import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
+import type { UnixStream } from "../../host/unix_socket.ts";
+import { HEADER_BYTES } from "../../transports/vhost_user/messages.ts";
 import { FrontEnd, usualFeatures, type Wire } from "./front_end.ts";
 import { GUEST_BYTES, type GuestLayout, TestGuest } from "./guest.ts";
 
