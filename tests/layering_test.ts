@@ -77,31 +77,55 @@ function violations(sources: readonly Source[]): string[] {
   return found;
 }
 
+const ROOT = new URL("../", import.meta.url);
+
+function read(path: string): Source {
+  return { path, text: Deno.readTextFileSync(new URL(path, ROOT)) };
+}
+
+/** The sources of a room: its folder, if it has one. */
+function sourcesOf(room: string): Source[] {
+  return [...Deno.readDirSync(new URL(`${room}/`, ROOT))].flatMap(({ name, isDirectory }) => {
+    const path = `${room}/${name}`;
+    return isDirectory ? sourcesOf(path) : name.endsWith(".ts") ? [read(path)] : [];
+  });
+}
+
 function projectSources(): Source[] {
-  const root = new URL("../", import.meta.url);
-  const sources: Source[] = [];
-  const walk = (folder: string) => {
-    for (const entry of Deno.readDirSync(new URL(folder, root))) {
-      const path = `${folder}${entry.name}`;
-      if (entry.isDirectory) walk(`${path}/`);
-      else if (entry.name.endsWith(".ts")) {
-        sources.push({ path, text: Deno.readTextFileSync(new URL(path, root)) });
-      }
-    }
-  };
-  for (const room of Object.keys(MAY_IMPORT)) {
-    if (room === "mod" || room === "plugin" || room === "cli") {
-      sources.push({ path: `${room}.ts`, text: Deno.readTextFileSync(new URL(`${room}.ts`, root)) });
-    }
-    if (room !== "mod" && room !== "plugin") walk(`${room}/`);
-  }
-  return sources;
+  return Object.keys(MAY_IMPORT).flatMap((room) => [
+    ...(["mod", "plugin", "cli"].includes(room) ? [read(`${room}.ts`)] : []),
+    ...(["mod", "plugin"].includes(room) ? [] : sourcesOf(room)),
+  ]);
 }
 
 Deno.test("imports point one way: cli, mod, machine, config, then devices, offloads and transports, then pipeline, then core, host and wire", () => {
   const sources = projectSources();
   assert(sources.length > 50, `only ${sources.length} files were found`);
   assertEquals(violations(sources), []);
+});
+
+/** What benches and tests share (`rigs`), and the benches: neither may import a test. */
+const AROUND: Record<string, readonly string[]> = { rigs: ["tests", "bench"], bench: ["tests"] };
+
+function importsOfTests(sources: readonly Source[]): string[] {
+  return sources.flatMap((source) =>
+    importsOf(source)
+      .filter((specifier) => specifier.startsWith("."))
+      .map((specifier) => normalize(join(dirname(source.path), specifier)))
+      .filter((target) => AROUND[roomOf(source.path)].includes(roomOf(target)))
+      .map((target) => `${source.path} imports ${target}`)
+  );
+}
+
+Deno.test("no bench imports a test, and what both share imports neither", () => {
+  const sources = Object.keys(AROUND).flatMap(sourcesOf);
+  assert(sources.length > 20, `only ${sources.length} files were found`);
+  assertEquals(importsOfTests(sources), []);
+  for (
+    const [path, specifier] of [["bench/tap.ts", "../tests/run.ts"], ["rigs/qemu.ts", "../bench/tap.ts"]]
+  ) {
+    assertEquals(importsOfTests([{ path, text: `import "${specifier}";` }]).length, 1, path);
+  }
 });
 
 Deno.test("an import that is turned round is found", () => {
@@ -120,6 +144,7 @@ Deno.test("an import that is turned round is found", () => {
     ["devices/net/device.ts", "../../host/libc.ts"],
     ["mod.ts", "./testing/mod.ts"],
     ["testing/mod.ts", "../mod.ts"],
+    ["cli/demo.ts", "../rigs/qemu.ts"],
   ];
   for (const [path, specifier] of turned) {
     const text = `/** Words. */\nimport {\n  some,\n} from "${specifier}";\n`;
