@@ -3,6 +3,7 @@
  * @module
  */
 import type { FeatureSet } from "./features.ts";
+import type { RequestsInFlight } from "./in_flight.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { Pollable } from "./reactor.ts";
 import type { DeviceRole } from "./threads.ts";
@@ -55,6 +56,8 @@ export interface Device extends Pollable {
   readonly features: FeatureSet;
   /** The largest size of each of its queues, by index; the length is the number of queues. */
   readonly queueSizes: readonly number[];
+  /** What it keeps over rounds, for devices that do: a `QueueService`. Left out: it answers in the round in which it takes. */
+  readonly inflight?: RequestsInFlight | undefined;
   /** Copies `target.length` bytes of configuration space from `offset` on; beyond its end there are zeros. */
   readConfig(offset: number, target: Uint8Array): void;
   /** Takes a write to configuration space; GuestError if the field is read-only. */

@@ -5,10 +5,12 @@
 
 /**
  * What a guest did wrong, by name: the key under which the fault is counted. `device-failed` is not the guest's doing: a
- * plugin that the device is made of has failed, and the device is for its driver what it is after a fault.
+ * plugin that the device is made of has failed, and the device is for its driver what it is after a fault. Nor is
+ * `quiesce-timeout`: the host has not finished requests in time.
  */
 export type GuestFault =
   | "device-failed"
+  | "quiesce-timeout"
   | "address-out-of-range"
   | "memory-map-invalid"
   | "ring-misaligned"

@@ -25,32 +25,15 @@
  */
 import { DescriptorChain } from "./descriptor_chain.ts";
 import type { Session } from "./device.ts";
+import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "./in_flight.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** What a handler returns for a request that it keeps: {@linkcode QueueService.complete} answers it later. */
 export const KEEP = -1;
 const PUT_BACK = -2;
 
-/** How long a reset, a stop or a remap waits for requests in flight unless the device says otherwise, in ns: 10 s. */
-export const DEFAULT_QUIESCE_LIMIT_NS = 10_000_000_000;
-
 /** Answers a request: bytes written (0 on), {@linkcode KEEP}, or what {@linkcode QueueRequest.putBack} returns. */
 export type RequestHandler = (request: QueueRequest, nowNs: number) => number;
-
-/**
- * Requests that a device has taken and not given back: its capability `inflight`. Whoever takes rings or memory away pauses
- * the device, lets it work until `count` is 0, and goes on after `limitNs` at the latest, with the device failed.
- */
-export interface RequestsInFlight {
-  /** Requests that are not over: kept, completed and not published, or given up and not completed. */
-  readonly count: number;
-  /** How long to wait for them, in ns. */
-  readonly limitNs: number;
-  /** Takes no further requests. Those in flight are finished soon, cancelled where that can be. */
-  pause(): void;
-  /** Takes requests again. A reset does so too. */
-  resume(): void;
-}
 
 /** One request of a driver: bytes to read, then bytes to write. Valid until it is answered. */
 export interface QueueRequest {

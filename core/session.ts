@@ -18,6 +18,9 @@
  * no other effect. Broken rings, chains and requests, however, are beyond repair: `fail` sets NEEDS_RESET, resets the
  * device, which then touches nothing, and tells the driver (section 2.1.2). Errors of our own pass through.
  *
+ * A reset waits until the device has nothing in flight (`Device.inflight`): the status reads as before until then, or, when the
+ * time limit is over, with NEEDS_RESET. `poll` goes on with it. Nothing but another 0 may be written meanwhile.
+ *
  * A transport may be called back, by `interrupt` and `configChanged`, from within `poll`, and must then not call
  * `writeStatus` before `poll` has returned: the device is in the middle of its work.
  * @module
@@ -34,6 +37,7 @@ import {
   STATUS_NEEDS_RESET,
 } from "./device.ts";
 import { GuestError, type GuestFault } from "./errors.ts";
+import { Quiescence } from "./in_flight.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "./features.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { PackedVirtqueue } from "./packed_virtqueue.ts";
@@ -68,6 +72,9 @@ export class DriverSession implements Session, Pollable {
   #requests: (QueueRequest | null)[];
   #queues: readonly (SplitVirtqueue | PackedVirtqueue | null)[];
   #active = false;
+  /** The driver has written 0, and the device has requests in flight. */
+  #resetting = false;
+  readonly #quiescence: Quiescence;
   #configGeneration = 0;
 
   /** Begins with a device that is reset. @param notifications how to tell the driver something */
@@ -78,6 +85,7 @@ export class DriverSession implements Session, Pollable {
     );
     this.faults = this.#log.counts;
     this.#device = device;
+    this.#quiescence = new Quiescence(device.inflight);
     this.#notifications = notifications;
     this.#requests = device.queueSizes.map(() => null);
     this.#queues = this.#requests.map(() => null);
@@ -113,8 +121,14 @@ export class DriverSession implements Session, Pollable {
     return this.#log.last;
   }
 
-  /** The driver writes the status: 0 resets, everything else may only add bits. */
+  /** The driver writes the status: 0 resets, as soon as nothing is in flight; everything else may only add bits. */
   writeStatus(value: number): void {
+    if (this.#resetting) {
+      if (value !== 0) {
+        this.#log.count("status-transition-invalid", `Status ${value} comes before the status was read as 0`);
+      }
+      return;
+    }
     const legacy = !this.#driverFeatures.has(VIRTIO_F_VERSION_1);
     const objection = statusObjection(this.#status, value, legacy);
     if (objection !== null) {
@@ -122,8 +136,9 @@ export class DriverSession implements Session, Pollable {
       return;
     }
     if (value === 0) {
-      this.#reset();
-      return;
+      if (this.#quiescence.isQuiet) return this.#reset();
+      this.#resetting = true;
+      return this.#device.wake();
     }
     const added = value & ~this.#status;
     this.#status |= added & (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FAILED);
@@ -190,17 +205,19 @@ export class DriverSession implements Session, Pollable {
   /** Lets the device work for a round, if it is active. A GuestError on the way is dealt with as by `fail`. */
   poll(nowNs: number): boolean {
     this.#budget.refill();
+    let did = false;
     try {
-      return this.#active && (this.#device.poll(nowNs) || this.#budget.isExceeded);
+      did = this.#active && (this.#device.poll(nowNs) || this.#budget.isExceeded);
     } catch (error) {
       this.fail(error);
-      return false;
     }
+    return this.#resetting ? this.#goOnResetting(nowNs) || did : did;
   }
 
-  /** When the device wants to be polled again, in ns; Infinity while it is not active. */
+  /** When the device wants to be polled again, in ns; Infinity while it is not active, and no reset has a time limit. */
   deadlineNs(): number {
-    return this.#active ? this.#device.deadlineNs() : Infinity;
+    const due = this.#active ? this.#device.deadlineNs() : Infinity;
+    return this.#resetting ? Math.min(due, this.#quiescence.deadlineNs()) : due;
   }
 
   /** Has the device let go all that it holds, before a stop or a migration. */
@@ -240,6 +257,7 @@ export class DriverSession implements Session, Pollable {
       this.#queues = this.#requests.map((request) =>
         request && buildQueue(this.memory, request, this.#features, this.#budget)
       );
+      if (!this.#quiescence.isQuiet) throw this.#quiescence.error();
       this.#active = true;
       this.#device.activate(this);
       this.#notifications.event?.({ event: "ready" });
@@ -249,8 +267,18 @@ export class DriverSession implements Session, Pollable {
     }
   }
 
+  /** True if the reset is done, or the device has failed because it takes too long. */
+  #goOnResetting(nowNs: number): boolean {
+    const state = this.#quiescence.check(nowNs);
+    if (state === "quiet") this.#reset();
+    else if (state === "late") this.fail(this.#quiescence.error());
+    return state !== "waiting";
+  }
+
   #reset(): void {
     this.#release();
+    this.#resetting = false;
+    this.#quiescence.end();
     this.#status = 0;
     this.#driverFeatures = FeatureSet.none;
     this.#features = FeatureSet.none;

@@ -6,6 +6,7 @@ import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
+import { Quiescence } from "../core/in_flight.ts";
 import type { Reactor } from "../core/reactor.ts";
 import type { DeviceThreads } from "../core/threads.ts";
 import { type DriverTransport, isPollable } from "../core/transport.ts";
@@ -274,7 +275,10 @@ export class Machine implements AsyncDisposable {
   }
 
   async #closeAll(): Promise<void> {
-    if (!this.#broken) await this.#attempt(() => this.drain());
+    if (!this.#broken) {
+      await this.#attempt(() => this.#quiesce());
+      await this.#attempt(() => this.drain());
+    }
     this.#stopAll();
     await Promise.all(this.#serving);
     for (const { driver, network, threads, resolved } of this.parts.devices) {
@@ -285,6 +289,25 @@ export class Machine implements AsyncDisposable {
       await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);
     }
     if (this.#first === null) { for (const error of keptFrames(this.parts.pool)) this.#note(error); }
+  }
+
+  /** Has devices finish what they have in flight while their guests are there. One that takes too long has failed. */
+  async #quiesce(): Promise<void> {
+    const { reactor, devices } = this.parts;
+    const isBusy = (one: MachineDevice) => !this.#failed.has(one) && (one.device.inflight?.count ?? 0) > 0;
+    const busy = devices.filter(isBusy).map((one) => ({
+      one,
+      quiescence: new Quiescence(one.device.inflight),
+    }));
+    // The host's time, also by a manual clock: requests are finished by the host.
+    while (busy.some(({ one }) => isBusy(one))) {
+      for (const { one, quiescence } of busy) {
+        if (isBusy(one) && quiescence.check(performance.now() * 1e6) === "late") {
+          this.#failDevice(one, pluginError(one.resolved, "quiesce", quiescence.error()));
+        }
+      }
+      if (!reactor.turn()) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
   }
 
   /** @param by whose fault it is, and in which hook, if that does not say what it means */

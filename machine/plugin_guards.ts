@@ -109,7 +109,16 @@ export function checkDriver(value: unknown): void {
 /** Throws TypeError unless this is a device. */
 export function checkDevice(value: Device): void {
   refuse(shapeFault(value, "a device", DEVICE_HOOKS, DEVICE_MORE));
-  const { id, name, features, queueSizes } = value;
+  const { id, name, features, queueSizes, inflight } = value;
+  if (inflight !== undefined) {
+    refuse(shapeFault(inflight, "requests in flight", ["pause", "resume"], []));
+    const { count, limitNs } = inflight;
+    if (!(count >= 0 && limitNs >= 0)) {
+      refuse(
+        `it returned a device with ${kindOf(count)} requests in flight, for ${kindOf(limitNs)} ns at most`,
+      );
+    }
+  }
   if (!(Number.isInteger(id) && id > 0)) {
     refuse(`it returned a device with the id ${kindOf(id)}; a type is needed`);
   }
@@ -191,6 +200,7 @@ class GuardedDevice implements Device {
   readonly name: string;
   readonly features: FeatureSet;
   readonly queueSizes: readonly number[];
+  readonly inflight: Device["inflight"];
   readonly #device: Device;
   readonly #part: ResolvedPart;
   readonly #failed: (error: Error) => void;
@@ -207,6 +217,7 @@ class GuardedDevice implements Device {
     this.name = device.name;
     this.features = device.features;
     this.queueSizes = [...device.queueSizes];
+    this.inflight = device.inflight;
   }
 
   get wake(): () => void {

@@ -19,7 +19,7 @@
  */
 import type { Device, DeviceEventListener } from "../../core/device.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
-import type { FeatureSet } from "../../core/features.ts";
+import { FeatureSet } from "../../core/features.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { RingBorrower } from "../../core/threads.ts";
 import type { Pollable } from "../../core/transport.ts";
@@ -39,7 +39,7 @@ import {
   Request,
   requestName,
 } from "./messages.ts";
-import { Negotiation, offerFor, type ProfileName } from "./negotiation.ts";
+import { deviceFeatures, Negotiation, offerFor, type ProfileName } from "./negotiation.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
 import { RingMessages } from "./rings.ts";
 
@@ -77,7 +77,7 @@ export class Backend implements Pollable, Disposable {
   constructor(device: Device, parts: BackendParts) {
     const { host, profile, faults, trace, borrower = null } = parts;
     this.#parts = parts;
-    this.#table = new MemoryTable(host);
+    this.#table = new MemoryTable(host, () => (device.inflight?.count ?? 0) > 0);
     this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
     const hooks = {
       configChanged: () => this.#channel.configChanged(),
@@ -123,6 +123,14 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
+   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits: ask
+   * again after the next round.
+   */
+  isReadyFor({ id }: codec.Header, payload: Uint8Array): boolean {
+    return !this.#link.isBusy || !takesAway(id, payload, this.#link) || this.#link.quiesce();
+  }
+
+  /**
    * Carries out a message and returns the answer, if there is one. Fatal ProtocolError or HostError if the connection must
    * be closed; errors of our own pass through.
    * @param payload exactly the bytes that the header announces
@@ -151,6 +159,7 @@ export class Backend implements Pollable, Disposable {
       answer = this.#refuse(header, error);
     } finally {
       bag.close();
+      this.#link.unquiesce();
     }
     if (answer !== null) {
       const name = requestName(header.id);
@@ -166,6 +175,7 @@ export class Backend implements Pollable, Disposable {
     const did = this.#link.poll(nowNs);
     this.#logging.poll();
     this.#channel.poll();
+    this.#table.release();
     return read || did;
   }
 
@@ -179,7 +189,12 @@ export class Backend implements Pollable, Disposable {
     return this.#link.deadlineNs();
   }
 
-  /** The front-end is gone: the device is reset, everything is unmapped and closed. */
+  /** Unmaps memory that could not be unmapped before because requests were in flight. True if nothing is left of it. */
+  release(): boolean {
+    return this.#table.release();
+  }
+
+  /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
   [Symbol.dispose](): void {
     this.#link.recall();
     const isStuck = this.#isStuck;
@@ -209,6 +224,33 @@ export class Backend implements Pollable, Disposable {
     });
     if (error instanceof ProtocolError && error.fatal) throw error;
     return failure(header, this.#negotiation.protocol, message);
+  }
+}
+
+/** Would this message change memory, features, or a ring that runs? Of a message that is not well formed, anything. */
+function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceLink): boolean {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const word = (at: number) => payload.length >= at + 4 ? view.getUint32(at, true) : 0;
+  switch (id) {
+    case Request.SET_MEM_TABLE:
+    case Request.ADD_MEM_REG:
+    case Request.REM_MEM_REG:
+    case Request.RESET_DEVICE:
+    case Request.GET_VRING_BASE:
+      return true;
+    case Request.SET_STATUS:
+      return (word(0) & 0xff) === 0;
+    case Request.SET_FEATURES:
+      return features?.equals(deviceFeatures(FeatureSet.fromWords(word(0), word(4)))) !== true;
+    case Request.SET_VRING_ENABLE:
+      return word(4) === 0 && rings[word(0)]?.enabled === true;
+    case Request.SET_VRING_NUM:
+    case Request.SET_VRING_BASE:
+    case Request.SET_VRING_ADDR:
+    case Request.SET_VRING_KICK:
+      return (rings[id === Request.SET_VRING_KICK ? word(0) & 0xff : word(0)]?.queue ?? null) !== null;
+    default:
+      return false;
   }
 }
 

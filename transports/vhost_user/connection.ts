@@ -9,6 +9,9 @@
  * come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and none that is used can
  * be such an end (`system_host.ts`).
  *
+ * A message that must wait for requests in flight is kept, and nothing more is read until it was carried out: messages are
+ * answered in order.
+ *
  * While the device has work the socket is looked at in every eighth round only, which is some tenths of a millisecond.
  * @module
  */
@@ -17,7 +20,7 @@ import { GuestError, HostError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { Pollable } from "../../core/transport.ts";
 import type { Backend } from "./backend.ts";
-import { encodeBackendRequest, MessageReader, type MessageSource } from "./codec.ts";
+import { encodeBackendRequest, MessageReader, type MessageSource, type RawMessage } from "./codec.ts";
 import type { Channel, Descriptor, Transfer } from "./host.ts";
 import { BackendRequest, backendRequestName, ProtocolError, ProtocolFeature } from "./messages.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
@@ -52,6 +55,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   readonly #backend: Backend;
   readonly #counters: ConnectionCounters;
   #unsent: Uint8Array<ArrayBuffer> | null = null;
+  /** Waits for requests in flight. */
+  #waiting: RawMessage<D> | null = null;
   #endedBecause: string | null = null;
   /** Rounds in which the device had work since the last look at the socket. */
   #busyRounds = 0;
@@ -100,6 +105,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
 
   /** Forgets everything about the front-end. */
   [Symbol.dispose](): void {
+    for (const descriptor of this.#waiting?.descriptors ?? []) descriptor[Symbol.dispose]();
+    this.#waiting = null;
     this.#backend[Symbol.dispose]();
     this.#reader[Symbol.dispose]();
     this.#socket[Symbol.dispose]();
@@ -131,12 +138,14 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
           this.#isCut = true;
           break;
         }
-        const message = this.#reader.read();
+        const message = this.#waiting ?? this.#reader.read();
         if (message === null) break;
         if (message === "end") {
           this.#endedBecause = "the front-end has closed it";
           break;
         }
+        this.#waiting = this.#backend.isReadyFor(message.header, message.payload) ? null : message;
+        if (this.#waiting !== null) break;
         units += MESSAGE_UNITS * (1 + message.descriptors.length);
         this.#counters.messages++;
         this.#unsent = this.#backend.receive(message.header, message.payload, message.descriptors);

@@ -8,9 +8,11 @@
  *
  *     features known + first ring running --> activate --> reset: other features, a fault, SET_STATUS 0, disconnect
  *
- * Nothing is ever in flight between two rounds of the device (`active_device.ts`). A ring can hence be made anew at any time,
- * at the place where it stood: when the memory is replaced, when its addresses are told again (a migration begins), when
- * features change. Before a ring is disabled or stopped the device is drained, so that what it holds for the guest gets there.
+ * A message that changes memory, features, or a ring that runs waits until the device has nothing in flight (`quiesce`), so
+ * that a ring can be made anew at the place where it stood: when the memory is replaced, when its addresses are told again (a
+ * migration begins), when features change. Before a ring is disabled or stopped the device is drained, so that what it holds
+ * for the guest gets there. A device that does not come to rest in time fails, as by a fault; it is not activated again before
+ * what it had in flight is over.
  *
  * A GuestError in a round is the guest's doing, or the front-end's: nobody can say what the device has done by then, so
  * that it is reset and every ring is broken. Error events are signalled, the fault is counted, and the front-end begins
@@ -25,6 +27,7 @@
 import type { Device, DeviceEventListener } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
+import { Quiescence } from "../../core/in_flight.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { LogLoan, RingBorrower } from "../../core/threads.ts";
@@ -55,6 +58,9 @@ export class DeviceLink implements Disposable {
   readonly #hooks: LinkHooks;
   readonly #rings: RingSet;
   readonly #lending: Lending;
+  readonly #quiescence: Quiescence;
+  /** The device is not activated because of what an earlier driver has left in flight. */
+  #activationWaits = false;
   #features: FeatureSet | null = null;
   #needsReset = false;
   #nowNs = 0;
@@ -77,6 +83,7 @@ export class DeviceLink implements Disposable {
     this.#hooks = hooks;
     this.#rings = new RingSet(device, table, faults, hooks);
     this.#lending = new Lending(borrower, device, table, this.#rings);
+    this.#quiescence = new Quiescence(device.inflight);
     this.#device = new ActiveDevice(device, {
       interrupt: (index) => this.#rings.interrupt(index),
       configChanged: () => hooks.configChanged(),
@@ -158,6 +165,27 @@ export class DeviceLink implements Disposable {
     this.#guard(() => this.#takeBack());
   }
 
+  /** Is something in flight? */
+  get isBusy(): boolean {
+    return !this.#quiescence.isQuiet;
+  }
+
+  /**
+   * May rings, memory and features be changed now? If not, the device is paused: ask again after its next round. When that
+   * takes too long, the device fails.
+   */
+  quiesce(): boolean {
+    if (!this.#device.isActive) return true;
+    const state = this.#quiescence.check(this.#nowNs);
+    if (state === "late") this.#fail(this.#quiescence.error());
+    return state !== "waiting";
+  }
+
+  /** The change is made: the device takes requests again. */
+  unquiesce(): void {
+    this.#quiescence.end();
+  }
+
   /**
    * The driver resets the device, or the front-end stops it that way. What the device holds gets out, then everything is
    * forgotten but memory and how to reach the driver.
@@ -186,6 +214,7 @@ export class DeviceLink implements Disposable {
     this.#nowNs = nowNs;
     this.#rings.budget.refill();
     let did = false;
+    if (this.#activationWaits && !this.isBusy) this.settle();
     try {
       if (this.#lending.hear()) this.#takeBack();
       did = this.#rings.discard();
@@ -203,7 +232,7 @@ export class DeviceLink implements Disposable {
 
   /** When to poll although nothing kicks, in ns. */
   deadlineNs(): number {
-    const due = this.#device.deadlineNs();
+    const due = Math.min(this.#device.deadlineNs(), this.#quiescence.deadlineNs());
     return this.#rings.isPolled ? Math.min(due, this.#nowNs + POLL_INTERVAL_NS) : due;
   }
 
@@ -227,7 +256,9 @@ export class DeviceLink implements Disposable {
   #lend(): void {
     this.#rings.changed();
     const features = this.#features;
-    if (features !== null && (this.#device.isActive || !this.isSuspended)) {
+    const isWanted = features !== null && (this.#device.isActive || !this.isSuspended);
+    this.#activationWaits = isWanted && !this.#device.isActive && this.isBusy;
+    if (isWanted && !this.#activationWaits) {
       this.#guard(() => this.#device.use(features, this.#table.memory, this.rings));
     }
     this.#rings.tellChanges();
@@ -392,8 +423,7 @@ export class DeviceMessages implements Disposable {
 // The device, and what it is lent while it is active.
 //
 // Theory of operation. `use` lends it a session, activates it by that, and makes the session's queues those of rings that run
-// and are enabled, as often as that changes; `end` takes everything back. Nothing is ever in flight between two rounds: the
-// device returns every buffer in the round in which it took it. Nothing is caught here: whoever calls deals with a
+// and are enabled, as often as that changes; `end` takes everything back, and what is in flight is given up. Nothing is caught here: whoever calls deals with a
 // GuestError, and the session is there until `end`.
 
 /** What a device asks for while it is active. */

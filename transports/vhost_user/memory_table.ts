@@ -30,12 +30,16 @@ export interface Slot {
 /** All memory that one front-end has shared. */
 export class MemoryTable implements Disposable {
   readonly #host: Host;
+  readonly #isInUse: () => boolean;
+  /** Removed, and still mapped because it was in use. */
+  #retired: Slot[] = [];
   #slots: readonly Slot[] = [];
   #memory = new GuestMemory([]);
 
-  /** Begins without memory. */
-  constructor(host: Host) {
+  /** Begins without memory. @param isInUse may the host still write to memory that is removed? It stays mapped then */
+  constructor(host: Host, isInUse: () => boolean = () => false) {
     this.#host = host;
+    this.#isInUse = isInUse;
   }
 
   /** The guest's memory as of the last change. */
@@ -125,7 +129,13 @@ export class MemoryTable implements Disposable {
     );
   }
 
-  /** Unmaps everything. */
+  /** Unmaps what was removed, unless it is in use. True if nothing of it is left. */
+  release(): boolean {
+    if (this.#retired.length > 0 && !this.#isInUse()) dispose(this.#retired.splice(0));
+    return this.#retired.length === 0;
+  }
+
+  /** Removes everything. */
   [Symbol.dispose](): void {
     this.#use([]);
   }
@@ -154,7 +164,7 @@ export class MemoryTable implements Disposable {
     return { description, mapping, times: 1 };
   }
 
-  /** Takes these slots over, and disposes of those that are not among them. */
+  /** Takes these slots over, and unmaps those that are not among them as soon as that can be. */
   #use(slots: readonly Slot[]): void {
     const memory = new GuestMemory(slots.map(({ description, mapping }) => ({
       guestAddress: description.guestAddress,
@@ -166,7 +176,8 @@ export class MemoryTable implements Disposable {
     const gone = this.#slots.filter((slot) => !slots.includes(slot));
     this.#slots = slots;
     this.#memory = memory;
-    dispose(gone);
+    this.#retired.push(...gone);
+    this.release();
   }
 }
 

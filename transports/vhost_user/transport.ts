@@ -4,7 +4,8 @@
  * Theory of operation. `serve` makes the socket; everything else happens in `poll`, round by round, in one thread: look
  * for a front-end if there is none, carry out its messages, turn the device. There is one front-end at a time. When it goes,
  * everything about it is forgotten: its memory is unmapped, its descriptors are closed, the device is reset; and the next
- * one is served, without limit, in either role.
+ * one is served, without limit, in either role. Requests in flight are given up, but their memory stays mapped, and nobody
+ * else is served, until they are over.
  *
  * Between rounds the reactor sleeps; it is woken by the socket, by a listening socket, and by kicks, all of which are
  * watched edge-triggered, so that a kick need not be read. What cannot wake anybody has a deadline: an attempt to reach
@@ -15,6 +16,7 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { PartContext } from "../../core/plugin.ts";
+import { Quiescence } from "../../core/in_flight.ts";
 import { FaultLog } from "../../core/session.ts";
 import type { RingBorrower } from "../../core/threads.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
@@ -57,6 +59,9 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   #meeting: Meeting | null = null;
   #connection: Connection<FileDescriptor> | null = null;
   #socketWatch: Disposable | null = null;
+  /** Its front-end has gone, and requests of it are in flight: its memory is still mapped. */
+  #leaving: Backend | null = null;
+  #leavingUntilNs = Infinity;
   /** Says that there is nobody to be served any more. */
   #served: () => void = () => {};
 
@@ -118,6 +123,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
 
   /** One round: the socket, then the device. True if anything moved. */
   poll(nowNs: number): boolean {
+    if (this.#leaving !== null && !this.#release(nowNs)) return false;
     if (this.#device === null) return false;
     const connection = this.#connection ?? this.#accept(this.#device, nowNs);
     if (connection === null) return false;
@@ -126,11 +132,13 @@ export class VhostUserTransport implements DriverTransport, Pollable {
       return did || this.#meeting?.attend() === true;
     }
     this.#end(connection.endedBecause);
+    if (this.#leaving !== null) this.#leavingUntilNs = nowNs + this.#device.inflight!.limitNs;
     return true;
   }
 
   /** When to be polled although nothing wakes, in ns. */
   deadlineNs(): number {
+    if (this.#leaving !== null) return this.#leavingUntilNs;
     return this.#connection?.deadlineNs() ?? this.#meeting?.deadlineNs() ?? Infinity;
   }
 
@@ -140,6 +148,19 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#meeting?.[Symbol.dispose]();
     this.#meeting = null;
     this.#device = null;
+  }
+
+  /** Lets the last front-end's memory go, if nothing is in flight. Until then no other one is served. */
+  #release(nowNs: number): boolean {
+    if (this.#leaving!.release()) {
+      this.#leaving = null;
+      this.#leavingUntilNs = Infinity;
+      return true;
+    }
+    if (nowNs < this.#leavingUntilNs) return false;
+    this.#leavingUntilNs = Infinity;
+    this.#faults.note(new Quiescence(this.#device?.inflight).error());
+    return false;
   }
 
   #accept(device: Device, nowNs: number): Connection<FileDescriptor> | null {
@@ -189,6 +210,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#socketWatch?.[Symbol.dispose]();
     this.#socketWatch = null;
     connection[Symbol.dispose]();
+    if (!connection.backend.release()) this.#leaving = connection.backend;
     this.trace?.note({ event: "disconnected", reason });
     this.#context.report?.({ event: "disconnected", reason });
     if (this.#meeting?.isOver === true) this.#served();
