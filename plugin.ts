@@ -43,6 +43,7 @@ export {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "./core/features.ts";
+export type { RequestsInFlight } from "./core/in_flight.ts";
 export {
   type DirtyLog,
   GuestMemory,
@@ -66,6 +67,13 @@ export {
   type Slot,
 } from "./core/plugin.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
+export {
+  KEEP,
+  type QueueRequest,
+  QueueService,
+  type QueueServiceOptions,
+  type RequestHandler,
+} from "./core/queue_service.ts";
 export { Reactor, type Waiter } from "./core/reactor.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type {
