@@ -118,6 +118,7 @@ export {
   type Negotiated,
   type NetworkAbilities,
   perFrame,
+  type Rule,
   type RuleBook,
   type Stage,
   type StageContext,

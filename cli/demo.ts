@@ -18,7 +18,7 @@ import {
 } from "./console/io.ts";
 import { type CommandUsage, parseCommand, programName } from "./console/usage.ts";
 import { busiestStation, DEFAULT_INTERVAL_US } from "./replay.ts";
-import { CaptureInput, surveyCapture } from "./replay/capture_input.ts";
+import { CaptureInput, readStatistics } from "./replay/capture_input.ts";
 import { replayCapture, type ReplaySetup } from "./replay/replay_capture.ts";
 import { average, offloadRemarks, reasonsText, segmentsText, troubleText } from "./replay/report.ts";
 import { type ReplaySummary, summarize } from "./replay/summary.ts";
@@ -45,20 +45,20 @@ export async function runDemo(args: readonly string[], io: Io): Promise<number> 
   const parsed = parseCommand(DEMO, args, io);
   if (parsed === null) return EXIT_OK;
   using capture = CaptureInput.open(parsed.operands[0] ?? ownCapture());
-  const survey = surveyCapture(capture);
-  const guestMac = busiestStation(survey, capture.name);
+  const statistics = readStatistics(capture);
+  const guestMac = busiestStation(statistics, capture.name);
   const replay = async (part: Pick<ReplaySetup, "rules" | "intervalUs">): Promise<ReplaySummary> => {
     const setup: ReplaySetup = {
       capture,
       guestMac,
       undoOffloads: true,
-      knownMss: survey.knownMss,
+      knownMss: statistics.knownMss,
       pace: "recorded",
       ...part,
     };
     const result = await replayCapture(setup);
     if (result.failure !== null) throw result.failure;
-    return summarize(setup, survey, result, "automatically");
+    return summarize(setup, statistics, result, "automatically");
   };
   const without = await replay({ rules: "strict", intervalUs: null });
   const strict = await replay({ rules: "strict", intervalUs: DEFAULT_INTERVAL_US });

@@ -13,7 +13,7 @@ import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import { type Io, styleFor } from "./console/io.ts";
 import { type CommandUsage, parseCommand, type ParsedArgs } from "./console/usage.ts";
-import { CaptureInput, type CaptureSurvey, surveyCapture } from "./replay/capture_input.ts";
+import { CaptureInput, type CaptureStatistics, readStatistics } from "./replay/capture_input.ts";
 import { Explainer, type Explanation } from "./replay/explainer.ts";
 import { replayCapture, type ReplaySetup } from "./replay/replay_capture.ts";
 import { EXPLANATION_HEAD, explanationLine, replayReport } from "./replay/report.ts";
@@ -55,7 +55,10 @@ export const REPLAY: CommandUsage = {
       help:
         "Cut frames captured with TSO or GRO at their connection's MSS, and take unfinished checksums for right.",
     },
-    { name: "explain", help: "Print a line for each frame: number, time, verdict, rule, unit." },
+    {
+      name: "explain",
+      help: "Print a line for each frame: number, time, verdict, rule, and the frame that opened its packet.",
+    },
   ],
   examples: [
     "replay tests/captures/bulk_v4_timestamps.pcapng",
@@ -83,14 +86,14 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   const out = parsed.value("out");
   const read = out === undefined ? null : refuseOverwriting(capture, out);
   using input = CaptureInput.open(capture);
-  const survey = surveyCapture(input);
+  const statistics = readStatistics(input);
   const setup: ReplaySetup = {
     capture: input,
-    guestMac: guestMac ?? busiestStation(survey, input.name),
+    guestMac: guestMac ?? busiestStation(statistics, input.name),
     rules,
     intervalUs,
     undoOffloads: parsed.flag("undo-offloads"),
-    knownMss: survey.knownMss,
+    knownMss: statistics.knownMss,
     pace,
   };
   const explain = parsed.flag("explain");
@@ -103,7 +106,7 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
     )
     : undefined;
   const result = await replayCapture(setup, { out, read, explainer });
-  const summary = summarize(setup, survey, result, given === undefined ? "automatically" : "by --guest");
+  const summary = summarize(setup, statistics, result, given === undefined ? "automatically" : "by --guest");
   if (parsed.json) {
     // With explanations the output is JSON lines, without them one document to read.
     io.out(
@@ -120,10 +123,10 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
 }
 
 /** Who receives most TCP payload, or else most frames. Throws HostError if nobody receives anything. */
-export function busiestStation(survey: CaptureSurvey, capture: string): string {
-  const [busiest] = survey.stations;
+export function busiestStation(statistics: CaptureStatistics, capture: string): string {
+  const [busiest] = statistics.stations;
   if (busiest !== undefined) return busiest.mac;
-  const { packets, isAllOther, otherLinkTypes } = survey;
+  const { packets, isAllOther, otherLinkTypes } = statistics;
   if (packets > 0 && isAllOther) {
     throw new HostError(
       `Cannot find a guest in "${capture}": its packets are of link type ${

@@ -1,5 +1,6 @@
 /**
- * `checksum`: completes a partial checksum that the receiver cannot take, and verifies checksums for a guest that lets us.
+ * `checksum`: completes a partial checksum that the receiver cannot take, and verifies checksums for a guest
+ * that lets us.
  * @module
  */
 import { z } from "zod";
@@ -17,7 +18,10 @@ import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wir
 
 /** What `checksum` can be told. */
 export interface ChecksumOptions {
-  /** Verify the checksums of frames to the guest, and say so in the header where they are right; default false. */
+  /**
+   * Verify the checksums of frames to the guest, and say so in the header where they are right; default
+   * false.
+   */
   verify: boolean;
 }
 
@@ -112,8 +116,8 @@ class ChecksumStage implements Stage {
 const transport = new TransportHeader();
 
 /**
- * Adds the bytes of the frame from `at` to `endAt` to `sum`. Both are offsets in the storage of the first piece, as if the
- * frame were in one; `endAt` is by default the frame's end.
+ * Adds the bytes of the frame from `at` to `endAt` to `sum`. Both are offsets in the storage of the first
+ * piece, as if the frame were in one; `endAt` is by default the frame's end.
  */
 export function addFrameToSum(
   frame: Frame,
@@ -137,8 +141,9 @@ export function addFrameToSum(
 }
 
 /**
- * Computes the transport checksum from `startAt` to `endAt`, by default the end of the frame, on top of the pseudo header's
- * sum, and stores it at `checksumAt`. All are offsets in the storage of the first piece, as if the frame were in one.
+ * Computes the transport checksum from `startAt` to `endAt`, by default the end of the frame, on top of the
+ * pseudo header's sum, and stores it at `checksumAt`. All are offsets in the storage of the first piece, as
+ * if the frame were in one.
  */
 export function storeFullChecksum(
   frame: Frame,
@@ -152,8 +157,8 @@ export function storeFullChecksum(
 }
 
 /**
- * Completes the checksum of an ordinary frame with NEEDS_CSUM, wherever it is (virtio 1.2, section 5.1.6.2). False, and
- * nothing is done, if that is not in the first piece.
+ * Completes the checksum of an ordinary frame with NEEDS_CSUM, wherever it is (virtio 1.2, section 5.1.6.2).
+ * False, and nothing is done, if that is not in the first piece.
  */
 export function completeChecksum(frame: Frame): boolean {
   const { view, header, start } = frame;
@@ -171,13 +176,14 @@ export function completeChecksum(frame: Frame): boolean {
 }
 
 /**
- * Where the receiver stops adding up: it goes by the packet's own lengths, not by padding behind it. For anything but TCP and
- * UDP that is the frame's end (virtio 1.2, section 5.1.6.2).
+ * Where the receiver stops adding up: it goes by the packet's own lengths, not by padding behind it. For
+ * anything but TCP and UDP that is the frame's end (virtio 1.2, section 5.1.6.2).
  */
 function checksummedEnd(frame: Frame, startAt: number): number {
   const { view, start, header } = frame;
   const end = start + frame.total;
-  // Of most frames a glance tells that nothing is behind the packet, for less than the header's locator takes.
+  // Of most frames a glance tells that nothing is behind the packet, for less than the header's locator
+  // takes.
   const typeAt = start + ETHERNET_TYPE;
   if (header.csumOffset === TCP_CHECKSUM && header.csumStart >= ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES) {
     const type = view.getUint16(typeAt);

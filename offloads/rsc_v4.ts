@@ -30,14 +30,14 @@ import {
   type RscFamily,
   type RscOptions,
 } from "./rsc_chain/plugin.ts";
-import { endOf, readTcp, readTimestamp, type Segment } from "./rsc_chain/segment.ts";
-import type { Unit } from "./rsc_chain/unit.ts";
+import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
+import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
 
 const ETHERNET_BYTES = 14;
 const HEADERS_BYTES = ETHERNET_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 
-function fillKey(view: DataView, segment: Segment): void {
+function fillKey(view: DataView, segment: ParsedSegment): void {
   segment.key[0] = view.getInt32(segment.ipAt + IPV4_SOURCE);
   segment.key[1] = view.getInt32(segment.ipAt + IPV4_SOURCE + 4);
   segment.key[2] = view.getInt32(segment.tcpAt + TCP_PORTS);
@@ -56,7 +56,7 @@ export const ipv4Family: RscFamily = {
   maxIpLength: 65_535,
   maxIpLengthQemu: 65_515,
 
-  locate(frame: Frame, segment: Segment): Located {
+  locate(frame: Frame, segment: ParsedSegment): Located {
     const { view } = frame;
     const ip = segment.ipAt;
     const end = endOf(frame);
@@ -86,12 +86,12 @@ export const ipv4Family: RscFamily = {
     return "segment";
   },
 
-  fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void {
+  fillAddresses(view: DataView, segment: ParsedSegment, sourceAt: number, destinationAt: number): void {
     segment.key[0] = view.getInt32(sourceAt);
     segment.key[1] = view.getInt32(destinationAt);
   },
 
-  locateQemu(frame: Frame, segment: Segment): QemuLocated {
+  locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated {
     const { view } = frame;
     const ip = frame.start + ETHERNET_BYTES;
     if (frame.total < HEADERS_BYTES) return "bypass_not_tcp";
@@ -119,11 +119,11 @@ export const ipv4Family: RscFamily = {
     return addToSum(view, ipAt + IPV4_SOURCE, 8 + tcpBytes, rest);
   },
 
-  finish(view: DataView, unit: Unit, renew: boolean): void {
-    view.setUint16(unit.ipAt + IPV4_TOTAL_LENGTH, unit.ipLength);
+  finish(view: DataView, held: CoalescedSegment, renew: boolean): void {
+    view.setUint16(held.ipAt + IPV4_TOTAL_LENGTH, held.ipLength);
     if (!renew) return;
-    view.setUint8(unit.ipAt + IPV4_TTL, unit.hopLimit);
-    storeIpv4Checksum(view, unit.ipAt);
+    view.setUint8(held.ipAt + IPV4_TTL, held.hopLimit);
+    storeIpv4Checksum(view, held.ipAt);
   },
 };
 

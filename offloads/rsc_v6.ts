@@ -25,8 +25,8 @@ import {
   type RscFamily,
   type RscOptions,
 } from "./rsc_chain/plugin.ts";
-import { endOf, readTcp, readTimestamp, type Segment } from "./rsc_chain/segment.ts";
-import type { Unit } from "./rsc_chain/unit.ts";
+import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
+import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
 
 const ETHERNET_BYTES = 14;
 const HEADERS_BYTES = ETHERNET_BYTES + IPV6_HEADER_BYTES + TCP_HEADER_BYTES;
@@ -34,7 +34,12 @@ const ADDRESS_WORDS = 8;
 /** The bits of the second header byte that the reference takes for ECN; they are the low bits of DSCP. */
 const QEMU_ECN_MASK = 0xc0;
 
-function fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void {
+function fillAddresses(
+  view: DataView,
+  segment: ParsedSegment,
+  sourceAt: number,
+  destinationAt: number,
+): void {
   const { key } = segment;
   key[0] = view.getInt32(sourceAt);
   key[1] = view.getInt32(sourceAt + 4);
@@ -46,7 +51,7 @@ function fillAddresses(view: DataView, segment: Segment, sourceAt: number, desti
   key[7] = view.getInt32(destinationAt + 12);
 }
 
-function fillKey(view: DataView, segment: Segment): void {
+function fillKey(view: DataView, segment: ParsedSegment): void {
   const at = segment.ipAt + IPV6_SOURCE;
   fillAddresses(view, segment, at, at + 16);
   segment.key[ADDRESS_WORDS] = view.getInt32(segment.tcpAt + TCP_PORTS);
@@ -65,7 +70,7 @@ export const ipv6Family: RscFamily = {
   maxIpLength: 65_535,
   maxIpLengthQemu: 65_535,
 
-  locate(frame: Frame, segment: Segment): Located {
+  locate(frame: Frame, segment: ParsedSegment): Located {
     const { view } = frame;
     const ip = segment.ipAt;
     const end = endOf(frame);
@@ -91,7 +96,7 @@ export const ipv6Family: RscFamily = {
 
   fillAddresses,
 
-  locateQemu(frame: Frame, segment: Segment): QemuLocated {
+  locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated {
     const { view } = frame;
     const ip = frame.start + ETHERNET_BYTES;
     if (frame.total < HEADERS_BYTES) return "uncounted";
@@ -119,9 +124,9 @@ export const ipv6Family: RscFamily = {
     return addToSum(view, ipAt + IPV6_SOURCE, 32 + tcpBytes, rest);
   },
 
-  finish(view: DataView, unit: Unit, renew: boolean): void {
-    view.setUint16(unit.ipAt + IPV6_PAYLOAD_LENGTH, unit.ipLength);
-    if (renew) view.setUint8(unit.ipAt + IPV6_HOP_LIMIT, unit.hopLimit);
+  finish(view: DataView, held: CoalescedSegment, renew: boolean): void {
+    view.setUint16(held.ipAt + IPV6_PAYLOAD_LENGTH, held.ipLength);
+    if (renew) view.setUint8(held.ipAt + IPV6_HOP_LIMIT, held.hopLimit);
   },
 };
 

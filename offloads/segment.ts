@@ -1,28 +1,32 @@
 /**
  * `segment`: cuts large frames into ordinary ones where the receiver does not take them.
  *
- * Theory of operation. A *large* frame (`gso_type` TCPV4, TCPV6 or UDP_L4) carries the payload of many packets behind one set
- * of headers, and `gso_size` bytes of it belong to each. To the guest, one that the guest did not agree to take (GUEST_TSO4,
- * GUEST_TSO6, GUEST_ECN, GUEST_USO4 and 6) is cut; from the guest, one that the network does not take (`abilities`). So the
- * stage may offer the guest to send large frames on any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which
- * they need. Having offered CSUM, it also completes the partial checksums of ordinary frames that the receiver does not take.
+ * Theory of operation. A *large* frame (`gso_type` TCPV4, TCPV6 or UDP_L4) carries the payload of many
+ * packets behind one set of headers, and `gso_size` bytes of it belong to each. To the guest, one that the
+ * guest did not agree to take (GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4 and 6) is cut; from the guest,
+ * one that the network does not take (`abilities`). So the stage may offer the guest to send large frames on
+ * any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which they need. Having offered CSUM, it
+ * also completes the partial checksums of ordinary frames that the receiver does not take.
  *
  *     large, not welcome -> locate -> fault? -- dropped and counted by its name
  *                              |
  *                              +-> one segment: finished where it lies
  *                              +-> more: cut, one after the other <-- left off while the pool is empty
  *
- * Each segment gets a copy of all headers, its own lengths, IPv4 identification and header checksum, sequence number and
- * flags, and a checksum: partial if the receiver takes that, else in full. It rests on the pseudo-header sum that the sender
- * has left in the large frame, because only the sender knows the final destination of a source route for certain. When the pool is empty, the frame being cut and all
- * that follow it are held, in order, and tried again after 0.1 ms, or when frames have come back by the time that anything
- * else happens. A frame for which there is no memory for 10 ms is dropped: if nothing but frames like it fill the pool, they
- * would wait for each other.
+ * Each segment gets a copy of all headers, its own lengths, IPv4 identification and header checksum, sequence
+ * number and flags, and a checksum: partial if the receiver takes that, else in full. It rests on the
+ * pseudo-header sum that the sender has left in the large frame, because only the sender knows the final
+ * destination of a source route for certain. When the pool is empty, the frame being cut and all that follow
+ * it are held, in order, and tried again after 0.1 ms, or when frames have come back by the time that
+ * anything else happens. A frame for which there is no memory for 10 ms is dropped: if nothing but frames
+ * like it fill the pool, they would wait for each other.
  *
- * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal of the pool is
- * not provoked again before something has changed, because the device drains its lines on each.
+ * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal
+ * of the pool is not provoked again before something has changed, because the device drains its lines on
+ * each.
  *
- * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC 2675) and one that would make more than `maxSegments`, for else 64 KiB from a guest could fill all memory.
+ * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC
+ * 2675) and one that would make more than `maxSegments`, for else 64 KiB from a guest could fill all memory.
  *
  * @module
  */
@@ -208,7 +212,10 @@ export class SegmentStage implements Stage {
     return this.#drop(frame, "dropped_no_memory");
   }
 
-  /** False if the frame is left off for want of memory. Otherwise it, or what was made of it, has been handed on. */
+  /**
+   * False if the frame is left off for want of memory. Otherwise it, or what was made of it, has been handed
+   * on.
+   */
   #take(frame: Frame, output: FrameBatch): boolean {
     const { header } = frame;
     if (header.gsoType === VIRTIO_NET_HDR_GSO_NONE) {

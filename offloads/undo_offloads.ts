@@ -1,11 +1,12 @@
 /**
  * `undo-offloads`: makes of frames that were captured on a host with offloads what was on its wire.
  *
- * Theory of operation. `OffloadFinder` tells of each frame whether its checksum was left to the interface and how many segments
- * it holds. Such a frame is marked as a guest or a TAP would hand it over: NEEDS_CSUM, `gso_type` and `gso_size`. Then the
- * stage cuts it as `segment` does, whatever large frames the guest takes, so that a stage behind it, `rsc-v4` above all, gets
- * what it would get from a wire. The checksums of all these frames are taken for right: what they were on the wire cannot be
- * told. They stay partial for a guest that takes that, under the strict rules; the reference does not know NEEDS_CSUM.
+ * Theory of operation. `OffloadFinder` tells of each frame whether its checksum was left to the interface and
+ * how many segments it holds. Such a frame is marked as a guest or a TAP would hand it over: NEEDS_CSUM,
+ * `gso_type` and `gso_size`. Then the stage cuts it as `segment` does, whatever large frames the guest takes,
+ * so that a stage behind it, `rsc-v4` above all, gets what it would get from a wire. The checksums of all
+ * these frames are taken for right: what they were on the wire cannot be told. They stay partial for a guest
+ * that takes that, under the strict rules; the reference does not know NEEDS_CSUM.
  *
  * Large UDP frames are left whole, and counted: the size of their datagrams cannot be told.
  *
@@ -34,7 +35,10 @@ export interface UndoOffloadsOptions {
 /** Most segments in 64 KiB: none is taken to be shorter than 64 bytes. */
 const MAX_SEGMENTS = 1024;
 
-/** The plugin, with what is known of connections beforehand. @param knownMss made anew for each stage if there is none */
+/**
+ * The plugin, with what is known of connections beforehand. @param knownMss made anew for each stage if there
+ * is none
+ */
 export function defineUndoOffloads(knownMss?: MssTable): OffloadPlugin<UndoOffloadsOptions> {
   return defineOffload<UndoOffloadsOptions>({
     name: "undo-offloads",

@@ -53,17 +53,26 @@ export interface Stage {
   reset?(output: FrameBatch): void;
 }
 
-/** Told what became of a frame, if anybody asked for explanations. */
+/** A rule by which a stage judges frames. */
+export interface Rule {
+  /** What the stage did, by name, such as `merged`: the name of its counter as well. */
+  readonly verdict: string;
+  /** The id in the stage's rule book, such as `S7.2`. */
+  readonly id: string;
+  /** What the rule does and when, in a sentence without a full stop. */
+  readonly text: string;
+}
+
+/** Told what became of a frame, where explanations are wanted. */
 export interface VerdictLog {
   /**
    * One frame has been judged.
    * @param frame the frame's number in the input
    * @param stage the stage that decided
-   * @param verdict what it did, by name, such as `merged`
-   * @param rule the id of the rule in the rule book
-   * @param unit the number of the frame that opened the unit concerned, or 0
+   * @param rule the rule by which it did, with its text
+   * @param openedBy the number of the frame that opened the coalesced segment concerned, or 0
    */
-  note(frame: number, stage: string, verdict: string, rule: string, unit: number): void;
+  note(frame: number, stage: string, rule: Rule, openedBy: number): void;
 }
 
 /** What a plugin gets to build its stage from. */

@@ -1,10 +1,11 @@
 /**
- * What a packet must be, said in sentences: `assertTcp(bytes, hasSeq(1000), hasFlags("ACK"), hasRightChecksums())`.
+ * What a packet must be, said in sentences: `assertTcp(bytes, hasSeq(1000), hasFlags("ACK"),
+ * hasRightChecksums())`.
  * @module
  */
 import { AssertionError } from "@std/assert";
 import type { FramePool } from "../pipeline/frame_pool.ts";
-import type { VerdictLog } from "../pipeline/stage.ts";
+import type { Rule, VerdictLog } from "../pipeline/stage.ts";
 import type { NetHeaderFields as HeaderFields } from "../transports/loopback.ts";
 import type { TcpFlag } from "./packets.ts";
 import { type ParsedTcp, parseTcp } from "./parse_tcp.ts";
@@ -72,7 +73,9 @@ export function hasRightChecksums(): TcpMatcher {
   };
 }
 
-/** Its IP header checksum is right and its TCP checksum is the pseudo header's sum, as goes with NEEDS_CSUM. */
+/**
+ * Its IP header checksum is right and its TCP checksum is the pseudo header's sum, as goes with NEEDS_CSUM.
+ */
 export function hasPartialChecksum(): TcpMatcher {
   return (packet) => {
     if (!packet.ipChecksumRight) return "the IP header checksum is wrong";
@@ -94,10 +97,10 @@ export interface Verdict {
   readonly stage: string;
   /** What it did, by name. */
   readonly verdict: string;
-  /** The rule behind it. */
+  /** The id of the rule behind it. */
   readonly rule: string;
-  /** The number of the frame that opened the unit concerned, or 0. */
-  readonly unit: number;
+  /** The number of the frame that opened the coalesced segment concerned, or 0. */
+  readonly openedBy: number;
 }
 
 /**
@@ -107,9 +110,9 @@ export interface Verdict {
  * ```ts
  * import { VerdictList } from "./matchers.ts";
  * const list = new VerdictList();
- * list.note(2, "rsc-v4", "merged", "S7.2", 1);
+ * list.note(2, "rsc-v4", { verdict: "merged", id: "S7.2", text: "Merges: the next bytes of the flow" }, 1);
  * if (list.of(2).join() !== "merged") throw new Error("unreachable");
- * if (String(list) !== "frame 2: rsc-v4 merged (S7.2), unit of frame 1") throw new Error("unreachable");
+ * if (String(list) !== "frame 2: rsc-v4 merged (S7.2), opened by frame 1") throw new Error("unreachable");
  * ```
  */
 export class VerdictList implements VerdictLog {
@@ -117,8 +120,8 @@ export class VerdictList implements VerdictLog {
   readonly all: Verdict[] = [];
 
   /** Keeps a verdict. */
-  note(frame: number, stage: string, verdict: string, rule: string, unit: number): void {
-    this.all.push({ frame, stage, verdict, rule, unit });
+  note(frame: number, stage: string, { verdict, id }: Rule, openedBy: number): void {
+    this.all.push({ frame, stage, verdict, rule: id, openedBy });
   }
 
   /** The names of the verdicts on the frame of this number, in order. */
@@ -133,8 +136,8 @@ export class VerdictList implements VerdictLog {
 
   /** One line for each verdict. */
   toString(): string {
-    return this.all.map(({ frame, stage, verdict, rule, unit }) =>
-      `frame ${frame}: ${stage} ${verdict} (${rule})${unit === 0 ? "" : `, unit of frame ${unit}`}`
+    return this.all.map(({ frame, stage, verdict, rule, openedBy }) =>
+      `frame ${frame}: ${stage} ${verdict} (${rule})${openedBy === 0 ? "" : `, opened by frame ${openedBy}`}`
     ).join("\n");
   }
 }
@@ -153,7 +156,10 @@ export interface Delivered {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The queue pair it goes to. */
   readonly queue: number;
-  /** The number of the frame in the input, or of the first one in a merged frame; 0 behind a ring, where it is lost. */
+  /**
+   * The number of the frame in the input, or of the first one in a merged frame; 0 behind a ring, where it is
+   * lost.
+   */
   readonly number: number;
 }
 
@@ -182,7 +188,8 @@ export function headerFields(header: Readonly<HeaderFields>): HeaderFields {
 }
 
 /**
- * Throws AssertionError unless every frame is back in its pool: none is held, lost, or owned by somebody who forgot it.
+ * Throws AssertionError unless every frame is back in its pool: none is held, lost, or owned by somebody who
+ * forgot it.
  * @param pool the pool, or whatever has one
  */
 export function assertPoolWhole(pool: FramePool | { readonly pool: FramePool }): void {

@@ -1,11 +1,11 @@
 /**
- * Where the headers of an Ethernet frame are, whatever form it has: the one locator for all that look behind VLAN tags,
- * IPv4 options and IPv6 extension headers.
+ * Where the headers of an Ethernet frame are, whatever form it has: the one locator for all that look behind
+ * VLAN tags, IPv4 options and IPv6 extension headers.
  *
- * Looks behind any number of VLAN tags (802.1Q, 802.1ad), LLC/SNAP, PPPoE sessions and MPLS labels, then behind IPv4 options
- * or up to 8 IPv6 extension headers. Nothing in a frame makes it throw or read outside the frame, and the work is bounded by
- * the length of the frame. It does not verify checksums. It does not look inside tunnels (GRE, IP in IP, VXLAN): their
- * packets are those of another network.
+ * Looks behind any number of VLAN tags (802.1Q, 802.1ad), LLC/SNAP, PPPoE sessions and MPLS labels, then
+ * behind IPv4 options or up to 8 IPv6 extension headers. Nothing in a frame makes it throw or read outside
+ * the frame, and the work is bounded by the length of the frame. It does not verify checksums. It does not
+ * look inside tunnels (GRE, IP in IP, VXLAN): their packets are those of another network.
  *
  * @module
  */
@@ -67,38 +67,55 @@ const SERVICE_VLAN = 0x1000;
 
 /** Finds the headers of frames. One object, refilled for each frame; all places are offsets in the bytes. */
 export class HeaderLocator {
-  /** Where the EtherType of the payload is, behind all VLAN tags and LLC/SNAP; -1 if the frame ends before it. */
+  /**
+   * Where the EtherType of the payload is, behind all VLAN tags and LLC/SNAP; -1 if the frame ends before it.
+   */
   etherTypeAt: number = -1;
   /** VLAN tags in front of it, those with id 0 included. */
   vlanTags = 0;
   /**
-   * Which VLAN the frame is of: 0 for the untagged network, of which a tag with id 0 (a priority tag) is as well. Else 13
-   * bits for each of one or two tags with another id, the outer one above: the id, and 0x1000 for a service tag. -1 if there
-   * are more than two.
+   * Which VLAN the frame is of: 0 for the untagged network, of which a tag with id 0 (a priority tag) is as
+   * well. Else 13 bits for each of one or two tags with another id, the outer one above: the id, and 0x1000
+   * for a service tag. -1 if there are more than two.
    */
   vlan = 0;
   /** Is the payload in LLC/SNAP, PPPoE or MPLS, or behind a tag of type 0x9100? */
   isEncapsulated = false;
-  /** IP version, 4 or 6; 0 if the frame is neither or ends in the IP header, and then nothing below has a meaning. */
+  /**
+   * IP version, 4 or 6; 0 if the frame is neither or ends in the IP header, and then nothing below has a
+   * meaning.
+   */
   version = 0;
   /** First byte of the IP header. */
   ipAt = 0;
-  /** Behind the last byte of the IP packet as its length tells; the end of the frame if that is 0. Maybe behind the frame. */
+  /**
+   * Behind the last byte of the IP packet as its length tells; the end of the frame if that is 0. Maybe
+   * behind the frame.
+   */
   packetEnd = 0;
   /** Where the IP header's own source address is, the destination address right behind. */
   addressesAt = 0;
-  /** Where the source address of the pseudo header is: the home address of a mobile host, if there is one (RFC 6275). */
+  /**
+   * Where the source address of the pseudo header is: the home address of a mobile host, if there is one (RFC
+   * 6275).
+   */
   sourceAt = 0;
-  /** Where the destination address of the pseudo header is: the last one of a source route that is not at its end yet. */
+  /**
+   * Where the destination address of the pseudo header is: the last one of a source route that is not at its
+   * end yet.
+   */
   destinationAt = 0;
   /** Is it a fragment of a packet, the first one included? */
   isFragment = false;
   /**
-   * The protocol behind all extension headers. If it is an extension header itself (`isExtensionHeader`), the transport
-   * header cannot be found: a fragment, ESP, too many headers, or the end of the frame.
+   * The protocol behind all extension headers. If it is an extension header itself (`isExtensionHeader`), the
+   * transport header cannot be found: a fragment, ESP, too many headers, or the end of the frame.
    */
   protocol = 0;
-  /** First byte of the transport header; -1 for a fragment, or if it is not in the frame or behind the end of the packet. */
+  /**
+   * First byte of the transport header; -1 for a fragment, or if it is not in the frame or behind the end of
+   * the packet.
+   */
   transportAt: number = -1;
   /** Where the two TCP or UDP ports are; -1 if there are none to be seen. */
   portsAt: number = -1;
@@ -200,7 +217,10 @@ export class HeaderLocator {
     if (!this.isFragment) this.#locateTransport(at + headerBytes, end);
   }
 
-  /** A source route ends at its last address, which the sender has put into the pseudo header (RFC 1122, section 4.2.3.8). */
+  /**
+   * A source route ends at its last address, which the sender has put into the pseudo header (RFC 1122,
+   * section 4.2.3.8).
+   */
   #readRoute(bytes: Uint8Array, ip: number, end: number): void {
     for (let at = ip + IPV4_HEADER_BYTES; at + 2 < end && bytes[at] !== 0;) {
       const option = bytes[at];
@@ -251,7 +271,10 @@ export class HeaderLocator {
     this.#locateTransport(header, end);
   }
 
-  /** The pseudo header has the last address of the route (RFC 8200, section 8.1); a segment list begins with it (RFC 8754). */
+  /**
+   * The pseudo header has the last address of the route (RFC 8200, section 8.1); a segment list begins with
+   * it (RFC 8754).
+   */
   #readRoutingHeader(bytes: Uint8Array, at: number, end: number): void {
     const type = bytes[at + 2];
     if (bytes[at + 3] === 0 || end - at < 24) return;
@@ -277,7 +300,10 @@ export class HeaderLocator {
     this.destinationAt = at + bytes;
   }
 
-  /** The transport header counts only inside the frame and inside the packet: what lies behind its end is padding. */
+  /**
+   * The transport header counts only inside the frame and inside the packet: what lies behind its end is
+   * padding.
+   */
   #locateTransport(at: number, end: number): void {
     if (at > end || at > this.packetEnd) return;
     this.transportAt = at;

@@ -68,7 +68,10 @@ export const IPV6_HOP_LIMIT = 7;
 /** Source address; the destination follows. */
 export const IPV6_SOURCE = 8;
 
-/** Is this protocol number an extension header, behind which the transport header hides (IANA, IPv6 extension headers)? */
+/**
+ * Is this protocol number an extension header, behind which the transport header hides (IANA, IPv6 extension
+ * headers)?
+ */
 export function isExtensionHeader(nextHeader: number): boolean {
   switch (nextHeader) {
     case 0: // hop-by-hop options

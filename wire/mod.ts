@@ -1,9 +1,10 @@
 /**
- * Reading and writing packets, for stages: where headers are, what their fields are called, checksums, the virtio-net header.
+ * Reading and writing packets, for stages: where headers are, what their fields are called, checksums, the
+ * virtio-net header.
  *
- * All of it works on bytes and offsets and allocates nothing, so that it is fit for the path of every frame. Nothing in a
- * frame can make it throw or read outside of the frame. For tests there are `parseTcp` and its kin in
- * `@deno-virtio/deno-virtio/testing`, which make an object of a packet.
+ * All of it works on bytes and offsets and allocates nothing, so that it is fit for the path of every frame.
+ * Nothing in a frame can make it throw or read outside of the frame. For tests there are `parseTcp` and its
+ * kin in `@deno-virtio/deno-virtio/testing`, which make an object of a packet.
  *
  * A stage that counts the bytes of TCP data in every frame:
  *

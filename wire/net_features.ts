@@ -83,7 +83,10 @@ export const VIRTIO_NET_F_SPEED_DUPLEX = 63;
 /** Several RSS contexts (virtio 1.4, section 5.1.3). */
 export const VIRTIO_NET_F_RSS_CONTEXT = 64;
 
-/** The device follows virtio 1.0 or later (virtio 1.2, section 6); here because the header's length depends on it. */
+/**
+ * The device follows virtio 1.0 or later (virtio 1.2, section 6); here because the header's length depends on
+ * it.
+ */
 export const VIRTIO_F_VERSION_1 = 32;
 
 /** Something that knows which feature bits are set, such as a feature set. */
@@ -181,9 +184,9 @@ export function featureBit(name: string): number | undefined {
 }
 
 /**
- * Which bit needs which (virtio 1.2, section 5.1.3.1). A bit with two rows needs both. RSC_EXT is printed there as
- * needing HOST_TSO4 or HOST_TSO6; the text on receiving (section 5.1.6.4) shows that GUEST_TSO4 or GUEST_TSO6 is meant,
- * for a device cannot hand a coalesced segment to a driver that takes no large ones.
+ * Which bit needs which (virtio 1.2, section 5.1.3.1). A bit with two rows needs both. RSC_EXT is printed
+ * there as needing HOST_TSO4 or HOST_TSO6; the text on receiving (section 5.1.6.4) shows that GUEST_TSO4 or
+ * GUEST_TSO6 is meant, for a device cannot hand a coalesced segment to a driver that takes no large ones.
  */
 export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_GUEST_TSO4, anyOf: [VIRTIO_NET_F_GUEST_CSUM] },
@@ -212,7 +215,10 @@ export const NET_FEATURE_DEPENDENCIES: readonly FeatureDependency[] = [
   { bit: VIRTIO_NET_F_RSS_CONTEXT, anyOf: [VIRTIO_NET_F_RSS] },
 ];
 
-/** Every dependency that the bits for which `has` answers true break, in the order of the table. Empty if all is well. */
+/**
+ * Every dependency that the bits for which `has` answers true break, in the order of the table. Empty if all
+ * is well.
+ */
 export function missingDependencies(has: (bit: number) => boolean): MissingDependency[] {
   const missing: MissingDependency[] = [];
   for (const { bit, anyOf } of NET_FEATURE_DEPENDENCIES) {

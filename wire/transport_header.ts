@@ -1,8 +1,9 @@
 /**
  * The TCP or UDP header of a frame, and how far its checksum reaches.
  *
- * A packet states its length up to four times: by the frame, the IP header, the UDP header or the data offset of TCP.
- * What is promised of a packet must rest on all of them, so that they are compared here, in one place.
+ * A packet states its length up to four times: by the frame, the IP header, the UDP header or the data offset
+ * of TCP. What is promised of a packet must rest on all of them, so that they are compared here, in one
+ * place.
  *
  * @module
  */
@@ -39,13 +40,18 @@ const HOP_BY_HOP = 0;
 export type TransportFault =
   /** The headers do not all lie in the first piece, or the frame ends in them. */
   | "cut"
-  /** Neither IPv4 nor IPv6 right behind the Ethernet header and its tags, or a version or header length that cannot be. */
+  /**
+   * Neither IPv4 nor IPv6 right behind the Ethernet header and its tags, or a version or header length that
+   * cannot be.
+   */
   | "not_ip"
   /** Neither TCP nor UDP, or encrypted. */
   | "other_protocol"
   /** An IP fragment. */
   | "fragment"
-  /** The IP length is larger than the frame or too small for the headers, or that of a jumbogram (RFC 2675). */
+  /**
+   * The IP length is larger than the frame or too small for the headers, or that of a jumbogram (RFC 2675).
+   */
   | "bad_length"
   /** The length of the UDP datagram or the data offset of TCP is larger than the IP packet or too small. */
   | "bad_transport";
@@ -65,8 +71,8 @@ export interface FrameBytes {
 }
 
 /**
- * A transport header; one object, refilled. Offsets are absolute, in the storage of the frame's first piece; those behind it
- * are as if the frame were in one piece. After a fault the fields mean nothing.
+ * A transport header; one object, refilled. Offsets are absolute, in the storage of the frame's first piece;
+ * those behind it are as if the frame were in one piece. After a fault the fields mean nothing.
  */
 export class TransportHeader {
   /** IPv4, or else IPv6? */
@@ -81,7 +87,10 @@ export class TransportHeader {
   headerBytes = 0;
   /** Behind the last byte of the IP packet; what follows is padding. */
   ipEndAt = 0;
-  /** Behind the last byte that the transport checksum covers. For UDP that is what the datagram's own length says. */
+  /**
+   * Behind the last byte that the transport checksum covers. For UDP that is what the datagram's own length
+   * says.
+   */
   endAt = 0;
   /** Is the IP length field of a large frame 0, so that the frame's end is the packet's? */
   lacksIpLength = false;
@@ -129,7 +138,10 @@ export class TransportHeader {
     return this.isV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
   }
 
-  /** The sum of the pseudo header of `transportBytes`, up to 131071, between the addresses that the sender has put into it. */
+  /**
+   * The sum of the pseudo header of `transportBytes`, up to 131071, between the addresses that the sender has
+   * put into it.
+   */
   pseudoSum(view: DataView, transportBytes: number): number {
     const { sourceAt, destinationAt, protocol, addressBytes } = this.#headers;
     const rest = sumOf16(protocol) + sumOf16(transportBytes) + sumOf16(transportBytes >>> 16);
@@ -137,7 +149,10 @@ export class TransportHeader {
     return addToSum(view, destinationAt, addressBytes, addToSum(view, sourceAt, addressBytes, rest));
   }
 
-  /** Writes the IP length that the frame lacks, if the field can hold it, and the checksum of an IPv4 header with it. */
+  /**
+   * Writes the IP length that the frame lacks, if the field can hold it, and the checksum of an IPv4 header
+   * with it.
+   */
   fillIpLength(view: DataView): void {
     const { ipAt, isV4 } = this;
     const ipBytes = this.ipEndAt - ipAt - (isV4 ? 0 : IPV6_HEADER_BYTES);

@@ -14,7 +14,9 @@ import {
 export const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 /** The checksum has been validated (virtio 1.2, section 5.1.6.4). */
 export const VIRTIO_NET_HDR_F_DATA_VALID = 2;
-/** `csum_start` and `csum_offset` count coalesced segments and duplicate ACKs (virtio 1.2, section 5.1.6.4). */
+/**
+ * `csum_start` and `csum_offset` count coalesced segments and duplicate ACKs (virtio 1.2, section 5.1.6.4).
+ */
 export const VIRTIO_NET_HDR_F_RSC_INFO = 4;
 
 /** Not to be segmented. */
@@ -89,7 +91,9 @@ export function headerBytes(features: FeatureBits): number {
   return counted ? NET_HEADER_BYTES : LEGACY_NET_HEADER_BYTES;
 }
 
-/** Reads the ten bytes that every form of the header has from offset `at` of `view` on. They must be there. */
+/**
+ * Reads the ten bytes that every form of the header has from offset `at` of `view` on. They must be there.
+ */
 export function readNetHeader(view: DataView, at: number, into: NetHeaderFields): void {
   const kind = view.getUint32(at + FLAGS, true);
   const segments = view.getUint32(at + GSO_SIZE, true);
@@ -102,8 +106,9 @@ export function readNetHeader(view: DataView, at: number, into: NetHeaderFields)
 }
 
 /**
- * Writes a header of `sizeBytes` (10, 12 or 20: {@linkcode headerBytes}) to offset `at` of `view` on. `numBuffers` (0 to 65535)
- * is left out of the legacy form; the hash of the longest form says NONE until {@linkcode writeHashReport}.
+ * Writes a header of `sizeBytes` (10, 12 or 20: {@linkcode headerBytes}) to offset `at` of `view` on.
+ * `numBuffers` (0 to 65535) is left out of the legacy form; the hash of the longest form says NONE until
+ * {@linkcode writeHashReport}.
  */
 export function writeNetHeader(
   view: DataView,
@@ -121,7 +126,10 @@ export function writeNetHeader(
   for (let i = NET_HEADER_BYTES; i < sizeBytes; i += 4) view.setUint32(at + i, 0, true);
 }
 
-/** Fills `hash_value` (32 bits) and `hash_report` (one of VIRTIO_NET_HASH_REPORT_*) of a 20-byte header at `at`. */
+/**
+ * Fills `hash_value` (32 bits) and `hash_report` (one of VIRTIO_NET_HASH_REPORT_*) of a 20-byte header at
+ * `at`.
+ */
 export function writeHashReport(view: DataView, at: number, value: number, report: number): void {
   view.setUint32(at + HASH_VALUE, value, true);
   view.setUint16(at + HASH_REPORT, report, true);

@@ -23,8 +23,8 @@ export const MAX_KEPT_BYTES: number = 64 * 1024 * 1024;
 const CHUNK_BYTES = 256 * 1024;
 
 /**
- * A capture that can be read as often as wanted: a file as it is, or what a pipe, a FIFO or standard input gave, in memory or
- * in a temporary file without a name.
+ * A capture that can be read as often as wanted: a file as it is, or what a pipe, a FIFO or standard input
+ * gave, in memory or in a temporary file without a name.
  */
 export class CaptureInput implements Disposable {
   /** What to call it: the path as it was given. */
@@ -39,8 +39,8 @@ export class CaptureInput implements Disposable {
   }
 
   /**
-   * Takes the capture `path`; `-` is standard input. What can be read only once is read now, to its end. Throws HostError if that
-   * fails, or if it is long and no temporary file can be made.
+   * Takes the capture `path`; `-` is standard input. What can be read only once is read now, to its end.
+   * Throws HostError if that fails, or if it is long and no temporary file can be made.
    * @param maxKeptBytes the most bytes to keep in memory
    */
   static open(path: string, maxKeptBytes: number = MAX_KEPT_BYTES): CaptureInput {
@@ -174,7 +174,7 @@ export interface Station {
 }
 
 /** What is in a capture. */
-export interface CaptureSurvey {
+export interface CaptureStatistics {
   /** Its format. */
   readonly format: CaptureFormat;
   /** Packets of every kind. */
@@ -193,17 +193,20 @@ export interface CaptureSurvey {
   readonly startUnixNs: bigint;
   /** Bytes of TCP payload to all stations. */
   readonly payloadBytes: number;
-  /** Who receives what, the one with most TCP payload first. Group addresses are no stations, nor is the address 0. */
+  /**
+   * Who receives what, the one with most TCP payload first. Group addresses are no stations, nor is the
+   * address 0.
+   */
   readonly stations: readonly Station[];
   /** What its connections have announced, in both directions. */
   readonly knownMss: MssTable;
 }
 
 /**
- * Reads a capture once; what is behind a damaged place is not counted. Throws HostError if it cannot be read, or is
- * damaged before its first packet.
+ * Reads a capture once; what is behind a damaged place is not counted. Throws HostError if it cannot be read,
+ * or is damaged before its first packet.
  */
-export function surveyCapture(capture: CaptureInput): CaptureSurvey {
+export function readStatistics(capture: CaptureInput): CaptureStatistics {
   using reader = capture.reader();
   const stations = new Map<number, { mac: string; frames: number; payloadBytes: number }>();
   const knownMss = new MssTable();

@@ -27,8 +27,8 @@ import { type FileIdentity, OutputFile } from "../../transports/pcap/output_file
 import { newReplayCounters, PcapReplay, type ReplayPace } from "../../transports/pcap/replay.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
 import type { CaptureInput } from "./capture_input.ts";
-import { type Explainer, type Reason, VerdictTally } from "./explainer.ts";
-import { InputTally, OutputTally } from "./summary.ts";
+import { type Explainer, type Reason, VerdictCounters } from "./explainer.ts";
+import { InputCounters, OutputCounters } from "./summary.ts";
 
 /** What a replay writes besides its result. */
 export interface ReplayOutputs {
@@ -68,7 +68,10 @@ export interface OffloadTraces {
   readonly largeFrames: number;
   /** The segments in these. */
   readonly segments: number;
-  /** UDP frames yet to be finished and longer than the MTU. They are left whole: the size of their datagrams cannot be told. */
+  /**
+   * UDP frames yet to be finished and longer than the MTU. They are left whole: the size of their datagrams
+   * cannot be told.
+   */
   readonly longUdpFrames: number;
   /** Was it undone? Then the guest was sent these segments, with right checksums. */
   readonly undone: boolean;
@@ -77,9 +80,9 @@ export interface OffloadTraces {
 /** What came of a replay. */
 export interface ReplayResult {
   /** What went in. */
-  readonly input: InputTally;
+  readonly input: InputCounters;
   /** What the guest got. */
-  readonly output: OutputTally;
+  readonly output: OutputCounters;
   /** Interrupts that the guest got for it. */
   readonly interrupts: number;
   /** What was decided, the most frequent first. */
@@ -105,9 +108,9 @@ export interface ReplayResult {
 /** Replays a capture to its end. Throws HostError if it cannot be opened, or the output cannot be created. */
 export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs = {}): Promise<ReplayResult> {
   const { explainer } = outputs;
-  const verdicts = new VerdictTally(explainer ?? null);
-  const input = new InputTally(setup.knownMss, verdicts);
-  const output = new OutputTally();
+  const verdicts = new VerdictCounters(explainer ?? null);
+  const input = new InputCounters(setup.knownMss, verdicts);
+  const output = new OutputCounters();
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
   const driver = machine.devices[0].driver as LoopbackDriver;
@@ -186,7 +189,10 @@ function leftOut(counters: Counters): LeftOut {
   };
 }
 
-function offloadTraces(input: InputTally, undo: Readonly<Record<string, number>> | undefined): OffloadTraces {
+function offloadTraces(
+  input: InputCounters,
+  undo: Readonly<Record<string, number>> | undefined,
+): OffloadTraces {
   const { partialChecksums, largeFrames, longUdpFrames, dataFrames, dataSegments } = input;
   const segments = dataSegments - dataFrames + largeFrames;
   return undo === undefined ? { partialChecksums, largeFrames, segments, longUdpFrames, undone: false } : {
@@ -204,7 +210,8 @@ function dropped(counters: Counters): Record<string, number> {
   return Object.fromEntries(lost);
 }
 
-// The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of software.
+// The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of
+// software.
 
 /** What a replay is to be. */
 export interface ReplaySetup {
@@ -227,7 +234,7 @@ export interface ReplaySetup {
 /** Builds the machine. Throws HostError if the capture cannot be opened. */
 export async function buildReplayMachine(
   setup: ReplaySetup,
-  input: InputTally,
+  input: InputCounters,
   verdicts: VerdictLog,
 ): Promise<Machine> {
   const { intervalUs } = setup;
@@ -242,7 +249,7 @@ export async function buildReplayMachine(
       rules: setup.rules,
       driver: { use: "loopback", queueSize: 1024, reuse: true },
       network: "capture-input",
-      offloads: [...setup.undoOffloads ? [undoOffloads.name] : [], "input-tally", ...rsc],
+      offloads: [...setup.undoOffloads ? [undoOffloads.name] : [], "input-counters", ...rsc],
     }],
   };
   const registry = new PluginRegistry(builtIns([
@@ -281,8 +288,10 @@ export class DeliveryCapture implements Disposable {
   readonly #writer: CaptureWriter;
 
   /**
-   * Creates the file: pcapng, or pcap without comments if its name ends so. Throws HostError if that cannot be.
-   * @param path the file; @param startUnixNs time 0 of the replay, in ns since 1970; @param read which file it must not be
+   * Creates the file: pcapng, or pcap without comments if its name ends so. Throws HostError if that cannot
+   * be.
+   * @param path the file; @param startUnixNs time 0 of the replay, in ns since 1970; @param read which file
+   * it must not be
    */
   constructor(path: string, startUnixNs: bigint, read: FileIdentity | null) {
     // A replay has no need to hurry: written at once, nothing is ever refused for a slow disk.

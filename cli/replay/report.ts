@@ -6,8 +6,8 @@ import { DEFAULT_MTU } from "../../offloads/undo_offloads/offload_finder.ts";
 import { MAX_CAPTURED_BYTES } from "../../transports/pcap/captured_packet.ts";
 import { MAX_INTERFACES } from "../../transports/pcap/pcapng_parser.ts";
 import { bar, count, duration, type Io, numberTable, plural, styleFor, wrap } from "../console/io.ts";
-import type { CaptureSurvey } from "./capture_input.ts";
-import { type Explanation, meaningOf } from "./explainer.ts";
+import type { CaptureStatistics } from "./capture_input.ts";
+import type { Explanation } from "./explainer.ts";
 import type { ReplayResult, ReplaySetup } from "./replay_capture.ts";
 import type { ReplaySummary } from "./summary.ts";
 
@@ -110,7 +110,7 @@ export function reasonsText({ reasons }: ReplaySummary, io: Io): string {
   const indent = 2 + widths[0] + 2 + widths[1] + 2 + widths[2] + 2;
   // A narrow terminal gets the meaning on lines of its own.
   const beside = io.columns - indent >= 30;
-  let text = "Why, by rule (a unit is a packet in the making)\n";
+  let text = "Why, by rule\n";
   rows.forEach(({ frames, rule, name }, i) => {
     const head = `  ${frames.padStart(widths[0])}  ${rule.padEnd(widths[1])}  ${name.padEnd(widths[2])}  `;
     const margin = beside ? indent : 2 + widths[0] + 2;
@@ -145,13 +145,13 @@ export function leftOutText({ leftOut, snappedNumbers }: ReplaySummary, io: Io):
 export function odditiesText({ oddities }: ReplaySummary, io: Io): string {
   const rows = Object.entries(oddities).map(([name, value]): [number, string] => [
     value,
-    ODDITY_MEANINGS[name] ?? name,
+    ODDITY_TEXTS[name] ?? name,
   ]);
   return countedText("Odd in the capture", rows, io);
 }
 
 /** What each oddity means. */
-const ODDITY_MEANINGS: Readonly<Record<string, string>> = {
+const ODDITY_TEXTS: Readonly<Record<string, string>> = {
   capturedAboveOriginal: "captured length above the original one; all captured bytes were taken",
   fcsContradictsIp: "no room for the frame check sequence that the file declares, by the IP length",
   badOptions: "blocks with options that are not right; the rest of these was not read",
@@ -191,15 +191,15 @@ export function troubleText({ dropped, guestErrors }: ReplaySummary, io: Io): st
 }
 
 /** The line above explanations. */
-export const EXPLANATION_HEAD = "   frame      time, us  stage   verdict                   rule  unit\n";
+export const EXPLANATION_HEAD = "   frame      time, us  stage   verdict                   rule  opened by\n";
 
 /** One line of an explanation. */
-export function explanationLine({ frame, timeNs, stage, verdict, rule, unit }: Explanation): string {
+export function explanationLine({ frame, timeNs, stage, verdict, rule, openedBy }: Explanation): string {
   const time = (timeNs / 1000).toFixed(1).padStart(12);
   const number = String(frame).padStart(8);
   if (stage === "") return `${number}  ${time}  -       ${verdict}\n`;
-  const opened = unit === 0 || unit === frame ? "" : `  ${unit}`;
-  return `${number}  ${time}  ${stage.padEnd(6)}  ${verdict.padEnd(24)}  ${rule.padEnd(4)}${opened}`
+  const opener = openedBy === 0 || openedBy === frame ? "" : `  ${openedBy}`;
+  return `${number}  ${time}  ${stage.padEnd(6)}  ${verdict.padEnd(24)}  ${rule.padEnd(4)}${opener}`
     .trimEnd() + "\n";
 }
 
@@ -235,28 +235,28 @@ function grouped(entries: readonly (readonly [string, number])[]): Group[] {
 const MAX_STATIONS_NAMED = 3;
 
 /** Remarks in sentences, the most important first; none if the numbers speak for themselves. */
-export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: ReplayResult): string[] {
+export function remarksOn(setup: ReplaySetup, statistics: CaptureStatistics, result: ReplayResult): string[] {
   const remarks = offloadRemarks(result);
   const { input, output, leftOut } = result;
-  const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
+  const station = statistics.stations.find(({ mac }) => mac === setup.guestMac);
   if (result.captureFailure !== null) {
-    const packet = `packet ${count(survey.packets)}`;
+    const packet = `packet ${count(statistics.packets)}`;
     const what = leftOut.cutOff > 0
       ? `ends early, behind ${packet}`
       : `is damaged behind ${packet}, and read no further`;
     remarks.push(`The capture ${what}: ${result.captureFailure.message}.`);
   }
   if (leftOut.snapped > 0) {
-    const all = leftOut.snapped === survey.packets ? "All" : `${count(leftOut.snapped)} of`;
+    const all = leftOut.snapped === statistics.packets ? "All" : `${count(leftOut.snapped)} of`;
     remarks.push(
-      `${all} ${plural(survey.packets, "packet")} ${
+      `${all} ${plural(statistics.packets, "packet")} ${
         leftOut.snapped === 1 ? "is" : "are"
-      } cut by the snap length, of ${survey.longestSnappedBytes} bytes or so, ` +
+      } cut by the snap length, of ${statistics.longestSnappedBytes} bytes or so, ` +
         "and left out: record with a larger one (tcpdump -s 0).",
     );
   }
-  if (station === undefined && survey.packets > 0) {
-    const others = survey.stations.slice(0, MAX_STATIONS_NAMED).map(({ mac, frames }) =>
+  if (station === undefined && statistics.packets > 0) {
+    const others = statistics.stations.slice(0, MAX_STATIONS_NAMED).map(({ mac, frames }) =>
       `${mac} (${plural(frames, "frame")})`
     );
     remarks.push(
@@ -269,7 +269,7 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
   if (leftOut.otherLinkType > 0) {
     remarks.push(
       `${plural(leftOut.otherLinkType, "packet")} of link type ${
-        survey.otherLinkTypes.join(", ")
+        statistics.otherLinkTypes.join(", ")
       }, of which no Ethernet frame can be made: left out.`,
     );
   }
@@ -286,7 +286,7 @@ export function remarksOn(setup: ReplaySetup, survey: CaptureSurvey, result: Rep
     const why = most === undefined
       ? "each was alone for longer than the interval"
       : `most often "${most.stage === "" ? "" : `${most.stage} `}${most.verdict}" (${count(most.count)})` +
-        (meaningOf(most.verdict, setup.rules) === "" ? "" : `: ${meaningOf(most.verdict, setup.rules)}`);
+        (most.stage === "" ? "" : `: ${most.meaning}`);
     remarks.push(`No segment was merged; ${why}.`);
   }
   return remarks;

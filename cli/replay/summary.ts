@@ -11,27 +11,10 @@ import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS } from "../../wire/tcp.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
-import type { CaptureSurvey } from "./capture_input.ts";
-import { kindOfFrame, meaningOf, type VerdictTally } from "./explainer.ts";
+import type { CaptureStatistics } from "./capture_input.ts";
+import { kindOfFrame, type Reason, type VerdictCounters } from "./explainer.ts";
 import type { LeftOut, OffloadTraces, ReplayResult, ReplaySetup } from "./replay_capture.ts";
 import { remarksOn } from "./report.ts";
-
-/** What it means that no stage has judged a frame. */
-const UNJUDGED_MEANING = "Passed: no stage looks at such frames";
-
-/** A reason, with what it means. */
-export interface ExplainedReason {
-  /** The stage that decided. */
-  readonly stage: string;
-  /** What it did, by name. */
-  readonly verdict: string;
-  /** The id of the rule. */
-  readonly rule: string;
-  /** For how many frames. */
-  readonly count: number;
-  /** What the rule says. */
-  readonly meaning: string;
-}
 
 /** The result of a replay. */
 export interface ReplaySummary {
@@ -82,7 +65,7 @@ export interface ReplaySummary {
   /** Frames with data that came in for each packet with data that the guest got; null if there were none. */
   readonly coalescingFactor: number | null;
   /** What was decided, the most frequent first. */
-  readonly reasons: readonly ExplainedReason[];
+  readonly reasons: readonly Readonly<Reason>[];
   /** What must be known before any of the numbers is believed, in sentences; the report begins with them. */
   readonly remarks: readonly string[];
   /** What is odd about the capture, by how many packets or blocks. */
@@ -102,26 +85,26 @@ export interface ReplaySummary {
 /** Puts the result of a replay together. */
 export function summarize(
   setup: ReplaySetup,
-  survey: CaptureSurvey,
+  statistics: CaptureStatistics,
   result: ReplayResult,
   chosen: "automatically" | "by --guest",
 ): ReplaySummary {
   const { input, output } = result;
-  const station = survey.stations.find(({ mac }) => mac === setup.guestMac);
+  const station = statistics.stations.find(({ mac }) => mac === setup.guestMac);
   const bySegments = [...output.bySegments].sort(([a], [b]) => a - b);
   return {
     capture: {
       file: setup.capture.name,
-      format: survey.format,
-      packets: survey.packets,
-      durationNs: survey.durationNs,
-      startUnixNs: String(survey.startUnixNs),
+      format: statistics.format,
+      packets: statistics.packets,
+      durationNs: statistics.durationNs,
+      startUnixNs: String(statistics.startUnixNs),
     },
     guest: {
       mac: setup.guestMac,
       chosen,
       payloadBytes: station?.payloadBytes ?? 0,
-      ofPayloadBytes: survey.payloadBytes,
+      ofPayloadBytes: statistics.payloadBytes,
     },
     rules: setup.rules,
     intervalUs: setup.intervalUs,
@@ -144,11 +127,8 @@ export function summarize(
       packetsBySegments: Object.fromEntries(bySegments),
     },
     coalescingFactor: output.dataPackets === 0 ? null : input.dataFrames / output.dataPackets,
-    reasons: result.reasons.map((reason) => ({
-      ...reason,
-      meaning: reason.stage === "" ? UNJUDGED_MEANING : meaningOf(reason.verdict, setup.rules),
-    })),
-    remarks: remarksOn(setup, survey, result),
+    reasons: result.reasons,
+    remarks: remarksOn(setup, statistics, result),
     oddities: result.oddities,
     offloads: result.offloads,
     leftOut: result.leftOut,
@@ -159,10 +139,8 @@ export function summarize(
   };
 }
 
-// What goes into a device and what comes out: frames of the capture before, packets of the guest behind the stages.
-
 /** What came from the network. */
-export class InputTally {
+export class InputCounters {
   /** Frames. */
   frames = 0;
   /** Their bytes. */
@@ -180,22 +158,24 @@ export class InputTally {
   /** UDP frames yet to be finished and longer than the MTU: of several datagrams, maybe. */
   longUdpFrames = 0;
   readonly #finder: OffloadFinder;
-  readonly #verdicts: VerdictTally;
+  readonly #verdicts: VerdictCounters;
 
   /**
    * Has counted nothing yet.
    * @param knownMss what the connections of the capture have announced
    * @param verdicts told of every frame, before the stages that judge it are
    */
-  constructor(knownMss: MssTable, verdicts: VerdictTally) {
+  constructor(knownMss: MssTable, verdicts: VerdictCounters) {
     this.#finder = new OffloadFinder(knownMss, {});
     this.#verdicts = verdicts;
   }
 
-  /** A stage that lets every frame pass and counts it: the first of a line sees what the device was given. */
+  /**
+   * A stage that lets every frame pass and counts it: the first of a pipeline sees what the device was given.
+   */
   plugin(): OffloadPlugin<Record<string, never>> {
     return defineOffload<Record<string, never>>({
-      name: "input-tally",
+      name: "input-counters",
       direction: "toGuest",
       options: z.strictObject({}),
       create: () =>
@@ -228,7 +208,7 @@ export class InputTally {
 }
 
 /** What the guest got. */
-export class OutputTally {
+export class OutputCounters {
   /** Packets. */
   packets = 0;
   /** Their bytes. */
@@ -269,17 +249,16 @@ function segmentsOf(packet: ReceivedPacket, payloadBytes: number): number {
   return packet.gsoSize > 0 && payloadBytes > 0 ? Math.ceil(payloadBytes / packet.gsoSize) : 1;
 }
 
-// How much TCP payload a frame carries, for statistics: malformed frames carry none.
-
 /** The frame is no TCP segment, or not a whole one. */
 export const NO_TCP = -1;
 
 const headers = new HeaderLocator();
 
 /**
- * Bytes of TCP payload in a frame, behind whatever tags, options and extension headers; `NO_TCP` for a fragment, for another
- * protocol, and for a packet that is not wholly in the frame.
- * @param bytes where the frame is; @param at its first byte; @param length its bytes, or as many as it had if it was cut
+ * Bytes of TCP payload in a frame, behind whatever tags, options and extension headers; `NO_TCP` for a
+ * fragment, for another protocol, and for a packet that is not wholly in the frame.
+ * @param bytes where the frame is; @param at its first byte; @param length its bytes, or as many as it had if
+ * it was cut
  * @param there how many of its bytes are there; by default all
  */
 export function tcpPayloadBytes(

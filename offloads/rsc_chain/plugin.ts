@@ -1,5 +1,6 @@
 /**
- * Makes a plugin of a family: `rsc-v4` and `rsc-v6` differ in nothing else.
+ * What `rsc-v4` and `rsc-v6` are made of: their options, and what an IP version does differently
+ * (`RscFamily`).
  * @module
  */
 import { z } from "zod";
@@ -9,11 +10,11 @@ import type { OptionsSchema } from "../../core/plugin.ts";
 import type { Stage, StageContext } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import { QemuChain } from "./qemu_chain.ts";
-import type { Segment } from "./segment.ts";
+import type { ParsedSegment } from "./parsed_segment.ts";
 import { StrictChain } from "./strict_chain.ts";
-import type { Unit } from "./unit.ts";
+import type { CoalescedSegment } from "./coalesced_segment.ts";
 
-/** Declares the plugin that coalesces one family. */
+/** Declares the plugin that coalesces TCP over one IP version. */
 export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
   return defineOffload<RscOptions>({
     name: `rsc-${family.name}`,
@@ -33,8 +34,6 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
   });
 }
 
-// The options of `rsc-v4` and `rsc-v6`.
-
 /** What `rsc-v4` and `rsc-v6` can be told. */
 export interface RscOptions {
   /** Longest time a segment is held, in µs; default 300, 0 merges only what arrives together. */
@@ -43,9 +42,9 @@ export interface RscOptions {
   rules?: "strict" | "qemu" | undefined;
   /** Most flows held at once, as many again for each further queue pair; default 4096. */
   maxFlows: number;
-  /** Most segments in a unit; default 1024. Strict rules only. */
+  /** Most segments merged into one; default 1024. Strict rules only. */
   maxSegments: number;
-  /** Let a unit go as soon as a segment with PSH is in it; default false. Strict rules only. */
+  /** Flush a flow as soon as a segment with PSH is held of it; default false. Strict rules only. */
   flushOnPush: boolean;
   /** Merge segments with the TCP timestamp option; default true. Strict rules only. */
   timestamps: boolean;
@@ -62,18 +61,16 @@ export const rscOptions: OptionsSchema<RscOptions> = z.strictObject({
   maxFlows: z.int().min(1).max(65_536).default(4096)
     .describe("Most flows held at once, for each queue pair; the oldest leaves early to make room."),
   maxSegments: z.int().min(2).max(65_535).default(1024)
-    .describe("Most segments in a unit. Strict rules only."),
+    .describe("Most segments merged into one. Strict rules only."),
   flushOnPush: z.boolean().default(false)
     .describe(
-      "Let a unit go as soon as a segment with PSH is in it: less delay, less coalescing. Strict rules only.",
+      "Flush a flow as soon as a segment with PSH is held of it: less delay, less coalescing. Strict rules only.",
     ),
   timestamps: z.boolean().default(true)
     .describe("Merge segments that carry the TCP timestamp option, as Linux sends them. Strict rules only."),
 });
 
-// All that IPv4 and IPv6 do differently in a chain.
-
-/** Why a frame is no segment that could be merged, under strict rules, or `segment` if it is one. */
+/** Why a frame is no segment that could be merged, under strict rules; `segment` if it is one. */
 export type Located =
   | "segment"
   | "not_tcp"
@@ -86,7 +83,7 @@ export type Located =
   | "bad_ip_checksum"
   | "bad_data_offset";
 
-/** What the reference's own checks say: `candidate`, or the counter under which it lets the frame pass. */
+/** What the reference's own checks say: `candidate`, or the counter under which the frame passes. */
 export type QemuLocated =
   | "candidate"
   | "bypass_not_tcp"
@@ -96,7 +93,9 @@ export type QemuLocated =
   | "ip_hacked"
   | "uncounted";
 
-/** One address family. The chain decides; a family locates headers, tells what must be equal, and writes lengths. */
+/**
+ * One IP version. The chain decides; a family locates headers, tells what must be equal, and writes lengths.
+ */
 export interface RscFamily {
   /** `v4` or `v6`. */
   readonly name: "v4" | "v6";
@@ -104,9 +103,9 @@ export interface RscFamily {
   readonly version: 4 | 6;
   /** EtherType of its frames. */
   readonly etherType: number;
-  /** gso_type of a merged unit: TCPV4 1 or TCPV6 4. */
+  /** gso_type of a merged packet: TCPV4 1 or TCPV6 4. */
   readonly gsoType: number;
-  /** Feature bit without which the guest takes no merged unit of this family: GUEST_TSO4 or GUEST_TSO6. */
+  /** Feature bit without which the guest takes no merged packet of this family: GUEST_TSO4 or GUEST_TSO6. */
   readonly guestTso: number;
   /** 32-bit words of a flow's key; the last holds the ports. */
   readonly keyWords: number;
@@ -120,18 +119,27 @@ export interface RscFamily {
   readonly maxIpLengthQemu: number;
 
   /**
-   * Finds the segment behind the link header in the first piece of a frame, from `segment.ipAt` on, checking every length,
-   * and fills `segment`: all of it where the answer is `segment`.
+   * Finds the segment behind the link header in the first piece of a frame, from `segment.ipAt` on, checking
+   * every length, and fills `segment`: all of it where the answer is `segment`.
    */
-  locate(frame: Frame, segment: Segment): Located;
+  locate(frame: Frame, segment: ParsedSegment): Located;
   /** Fills the addresses of the key from where they are. */
-  fillAddresses(view: DataView, segment: Segment, sourceAt: number, destinationAt: number): void;
-  /** The reference's checks, in its order; fills all fields of `segment` that its rules need if it is a candidate. */
-  locateQemu(frame: Frame, segment: Segment): QemuLocated;
+  fillAddresses(view: DataView, segment: ParsedSegment, sourceAt: number, destinationAt: number): void;
+  /**
+   * The reference's checks, in its order; fills all fields of `segment` that its rules need if it is a
+   * candidate.
+   */
+  locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated;
   /** The sum of the pseudo header for a TCP segment of `tcpBytes`, from the addresses at `ipAt`. */
   pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number;
-  /** The sum over pseudo header and segment of a TCP segment of `tcpBytes` in one piece, behind an IP header without options. */
+  /**
+   * The sum over pseudo header and segment of a TCP segment of `tcpBytes` in one piece, behind an IP header
+   * without options.
+   */
   segmentSum(view: DataView, ipAt: number, tcpBytes: number): number;
-  /** Writes the IP length of a unit, and under strict rules (`renew`) hop limit and header checksum as well. */
-  finish(view: DataView, unit: Unit, renew: boolean): void;
+  /**
+   * Writes the IP length of a merged packet, and under strict rules (`renew`) hop limit and header checksum
+   * as well.
+   */
+  finish(view: DataView, held: CoalescedSegment, renew: boolean): void;
 }

@@ -1,11 +1,12 @@
 /**
  * The rule book `qemu`: the reference, bit for bit, its faults included.
  *
- * What it does with a segment is what QEMU's virtio-net device was observed to do (see docs/rules.md for each rule and
- * its number). It repeats what is wrong there: padding in the middle of data, checksums left stale, pure ACKs swallowed.
- * Three things it does not repeat, because they are no behaviour but accidents of memory: a frame longer than 65589 bytes is
- * passed on, a unit that would outgrow the reference's buffer is treated as too large, and a unit that finds no receive
- * buffer waits instead of being lost. Units are bounded (65536) where the reference's are not.
+ * What it does with a segment is what QEMU's virtio-net device was observed to do (see docs/rules.md for each
+ * rule and its number). It repeats what is wrong there: padding in the middle of data, checksums left stale,
+ * pure ACKs swallowed. Three things it does not repeat, because they are no behaviour but accidents of
+ * memory: a frame longer than 65589 bytes is passed on, what would outgrow the reference's buffer is treated
+ * as too large, and a packet that finds no receive buffer waits instead of being lost. The number of flows
+ * held is bounded (65536) where the reference's is not.
  *
  * @module
  */
@@ -28,15 +29,15 @@ import {
   TCP_WINDOW,
 } from "../../wire/tcp.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
-import { OpeningOrder, RscChain } from "./chain.ts";
+import { RscChain } from "./chain.ts";
 import type { RscFamily, RscOptions } from "./plugin.ts";
-import type { Unit } from "./unit.ts";
+import type { CoalescedSegment } from "./coalesced_segment.ts";
 import { QEMU_RULES, type QemuVerdict } from "./verdicts.ts";
 
-/** Most units the reference's rule book holds; the reference itself knows no limit. */
-const MAX_UNITS = 65_536;
-/** Bytes of frame that the reference's buffer for a unit takes: Ethernet and IPv6 headers and the largest payload. */
-const UNIT_BYTES = 14 + 40 + 65_535;
+/** Most flows held under the reference's rules; the reference itself knows no limit. */
+const MAX_FLOWS = 65_536;
+/** Bytes of frame that the reference's buffer takes: Ethernet and IPv6 headers and the largest payload. */
+const MAX_HELD_BYTES = 14 + 40 + 65_535;
 /** Largest distance in sequence numbers that counts as inside the window. */
 const MAX_WINDOW = 65_535;
 const OPTIONLESS_TCP_BYTES = 20;
@@ -56,7 +57,7 @@ export class QemuChain extends RscChain {
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
-    super(family, context, options, MAX_UNITS);
+    super(family, context, options, MAX_FLOWS);
     this.counters = context.publish(newQemuCounters());
   }
 
@@ -85,13 +86,14 @@ export class QemuChain extends RscChain {
   protected override take(frame: Frame, nowNs: number): void {
     const type = frame.length < 14 ? 0 : this.etherTypeOf(frame);
     if (!this.#anyOn || type !== this.family.etherType) {
-      // What the other family's chain puts out may be a unit, which waits for room; its chain marks what may not.
+      // What the other family's chain flushes waits for room as it is; that chain marks what is offered
+      // again.
       if (type === this.family.etherType || !COALESCED_TYPES.includes(type)) frame.offerAgain = true;
       this.output.push(frame);
       return;
     }
     this.counters.received++;
-    if (!this.#on || frame.next !== null || frame.total > UNIT_BYTES) return this.#pass(frame, "direct");
+    if (!this.#on || frame.next !== null || frame.total > MAX_HELD_BYTES) return this.#pass(frame, "direct");
     const located = this.family.locateQemu(frame, this.segment);
     if (located !== "candidate") {
       if (located === "uncounted") return this.#pass(frame, "direct");
@@ -122,69 +124,69 @@ export class QemuChain extends RscChain {
       this.#open(frame, nowNs, "empty_cache");
       return;
     }
-    const unit = table.find(this.segment);
-    if (unit === null) {
+    const held = table.find(this.segment);
+    if (held === null) {
       this.counters.no_match += table.count;
       this.counters.no_match_cache++;
-      if (table.isFull) this.#leave(table.oldest!);
+      if (table.isFull) this.#flush(table.oldest!);
       this.#open(frame, nowNs, "no_match_cache");
       return;
     }
-    this.counters.no_match += this.#order.before(unit.order);
-    this.#sequence(unit, frame);
+    this.counters.no_match += this.#order.before(held.order);
+    this.#sequence(held, frame);
   }
 
-  /** Where the segment stands to its unit, by sequence number. */
-  #sequence(unit: Unit, frame: Frame): void {
+  /** Judges the segment by its sequence number: where does it stand to what is held? */
+  #sequence(held: CoalescedSegment, frame: Frame): void {
     const segment = this.segment;
     const counters = this.counters;
-    const distance = segment.seq - unit.seq >>> 0;
+    const distance = segment.seq - held.seq >>> 0;
     if (distance > MAX_WINDOW) {
       counters.data_out_of_win++;
-      return this.#final(unit, frame, "data_out_of_win");
+      return this.#final(held, frame, "data_out_of_win");
     }
     if (distance === 0) {
-      if (unit.payloadBytes !== 0 || segment.payloadBytes === 0) return this.#acknowledgment(unit, frame);
+      if (held.payloadBytes !== 0 || segment.payloadBytes === 0) return this.#acknowledgment(held, frame);
       counters.data_after_pure_ack++;
-    } else if (distance !== unit.payloadBytes) {
+    } else if (distance !== held.payloadBytes) {
       counters.data_out_of_order++;
-      return this.#final(unit, frame, "data_out_of_order");
+      return this.#final(held, frame, "data_out_of_order");
     }
-    const tooLarge = unit.ipLength + segment.payloadBytes > this.family.maxIpLengthQemu ||
-      unit.totalBytes + segment.payloadBytes > UNIT_BYTES;
+    const tooLarge = held.ipLength + segment.payloadBytes > this.family.maxIpLengthQemu ||
+      held.totalBytes + segment.payloadBytes > MAX_HELD_BYTES;
     if (tooLarge) {
       counters.over_size++;
-      return this.#final(unit, frame, "over_size");
+      return this.#final(held, frame, "over_size");
     }
-    unit.ipLength += segment.payloadBytes;
-    unit.offsetFlags = segment.offsetFlags;
-    unit.ack = segment.ack;
-    unit.window = segment.window;
-    unit.segments = unit.segments + 1 & 0xffff;
+    held.ipLength += segment.payloadBytes;
+    held.offsetFlags = segment.offsetFlags;
+    held.ack = segment.ack;
+    held.window = segment.window;
+    held.segments = held.segments + 1 & 0xffff;
     counters.coalesced++;
-    this.#explain(frame, distance === 0 ? "data_after_pure_ack" : "coalesced", unit);
-    this.mergePayload(unit, frame);
+    this.#explain(frame, distance === 0 ? "data_after_pure_ack" : "coalesced", held);
+    this.mergePayload(held, frame);
   }
 
-  /** The segment has the unit's own sequence number: what does its acknowledgment say? */
-  #acknowledgment(unit: Unit, frame: Frame): void {
+  /** Judges a segment with the sequence number of what is held by its acknowledgment. */
+  #acknowledgment(held: CoalescedSegment, frame: Frame): void {
     const segment = this.segment;
     const counters = this.counters;
-    const advance = segment.ack - unit.ack >>> 0;
+    const advance = segment.ack - held.ack >>> 0;
     if (advance >= MAX_WINDOW) {
       counters.ack_out_of_win++;
-      this.#final(unit, frame, "ack_out_of_win");
+      this.#final(held, frame, "ack_out_of_win");
     } else if (advance !== 0) {
       counters.pure_ack++;
-      this.#final(unit, frame, "pure_ack");
-    } else if (segment.window === unit.window) {
+      this.#final(held, frame, "pure_ack");
+    } else if (segment.window === held.window) {
       counters.dup_ack++;
-      this.#final(unit, frame, "dup_ack");
+      this.#final(held, frame, "dup_ack");
     } else {
       counters.win_update++;
-      unit.window = segment.window;
-      unit.changed = true;
-      this.#explain(frame, "win_update", unit);
+      held.window = segment.window;
+      held.changed = true;
+      this.#explain(frame, "win_update", held);
       frame.release();
     }
   }
@@ -193,17 +195,17 @@ export class QemuChain extends RscChain {
     const { table } = this;
     if (table.count === 0) this.#order.clear();
     else if (this.#order.wantsRenumbering(table.count)) this.#renumber();
-    const unit = this.hold(frame, nowNs);
-    unit.order = this.#order.add();
-    unit.segments = 1;
+    const held = this.hold(frame, nowNs);
+    held.order = this.#order.add();
+    held.segments = 1;
     this.counters.cache++;
-    this.#explain(frame, verdict, unit);
+    this.#explain(frame, verdict, held);
   }
 
-  /** The unit of the flow leaves, if there is one, and then the frame passes. */
-  #final(unit: Unit | null, frame: Frame, verdict: QemuVerdict): void {
-    if (this.verdicts !== null) this.#explain(frame, verdict, unit);
-    if (unit !== null) this.#leave(unit);
+  /** Flushes the flow, if anything is held of it, and passes the frame. */
+  #final(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict): void {
+    if (this.verdicts !== null) this.#explain(frame, verdict, held);
+    if (held !== null) this.#flush(held);
     frame.offerAgain = true;
     this.output.push(frame);
   }
@@ -214,26 +216,26 @@ export class QemuChain extends RscChain {
     this.output.push(frame);
   }
 
-  #leave(unit: Unit): void {
-    this.#order.remove(unit.order);
-    this.drain(unit);
+  #flush(held: CoalescedSegment): void {
+    this.#order.remove(held.order);
+    this.flushFlow(held);
   }
 
   #renumber(): void {
     this.#order.clear();
-    for (let unit = this.table.oldest; unit !== null; unit = unit.following) {
-      unit.order = this.#order.add();
+    for (let held = this.table.oldest; held !== null; held = held.following) {
+      held.order = this.#order.add();
     }
   }
 
   /** Counts the timer. */
-  protected override timerFired(_units: number): void {
+  protected override timerFired(_flows: number): void {
     this.counters.timer++;
   }
 
   /** Completes the headers. */
-  protected override finish(unit: Unit, frame: Frame): void {
-    finishQemu(unit, frame, this.family);
+  protected override finish(held: CoalescedSegment, frame: Frame): void {
+    finishQemu(held, frame, this.family);
   }
 
   #follow(mask: FeatureSet): void {
@@ -242,13 +244,11 @@ export class QemuChain extends RscChain {
     this.#anyOn = enabled && (mask.has(VIRTIO_NET_F_GUEST_TSO4) || mask.has(VIRTIO_NET_F_GUEST_TSO6));
   }
 
-  #explain(frame: Frame, verdict: QemuVerdict, unit: Unit | null): void {
+  #explain(frame: Frame, verdict: QemuVerdict, held: CoalescedSegment | null): void {
     if (this.verdicts === null) return;
-    this.verdicts.note(frame.number, this.name, verdict, QEMU_RULES[verdict], unit?.frame?.number ?? 0);
+    this.verdicts.note(frame.number, this.name, QEMU_RULES[verdict], held?.frame?.number ?? 0);
   }
 }
-
-// The counters of the `qemu` rule book: the reference's own, by its names.
 
 /** The reference's counters, in its order. Those it never raises are never raised here either. */
 export const QEMU_COUNTERS = [
@@ -291,20 +291,84 @@ export function newQemuCounters(): Record<QemuCounter, number> {
   return Object.fromEntries(QEMU_COUNTERS.map((name) => [name, 0])) as Record<QemuCounter, number>;
 }
 
-// Writes into a unit that is about to leave what merging has changed, under the reference's rules.
-
-/** Completes the headers of a unit; its checksums stay as they were. Nothing is left of what the network said of it. */
-export function finishQemu(unit: Unit, frame: Frame, family: RscFamily): void {
+/**
+ * Completes the headers of a packet; its checksums stay as they were. Nothing is left of what the network
+ * said of it.
+ */
+function finishQemu(held: CoalescedSegment, frame: Frame, family: RscFamily): void {
   const { view, header } = frame;
   header.flags = 0;
   header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
-  if (!unit.changed) return;
-  view.setUint16(unit.tcpAt + TCP_OFFSET_FLAGS, unit.offsetFlags);
-  view.setInt32(unit.tcpAt + TCP_ACK_NUMBER, unit.ack);
-  view.setUint16(unit.tcpAt + TCP_WINDOW, unit.window);
-  family.finish(view, unit, false);
+  if (!held.changed) return;
+  view.setUint16(held.tcpAt + TCP_OFFSET_FLAGS, held.offsetFlags);
+  view.setInt32(held.tcpAt + TCP_ACK_NUMBER, held.ack);
+  view.setUint16(held.tcpAt + TCP_WINDOW, held.window);
+  family.finish(view, held, false);
   header.flags = VIRTIO_NET_HDR_F_RSC_INFO;
   header.gsoType = family.gsoType;
-  header.csumStart = unit.segments;
+  header.csumStart = held.segments;
   header.csumOffset = 0;
+}
+
+/**
+ * Counts how many entries stand before a given one in a list that loses entries anywhere and gains them at
+ * its end only: in logarithmic time what the reference counts by walking its list (`no_match`). A Fenwick
+ * tree over the numbers in which entries were added remembers those that have gone; while none has, the
+ * number is the answer.
+ */
+export class OpeningOrder {
+  #gone = new Int32Array(64);
+  #added = 0;
+  #removed = 0;
+
+  /** Adds an entry at the end and returns its number. */
+  add(): number {
+    return this.#added++;
+  }
+
+  /** Forgets everything: the list is empty. */
+  clear(): void {
+    if (this.#removed > 0) this.#gone.fill(0);
+    this.#added = 0;
+    this.#removed = 0;
+  }
+
+  /** Is it time to number the entries anew, because far more have been added than are left? */
+  wantsRenumbering(left: number): boolean {
+    return this.#added > 1024 && this.#added > 4 * left;
+  }
+
+  /** The entry with this number has gone. */
+  remove(number: number): void {
+    if (this.#added + 1 > this.#gone.length) this.#enlarge();
+    this.#removed++;
+    this.#mark(number);
+  }
+
+  /** How many of the entries before this number are left. */
+  before(number: number): number {
+    if (this.#removed === 0) return number;
+    let gone = 0;
+    for (let at = Math.min(number, this.#gone.length - 1); at > 0; at -= at & -at) gone += this.#gone[at];
+    return number - gone;
+  }
+
+  #mark(number: number): void {
+    for (let at = number + 1; at < this.#gone.length; at += at & -at) this.#gone[at]++;
+  }
+
+  #enlarge(): void {
+    const old = this.#gone;
+    const size = old.length - 1;
+    let length = old.length;
+    while (length < this.#added + 1) length *= 2;
+    const grown = new Int32Array(length);
+    // Turns the tree into plain marks, and the marks into the larger tree.
+    for (let at = size; at >= 1; at--) {
+      const parent = at + (at & -at);
+      if (parent <= size) old[parent] -= old[at];
+    }
+    this.#gone = grown;
+    for (let at = 1; at <= size; at++) for (let n = old[at]; n > 0; n--) this.#mark(at - 1);
+  }
 }

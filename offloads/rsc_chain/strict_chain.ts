@@ -1,18 +1,19 @@
 /**
- * The rule book `strict`: merges what may be merged, and nothing is lost, reordered or made up.
+ * The rule book `strict`: merges what may be merged; nothing is lost, reordered or made up.
  *
- * Theory of operation. `take` asks in order: is the family on; is it a well-formed segment (S1); is its checksum right
- * (S2); do flags and options allow merging (S3). A frame that fails leaves alone, but never before the unit of its flow,
- * whatever form it has: where it is not a plain segment, `HeaderLocator` finds its addresses and ports, and where the ports
- * are hidden, all units between the two addresses leave first. The VLAN is part of the flow; a tag with id 0 is none.
+ * Theory of operation. `take` asks in order: is the family on; is it a well-formed segment (S1); is its
+ * checksum right (S2); do flags and options allow merging (S3). A frame that fails passes alone, but never
+ * before what is held of its flow, whatever form it has: where it is not a plain segment, `HeaderLocator`
+ * finds its addresses and ports, and where the ports are hidden, all flows between the two addresses are
+ * flushed first. The VLAN is part of the flow; a tag with id 0 is none.
  *
- * A segment of a flow without a unit opens one. Otherwise it must agree with the unit in all that a merged packet can say
- * only once (S4, else the unit leaves and the segment opens the next), be the next bytes and not take back an acknowledgment
- * or a timestamp (S5, else the unit leaves and the segment passes), and fit (S6, else as S4).
+ * A segment of a flow of which nothing is held is held. Otherwise it must agree with what is held in all that
+ * a merged packet can say only once (S4, else flush and hold), be the next bytes and not take back an
+ * acknowledgment or a timestamp (S5, else flush and pass), and fit (S6, else as S4).
  *
- * `segments` counts data segments only. A unit of two or more leaves with NEEDS_CSUM, a pseudo-header sum, gso_size and, if
- * the guest accepted RSC_EXT, RSC_INFO; a unit of one leaves as it came, or, if a window update was merged into it, with full
- * checksums.
+ * `segments` counts data segments only. What holds two or more is flushed with NEEDS_CSUM, a pseudo-header
+ * sum, gso_size and, if the guest accepted RSC_EXT, RSC_INFO; what holds one is flushed as it came, or, if a
+ * window update was merged into it, with full checksums.
  *
  * @module
  */
@@ -61,20 +62,20 @@ import {
   VIRTIO_NET_HDR_GSO_ECN,
 } from "../../wire/virtio_net_header.ts";
 import { storeFullChecksum } from "../checksum.ts";
-import { DuplicateAcks, RscChain } from "./chain.ts";
+import { RscChain } from "./chain.ts";
 import type { RscFamily, RscOptions } from "./plugin.ts";
-import { checksumVerdict, type Segment } from "./segment.ts";
-import type { Unit } from "./unit.ts";
+import { checksumVerdict, MAX_KEY_WORDS, type ParsedSegment } from "./parsed_segment.ts";
+import type { CoalescedSegment } from "./coalesced_segment.ts";
 import { newStrictCounters, STRICT_RULES, type StrictCounter, type StrictVerdict } from "./verdicts.ts";
 
-/** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): whatever is longer is never held. */
+/** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): a longer one is never held. */
 const MAX_FRAME_BYTES = 65_589;
-/** Segments behind two VLAN tags are merged; the tags of a unit are compared. */
+/** Segments behind up to two VLAN tags are merged if the tags are equal. */
 const MAX_TAG_BYTES = 2 * VLAN_TAG_BYTES;
 
 /** One family's chain under strict rules. */
 export class StrictChain extends RscChain {
-  /** One for each verdict, and what became of the units. */
+  /** One for each verdict, and what became of the flows. */
   readonly counters: Record<StrictCounter, number>;
   readonly #duplicates: DuplicateAcks;
   readonly #headers = new HeaderLocator();
@@ -89,7 +90,7 @@ export class StrictChain extends RscChain {
     this.#duplicates = new DuplicateAcks(family.keyWords);
   }
 
-  /** What is held under other terms leaves under those. */
+  /** Flushes what is held under other terms, under those. */
   override negotiated(state: Negotiated, output: FrameBatch, _nowNs: number): void {
     const terms = strictTerms(state, this.family);
     const { on, rscInfo, guestEcn } = this.#terms;
@@ -125,13 +126,13 @@ export class StrictChain extends RscChain {
     if (!this.#terms.on) return this.#pass(frame, "off");
     this.counters.received++;
     if (!isPlain && (this.#headers.isEncapsulated || segment.tagBytes > MAX_TAG_BYTES)) {
-      return this.#flushOtherFormAndPass(frame, "encapsulated");
+      return this.#flushAndPassOtherForm(frame, "encapsulated");
     }
     const located = this.family.locate(frame, segment);
     if (located !== "segment") {
       if (located === "not_tcp") return this.#pass(frame, located);
       if (isPlain) this.#headers.locate(frame.bytes, frame.start, frame.length);
-      return this.#flushOtherFormAndPass(frame, located);
+      return this.#flushAndPassOtherForm(frame, located);
     }
     if (frame.next !== null || frame.header.gsoType !== 0 || frame.length > MAX_FRAME_BYTES) {
       return this.#flushAndPass(frame, "already_large");
@@ -144,9 +145,9 @@ export class StrictChain extends RscChain {
     if (segment.tcpHeaderBytes !== TCP_HEADER_BYTES && !(segment.hasTimestamp && this.options.timestamps)) {
       return this.#flushAndPass(frame, "tcp_options");
     }
-    const unit = this.table.find(segment);
-    if (unit === null) this.#begin(frame, nowNs);
-    else this.#meet(unit, frame, nowNs);
+    const held = this.table.find(segment);
+    if (held === null) this.#begin(frame, nowNs);
+    else this.#meet(held, frame, nowNs);
   }
 
   /** Looks behind VLAN tags and encapsulations. False if what is there is not of this family. */
@@ -165,7 +166,7 @@ export class StrictChain extends RscChain {
     return true;
   }
 
-  /** The segment's flow has no unit. */
+  /** Nothing is held of the segment's flow. */
   #begin(frame: Frame, nowNs: number): void {
     const segment = this.segment;
     if (segment.payloadBytes === 0 && this.#duplicates.isRepeated(segment)) {
@@ -175,92 +176,97 @@ export class StrictChain extends RscChain {
     this.#open(frame, nowNs, "held");
   }
 
-  /** The segment's flow has a unit. */
-  #meet(unit: Unit, frame: Frame, nowNs: number): void {
-    const differs = difference(unit, frame, this.segment, this.#terms.guestEcn);
-    if (differs !== null) return this.#reopen(unit, frame, nowNs, differs);
+  /** Something is held of the segment's flow. */
+  #meet(held: CoalescedSegment, frame: Frame, nowNs: number): void {
+    const differs = difference(held, frame, this.segment, this.#terms.guestEcn);
+    if (differs !== null) return this.#reopen(held, frame, nowNs, differs);
     const segment = this.segment;
-    if (segment.seq !== (unit.seq + unit.payloadBytes | 0)) {
-      return this.#final(unit, frame, "out_of_order");
+    if (segment.seq !== (held.seq + held.payloadBytes | 0)) {
+      return this.#final(held, frame, "out_of_order");
     }
-    const back = setback(unit, segment);
-    if (back !== null) return this.#final(unit, frame, back);
-    if (segment.payloadBytes === 0) return this.#pureAck(unit, frame);
-    if (unit.ipLength + segment.payloadBytes + segment.tagBytes > this.#terms.maxIpLength) {
-      return this.#reopen(unit, frame, nowNs, "over_size");
+    const back = setback(held, segment);
+    if (back !== null) return this.#final(held, frame, back);
+    if (segment.payloadBytes === 0) return this.#pureAck(held, frame);
+    if (held.ipLength + segment.payloadBytes + segment.tagBytes > this.#terms.maxIpLength) {
+      return this.#reopen(held, frame, nowNs, "over_size");
     }
-    if (unit.segments >= this.options.maxSegments) {
-      return this.#reopen(unit, frame, nowNs, "max_segments");
+    if (held.segments >= this.options.maxSegments) {
+      return this.#reopen(held, frame, nowNs, "max_segments");
     }
-    takeOver(unit, segment);
-    unit.segments++;
-    unit.ipLength += segment.payloadBytes;
-    if (segment.payloadBytes > unit.largestSegmentBytes) unit.largestSegmentBytes = segment.payloadBytes;
+    takeOver(held, segment);
+    held.segments++;
+    held.ipLength += segment.payloadBytes;
+    if (segment.payloadBytes > held.largestSegmentBytes) held.largestSegmentBytes = segment.payloadBytes;
     this.counters.merged++;
-    if (this.verdicts !== null) this.#explain(frame, "merged", unit);
-    this.mergePayload(unit, frame);
-    if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#drainPushed(unit);
+    if (this.verdicts !== null) this.#explain(frame, "merged", held);
+    this.mergePayload(held, frame);
+    if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#flushPushed(held);
   }
 
-  /** A segment without data in the right place: only a window update is merged, and it is not counted as a segment. */
-  #pureAck(unit: Unit, frame: Frame): void {
+  /**
+   * A segment without data in the right place: only a window update is merged, and it is not counted as a
+   * segment.
+   */
+  #pureAck(held: CoalescedSegment, frame: Frame): void {
     const segment = this.segment;
-    if (segment.ack !== unit.ack) return this.#final(unit, frame, "pure_ack");
-    if (segment.window === unit.window) {
-      if (unit.segments > 0) this.#duplicates.remember(segment);
-      return this.#final(unit, frame, "duplicate_ack");
+    if (segment.ack !== held.ack) return this.#final(held, frame, "pure_ack");
+    if (segment.window === held.window) {
+      if (held.segments > 0) this.#duplicates.remember(segment);
+      return this.#final(held, frame, "duplicate_ack");
     }
-    takeOver(unit, segment);
+    takeOver(held, segment);
     this.counters.window_update++;
-    if (this.verdicts !== null) this.#explain(frame, "window_update", unit);
-    this.mergePayload(unit, frame);
+    if (this.verdicts !== null) this.#explain(frame, "window_update", held);
+    this.mergePayload(held, frame);
   }
 
   #open(frame: Frame, nowNs: number, verdict: StrictVerdict): void {
     const { segment, table } = this;
     if (table.isFull) {
       this.counters.drained_for_room++;
-      this.drain(table.oldest!);
+      this.flushFlow(table.oldest!);
     }
     const { claims } = this;
     const claim = claims === null ? -1 : claims.claim(segment.key, this.family.keyWords, this.#salt);
     // Padding behind the IP packet would end up in the middle of the merged data.
     frame.trim(segment.payloadAt + segment.payloadBytes - frame.start);
-    const unit = this.hold(frame, nowNs);
-    openStrict(unit, frame, segment);
-    unit.claim = claim;
+    const held = this.hold(frame, nowNs);
+    openStrict(held, frame, segment);
+    held.claim = claim;
     this.counters[verdict]++;
-    if (this.verdicts !== null) this.#explain(frame, verdict, unit);
+    if (this.verdicts !== null) this.#explain(frame, verdict, held);
     if (claims !== null && claim < 0) {
-      // Another flow has its place among the claims, so that it could be overtaken.
+      // Another flow has its place among the claims: the threads would not know of this one.
       this.counters.drained_for_room++;
-      this.drain(unit);
-    } else if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#drainPushed(unit);
+      this.flushFlow(held);
+    } else if (this.options.flushOnPush && (segment.offsetFlags & TCP_PSH) !== 0) this.#flushPushed(held);
   }
 
-  /** The unit leaves, and the segment opens the next one of its flow. */
-  #reopen(unit: Unit, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
-    this.drain(unit);
+  /** Flushes the flow, and holds the segment. */
+  #reopen(held: CoalescedSegment, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
+    this.flushFlow(held);
     this.#open(frame, nowNs, verdict);
   }
 
-  /** The unit leaves, and then the frame passes. */
-  #final(unit: Unit, frame: Frame, verdict: StrictVerdict): void {
-    if (this.verdicts !== null) this.#explain(frame, verdict, unit);
-    this.drain(unit);
+  /** Flushes the flow, and passes the frame. */
+  #final(held: CoalescedSegment, frame: Frame, verdict: StrictVerdict): void {
+    if (this.verdicts !== null) this.#explain(frame, verdict, held);
+    this.flushFlow(held);
     this.counters[verdict]++;
     this.output.push(frame);
   }
 
-  /** What is held of the located segment's flow leaves, and then the frame passes. */
+  /** Flushes the located segment's flow, if anything is held of it, and passes the frame. */
   #flushAndPass(frame: Frame, verdict: StrictVerdict): void {
-    const unit = this.table.find(this.segment);
-    if (unit !== null) return this.#final(unit, frame, verdict);
+    const held = this.table.find(this.segment);
+    if (held !== null) return this.#final(held, frame, verdict);
     this.#await();
     this.#pass(frame, verdict);
   }
 
-  /** A frame of the located segment's flow is to pass, of which nothing is held here: is anything in another thread? */
+  /**
+   * Waits until no other thread holds anything of the located segment's flow, of which a frame is to pass.
+   */
   #await(): void {
     const { claims, segment, family } = this;
     if (claims !== null) claims.pass(segment.key, family.keyWords, this.#salt);
@@ -272,10 +278,10 @@ export class StrictChain extends RscChain {
   }
 
   /**
-   * The frame is no plain segment. What is held of its flow leaves, or, if its ports are hidden, all that is held between its
-   * addresses; then it passes. A frame without addresses, or of another protocol, belongs to no flow.
+   * Passes a frame that is no plain segment. Flushes its flow before, or, if its ports are hidden, all flows
+   * between its addresses. A frame without addresses, or of another protocol, belongs to no flow.
    */
-  #flushOtherFormAndPass(frame: Frame, verdict: StrictVerdict): void {
+  #flushAndPassOtherForm(frame: Frame, verdict: StrictVerdict): void {
     const { family, segment, table } = this;
     const { version, protocol, portsAt, sourceAt, destinationAt } = this.#headers;
     if (version !== family.version) return this.#pass(frame, verdict);
@@ -285,10 +291,10 @@ export class StrictChain extends RscChain {
       segment.key[family.keyWords - 1] = frame.view.getInt32(portsAt);
       return this.#flushAndPass(frame, verdict);
     }
-    for (let unit = table.firstOfPair(segment); unit !== null;) {
-      const following = unit.followingOfPair;
-      if (table.hasPair(unit, segment)) this.drain(unit);
-      unit = following;
+    for (let held = table.firstOfPair(segment); held !== null;) {
+      const following = held.followingOfPair;
+      if (table.hasPair(held, segment)) this.flushFlow(held);
+      held = following;
     }
     this.#pass(frame, verdict);
   }
@@ -299,46 +305,46 @@ export class StrictChain extends RscChain {
     this.output.push(frame);
   }
 
-  #drainPushed(unit: Unit): void {
+  #flushPushed(held: CoalescedSegment): void {
     this.counters.drained_by_push++;
-    this.drain(unit);
+    this.flushFlow(held);
   }
 
-  /** Counts the units that the timer drained. */
-  protected override timerFired(units: number): void {
-    this.counters.drained_by_timer += units;
+  /** Counts the flows that the timer flushed. */
+  protected override timerFired(flows: number): void {
+    this.counters.drained_by_timer += flows;
   }
 
-  /** Counts the unit and completes its headers. */
-  protected override finish(unit: Unit, frame: Frame): void {
-    if (unit.segments > 1) {
-      this.counters.units_coalesced++;
-      this.counters.segments_coalesced += unit.segments;
-    } else this.counters.units_single++;
-    if (unit.changed) finishStrict(unit, frame, this.family, this.#terms.rscInfo);
+  /** Counts the packet and completes its headers. */
+  protected override finish(held: CoalescedSegment, frame: Frame): void {
+    if (held.segments > 1) {
+      this.counters.packets_coalesced++;
+      this.counters.segments_coalesced += held.segments;
+    } else this.counters.packets_single++;
+    if (held.changed) finishStrict(held, frame, this.family, this.#terms.rscInfo);
   }
 
-  #explain(frame: Frame, verdict: StrictVerdict, unit: Unit | null): void {
-    this.verdicts!.note(frame.number, this.name, verdict, STRICT_RULES[verdict], unit?.frame?.number ?? 0);
+  #explain(frame: Frame, verdict: StrictVerdict, held: CoalescedSegment | null): void {
+    this.verdicts!.note(frame.number, this.name, STRICT_RULES[verdict], held?.frame?.number ?? 0);
   }
 }
-
-// What keeps a segment out of a unit under strict rules, apart from its place in the stream of bytes.
 
 const FLAGS = 0xfff;
 const TCP_ECN = TCP_ECE | TCP_CWR | TCP_AE;
-/** With these set, or ACK clear, a segment is never merged. */
+/** With one of these set, or ACK clear, a segment is never merged. */
 const UNMERGEABLE = TCP_SYN | TCP_FIN | TCP_RST | TCP_URG;
-/** Flags that all segments of a unit must have alike: all but PSH, and the reserved bits, whose meaning is not known. */
+/**
+ * Flags that merged segments must have alike: all but PSH, and the reserved bits, whose meaning is not known.
+ */
 const ALIKE = FLAGS & ~TCP_PSH;
 
 /** Do the flags allow merging at all? */
-export function flagsAllowMerging(offsetFlags: number): boolean {
+function flagsAllowMerging(offsetFlags: number): boolean {
   return (offsetFlags & (UNMERGEABLE | TCP_ACK)) === TCP_ACK;
 }
 
-/** The flag that forbids merging, of those that do the one that says most. */
-export function forbiddingFlag(offsetFlags: number): StrictVerdict {
+/** The flag that forbids merging; of several the one that says most. */
+function forbiddingFlag(offsetFlags: number): StrictVerdict {
   if ((offsetFlags & TCP_SYN) !== 0) return "syn";
   if ((offsetFlags & TCP_RST) !== 0) return "rst";
   if ((offsetFlags & TCP_FIN) !== 0) return "fin";
@@ -346,63 +352,65 @@ export function forbiddingFlag(offsetFlags: number): StrictVerdict {
   return "no_ack";
 }
 
-/** What a merged packet can say only once, and segment and unit say differently; null if nothing. */
-export function difference(
-  unit: Unit,
+/**
+ * What a merged packet can say only once, and the segment says otherwise than what is held; null if nothing.
+ */
+function difference(
+  held: CoalescedSegment,
   frame: Frame,
-  segment: Segment,
+  segment: ParsedSegment,
   guestEcn: boolean,
 ): StrictVerdict | null {
-  if (segment.traits !== unit.traits) return "traits_differ";
-  if (((segment.offsetFlags ^ unit.offsetFlags) & ALIKE) !== 0) return "tcp_ecn_differs";
+  if (segment.traits !== held.traits) return "traits_differ";
+  if (((segment.offsetFlags ^ held.offsetFlags) & ALIKE) !== 0) return "tcp_ecn_differs";
   if (!guestEcn && (segment.ecn !== 0 || (segment.offsetFlags & TCP_ECN) !== 0)) return "ecn_not_negotiated";
-  if (segment.hasTimestamp !== unit.hasTimestamp) return "timestamp_option_differs";
+  if (segment.hasTimestamp !== held.hasTimestamp) return "timestamp_option_differs";
   const { view, start } = frame;
-  const same = unit.macs0 === view.getInt32(start) && unit.macs1 === view.getInt32(start + 4) &&
-    unit.macs2 === view.getInt32(start + 8);
+  const same = held.macs0 === view.getInt32(start) && held.macs1 === view.getInt32(start + 4) &&
+    held.macs2 === view.getInt32(start + 8);
   if (!same) return "mac_differs";
-  if (unit.outerTag !== segment.outerTag || unit.innerTag !== segment.innerTag) return "vlan_tag_differs";
-  return unit.queue === frame.queue ? null : "queue_pair_differs";
+  if (held.outerTag !== segment.outerTag || held.innerTag !== segment.innerTag) return "vlan_tag_differs";
+  return held.queue === frame.queue ? null : "queue_pair_differs";
 }
 
-/** What the segment would take back of what the unit says, an acknowledgment or a timestamp; null if nothing. */
-export function setback(unit: Unit, segment: Segment): "ack_older" | "timestamp_older" | null {
-  if (seqBefore(segment.ack, unit.ack)) return "ack_older";
-  if (!unit.hasTimestamp) return null;
-  const older = seqBefore(segment.tsValue, unit.tsValue) || seqBefore(segment.tsEcho, unit.tsEcho);
+/** What the segment would take back of what is held, an acknowledgment or a timestamp; null if nothing. */
+function setback(held: CoalescedSegment, segment: ParsedSegment): "ack_older" | "timestamp_older" | null {
+  if (seqBefore(segment.ack, held.ack)) return "ack_older";
+  if (!held.hasTimestamp) return null;
+  const older = seqBefore(segment.tsValue, held.tsValue) || seqBefore(segment.tsEcho, held.tsEcho);
   return older ? "timestamp_older" : null;
 }
 
-// Writes into a unit that is about to leave what merging has changed, under strict rules.
-
-/** Completes the headers of a unit into which something was merged. `rscInfo`: the guest accepted RSC_EXT. */
-export function finishStrict(unit: Unit, frame: Frame, family: RscFamily, rscInfo: boolean): void {
+/**
+ * Completes the headers of a packet into which something was merged. `rscInfo`: the guest accepted RSC_EXT.
+ */
+function finishStrict(held: CoalescedSegment, frame: Frame, family: RscFamily, rscInfo: boolean): void {
   const { view, header } = frame;
-  const tcp = unit.tcpAt;
-  view.setUint16(tcp + TCP_OFFSET_FLAGS, unit.offsetFlags);
-  view.setInt32(tcp + TCP_ACK_NUMBER, unit.ack);
-  view.setUint16(tcp + TCP_WINDOW, unit.window);
-  if (unit.hasTimestamp) {
-    view.setInt32(tcp + TCP_TIMESTAMP_VALUE, unit.tsValue);
-    view.setInt32(tcp + TCP_TIMESTAMP_ECHO, unit.tsEcho);
+  const tcp = held.tcpAt;
+  view.setUint16(tcp + TCP_OFFSET_FLAGS, held.offsetFlags);
+  view.setInt32(tcp + TCP_ACK_NUMBER, held.ack);
+  view.setUint16(tcp + TCP_WINDOW, held.window);
+  if (held.hasTimestamp) {
+    view.setInt32(tcp + TCP_TIMESTAMP_VALUE, held.tsValue);
+    view.setInt32(tcp + TCP_TIMESTAMP_ECHO, held.tsEcho);
   }
-  family.finish(view, unit, true);
+  family.finish(view, held, true);
   header.clear();
-  const tcpBytes = unit.tcpHeaderBytes + unit.payloadBytes;
-  const pseudo = family.pseudoSum(view, unit.ipAt, tcpBytes);
-  if (unit.segments < 2) {
+  const tcpBytes = held.tcpHeaderBytes + held.payloadBytes;
+  const pseudo = family.pseudoSum(view, held.ipAt, tcpBytes);
+  if (held.segments < 2) {
     storeFullChecksum(frame, tcp, tcp + TCP_CHECKSUM, pseudo);
     return;
   }
   storePartial(view, tcp + TCP_CHECKSUM, pseudo);
-  const ecn = (unit.offsetFlags & (TCP_ECE | TCP_CWR)) !== 0 ? VIRTIO_NET_HDR_GSO_ECN : 0;
+  const ecn = (held.offsetFlags & (TCP_ECE | TCP_CWR)) !== 0 ? VIRTIO_NET_HDR_GSO_ECN : 0;
   header.gsoType = family.gsoType | ecn;
-  header.gsoSize = unit.largestSegmentBytes;
-  header.hdrLen = tcp + unit.tcpHeaderBytes - frame.start;
+  header.gsoSize = held.largestSegmentBytes;
+  header.hdrLen = tcp + held.tcpHeaderBytes - frame.start;
   header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
   if (rscInfo) {
     header.flags |= VIRTIO_NET_HDR_F_RSC_INFO;
-    header.csumStart = unit.segments;
+    header.csumStart = held.segments;
     // Duplicate ACKs are never merged here, so there are none to report.
     header.csumOffset = 0;
   } else {
@@ -411,17 +419,14 @@ export function finishStrict(unit: Unit, frame: Frame, family: RscFamily, rscInf
   }
 }
 
-// What the guest's features and offloads mean for strict coalescing.
-
-const ETHERNET_BYTES = 14;
 /**
- * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to post (section
- * 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
+ * The largest merged packet for a guest without MRG_RXBUF: the 65562 bytes that virtio 1.0 to 1.2 tell it to
+ * post (section 5.1.6.3.1), less 12 of header. IPv6 packets can be longer, and would be lost.
  */
 const MAX_BYTES_IN_ONE_BUFFER = 65_550;
 
-/** The terms under which one family's segments are merged. */
-export interface StrictTerms {
+/** What the guest's features and offloads mean for one family. */
+interface StrictTerms {
   /** Are they merged at all? */
   readonly on: boolean;
   /** Does the guest look at RSC_INFO? */
@@ -433,13 +438,13 @@ export interface StrictTerms {
 }
 
 /** Nothing is merged. */
-export const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
+const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
 
 /**
- * The terms of a guest. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must have it on too,
- * one that does not gets ordinary large packets.
+ * The terms of a guest. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must
+ * have it on too, one that does not gets ordinary large packets.
  */
-export function strictTerms({ features, offloads }: Negotiated, family: RscFamily): StrictTerms {
+function strictTerms({ features, offloads }: Negotiated, family: RscFamily): StrictTerms {
   const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
   const { maxIpLength, ipHeaderUncounted } = family;
   return {
@@ -448,35 +453,91 @@ export function strictTerms({ features, offloads }: Negotiated, family: RscFamil
     guestEcn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
     maxIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
       ? maxIpLength
-      : Math.min(maxIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_BYTES - ipHeaderUncounted),
+      : Math.min(maxIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_HEADER_BYTES - ipHeaderUncounted),
   };
 }
 
-// What a unit says of its segments under strict rules, beyond what every chain keeps.
-
-/** A unit that the segment in `frame` opens. */
-export function openStrict(unit: Unit, frame: Frame, segment: Segment): void {
-  unit.segments = segment.payloadBytes > 0 ? 1 : 0;
-  unit.traits = segment.traits;
-  unit.macs0 = frame.view.getInt32(frame.start);
-  unit.macs1 = frame.view.getInt32(frame.start + 4);
-  unit.macs2 = frame.view.getInt32(frame.start + 8);
-  unit.outerTag = segment.outerTag;
-  unit.innerTag = segment.innerTag;
-  unit.queue = frame.queue;
-  unit.hopLimit = segment.hopLimit;
-  unit.largestSegmentBytes = segment.payloadBytes;
-  unit.hasTimestamp = segment.hasTimestamp;
-  unit.tsValue = segment.tsValue;
-  unit.tsEcho = segment.tsEcho;
+/** Keeps what strict rules compare later, of the segment in `frame` that is held from now on. */
+function openStrict(held: CoalescedSegment, frame: Frame, segment: ParsedSegment): void {
+  held.segments = segment.payloadBytes > 0 ? 1 : 0;
+  held.traits = segment.traits;
+  held.macs0 = frame.view.getInt32(frame.start);
+  held.macs1 = frame.view.getInt32(frame.start + 4);
+  held.macs2 = frame.view.getInt32(frame.start + 8);
+  held.outerTag = segment.outerTag;
+  held.innerTag = segment.innerTag;
+  held.queue = frame.queue;
+  held.hopLimit = segment.hopLimit;
+  held.largestSegmentBytes = segment.payloadBytes;
+  held.hasTimestamp = segment.hasTimestamp;
+  held.tsValue = segment.tsValue;
+  held.tsEcho = segment.tsEcho;
 }
 
-/** The unit takes over what the latest segment says. PSH once said stays said. */
-export function takeOver(unit: Unit, segment: Segment): void {
-  unit.ack = segment.ack;
-  unit.window = segment.window;
-  unit.offsetFlags = segment.offsetFlags | unit.offsetFlags & TCP_PSH;
-  if (segment.hopLimit < unit.hopLimit) unit.hopLimit = segment.hopLimit;
-  unit.tsValue = segment.tsValue;
-  unit.tsEcho = segment.tsEcho;
+/** Takes over what the latest segment says. PSH once said stays said. */
+function takeOver(held: CoalescedSegment, segment: ParsedSegment): void {
+  held.ack = segment.ack;
+  held.window = segment.window;
+  held.offsetFlags = segment.offsetFlags | held.offsetFlags & TCP_PSH;
+  if (segment.hopLimit < held.hopLimit) held.hopLimit = segment.hopLimit;
+  held.tsValue = segment.tsValue;
+  held.tsEcho = segment.tsEcho;
+}
+
+const DUPLICATE_SLOTS = 256;
+/** The key, then sequence number, acknowledgment number, window and VLAN. */
+const ENTRY_WORDS = MAX_KEY_WORDS + 4;
+
+/**
+ * Remembers duplicate ACKs that have just passed: a pure ACK that flushed data because it said nothing new.
+ * Equal ones that follow are passed at once instead of held: a sender counts three of them before it
+ * retransmits, and waits for none longer than it must (RFC 5681, section 3.2). One slot for each of 256
+ * values of an unseeded hash: what is delivered must not depend on a seed. A flow that takes another's slot
+ * costs the other a delay of one interval at most.
+ */
+class DuplicateAcks {
+  readonly #keyWords: number;
+  readonly #entries = new Int32Array(DUPLICATE_SLOTS * ENTRY_WORDS);
+
+  /** Remembers nothing yet. @param keyWords 32-bit words of a flow's key */
+  constructor(keyWords: number) {
+    this.#keyWords = keyWords;
+  }
+
+  /** Remembers the pure ACK at hand. */
+  remember(segment: ParsedSegment): void {
+    const row = this.#rowOf(segment);
+    const entries = this.#entries;
+    for (let i = 0; i < this.#keyWords; i++) entries[row + i] = segment.key[i];
+    entries[row + MAX_KEY_WORDS] = segment.seq;
+    entries[row + MAX_KEY_WORDS + 1] = segment.ack;
+    entries[row + MAX_KEY_WORDS + 2] = segment.window;
+    entries[row + MAX_KEY_WORDS + 3] = segment.vlan;
+  }
+
+  /** Is the pure ACK at hand equal to the one of its flow that is remembered? */
+  isRepeated(segment: ParsedSegment): boolean {
+    const row = this.#rowOf(segment);
+    const entries = this.#entries;
+    if (
+      entries[row + MAX_KEY_WORDS] !== segment.seq || entries[row + MAX_KEY_WORDS + 1] !== segment.ack ||
+      entries[row + MAX_KEY_WORDS + 2] !== segment.window ||
+      entries[row + MAX_KEY_WORDS + 3] !== segment.vlan
+    ) return false;
+    for (let i = 0; i < this.#keyWords; i++) if (entries[row + i] !== segment.key[i]) return false;
+    return true;
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#entries.fill(0);
+  }
+
+  #rowOf(segment: ParsedSegment): number {
+    let hash = 0;
+    for (let i = 0; i < this.#keyWords; i++) {
+      hash = Math.imul(hash ^ segment.key[i], 0x9e3779b1) ^ hash >>> 15;
+    }
+    return (hash >>> 24) * ENTRY_WORDS;
+  }
 }

@@ -1,5 +1,6 @@
 /**
- * Finding what a large frame consists of, before it is cut: headers, payload, and whether they agree with each other.
+ * Finding what a large frame consists of, before it is cut: headers, payload, and whether they agree with
+ * each other.
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
@@ -61,7 +62,10 @@ export type LargeFault =
   | "dropped_wrong_kind"
   /** It is an IP fragment already. */
   | "dropped_fragment"
-  /** The length of the frame, of the IP packet, of the UDP datagram or of the TCP header contradict each other. */
+  /**
+   * The length of the frame, of the IP packet, of the UDP datagram or of the TCP header contradict each
+   * other.
+   */
   | "dropped_bad_length"
   /** SYN or RST, which must not be repeated. */
   | "dropped_bad_flags"
@@ -69,7 +73,10 @@ export type LargeFault =
   | "dropped_too_many"
   /** NEEDS_CSUM is for another place than the transport header's checksum, or for one outside the frame. */
   | "dropped_odd_checksum"
-  /** Nobody vouches for the data, and the checksum over the whole is wrong: right ones must not be made of that. */
+  /**
+   * Nobody vouches for the data, and the checksum over the whole is wrong: right ones must not be made of
+   * that.
+   */
   | "dropped_bad_checksum";
 
 const FAULTS: Readonly<Record<TransportFault, LargeFault>> = {
@@ -112,7 +119,10 @@ export class LargeFrame {
   /** The sum of the pseudo header of a segment without any byte. */
   #emptyPseudoSum = 0;
 
-  /** Takes `frame`, whose `gso_type` is TCPV4, TCPV6 or UDP_L4, apart. Null if all is well, else why it cannot be cut. */
+  /**
+   * Takes `frame`, whose `gso_type` is TCPV4, TCPV6 or UDP_L4, apart. Null if all is well, else why it cannot
+   * be cut.
+   */
   locate(frame: Frame, maxSegments: number): LargeFault | null {
     this.frame = frame;
     this.segmentBytes = frame.header.gsoSize;
@@ -153,8 +163,8 @@ export class LargeFrame {
       const isHere = (header.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0 ||
         (header.csumStart === transportAt && header.csumOffset === this.checksumOffset);
       if (!isHere) return "dropped_odd_checksum";
-      // The field holds the sum of the whole frame's pseudo header (virtio 1.2, section 5.1.6.2). Whose addresses are in
-      // it, the sender knows best: with source routes they are not those of the IP header.
+      // The field holds the sum of the whole frame's pseudo header (virtio 1.2, section 5.1.6.2). Whose
+      // addresses are in it, the sender knows best: with source routes they are not those of the IP header.
       const whole = total - transportAt;
       const withoutLength = ~fold(sumOf16(whole) + sumOf16(whole >>> 16)) & 0xffff;
       this.#emptyPseudoSum = view.getUint16(transport.at + this.checksumOffset, true) + withoutLength;
@@ -200,7 +210,10 @@ export function writeSegmentHeaders(
   else view.setUint16(transport + UDP_LENGTH, segment.total - large.transportAt);
 }
 
-/** FIN and PSH are the last segment's, CWR the first one's (RFC 3168, section 6.1.2); URG ends with the urgent data. */
+/**
+ * FIN and PSH are the last segment's, CWR the first one's (RFC 3168, section 6.1.2); URG ends with the urgent
+ * data.
+ */
 function writeTcp(view: DataView, tcp: number, isFirst: boolean, isLast: boolean, payloadAt: number): void {
   view.setInt32(tcp + TCP_SEQ, view.getInt32(tcp + TCP_SEQ) + payloadAt | 0);
   let offsetFlags = view.getUint16(tcp + TCP_OFFSET_FLAGS);
@@ -216,8 +229,8 @@ function writeTcp(view: DataView, tcp: number, isFirst: boolean, isLast: boolean
 }
 
 /**
- * Gives a segment, in one piece or several, the transport checksum that its receiver wants, and a header that says so: to be
- * segmented no more.
+ * Gives a segment, in one piece or several, the transport checksum that its receiver wants, and a header that
+ * says so: to be segmented no more.
  * @param partial the receiver completes checksums itself
  */
 export function finishChecksum(segment: Frame, large: LargeFrame, partial: boolean): void {
@@ -287,7 +300,10 @@ export function takenByNetwork(network: NetworkAbilities): Takes {
   return { partialChecksum, tso4: largeTcp, tso6: largeTcp, ecn: largeTcp, uso: largeUdp, rsc: false };
 }
 
-/** May the receiver have this large frame? So it may one of a kind that cannot be cut: it is for others to judge. */
+/**
+ * May the receiver have this large frame? So it may one of a kind that cannot be cut: it is for others to
+ * judge.
+ */
 export function isWelcome(header: NetHeader, takes: Takes): boolean {
   // Made by a stage of this device for a guest that has asked for it, whatever else it takes.
   if (takes.rsc && (header.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return true;
@@ -335,7 +351,10 @@ export class Cutter {
     return this.#index < this.#large.segments;
   }
 
-  /** The next segment, complete; null if the pool is empty. @param partial the receiver completes checksums itself */
+  /**
+   * The next segment, complete; null if the pool is empty. @param partial the receiver completes checksums
+   * itself
+   */
   next(partial: boolean): Frame | null {
     const large = this.#large;
     const { frame, headerBytes } = large;

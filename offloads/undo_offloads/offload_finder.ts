@@ -1,15 +1,17 @@
 /**
- * Finding what offloads have left in captured frames: checksums that are yet to be computed, and frames that no wire carries.
+ * Finding what offloads have left in captured frames: checksums that are yet to be computed, and frames that
+ * no wire carries.
  *
- * Theory of operation. A host hands frames to a capture before its interface has finished them, or after it has merged them. A
- * checksum left to the interface shows by its field, which holds the sum of the pseudo header. A frame left to be segmented
- * (TSO), or merged on the way in (GRO, LRO), shows by more payload than its connection's segments can have. How much that is,
- * a connection says in the MSS options of its SYNs, of which the smaller holds. Where no SYN was seen, it is told by the MTU,
- * and by the segments seen: a longer frame whose checksum is right came from a wire with a larger MTU, and a shorter
- * segment counts if the large frame is a multiple of it.
+ * Theory of operation. A host hands frames to a capture before its interface has finished them, or after it
+ * has merged them. A checksum left to the interface shows by its field, which holds the sum of the pseudo
+ * header. A frame left to be segmented (TSO), or merged on the way in (GRO, LRO), shows by more payload than
+ * its connection's segments can have. How much that is, a connection says in the MSS options of its SYNs, of
+ * which the smaller holds. Where no SYN was seen, it is told by the MTU, and by the segments seen: a longer
+ * frame whose checksum is right came from a wire with a larger MTU, and a shorter segment counts if the large
+ * frame is a multiple of it.
  *
- * Connections are kept in a table of a fixed size, in which the latest of those with one hash wins: what is forgotten is
- * told by the MTU.
+ * Connections are kept in a table of a fixed size, in which the latest of those with one hash wins: what is
+ * forgotten is told by the MTU.
  *
  * @module
  */
@@ -26,12 +28,18 @@ export const DEFAULT_MTU = 1500;
 const LOOPBACK_MTU = 65_536;
 /** No segment is taken to be shorter, in bytes of payload: 64 KiB make no more than 1024 of them. */
 const MIN_SEGMENT_BYTES = 64;
-/** Shorter segments are not learned from where there was no SYN: most likely they are the end of something, in bytes. */
+/**
+ * Shorter segments are not learned from where there was no SYN: most likely they are the end of something, in
+ * bytes.
+ */
 const MIN_TELLING_BYTES = 512;
 const OPTION_MSS = 2;
 const SLOTS = 4096;
 
-/** What is known of the segments of connections. A segment's size is told as an MSS is: with no options in its headers. */
+/**
+ * What is known of the segments of connections. A segment's size is told as an MSS is: with no options in its
+ * headers.
+ */
 export class MssTable {
   readonly #tags = new Int32Array(SLOTS);
   readonly #announced = new Uint16Array(SLOTS);
@@ -89,7 +97,9 @@ export class OffloadFinder {
   segmentBytes = 0;
   /** How many segments it holds, 1 or more. */
   segments = 1;
-  /** Is it a UDP frame yet to be finished and longer than the MTU? The size of its datagrams cannot be told. */
+  /**
+   * Is it a UDP frame yet to be finished and longer than the MTU? The size of its datagrams cannot be told.
+   */
   isLargeUdp = false;
   readonly #table: MssTable;
   readonly #facts: WireFacts;
@@ -100,7 +110,10 @@ export class OffloadFinder {
     this.#facts = facts;
   }
 
-  /** Looks at a frame in one piece and fills the fields. False if it is neither TCP nor UDP, or its lengths disagree. */
+  /**
+   * Looks at a frame in one piece and fills the fields. False if it is neither TCP nor UDP, or its lengths
+   * disagree.
+   */
   find(frame: Frame): boolean {
     const { transport } = this;
     this.isPartial = false;
@@ -122,7 +135,10 @@ export class OffloadFinder {
     return true;
   }
 
-  /** Learns from a frame's MSS option, if it is a SYN with one; of use for frames that `find` does not get to see. */
+  /**
+   * Learns from a frame's MSS option, if it is a SYN with one; of use for frames that `find` does not get to
+   * see.
+   */
   learn(frame: FrameBytes): void {
     if (this.transport.locate(frame, false) !== null || !this.transport.isTcp) return;
     const flags = frame.view.getUint16(this.transport.at + TCP_OFFSET_FLAGS);

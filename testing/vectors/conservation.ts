@@ -1,12 +1,14 @@
 /**
- * What must hold of every run under strict rules, whatever went in: nothing lost, nothing made up, nothing reordered.
+ * What must hold of every run under strict rules, whatever went in: nothing lost, nothing made up, nothing
+ * reordered.
  *
- * How it is checked. Inputs and outputs are sorted into flows by a reading of their own (`viewTcp`); what is no plain TCP
- * segment is matched by its bytes. Each output of a flow must be the next input of that flow, or the next several, joined:
- * same bytes in the same order, headers that parse, checksums that are right, a segment count that adds up, and no input
- * older than the interval. At the end no input may be left over. A window update leaves no trace but the window, so how
- * many of them an output has swallowed is found by a search for a division that leaves nothing over. Then, with every input in its place, frames
- * that only show part of their flow (fragments, options, wrong lengths) must not have changed places with the rest of it.
+ * How it is checked. Inputs and outputs are sorted into flows by a reading of their own (`viewTcp`); what is
+ * no plain TCP segment is matched by its bytes. Each output of a flow must be the next input of that flow, or
+ * the next several, joined: same bytes in the same order, headers that parse, checksums that are right, a
+ * segment count that adds up, and no input older than the interval. At the end no input may be left over. A
+ * window update leaves no trace but the window, so how many of them an output has swallowed is found by a
+ * search for a division that leaves nothing over. Then, with every input in its place, frames that only show
+ * part of their flow (fragments, options, wrong lengths) must not have changed places with the rest of it.
  *
  * @module
  */
@@ -74,7 +76,10 @@ export function conserve(
   return { violations, places };
 }
 
-/** As {@linkcode conservationViolations}, for a vector that ran under strict rules; also looks at guest and pool. */
+/**
+ * As {@linkcode conservationViolations}, for a vector that ran under strict rules; also looks at guest and
+ * pool.
+ */
 export function strictViolations(vector: Vector, run: VectorRun): string[] {
   const inputs: ConservedInput[] = [];
   for (const event of vector.events) {
@@ -96,7 +101,10 @@ export function strictViolations(vector: Vector, run: VectorRun): string[] {
   return found;
 }
 
-/** Frames that are no plain TCP segments keep their order among those with the same bytes, which cannot be told apart. */
+/**
+ * Frames that are no plain TCP segments keep their order among those with the same bytes, which cannot be
+ * told apart.
+ */
 function hashOf(bytes: Uint8Array): string {
   let hash = 0;
   for (let i = 0; i < bytes.length; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193) + 1;
@@ -104,8 +112,9 @@ function hashOf(bytes: Uint8Array): string {
 }
 
 /**
- * Finds out where each input of a flow went. The first division that the data allow is mostly the right one; if it is not,
- * one is looked for in which every packet is right, and only if there is none the packets are wrong.
+ * Finds out where each input of a flow went. The first division that the data allow is mostly the right one;
+ * if it is not, one is looked for in which every packet is right, and only if there is none the packets are
+ * wrong.
  */
 function match(flow: Flow, options: ConservationOptions, places: number[], violations: string[]): void {
   const first = assign(flow, divide(flow, options, null), options, places);
@@ -285,8 +294,9 @@ interface Member {
 }
 
 /**
- * Every violation, in words. Within a queue, the frames of a flow must leave in the order in which they came, whether or
- * not they can be merged; a frame that hides its ports must not change places with any flow between its addresses.
+ * Every violation, in words. Within a queue, the frames of a flow must leave in the order in which they came,
+ * whether or not they can be merged; a frame that hides its ports must not change places with any flow
+ * between its addresses.
  * @param places for each input the output that it is in; -1 for none
  */
 export function orderViolations(

@@ -1,5 +1,6 @@
 /**
- * The format of a recorded vector: JSON lines, a head, then events (`in`) and what they were answered with (`out`).
+ * The format of a recorded vector: JSON lines, a head, then events (`in`) and what they were answered with
+ * (`out`).
  * @module
  */
 import { z } from "zod";

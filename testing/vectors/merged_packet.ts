@@ -1,5 +1,6 @@
 /**
- * What must hold of one packet that was made of segments: contents, headers, and that the segments may be merged at all.
+ * What must hold of one packet that was made of segments: contents, headers, and that the segments may be
+ * merged at all.
  * @module
  */
 import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conservation.ts";
@@ -253,9 +254,9 @@ export interface Flow {
 }
 
 /**
- * Behind which input each output ends. What window updates went into an output can only be told from what is left for
- * the others, so this searches for a division of all inputs among all outputs; null if there is none. What `judge` does not
- * allow is left out; if it is null, whatever the data allow is allowed.
+ * Behind which input each output ends. What window updates went into an output can only be told from what is
+ * left for the others, so this searches for a division of all inputs among all outputs; null if there is
+ * none. What `judge` does not allow is left out; if it is null, whatever the data allow is allowed.
  */
 export function divide(
   flow: Flow,

@@ -236,8 +236,9 @@ const MAX_DEPTH = 8;
 const SUFFIX = ".jsonl";
 
 /**
- * The vector files that are meant by `paths`: files as they are, folders for all `.jsonl` files in them and below, in
- * order of their names; `-` is standard input. No file twice. Throws HostError for a path that there is not, and for a folder without a vector.
+ * The vector files that are meant by `paths`: files as they are, folders for all `.jsonl` files in them and
+ * below, in order of their names; `-` is standard input. No file twice. Throws HostError for a path that
+ * there is not, and for a folder without a vector.
  */
 export function findVectors(paths: readonly string[]): string[] {
   const found = new Set<string>();
@@ -278,7 +279,10 @@ function isFolder(path: string): boolean {
   }
 }
 
-/** Adds the files of a folder and returns how many there are. Links to folders are not followed: they may go in circles. */
+/**
+ * Adds the files of a folder and returns how many there are. Links to folders are not followed: they may go
+ * in circles.
+ */
 function addFolder(folder: string, found: Set<string>, depth: number): number {
   let files = 0;
   const entries = [...Deno.readDirSync(folder)].sort((a, b) => a.name < b.name ? -1 : 1);

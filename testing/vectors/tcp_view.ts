@@ -3,7 +3,10 @@
  * @module
  */
 
-/** A TCP segment in an Ethernet frame, behind up to two VLAN tags, unfragmented and without IP options or extension headers. */
+/**
+ * A TCP segment in an Ethernet frame, behind up to two VLAN tags, unfragmented and without IP options or
+ * extension headers.
+ */
 export interface TcpView {
   /** The whole frame. */
   readonly frame: Uint8Array;
@@ -122,7 +125,10 @@ const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 50, 51, 60, 135, 139, 1
 const MAX_EXTENSIONS = 8;
 const NOTHING: FlowSight = { pair: null, flow: null };
 
-/** Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its addresses. */
+/**
+ * Looks for the TCP flow of any frame. A frame whose ports are hidden may belong to any flow between its
+ * addresses.
+ */
 export function sightOfFlow(frame: Uint8Array): FlowSight {
   const link = readTags(frame);
   if (link === null) return NOTHING;
@@ -180,7 +186,9 @@ function sightOfV6(frame: Uint8Array, ip: number, vlan: string): FlowSight {
   return isVisible ? { pair, flow: `${pair} ${be32(frame, at)}` } : hidden;
 }
 
-/** Are the ports at `at` in the frame, and in a packet of `packetBytes` from `ip` on? 0 bytes tell nothing. */
+/**
+ * Are the ports at `at` in the frame, and in a packet of `packetBytes` from `ip` on? 0 bytes tell nothing.
+ */
 function holdsPorts(frame: Uint8Array, ip: number, at: number, packetBytes: number): boolean {
   return at + 4 <= frame.length && (packetBytes === 0 || at + 4 <= ip + packetBytes);
 }

@@ -160,5 +160,5 @@ Deno.test("main() behind head in a real pipe ends quietly", async () => {
   }).output();
   assertEquals(new TextDecoder().decode(stderr), "");
   assertEquals(code, 0);
-  assertMatch(new TextDecoder().decode(stdout), /^ +frame +time, us +stage +verdict +rule +unit\n$/);
+  assertMatch(new TextDecoder().decode(stdout), /^ +frame +time, us +stage +verdict +rule +opened by\n$/);
 });

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
 import type { ReplaySummary } from "../../cli/replay/summary.ts";
 import { udp } from "../../testing/mod.ts";
+import { QEMU_RULES } from "../../offloads/rsc_chain/verdicts.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
@@ -60,7 +61,7 @@ Deno.test("replay under the reference's rules merges no segment with timestamps,
   assertEquals(stamped.coalescingFactor, 1);
   const reason = stamped.reasons.find(({ verdict }) => verdict === "tcp_all_opt")!;
   assertEquals([reason.stage, reason.rule], ["rsc-v4", "Q8"]);
-  assertEquals(reason.meaning, "Let the flow's unit go, then passed: TCP options");
+  assertEquals(reason.meaning, QEMU_RULES.tcp_all_opt.text);
   assert(reason.count >= 182);
   const plain = await summary(capture("bulk_v4_plain.pcap"), "--rules", "qemu");
   assert(plain.coalescingFactor! > 10);
@@ -128,7 +129,7 @@ Deno.test("replay prints a report within the terminal's width, in blocks or in A
   );
 });
 
-Deno.test("replay --explain has a line for every packet of the capture, in order, with verdict, rule and unit", async () => {
+Deno.test("replay --explain has a line for every packet of the capture, in order, with verdict, rule and opener", async () => {
   const path = capture("loss_v4_timestamps.pcap");
   const { code, out } = await command(["replay", path, "--explain", "--json"]);
   assertEquals(code, 0);
@@ -146,15 +147,15 @@ Deno.test("replay --explain has a line for every packet of the capture, in order
     assertEquals(seen.length, frames(last, verdict), verdict);
     assert(seen.length > 0, verdict);
   }
-  // A merged frame belongs to a unit that an earlier one opened.
+  // A merged frame belongs to what an earlier one opened.
   const opened = new Set(
-    lines.filter(({ verdict, frame, unit }) => verdict === "held" && unit === frame).map(({ frame }) =>
-      frame
-    ),
+    lines.filter(({ verdict, frame, openedBy }) => verdict === "held" && openedBy === frame).map((
+      { frame },
+    ) => frame),
   );
   const merged = lines.filter(({ verdict }) => verdict === "merged");
-  for (const { frame, unit } of merged) {
-    assert(unit < frame && (opened.has(unit) || unit > 0), `${frame} in ${unit}`);
+  for (const { frame, openedBy } of merged) {
+    assert(openedBy < frame && (opened.has(openedBy) || openedBy > 0), `${frame} in ${openedBy}`);
   }
   using reader = CaptureReader.open(path);
   for (const { timeNs } of lines) {
@@ -166,7 +167,7 @@ Deno.test("replay --explain has a line for every packet of the capture, in order
 Deno.test("replay --explain prints columns for people", async () => {
   const { out } = await command(["replay", capture("bulk_v4_timestamps.pcapng"), "--explain"]);
   const lines = out.split("\n");
-  assertMatch(lines[0], /^ +frame +time, us +stage +verdict +rule +unit$/);
+  assertMatch(lines[0], /^ +frame +time, us +stage +verdict +rule +opened by$/);
   assertMatch(lines[1], /^ +1 +0\.0 +- +left out: not for the guest$/);
   assertMatch(out, /\n +\d+ +\d+\.\d +rsc-v4 +merged +S7\.2 +\d+\n/);
   assertStringIncludes(out, "\n\n" + capture("bulk_v4_timestamps.pcapng"));

@@ -21,7 +21,7 @@ Deno.test("run ends by itself at the end of a capture, and shows the counters", 
     /^Running replay-capture: net0 \(guest by loopback - checksum - rsc-v4 - rsc-v6 -\nnetwork by pcap\)\n/,
   );
   assertMatch(out, /\nStopped after \d+ ms, nothing is left to do\n {2}net0\.network\n {4}read +334\n/);
-  assertMatch(out, /\n {2}net0\.rsc-v4\n[^]*units_coalesced +5\n/);
+  assertMatch(out, /\n {2}net0\.rsc-v4\n[^]*packets_coalesced +5\n/);
 });
 
 Deno.test("run --json prints lines: started and stopped, with every counter", async () => {

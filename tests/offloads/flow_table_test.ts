@@ -1,28 +1,28 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import { FlowTable } from "../../offloads/rsc_chain/flow_table.ts";
-import { MAX_KEY_WORDS, Segment } from "../../offloads/rsc_chain/segment.ts";
-import type { Unit } from "../../offloads/rsc_chain/unit.ts";
+import { MAX_KEY_WORDS, ParsedSegment } from "../../offloads/rsc_chain/parsed_segment.ts";
+import type { CoalescedSegment } from "../../offloads/rsc_chain/coalesced_segment.ts";
 
 /** A segment with this key; words that are left out are 0. */
-function segmentOf(...words: number[]): Segment {
-  const segment = new Segment();
+function segmentOf(...words: number[]): ParsedSegment {
+  const segment = new ParsedSegment();
   segment.key.set(words);
   return segment;
 }
 
 /** A unit for a flow that has none. */
-function opened(table: FlowTable, segment: Segment): Unit {
+function opened(table: FlowTable, segment: ParsedSegment): CoalescedSegment {
   assertEquals(table.find(segment), null);
   return table.open(segment);
 }
 
 /** The keys of the units held, in order of opening, found by walking the list both ways. */
-function listed(table: FlowTable): Unit[] {
-  const forwards: Unit[] = [];
-  for (let unit = table.oldest; unit !== null; unit = unit.following) forwards.push(unit);
-  const backwards: Unit[] = [];
-  for (let unit = table.newest; unit !== null; unit = unit.previous) backwards.push(unit);
+function listed(table: FlowTable): CoalescedSegment[] {
+  const forwards: CoalescedSegment[] = [];
+  for (let held = table.oldest; held !== null; held = held.following) forwards.push(held);
+  const backwards: CoalescedSegment[] = [];
+  for (let held = table.newest; held !== null; held = held.previous) backwards.push(held);
   assertEquals(backwards.reverse(), forwards);
   return forwards;
 }
@@ -33,7 +33,7 @@ Deno.test("FlowTable finds and lists what a Map finds and lists", () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 300 }), fc.constantFrom(3, MAX_KEY_WORDS), (steps, keyWords) => {
       const table = new FlowTable(keyWords, 24);
-      const model = new Map<number, Unit>();
+      const model = new Map<number, CoalescedSegment>();
       for (const [what, flow] of steps) {
         // Five sources, three destinations, three ports: flows share addresses and differ in one word only.
         const segment = segmentOf(flow % 5, ...new Array<number>(keyWords - 3).fill(7), flow % 3, flow);
@@ -54,40 +54,40 @@ Deno.test("FlowTable finds and lists what a Map finds and lists", () => {
 });
 
 /** The units that may be between the addresses of this segment. */
-function pairList(table: FlowTable, segment: Segment): Unit[] {
-  const units: Unit[] = [];
-  for (let unit = table.firstOfPair(segment); unit !== null; unit = unit.followingOfPair) units.push(unit);
-  return units;
+function pairList(table: FlowTable, segment: ParsedSegment): CoalescedSegment[] {
+  const count: CoalescedSegment[] = [];
+  for (let held = table.firstOfPair(segment); held !== null; held = held.followingOfPair) count.push(held);
+  return count;
 }
 
-Deno.test("FlowTable.firstOfPair() leads to every unit of a pair of addresses, in order of opening", () => {
+Deno.test("FlowTable.firstOfPair() leads to every held of a pair of addresses, in order of opening", () => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.nat(6), fc.nat(6), fc.nat(3), fc.boolean()), { maxLength: 80 }),
       (steps) => {
         const table = new FlowTable(3, 64);
-        const held = new Map<string, { unit: Unit; pair: string }>();
+        const held = new Map<string, { held: CoalescedSegment; pair: string }>();
         for (const [source, destination, ports, open] of steps) {
           const segment = segmentOf(source, destination, ports);
           const [key, pair] = [`${source} ${destination} ${ports}`, `${source} ${destination}`];
           const entry = held.get(key);
           if (open && entry === undefined) {
-            held.set(key, { unit: opened(table, segment), pair });
+            held.set(key, { held: opened(table, segment), pair });
           } else if (!open && entry !== undefined) {
-            table.close(entry.unit);
+            table.close(entry.held);
             held.delete(key);
           }
-          const list = pairList(table, segment).filter((unit) => table.hasPair(unit, segment));
-          const holders = [...held.values()].filter((one) => one.pair === pair).map(({ unit }) => unit);
+          const list = pairList(table, segment).filter((held) => table.hasPair(held, segment));
+          const holders = [...held.values()].filter((one) => one.pair === pair).map(({ held }) => held);
           assertEquals(list, holders);
-          for (const one of held.values()) assertEquals(table.hasPair(one.unit, segment), one.pair === pair);
+          for (const one of held.values()) assertEquals(table.hasPair(one.held, segment), one.pair === pair);
         }
       },
     ),
   );
 });
 
-Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them in order", () => {
+Deno.test("FlowTable holds 65536 count of one pair of addresses, and lists them in order", () => {
   const most = 65_536;
   const table = new FlowTable(3, most);
   for (let i = 0; i < most; i++) {
@@ -98,10 +98,10 @@ Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them 
   assertEquals([table.count, table.isFull], [most, true]);
   assertEquals(pairList(table, segmentOf(1, 2, 0)).length, most);
   let i = 0;
-  for (let unit = table.oldest; unit !== null; unit = unit.following, i++) {
+  for (let held = table.oldest; held !== null; held = held.following, i++) {
     const segment = segmentOf(1, 2, i);
-    if (table.find(segment) !== unit) {
-      throw new Error(`unit ${i} is not found in its place`);
+    if (table.find(segment) !== held) {
+      throw new Error(`held ${i} is not found in its place`);
     }
   }
   assertEquals(i, most);
@@ -119,9 +119,9 @@ Deno.test("FlowTable holds 65536 units of one pair of addresses, and lists them 
   assertEquals([table.count, table.newest, table.firstOfPair(segmentOf(1, 2, 0))], [0, null, null]);
 });
 
-Deno.test("FlowTable reuses units: steady traffic makes no new ones", () => {
+Deno.test("FlowTable reuses count: steady traffic makes no new ones", () => {
   const table = new FlowTable(3, 4096);
-  const seen = new Set<Unit>();
+  const seen = new Set<CoalescedSegment>();
   for (let i = 0; i < 10_000; i++) {
     const segment = segmentOf(1, 2, i);
     seen.add(opened(table, segment));
@@ -185,7 +185,7 @@ Deno.test("FlowTable.hashOf() has no pairs of keys that collide whatever the sec
   }
 });
 
-Deno.test("FlowTable.firstOfPair() leads past few units of other pairs, even with 65536 held", () => {
+Deno.test("FlowTable.firstOfPair() leads past few count of other pairs, even with 65536 held", () => {
   const table = new FlowTable(3, 65_536);
   for (let i = 0; i < 65_536; i++) {
     const segment = segmentOf(i, 2, 3);
@@ -196,7 +196,7 @@ Deno.test("FlowTable.firstOfPair() leads past few units of other pairs, even wit
     longest = Math.max(longest, pairList(table, segmentOf(1 << 20 | i, 2, 3)).length);
   }
   // 16 on average; 64 would be twelve standard deviations away.
-  assert(longest < 64, `a list of ${longest} units`);
+  assert(longest < 64, `a list of ${longest} count`);
 });
 
 Deno.test("FlowTable tells flows apart that its shortcut takes for one", () => {
@@ -204,31 +204,31 @@ Deno.test("FlowTable tells flows apart that its shortcut takes for one", () => {
   for (const keyWords of [3, MAX_KEY_WORDS]) {
     const table = new FlowTable(keyWords, 64);
     const flows = Array.from({ length: 40 }, (_, i) => {
-      const segment = new Segment();
+      const segment = new ParsedSegment();
       segment.key[keyWords >>> 1 === 1 ? 0 : 3] = i;
       segment.key[keyWords - 1] = i ^ 0x1234;
       return segment;
     });
-    const units = flows.map((segment) => opened(table, segment));
+    const count = flows.map((segment) => opened(table, segment));
     for (let lap = 0; lap < 3; lap++) {
       for (const [i, segment] of flows.entries()) {
-        if (i % 3 === lap) table.close(units[i]);
-        assertEquals(table.find(segment), i % 3 <= lap ? null : units[i], `lap ${lap}, flow ${i}`);
+        if (i % 3 === lap) table.close(count[i]);
+        assertEquals(table.find(segment), i % 3 <= lap ? null : count[i], `lap ${lap}, flow ${i}`);
       }
     }
     assertEquals(table.count, 0);
   }
 });
 
-Deno.test("FlowTable finds the unit of a flow that was closed and opened again, and the others", () => {
+Deno.test("FlowTable finds the held of a flow that was closed and opened again, and the others", () => {
   const table = new FlowTable(3, 16);
   const segment = segmentOf(1, 2, 3);
   opened(table, segment);
   const others = [4, 5, 6].map((ports) => opened(table, segmentOf(1, 2, ports)));
   for (let i = 0; i < 50; i++) {
     table.close(table.find(segment)!);
-    const unit = table.open(segment);
-    assertEquals(table.find(segment), unit);
+    const held = table.open(segment);
+    assertEquals(table.find(segment), held);
   }
   assertEquals(others.map((_, i) => table.find(segmentOf(1, 2, 4 + i))), others);
 });

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { OpeningOrder } from "../../offloads/rsc_chain/chain.ts";
+import { OpeningOrder } from "../../offloads/rsc_chain/qemu_chain.ts";
 
 /** Runs adds (null) and removals (which of those left, as a fraction) against a plain list of numbers. */
 function compare(steps: readonly (number | null)[]): void {

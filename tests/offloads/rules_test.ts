@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { QEMU_COUNTERS } from "../../offloads/rsc_chain/qemu_chain.ts";
 import { newStrictCounters, QEMU_RULES, STRICT_RULES } from "../../offloads/rsc_chain/verdicts.ts";
 
@@ -14,7 +14,7 @@ async function caseFiles(): Promise<string[]> {
   return texts;
 }
 
-/** The rows of a rule table: id, verdict, meaning, effect, cases. */
+/** The rows of a rule table: id, verdict, text, cases. */
 function rowsOf(heading: string): string[][] {
   const section = document.split(/^## /m).find((text) => text.startsWith(heading));
   assert(section !== undefined, `docs/rules.md has no section ${heading}`);
@@ -37,14 +37,23 @@ const declared: ReadonlySet<number> = new Set(
 for (const [heading, rules] of [["Strict", STRICT_RULES], ["The reference", QEMU_RULES]] as const) {
   Deno.test(`docs/rules.md, ${heading}: has every rule of the code, in its order, and no other`, () => {
     const rows = rowsOf(heading).map(([id, verdict]) => [verdict.replaceAll("`", ""), id]);
-    assertEquals(rows, Object.entries(rules));
+    assertEquals(rows, Object.values(rules).map(({ verdict, id }) => [verdict, id]));
+    assertEquals(Object.keys(rules), Object.values(rules).map(({ verdict }) => verdict));
   });
 
-  Deno.test(`docs/rules.md, ${heading}: says of every rule what it means, what comes of it, and which cases show it`, () => {
+  Deno.test(`docs/rules.md, ${heading}: says of every rule what the code says, and nothing else`, () => {
+    assertEquals(
+      rowsOf(heading).map(([, , text]) => text),
+      Object.values(rules).map(({ text }) => `${text}.`),
+    );
+    for (const { text } of Object.values(rules)) assertMatch(text, /^[A-Z][^\n`|]+: [^\n`|]+[^.\s]$/);
+  });
+
+  Deno.test(`docs/rules.md, ${heading}: says of every rule which cases show it`, () => {
     for (const row of rowsOf(heading)) {
-      assertEquals(row.length, 5, row[0]);
+      assertEquals(row.length, 4, row[0]);
       for (const cell of row) assertNotEquals(cell, "", row[0]);
-      for (const number of row[4].split(", ")) {
+      for (const number of row[3].split(", ")) {
         assert(declared.has(Number(number)), `${row[0]}: case ${number}`);
       }
     }
@@ -60,7 +69,7 @@ for (const [heading, rules] of [["Strict", STRICT_RULES], ["The reference", QEMU
 
 Deno.test("docs/rules.md: no rule has two verdicts, and no verdict two rules", () => {
   for (const rules of [STRICT_RULES, QEMU_RULES]) {
-    assertEquals(new Set(Object.values(rules)).size, Object.keys(rules).length);
+    assertEquals(new Set(Object.values(rules).map(({ id }) => id)).size, Object.keys(rules).length);
   }
 });
 

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import type { RuleBook } from "../../pipeline/stage.ts";
+import type { Rule, RuleBook } from "../../pipeline/stage.ts";
 import { newStrictCounters, QEMU_RULES, STRICT_RULES } from "../../offloads/rsc_chain/verdicts.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { arp, StageBench, tcp, type TcpFields, type TcpFlag } from "../../testing/mod.ts";
@@ -12,28 +12,28 @@ function explained(rules: RuleBook, packets: readonly TcpFields[], options: obje
   return String(bench.verdicts).split("\n");
 }
 
-Deno.test("the strict chain says of every frame what it did, by which rule, with whose unit", () => {
+Deno.test("the strict chain says of every frame what it did, by which rule, and which frame opened it", () => {
   assertEquals(
     explained("strict", [{}, { seq: 1100 }, { seq: 1200, tos: 8 }, { seq: 9 }, { seq: 9, flags: ["RST"] }]),
     [
-      "frame 1: rsc-v4 held (S7.1), unit of frame 1",
-      "frame 2: rsc-v4 merged (S7.2), unit of frame 1",
-      "frame 3: rsc-v4 traits_differ (S4.1), unit of frame 3",
-      "frame 4: rsc-v4 traits_differ (S4.1), unit of frame 4",
-      "frame 5: rsc-v4 rst (S3.3), unit of frame 4",
+      "frame 1: rsc-v4 held (S7.1), opened by frame 1",
+      "frame 2: rsc-v4 merged (S7.2), opened by frame 1",
+      "frame 3: rsc-v4 traits_differ (S4.1), opened by frame 3",
+      "frame 4: rsc-v4 traits_differ (S4.1), opened by frame 4",
+      "frame 5: rsc-v4 rst (S3.3), opened by frame 4",
     ],
   );
 });
 
-Deno.test("the reference's chain says of every frame what it did, by which rule, with whose unit", () => {
+Deno.test("the reference's chain says of every frame what it did, by which rule, and which frame opened it", () => {
   assertEquals(
     explained("qemu", [{}, { seq: 1100 }, { seq: 9 }, { seq: 9, flags: ["SYN"] }, { sourcePort: 2 }]),
     [
-      "frame 1: rsc-v4 empty_cache (Q9), unit of frame 1",
-      "frame 2: rsc-v4 coalesced (Q15), unit of frame 1",
-      "frame 3: rsc-v4 data_out_of_win (Q11), unit of frame 1",
+      "frame 1: rsc-v4 empty_cache (Q9), opened by frame 1",
+      "frame 2: rsc-v4 coalesced (Q15), opened by frame 1",
+      "frame 3: rsc-v4 data_out_of_win (Q11), opened by frame 1",
       "frame 4: rsc-v4 tcp_syn (Q6)",
-      "frame 5: rsc-v4 empty_cache (Q9), unit of frame 5",
+      "frame 5: rsc-v4 empty_cache (Q9), opened by frame 5",
     ],
   );
 });
@@ -57,7 +57,7 @@ const anyPacket = fc.record({
 
 for (const rules of ["strict", "qemu"] as const) {
   Deno.test(`every frame of the family gets one verdict of the ${rules} rule book, with the id of its rule`, () => {
-    const ids: Record<string, string> = rules === "strict" ? STRICT_RULES : QEMU_RULES;
+    const book: Record<string, Rule> = rules === "strict" ? STRICT_RULES : QEMU_RULES;
     fc.assert(
       fc.property(fc.array(anyPacket, { maxLength: 30 }), (packets) => {
         using bench = new StageBench(rscV4, { rules });
@@ -66,7 +66,7 @@ for (const rules of ["strict", "qemu"] as const) {
         }
         bench.feed(arp());
         assertEquals(bench.verdicts.all.map(({ frame }) => frame), packets.map((_, i) => i + 1));
-        for (const { verdict, rule } of bench.verdicts.all) assertEquals(rule, ids[verdict]);
+        for (const { verdict, rule } of bench.verdicts.all) assertEquals(rule, book[verdict].id);
       }),
       { numRuns: 60 },
     );

@@ -50,7 +50,7 @@ for (const layout of ["split", "packed"]) {
         assertEquals(await rig.send(guest, bytes), sum, `after turn ${turn}`);
       }
       assertEquals(faults(machine), {});
-      assert(machine.counters("net0.rsc-v4").units_coalesced > 0);
+      assert(machine.counters("net0.rsc-v4").packets_coalesced > 0);
     },
   );
 }
@@ -106,7 +106,7 @@ for (const [who, mode, options] of ROLES) {
         const sums = await upload.finish(guest.shell);
         assertEquals(sums.arrived, sums.sent);
         const counters = await backend.counters();
-        assert(counters["net0.rsc-v4"].units_coalesced > 0);
+        assert(counters["net0.rsc-v4"].packets_coalesced > 0);
         assertEquals(faultsIn(counters), {});
 
         // A kernel that does not send anything again soon, and a back-end that holds segments for longer than this test takes.

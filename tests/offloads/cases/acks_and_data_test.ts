@@ -13,7 +13,7 @@ testCase(23, { arrive: [[0, K], [1, A]] }, {
   S: {
     says: "data behind a pure ACK merges, and one data segment is an ordinary packet",
     out: [[300_000, "[0,0,-]", A]],
-    counters: { merged: 1, units_single: 1, units_coalesced: 0 },
+    counters: { merged: 1, packets_single: 1, packets_coalesced: 0 },
   },
 });
 
@@ -129,7 +129,7 @@ testCase(31, { arrive: [[0, K], [1, wider], [2, A501]] }, {
   S: {
     says: "data behind a window update merges, and is one data segment",
     out: [[300_000, "[0,0,-]", A501]],
-    counters: { window_update: 1, merged: 1, units_single: 1 },
+    counters: { window_update: 1, merged: 1, packets_single: 1 },
   },
 });
 

@@ -40,7 +40,7 @@ testCase(17, { arrive: [[0, K], [1, wider]] }, {
   S: {
     says: "a window update is taken, an ordinary packet with right checksums leaves",
     out: [[300_000, "[0,0,-]", wider]],
-    counters: { window_update: 1, units_single: 1, units_coalesced: 0 },
+    counters: { window_update: 1, packets_single: 1, packets_coalesced: 0 },
   },
 });
 

@@ -7,7 +7,7 @@ testCase(1, { arrive: [[0, A]] }, {
     says: "A leaves at 300000 as it came",
     out: [[300_000, "[0,0,-]", A]],
     Q: { received: 1, cache: 1, empty_cache: 1, timer: 1 },
-    S: { received: 1, held: 1, units_single: 1, drained_by_timer: 1 },
+    S: { received: 1, held: 1, packets_single: 1, drained_by_timer: 1 },
   },
 });
 
@@ -20,7 +20,7 @@ testCase(2, { arrive: [[0, A], [1, B]] }, {
   S: {
     says: "A, B leave at 300000 as one, with gso_size and right checksums",
     out: [[300_000, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }]],
-    counters: { received: 2, held: 1, merged: 1, units_coalesced: 1, segments_coalesced: 2 },
+    counters: { received: 2, held: 1, merged: 1, packets_coalesced: 1, segments_coalesced: 2 },
   },
 });
 

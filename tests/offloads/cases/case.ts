@@ -207,9 +207,9 @@ const ORDINARY: Readonly<Record<Rules, readonly string[]>> = {
     "received",
     "held",
     "merged",
-    "units_coalesced",
+    "packets_coalesced",
     "segments_coalesced",
-    "units_single",
+    "packets_single",
     "drained_by_timer",
   ],
 };

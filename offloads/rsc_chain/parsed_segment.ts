@@ -1,5 +1,6 @@
 /**
- * The facts about one TCP segment, found once and then trusted.
+ * One TCP segment as a chain reads it: where its headers are, what they say, and whether its checksum is
+ * right.
  * @module
  */
 import type { Frame } from "../../pipeline/frame.ts";
@@ -23,10 +24,11 @@ import type { RscFamily } from "./plugin.ts";
 export const MAX_KEY_WORDS = 9;
 
 /**
- * One segment, as `RscFamily` located it. One object, refilled for each frame. Offsets are absolute, into the storage of
- * the frame. 32-bit fields are signed: only differences and equality of them are ever used.
+ * One segment, as `RscFamily` parsed it (QEMU's `NetRscUnit`). One object, refilled for each frame. Offsets
+ * are absolute, into the storage of the frame. 32-bit fields are signed: only differences and equality of
+ * them are ever used.
  */
-export class Segment {
+export class ParsedSegment {
   /** First byte of the IP header; set before the family locates the rest. */
   ipAt = 0;
   /** Which VLAN it is of, as `HeaderLocator` tells; 0 for the untagged network. */
@@ -55,7 +57,10 @@ export class Segment {
   window = 0;
   /** The 16-bit word of data offset and flags. */
   offsetFlags = 0;
-  /** What of the IP header must be equal in all segments of a unit: DSCP, ECN and DF, or traffic class and flow label. */
+  /**
+   * What of the IP header must be equal in all segments that are merged: DSCP, ECN and DF, or traffic class
+   * and flow label.
+   */
   traits = 0;
   /** ECN bits of the IP header. */
   ecn = 0;
@@ -71,10 +76,11 @@ export class Segment {
   readonly key: Int32Array<ArrayBuffer> = new Int32Array(MAX_KEY_WORDS);
 }
 
-// Reading the TCP header of a located segment: the same for both families.
-
-/** Reads the fixed TCP header at `segment.tcpAt`, whose 20 bytes are there; `tcpBytes` is what the IP length leaves for TCP. */
-export function readTcp(view: DataView, segment: Segment, tcpBytes: number): void {
+/**
+ * Reads the fixed TCP header at `segment.tcpAt`, whose 20 bytes are there; `tcpBytes` is what the IP length
+ * leaves for TCP.
+ */
+export function readTcp(view: DataView, segment: ParsedSegment, tcpBytes: number): void {
   const at = segment.tcpAt;
   const offsetFlags = view.getUint16(at + TCP_OFFSET_FLAGS);
   const headerBytes = tcpHeaderBytes(offsetFlags);
@@ -88,7 +94,7 @@ export function readTcp(view: DataView, segment: Segment, tcpBytes: number): voi
 }
 
 /** Reads the timestamp block, if the options are that block and nothing else; all header bytes are there. */
-export function readTimestamp(view: DataView, segment: Segment): void {
+export function readTimestamp(view: DataView, segment: ParsedSegment): void {
   const at = segment.tcpAt;
   segment.hasTimestamp = segment.tcpHeaderBytes === TCP_TIMESTAMP_HEADER_BYTES &&
     view.getInt32(at + 20) === TCP_TIMESTAMP_BLOCK;
@@ -98,21 +104,20 @@ export function readTimestamp(view: DataView, segment: Segment): void {
   }
 }
 
-/** Where the bytes of a frame in one piece end, in its storage. */
+/** Where the first piece of a frame ends, in its storage. */
 export function endOf(frame: Frame): number {
   return frame.start + frame.length;
 }
 
-// May this segment's TCP checksum be trusted?
-
 /**
- * `right` if the network vouches for the data (DATA_VALID, or NEEDS_CSUM for the TCP checksum: then it never left this host)
- * or the checksum, computed here, is right. A partial checksum must be on top of the right pseudo-header sum, for a unit gets
- * a new one: what would become a wrong checksum must not become a right one.
+ * Tells whether the TCP checksum may be trusted: `right` if the network vouches for the data (DATA_VALID, or
+ * NEEDS_CSUM for the TCP checksum: then it never left this host) or the checksum, computed here, is right. A
+ * partial checksum must be on top of the right pseudo-header sum, for a coalesced segment gets a new one:
+ * what would become a wrong checksum must not become a right one.
  */
 export function checksumVerdict(
   frame: Frame,
-  segment: Segment,
+  segment: ParsedSegment,
   family: RscFamily,
 ): "right" | "bad_tcp_checksum" | "odd_partial_checksum" {
   const { flags, csumStart, csumOffset } = frame.header;

@@ -1,15 +1,16 @@
 /**
- * A unit: one held segment, with whatever has been merged into it.
+ * What a chain holds of one flow: a segment, and everything that has been merged into it.
  * @module
  */
 import type { Frame, FrameOwner } from "../../pipeline/frame.ts";
 
 /**
- * What a chain holds of one flow. The frame's pieces are the payloads as they arrived, not copied; the header fields
- * that merging changes are kept here and written once, when the unit leaves. What every segment looks at stands first, so
- * that it shares lines of the cache; the frame itself is not touched between opening and leaving.
+ * A held segment (QEMU's `NetRscSeg`, an item of DPDK's GRO). The frame's pieces are the payloads as they
+ * arrived, not copied; the header fields that merging changes are kept here and written once, at the flush.
+ * What every segment looks at stands first, so that it shares cache lines; the frame itself is not touched
+ * between opening and flush.
  */
-export class Unit {
+export class CoalescedSegment {
   /** Hash of the flow's key. */
   hash = 0;
   /** The first words of the key, which are all of it for IPv4; the table keeps whole keys. */
@@ -20,7 +21,7 @@ export class Unit {
   key2 = 0;
   /** Which VLAN the flow is of. */
   vlan = 0;
-  /** What it is recalled by, see `RecentUnits`. */
+  /** What it is recalled by, see `RecentFlows`. */
   tag = 0;
   /** Sequence number of the first byte. */
   seq = 0;
@@ -36,7 +37,7 @@ export class Unit {
   offsetFlags = 0;
   /** Segments merged, as the rule book counts them. */
   segments = 0;
-  /** How many units had been opened since the chain was last empty, when this one was. */
+  /** How many had been opened since the chain was last empty, when this one was. */
   order = 0;
   /** Strict rules: where its flow is claimed (`FlowClaims`); -1 if it is not. */
   claim: number = -1;
@@ -44,11 +45,11 @@ export class Unit {
   changed = false;
   /** The last of the frame's pieces. */
   tail: Frame | null = null;
-  /** Bytes in all pieces of the frame, which is told when the unit leaves. */
+  /** Bytes in all pieces of the frame, which the frame gets at the flush. */
   totalBytes = 0;
-  /** How many pieces that are; told then too. */
+  /** How many pieces the frame has, which it gets at the flush too. */
   pieces = 0;
-  /** Where all of them return to; null if that is not one place. */
+  /** Where all pieces return to; null if that is not one place. */
   owner: FrameOwner | null = null;
   /** Strict rules: the two MAC addresses, as three words. */
   macs0 = 0;
@@ -77,18 +78,18 @@ export class Unit {
 
   /** Its place in the table; never changes. */
   readonly index: number;
-  /** The frame that opened it, followed by the merged payloads. Null while the unit is unused. */
+  /** The frame that opened it, followed by the merged payloads. Null while nothing is held here. */
   frame: Frame | null = null;
-  /** The unit that was opened before this one, and the one after. */
-  previous: Unit | null = null;
-  /** The unit that was opened after this one. */
-  following: Unit | null = null;
-  /** Which list of units with like addresses it is in. */
+  /** The one that was opened before this one. */
+  previous: CoalescedSegment | null = null;
+  /** The one that was opened after this one. */
+  following: CoalescedSegment | null = null;
+  /** The list of flows with like addresses in which it is. */
   pairSlot = 0;
-  /** The unit that was opened before this one among those of its list, and the one after. */
-  previousOfPair: Unit | null = null;
-  /** The unit that was opened after this one among those of its list. */
-  followingOfPair: Unit | null = null;
+  /** The one that was opened before this one in that list. */
+  previousOfPair: CoalescedSegment | null = null;
+  /** The one that was opened after this one in that list. */
+  followingOfPair: CoalescedSegment | null = null;
 
   /** First byte of the IP header, in the frame's storage. */
   ipAt = 0;
@@ -97,7 +98,7 @@ export class Unit {
   /** Bytes of the TCP header. */
   tcpHeaderBytes = 0;
 
-  /** A unit that holds nothing. @param index its place in the table */
+  /** Holds nothing. @param index its place in the table */
   constructor(index: number) {
     this.index = index;
   }
