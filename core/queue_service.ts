@@ -29,7 +29,7 @@ import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "./in_flight.ts"
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** What a handler returns for a request that it keeps: {@linkcode QueueService.complete} answers it later. */
-export const KEEP = -1;
+export const KEEP: number = -1;
 const PUT_BACK = -2;
 
 /** Answers a request: bytes written (0 on), {@linkcode KEEP}, or what {@linkcode QueueRequest.putBack} returns. */
