@@ -26,6 +26,7 @@ export {
   type DeviceContext,
   type DeviceEvent,
   type DeviceEventListener,
+  type DeviceMigration,
   type Session,
   STATUS_ACKNOWLEDGE,
   STATUS_DRIVER,
@@ -36,6 +37,7 @@ export {
 } from "./core/device.ts";
 export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
 export {
+  featureName,
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_IN_ORDER,
@@ -104,7 +106,10 @@ export {
   defineNetwork,
   defineNetworkDevice,
   defineOffload,
+  type NetworkCapability,
+  networkCapability,
   type NetworkContext,
+  type NetworkDevice,
   type NetworkDeviceContext,
   type NetworkDevicePlugin,
   type NetworkFacts,

@@ -46,14 +46,33 @@ export interface Session {
   recall?(): void;
 }
 
-/** A virtio device, seen from its transport. */
+/** What a driver has programmed of a device beyond features and queues: for a migration, and for other threads. */
+export interface DeviceMigration {
+  /** That state, as plain JSON. */
+  save(): unknown;
+  /**
+   * Takes over what `save` of another device gave; it is in force at once, or from the next `activate` on.
+   * GuestError `device-state-invalid` if it cannot be.
+   */
+  restore(state: unknown): void;
+}
+
+/**
+ * A virtio device, seen from its transport. What only some devices can do stands in objects of its own, which a device has
+ * or has not: `migration`, and those that a family declares, such as `net` (`pipeline/plugin.ts`).
+ */
 export interface Device extends Pollable {
   /** Device type (virtio 1.2, section 5): 1 net, 4 entropy. */
-  readonly id: number;
+  readonly type: number;
   /** What it is called in messages and counters. */
   readonly name: string;
   /** The features it offers. */
   readonly features: FeatureSet;
+  /**
+   * The names of its type's own feature bits, without prefix, such as `MAC`; those that all types share are known
+   * ({@linkcode featureName}).
+   */
+  readonly featureNames: ReadonlyMap<number, string>;
   /** The largest size of each of its queues, by index; the length is the number of queues. */
   readonly queueSizes: readonly number[];
   /** What it keeps over rounds, for devices that do: a `QueueService`. Left out: it answers in the round in which it takes. */
@@ -71,25 +90,11 @@ export interface Device extends Pollable {
   /** Lets go everything it holds, in order, while the driver is still there: before a stop or a migration. */
   drain(nowNs: number): void;
   /** Of a session with `startsQueues`: some of its queues have come or gone. */
-  queuesChanged?(): void;
-  /**
-   * Must what a driver puts into queue `index` be taken and thrown away while the transport has the queue disabled?
-   * True of queues from the guest to the world. Left out: of none.
-   */
-  discardsWhenDisabled?(index: number): boolean;
+  queuesChanged(): void;
   /** Of a device in the role `control`: does another thread work queue `index`? Left out: no. */
   lendsQueue?(index: number): boolean;
-  /** The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the guest. */
-  guestMoved?(mac: Uint8Array, nowNs: number): void;
-  /** Can the device serve a guest that is told this MTU, in bytes? Left out: no. */
-  acceptsMtu?(mtuBytes: number): boolean;
-  /** What the driver has programmed beyond features and queues, as plain JSON, for a migration. */
-  saveState?(): unknown;
-  /**
-   * Takes over what `saveState` of another device gave; it is in force at once, or from the next `activate` on.
-   * GuestError `device-state-invalid` if it cannot be.
-   */
-  restoreState?(state: unknown): void;
+  /** Moves what the driver has programmed to another device of the type. Left out: there is nothing to move. */
+  readonly migration?: DeviceMigration;
   /** The driver has kicked a queue, or something else came up: poll before long. Set by whoever runs the device. */
   wake: () => void;
 }

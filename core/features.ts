@@ -14,6 +14,29 @@ export const VIRTIO_F_RING_PACKED = 34;
 /** The device uses buffers in the order in which they were made available (virtio 1.2, section 6). */
 export const VIRTIO_F_IN_ORDER = 35;
 
+/** The bits that belong to no type of device but to rings and transports (virtio 1.3, section 6), and legacy ones beside. */
+const SHARED_NAMES: ReadonlyMap<number, string> = new Map([
+  [24, "NOTIFY_ON_EMPTY"],
+  [27, "ANY_LAYOUT"],
+  [VIRTIO_F_INDIRECT_DESC, "INDIRECT_DESC"],
+  [VIRTIO_F_EVENT_IDX, "EVENT_IDX"],
+  [VIRTIO_F_VERSION_1, "VERSION_1"],
+  [33, "ACCESS_PLATFORM"],
+  [VIRTIO_F_RING_PACKED, "RING_PACKED"],
+  [VIRTIO_F_IN_ORDER, "IN_ORDER"],
+  [36, "ORDER_PLATFORM"],
+  [37, "SR_IOV"],
+  [38, "NOTIFICATION_DATA"],
+  [39, "NOTIF_CONFIG_DATA"],
+  [40, "RING_RESET"],
+  [41, "ADMIN_VQ"],
+]);
+
+/** The name of a bit without its prefix. @param own the names of a device type (`Device.featureNames`), which come first */
+export function featureName(bit: number, own: ReadonlyMap<number, string>): string {
+  return own.get(bit) ?? SHARED_NAMES.get(bit) ?? `bit ${bit}`;
+}
+
 const WORDS = 4;
 const BITS = WORDS * 32;
 

@@ -9,7 +9,7 @@
  * A ring has one owner at any time. The driver transport describes rings and memory in plain JSON and *lends* them; before
  * anything about them changes (a message of the front-end, a command of the driver) it *recalls* them, and gets told where
  * each stands. In between the borrower alone touches them. What the driver has programmed travels with every loan, as
- * `Device.saveState` gives it. Messages and commands are rare, so that stopping everything for them costs nothing, and they
+ * `DeviceMigration.save` gives it. Messages and commands are rare, so that stopping everything for them costs nothing, and they
  * are dealt with in one thread as ever.
  *
  * @module
@@ -77,7 +77,7 @@ export interface RingsLoan {
   readonly log: LogLoan | null;
   /** The rings. */
   readonly rings: readonly RingLoan[];
-  /** What the driver has programmed of the device: see `Device.saveState`. */
+  /** What the driver has programmed of the device: see `DeviceMigration.save`. */
   readonly state: unknown;
 }
 

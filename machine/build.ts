@@ -20,6 +20,7 @@ import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/typ
 import { ManualClock, SystemClock } from "../core/clock.ts";
 import type { Device, DeviceContext, DeviceEvent } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
+import { featureName } from "../core/features.ts";
 import type { NetworkContext, NetworkDeviceContext, NetworkFacts } from "../pipeline/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
 import type { DriverTransport } from "../core/transport.ts";
@@ -30,7 +31,6 @@ import type { VerdictLog } from "../pipeline/stage.ts";
 import { cableKey } from "../transports/loopback.ts";
 import { accelerateChecksums } from "../wire/checksum.ts";
 import { formatMac } from "../wire/ethernet.ts";
-import { featureName } from "../wire/net_features.ts";
 import { FileClaims } from "./file_claims.ts";
 import { Machine, type MachineDevice } from "./machine.ts";
 import {
@@ -384,7 +384,7 @@ export function missingNeeds(resolved: ResolvedDevice, device: Device): ConfigIs
   for (const { plugin, path } of resolved.offloads) {
     const missing = (plugin.needs ?? []).filter((bit) => !device.features.has(bit));
     if (missing.length === 0) continue;
-    const names = missing.map(featureName).join(", ");
+    const names = missing.map((bit) => featureName(bit, device.featureNames)).join(", ");
     issues.push({
       path,
       problem: `"${plugin.name}" needs ${names}, which ${resolved.name} does not offer`,

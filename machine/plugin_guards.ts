@@ -31,6 +31,9 @@ const MAX_QUEUE_PAIRS = 0x8000;
 /** Times in a row that something is due and there is nothing to do, after which it never will be. */
 const MAX_VAIN_ROUNDS = 100_000;
 
+/** As an answer: there is none, the call throws. */
+const THROWS = undefined;
+
 /** What every device has. */
 const DEVICE_HOOKS = [
   "poll",
@@ -41,17 +44,15 @@ const DEVICE_HOOKS = [
   "activate",
   "reset",
   "drain",
+  "queuesChanged",
 ] as const;
 /** What a device may have. */
-const DEVICE_MORE = [
-  "queuesChanged",
-  "discardsWhenDisabled",
-  "lendsQueue",
-  "guestMoved",
-  "acceptsMtu",
-  "saveState",
-  "restoreState",
-] as const;
+const DEVICE_MORE = ["lendsQueue"] as const;
+/** The capability objects that a device may have: the hooks of each, with what a device answers there that has failed. */
+const CAPABILITIES: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
+  migration: { save: THROWS, restore: THROWS },
+  net: { guestMoved: THROWS, acceptsMtu: false, discardsWhenDisabled: false },
+};
 
 /** What is told of a plugin that has failed, by its name, the hook and its place; errors that say it already stay as they are. */
 export function pluginError({ plugin, path }: ResolvedPart, hook: string, cause: unknown): Error {
@@ -109,7 +110,7 @@ export function checkDriver(value: unknown): void {
 /** Throws TypeError unless this is a device. */
 export function checkDevice(value: Device): void {
   refuse(shapeFault(value, "a device", DEVICE_HOOKS, DEVICE_MORE));
-  const { id, name, features, queueSizes, inflight } = value;
+  const { type, name, features, featureNames, queueSizes, inflight } = value;
   if (inflight !== undefined) {
     refuse(shapeFault(inflight, "requests in flight", ["pause", "resume"], []));
     const { count, limitNs } = inflight;
@@ -119,12 +120,20 @@ export function checkDevice(value: Device): void {
       );
     }
   }
-  if (!(Number.isInteger(id) && id > 0)) {
-    refuse(`it returned a device with the id ${kindOf(id)}; a type is needed`);
+  if (!(Number.isInteger(type) && type > 0)) {
+    refuse(`it returned a device with the type ${kindOf(type)}; a number from 1 on is needed`);
   }
   if (typeof name !== "string") refuse(`it returned a device with the name ${kindOf(name)}`);
   if (!(features instanceof FeatureSet)) {
     refuse(`it returned a device whose features are ${kindOf(features)}, no FeatureSet of this program`);
+  }
+  if (!(featureNames instanceof Map)) {
+    refuse(`it returned a device whose featureNames are ${kindOf(featureNames)}, no Map of bit and name`);
+  }
+  for (const [name, hooks] of Object.entries(CAPABILITIES)) {
+    const capability = (value as unknown as Record<string, unknown>)[name];
+    if (capability === undefined) continue;
+    refuse(shapeFault(capability, `a device whose ${name} is an object`, Object.keys(hooks), []));
   }
   const isSize = (size: unknown) =>
     Number.isInteger(size) && (size as number) >= 1 && (size as number) <= 32_768;
@@ -192,13 +201,23 @@ export function guardDevice(device: Device, part: ResolvedPart, failed: (error: 
   for (const hook of DEVICE_MORE) {
     if (device[hook] === undefined) Object.assign(guarded, { [hook]: undefined });
   }
+  for (const name of Object.keys(CAPABILITIES)) {
+    const capability = (device as unknown as Record<string, unknown>)[name];
+    if (capability !== undefined) {
+      Object.assign(guarded, { [name]: guarded.capability(name, capability as Hooks) });
+    }
+  }
   return guarded;
 }
 
+/** The hooks of a capability object. */
+type Hooks = Readonly<Record<string, (...args: readonly unknown[]) => unknown>>;
+
 class GuardedDevice implements Device {
-  readonly id: number;
+  readonly type: number;
   readonly name: string;
   readonly features: FeatureSet;
+  readonly featureNames: ReadonlyMap<number, string>;
   readonly queueSizes: readonly number[];
   readonly inflight: Device["inflight"];
   readonly #device: Device;
@@ -213,9 +232,10 @@ class GuardedDevice implements Device {
     this.#device = device;
     this.#part = part;
     this.#failed = failed;
-    this.id = device.id;
+    this.type = device.type;
     this.name = device.name;
     this.features = device.features;
+    this.featureNames = new Map(device.featureNames);
     this.queueSizes = [...device.queueSizes];
     this.inflight = device.inflight;
   }
@@ -291,31 +311,27 @@ class GuardedDevice implements Device {
   }
 
   queuesChanged(): void {
-    this.#call("queuesChanged", () => this.#device.queuesChanged?.());
-  }
-
-  discardsWhenDisabled(index: number): boolean {
-    return this.#ask("discardsWhenDisabled", () => this.#device.discardsWhenDisabled?.(index));
+    this.#call("queuesChanged", () => this.#device.queuesChanged());
   }
 
   lendsQueue(index: number): boolean {
     return this.#ask("lendsQueue", () => this.#device.lendsQueue?.(index));
   }
 
-  guestMoved(mac: Uint8Array, nowNs: number): void {
-    this.#call("guestMoved", () => this.#device.guestMoved?.(mac, nowNs));
-  }
-
-  acceptsMtu(mtuBytes: number): boolean {
-    return this.#ask("acceptsMtu", () => this.#device.acceptsMtu?.(mtuBytes));
-  }
-
-  saveState(): unknown {
-    return this.#call("saveState", () => this.#device.saveState?.());
-  }
-
-  restoreState(state: unknown): void {
-    this.#call("restoreState", () => this.#device.restoreState?.(state));
+  /** A capability object of the device, guarded. */
+  capability(name: string, object: Hooks): Hooks {
+    const hooks = Object.entries(CAPABILITIES[name]).map(([hook, failed]) => [
+      hook,
+      (...args: readonly unknown[]) => {
+        try {
+          return this.#call(`${name}.${hook}`, () => object[hook](...args));
+        } catch (cause) {
+          if (failed === THROWS || cause !== this.#failure) throw cause;
+          return failed;
+        }
+      },
+    ]);
+    return Object.fromEntries(hooks);
   }
 
   /** False also where the device has failed. */

@@ -2,7 +2,7 @@
  * The plugins of the network family: offload stages, and networks to move frames to and from.
  * @module
  */
-import type { DeviceContext } from "../core/device.ts";
+import type { Device, DeviceContext } from "../core/device.ts";
 import type { DevicePlugin, PartContext, PluginBase } from "../core/plugin.ts";
 import type { FlowClaims } from "./flow_claims.ts";
 import type { FramePool } from "./frame_pool.ts";
@@ -75,6 +75,30 @@ export interface NetworkDeviceContext extends DeviceContext {
   readonly verdicts: VerdictLog | null;
   /** In the thread of a queue pair: what the threads of the device tell each other of the flows that they hold. */
   readonly claims?: FlowClaims;
+}
+
+/** What only network devices can do: transports to a guest ask for it by {@linkcode networkCapability}. */
+export interface NetworkCapability {
+  /** The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the guest. */
+  guestMoved(mac: Uint8Array, nowNs: number): void;
+  /** Can the device serve a guest that is told this MTU, in bytes? */
+  acceptsMtu(mtuBytes: number): boolean;
+  /**
+   * Must what a driver puts into queue `index` be taken and thrown away while the transport has the queue disabled?
+   * True of queues from the guest to the world.
+   */
+  discardsWhenDisabled(index: number): boolean;
+}
+
+/** A network device. */
+export interface NetworkDevice extends Device {
+  /** What only network devices can do. */
+  readonly net: NetworkCapability;
+}
+
+/** What a device can do as a network device; null if it is none. */
+export function networkCapability(device: Device): NetworkCapability | null {
+  return (device as Partial<NetworkDevice>).net ?? null;
 }
 
 /** A type of network device: one with a slot `network` of kind "network", and one `offloads` of kind "offload". */

@@ -111,7 +111,8 @@ export interface MissingDependency {
   readonly needsAnyOf: readonly number[];
 }
 
-const NAMES: ReadonlyMap<number, string> = new Map([
+/** The names of the bits of a network device, without prefix; those of rings among them. */
+export const NET_FEATURE_NAMES: ReadonlyMap<number, string> = new Map([
   [VIRTIO_NET_F_CSUM, "CSUM"],
   [VIRTIO_NET_F_GUEST_CSUM, "GUEST_CSUM"],
   [VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "CTRL_GUEST_OFFLOADS"],
@@ -171,14 +172,16 @@ const NAMES: ReadonlyMap<number, string> = new Map([
   [69, "OUT_NET_HEADER"],
 ]);
 
-const BITS: ReadonlyMap<string, number> = new Map(Array.from(NAMES, ([bit, name]) => [name, bit]));
+const BITS: ReadonlyMap<string, number> = new Map(
+  Array.from(NET_FEATURE_NAMES, ([bit, name]) => [name, bit]),
+);
 
-/** The name of a bit without its prefix, such as `RSC_EXT`; `bit 43` for one that has none. */
+/** The name of a bit of a network device without its prefix, such as `RSC_EXT`; `bit 43` for one that has none. */
 export function featureName(bit: number): string {
-  return NAMES.get(bit) ?? `bit ${bit}`;
+  return NET_FEATURE_NAMES.get(bit) ?? `bit ${bit}`;
 }
 
-/** The bit of this name, such as `RSC_EXT`, without prefix; undefined if there is none. */
+/** The bit of a network device of this name, such as `RSC_EXT`, without prefix; undefined if there is none. */
 export function featureBit(name: string): number | undefined {
   return BITS.get(name);
 }

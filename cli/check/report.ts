@@ -7,13 +7,12 @@ import { isPlainObject } from "../../config/plain.ts";
 import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
-import type { FeatureSet } from "../../core/features.ts";
+import { featureName, type FeatureSet } from "../../core/features.ts";
 import type { Direction } from "../../pipeline/stage.ts";
 import type { NetOptions } from "../../devices/net/config_space.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { frontEndsOf, type Passage, passagesTo, type ProfileName } from "../../transports/vhost_user/mod.ts";
 import {
-  featureName,
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_USO4,
@@ -219,6 +218,8 @@ export function describeConfig(
     const network = resolved.network;
     const end = vhostUserEnds(config).find((end) => end.device === resolved);
     const frontEnds = end === undefined ? [] : describeFrontEnds(device, end.options.profile);
+    const named = (features: FeatureSet) =>
+      Array.from(features, (bit) => featureName(bit, device.featureNames));
     const line = (direction: Direction) =>
       resolved.offloads
         .filter(({ plugin }) => plugin.direction === direction || plugin.direction === "both")
@@ -226,16 +227,16 @@ export function describeConfig(
     return {
       ...part(resolved),
       name: resolved.name,
-      type: device.id,
+      type: device.type,
       driver: part(resolved.driver),
       network: network === null ? null : part(network),
       // A recorder is open, but the network in it may not be.
       networkClosed: network !== null && closed.some((path) => path.startsWith(network.path)),
       stages: { toGuest: line("toGuest"), fromGuest: line("fromGuest") },
-      features: [...device.features].map(featureName),
+      features: named(device.features),
       kernelFeatures: kernelFeatures(config, resolved, device),
       queueSizes: device.queueSizes,
-      agreed: agreed[i] === null ? null : Array.from(agreed[i], featureName),
+      agreed: agreed[i] === null ? null : named(agreed[i]),
       frontEnds,
       notes: located(config, notesOn(config, resolved, device, { frontEnds, agreed: agreed[i] })),
     };
@@ -250,12 +251,13 @@ function located({ source }: ResolvedConfig, notes: readonly ConfigIssue[]): rea
 }
 
 /** What a TAP adds if its kernel knows large UDP frames. */
-function kernelFeatures(config: ResolvedConfig, resolved: ResolvedDevice, { features }: Device): string[] {
+function kernelFeatures(config: ResolvedConfig, resolved: ResolvedDevice, device: Device): string[] {
+  const { features, featureNames } = device;
   if (!tapEnds(config).some((end) => end.device === resolved && tapIsUnfinished(end.options))) return [];
   const { withheldFeatures } = resolved.options as NetOptions;
   return UDP_FEATURES.filter(([bit, needs]) =>
     !features.has(bit) && features.has(needs) && !withheldFeatures.includes(bit)
-  ).map(([bit]) => featureName(bit));
+  ).map(([bit]) => featureName(bit, featureNames));
 }
 
 /** Features for large UDP frames, and what they depend on. */
@@ -307,7 +309,8 @@ export function describeFrontEnds(device: Device, profile: ProfileName): FrontEn
   return frontEndsOf(device, profile).map((name) => {
     const passages = [...passagesTo(name, device, profile)];
     const names = (wanted: Passage) =>
-      passages.filter(([, passage]) => passage === wanted).map(([bit]) => featureName(bit));
+      passages.filter(([, passage]) => passage === wanted)
+        .map(([bit]) => featureName(bit, device.featureNames));
     return { name, agreed: names("agreed"), newer: names("newer"), own: names("own"), lost: names("lost") };
   });
 }

@@ -67,7 +67,7 @@ function umlAttachment(
   const devices = umlArguments(ends.flatMap(({ index, socket, options: { mode, profile } }) => {
     const { device } = machine.devices[index];
     const isExpected = mode === "server" && frontEndsOf(device, profile).includes("uml");
-    return socket !== null && isExpected ? { socket, type: device.id } : [];
+    return socket !== null && isExpected ? { socket, type: device.type } : [];
   }));
   if (devices.length === 0) return null;
   const uml = ["linux.uml", `mem=${UML_MEMORY_MIB}M`, ...devices];

@@ -9,7 +9,7 @@
  */
 import { printable } from "../../config/errors.ts";
 import type { DeviceEvent } from "../../core/device.ts";
-import { featureName } from "../../wire/net_features.ts";
+import { featureName } from "../../core/features.ts";
 
 /** Events of one kind of one device: at once, and in the long run. */
 const BURST = 64;
@@ -23,6 +23,8 @@ export interface EventLogTargets {
   readonly text: ((line: string) => void) | null;
   /** Takes the facts of an event. */
   readonly json: (event: string, facts: object) => void;
+  /** The names of the feature bits of a device. */
+  readonly featureNames: (device: string) => ReadonlyMap<number, string>;
   /** Do the lines go to systemd's journal, which knows the time and reads priorities? */
   readonly isJournal: boolean;
 }
@@ -79,8 +81,17 @@ export class EventLog implements Disposable {
     const { text, json } = this.#targets;
     if (text === null) {
       const { event: name, ...facts } = event;
-      json(name, { device, ...facts, ...(event.event === "features" ? { features: namesOf(event) } : {}) });
+      const features = event.event === "features" ? { features: this.#namesOf(device, event) } : {};
+      json(name, { device, ...facts, ...features });
+    } else if (event.event === "features") {
+      const names = this.#namesOf(device, event).join(", ") || "none";
+      text(this.#line(device, `features agreed: ${names}`, INFO));
     } else text(this.#line(device, textOf(event), priorityOf(event)));
+  }
+
+  #namesOf(device: string, { features }: Extract<DeviceEvent, { event: "features" }>): string[] {
+    const names = this.#targets.featureNames(device);
+    return Array.from(features, (bit) => featureName(bit, names));
   }
 
   #tellSuppressed(): void {
@@ -114,14 +125,12 @@ export function wallClock(date: Date = new Date()): string {
   return `${local}${offsetMinutes < 0 ? "-" : "+"}${two(Math.floor(ahead / 60))}:${two(ahead % 60)}`;
 }
 
-function textOf(event: DeviceEvent): string {
+function textOf(event: Exclude<DeviceEvent, { event: "features" }>): string {
   switch (event.event) {
     case "connected":
       return "front-end connected";
     case "memory-at-risk":
       return `memory at risk: ${event.message}`;
-    case "features":
-      return `features agreed: ${namesOf(event).join(", ") || "none"}`;
     case "ready":
       return "driver ready";
     case "queue-started":
@@ -148,8 +157,4 @@ function textOf(event: DeviceEvent): string {
 function priorityOf({ event }: DeviceEvent): number {
   if (event === "failed" || event === "recording-failed") return ERROR;
   return event === "fault" || event === "refused" || event === "memory-at-risk" ? WARNING : INFO;
-}
-
-function namesOf(event: Extract<DeviceEvent, { event: "features" }>): string[] {
-  return Array.from(event.features, featureName);
 }

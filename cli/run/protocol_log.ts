@@ -39,10 +39,13 @@ export function traceProtocol(machine: Machine, parsed: ParsedArgs, io: Io): Pro
   const log = target === "-" ? null : new LogFile(machine, target, isJson, io);
   const write = (line: string) => log === null ? io.err(`${line}\n`) : log.output.write(`${line}\n`);
   const { clock } = machine.parts.reactor;
-  for (const { name, driver } of traced) {
+  for (const { name, device, driver } of traced) {
     const trace: ProtocolTrace = isJson
-      ? jsonTrace(write, () => ({ timeNs: clock.nowNs(), device: name }))
-      : textTrace((line) => write(`${(clock.nowNs() / 1e6).toFixed(3)} ms ${name} ${line}`));
+      ? jsonTrace(write, () => ({ timeNs: clock.nowNs(), device: name }), device.featureNames)
+      : textTrace(
+        (line) => write(`${(clock.nowNs() / 1e6).toFixed(3)} ms ${name} ${line}`),
+        device.featureNames,
+      );
     (driver as VhostUserTransport).trace = trace;
   }
   return {

@@ -61,6 +61,7 @@ export class RunReporter {
         io.err(line);
       },
       json: (event, facts) => this.#event(event, { time: wallClock(), ...facts }),
+      featureNames: (device) => view.featureNames(device),
       isJournal: io.isJournal === true,
     });
   }
@@ -252,6 +253,11 @@ export class CounterView {
   /** The machine's own time, in ns from its start. */
   get nowNs(): number {
     return this.#machine.parts.reactor.clock.nowNs();
+  }
+
+  /** The names of the feature bits of the device of this name. */
+  featureNames(device: string): ReadonlyMap<number, string> {
+    return this.#machine.devices.find(({ name }) => name === device)?.device.featureNames ?? new Map();
   }
 
   /** A copy of all counters. What a plugin has published in place of a number is left out. */

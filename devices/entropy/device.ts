@@ -31,9 +31,11 @@ const MAX_ROUND_BYTES = 262_144;
 /** An entropy device. */
 export class EntropyDevice implements Device {
   /** Device type 4 (virtio 1.2, section 5.4.1). */
-  readonly id = 4;
+  readonly type = 4;
   readonly name: string;
   readonly features: FeatureSet;
+  /** The type has no feature bit of its own. */
+  readonly featureNames: ReadonlyMap<number, string> = new Map();
   readonly queueSizes: readonly number[];
   wake: () => void = () => {};
   readonly #service: QueueService;

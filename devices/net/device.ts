@@ -24,8 +24,13 @@
  */
 import { kindOf, refusePromise } from "../../core/contract.ts";
 import { stageFault } from "../../pipeline/frame_contract.ts";
-import type { Device, Session } from "../../core/device.ts";
-import type { NetworkDeviceContext, ResolvedOffload } from "../../pipeline/plugin.ts";
+import type { DeviceMigration, Session } from "../../core/device.ts";
+import type {
+  NetworkCapability,
+  NetworkDevice,
+  NetworkDeviceContext,
+  ResolvedOffload,
+} from "../../pipeline/plugin.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
@@ -34,7 +39,7 @@ import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Direction, NetworkAbilities } from "../../pipeline/stage.ts";
 import type { DeviceRole } from "../../core/threads.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import { VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
+import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
 import { ControlSession } from "./control_queue.ts";
 import { stateFromJson, stateToJson } from "./device_state.ts";
@@ -53,11 +58,12 @@ import { MemoryRelief, ToGuest } from "./to_guest.ts";
 const CONTROL_QUEUE_SIZE = 256;
 
 /** A network device. */
-export class NetDevice implements Device {
+export class NetDevice implements NetworkDevice {
   /** Device type 1 (virtio 1.2, section 5.1.1). */
-  readonly id = 1;
+  readonly type = 1;
   readonly name: string;
   readonly features: FeatureSet;
+  readonly featureNames: ReadonlyMap<number, string> = NET_FEATURE_NAMES;
   readonly queueSizes: readonly number[];
   wake: () => void = () => {};
   readonly #role: DeviceRole;
@@ -145,30 +151,20 @@ export class NetDevice implements Device {
     this.wake();
   }
 
-  /** Transmit queues are emptied while they are disabled, receive queues and the control queue are left alone. */
-  discardsWhenDisabled(index: number): boolean {
-    return index % 2 === 1;
-  }
+  /** What the driver has programmed; what is to be taken over and has not been is still part of it. */
+  readonly migration: DeviceMigration = {
+    save: () => stateToJson(this.#parts.settings.state),
+    restore: (state) =>
+      this.#parts.settings.restore(stateFromJson(state, this.#options.queuePairs), this.#nowNs),
+  };
 
-  /** Sends a reverse ARP request with the guest's address. */
-  guestMoved(mac: Uint8Array, nowNs: number): void {
-    this.#parts.rarp.send(mac, nowNs);
-  }
-
-  /** Is this an MTU, and does the network carry it, and does the configuration not forbid it? */
-  acceptsMtu(mtuBytes: number): boolean {
-    return this.#parts.terms.carriesMtu(mtuBytes, this.#options.mtu);
-  }
-
-  /** What the driver has programmed, as plain JSON; what is to be taken over and has not been is still there. */
-  saveState(): unknown {
-    return stateToJson(this.#parts.settings.state);
-  }
-
-  /** Takes over what `saveState` gave. GuestError `device-state-invalid`. */
-  restoreState(state: unknown): void {
-    this.#parts.settings.restore(stateFromJson(state, this.#options.queuePairs), this.#nowNs);
-  }
+  /** Sends a reverse ARP request for a guest that has moved; judges MTUs; transmit queues are emptied while disabled. */
+  readonly net: NetworkCapability = {
+    guestMoved: (mac, nowNs) => this.#parts.rarp.send(mac, nowNs),
+    // Does the network carry it, and does the configuration not forbid it?
+    acceptsMtu: (mtuBytes) => this.#parts.terms.carriesMtu(mtuBytes, this.#options.mtu),
+    discardsWhenDisabled: (index) => index % 2 === 1,
+  };
 
   /**
    * The driver takes everything back. What is held for it is discarded and counted; what it has sent goes out as far as the

@@ -136,11 +136,11 @@ export class QueuePairRunner implements Pollable {
     const features = FeatureSet.fromBigInt(BigInt(loan.features));
     const rings = this.#rings = new BorrowedRings(loan, features, watch);
     const session = this.#session ?? this.#activate(features);
-    device.restoreState?.(loan.state);
+    device.migration?.restore(loan.state);
     session.memory = rings.memory;
     session.queues.fill(null);
     for (const { loan: { index }, queue } of rings.all) session.queues[index] = queue;
-    device.queuesChanged?.();
+    device.queuesChanged();
   }
 
   #activate(features: FeatureSet): LentSession {

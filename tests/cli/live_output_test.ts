@@ -115,9 +115,17 @@ Deno.test("LiveOutput.settle() gives up when nothing is taken", async () => {
   assert(performance.now() - startMs < 1000);
 });
 
+/** A network device and another one, whose bits mean something else. */
+const featureNames = (device: string) => new Map(device === "lan" ? [[15, "MRG_RXBUF"]] : [[15, "RO"]]);
+
 Deno.test("EventLog tells as many events of a kind as are good, counts the others, and hides no other kind", () => {
   const lines: string[] = [];
-  const log = new EventLog({ text: (line) => lines.push(line), json: () => {}, isJournal: true });
+  const log = new EventLog({
+    text: (line) => lines.push(line),
+    json: () => {},
+    featureNames,
+    isJournal: true,
+  });
   for (let i = 0; i < 10_000; i++) {
     log.note("lan", { event: "fault", fault: "ring-broken", message: `number ${i}\n` });
   }
@@ -139,13 +147,16 @@ Deno.test("EventLog gives facts for JSON, features by name", () => {
   const log = new EventLog({
     text: null,
     json: (event, more) => facts.push({ event, ...more }),
+    featureNames,
     isJournal: false,
   });
   log.note("lan", { event: "features", features: FeatureSet.of(15, 32) });
+  log.note("disk", { event: "features", features: FeatureSet.of(5, 15, 32) });
   log.note("lan", { event: "queue-started", queue: 1 });
   log[Symbol.dispose]();
   assertEquals(facts, [
     { event: "features", device: "lan", features: ["MRG_RXBUF", "VERSION_1"] },
+    { event: "features", device: "disk", features: ["bit 5", "RO", "VERSION_1"] },
     { event: "queue-started", device: "lan", queue: 1 },
   ]);
 });

@@ -38,7 +38,8 @@ const READY = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_D
 
 /** A device that writes down what happens to it. It dislikes feature 0 without feature 5. */
 class LoggingDevice implements Device {
-  readonly id = 42;
+  readonly type = 42;
+  readonly featureNames = new Map<number, string>();
   readonly name = "logging";
   readonly features = OFFERED;
   readonly queueSizes = [16, 8];
@@ -51,6 +52,8 @@ class LoggingDevice implements Device {
   constructor(log: string[]) {
     this.log = log;
   }
+
+  queuesChanged(): void {}
 
   readConfig(offset: number, target: Uint8Array): void {
     for (let i = 0; i < target.length; i++) target[i] = offset + i < 4 ? offset + i + 1 : 0;

@@ -476,7 +476,7 @@ Deno.test("EntropyDevice offers no feature of its own, and RING_PACKED only if i
   assertEquals([...new Rig().device.features], [...common, VIRTIO_F_RING_PACKED]);
   assertEquals([...new Rig({ options: { packedRing: false } }).device.features], common);
   assertEquals(new Rig({ options: { queueSize: 512 } }).device.queueSizes, [512]);
-  assertEquals(new Rig().device.id, 4);
+  assertEquals(new Rig().device.type, 4);
 });
 
 Deno.test("EntropyDevice refuses a net driver by its number of queues", () => {

@@ -285,14 +285,16 @@ Deno.test("a round of a device that takes whatever there is is bounded by its se
   const chain = new DescriptorChain();
   let queues: readonly (Virtqueue | null)[] = [];
   const greedy: Device = {
-    id: 42,
+    type: 42,
     name: "greedy",
     features: FeatureSet.of(VIRTIO_F_VERSION_1, VIRTIO_F_INDIRECT_DESC),
+    featureNames: new Map(),
     queueSizes: [SIZE, SIZE],
     wake: () => {},
     readConfig: (_offset, target) => void target.fill(0),
     writeConfig() {},
     acceptFeatures() {},
+    queuesChanged() {},
     activate: (session) => void (queues = session.queues),
     reset() {},
     drain() {},

@@ -137,7 +137,10 @@ Deno.test("buildMachine() builds what the configuration describes, and starts no
     devices: [device({ mac: MACS[0] }), device({ name: "other", mac: MACS[1] })],
   });
   assertEquals(machine.parts.name, "two");
-  assertEquals(machine.devices.map(({ name, device: { id } }) => [name, id]), [["net0", 1], ["other", 1]]);
+  assertEquals(machine.devices.map(({ name, device: { type } }) => [name, type]), [["net0", 1], [
+    "other",
+    1,
+  ]]);
   assertEquals([...machine.parts.shared.keys()], ["cable:default"]);
   assertEquals((machine.devices[0].driver as LoopbackDriver).guest.attached, false);
   assertEquals([machine.parts.pool.made, machine.parts.manualClock !== null], [0, true]);

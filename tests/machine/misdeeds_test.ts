@@ -13,6 +13,7 @@ import {
   defineNetworkDevice,
   defineOffload,
   type NetworkContext,
+  type NetworkDevice,
 } from "../../pipeline/plugin.ts";
 import { perFrame, type Stage } from "../../pipeline/stage.ts";
 import type { DriverTransport } from "../../core/transport.ts";
@@ -94,7 +95,7 @@ function device(change: (device: Device) => void): Plugin {
   });
 }
 
-function set(name: keyof Device, value: unknown): Plugin {
+function set(name: keyof NetworkDevice, value: unknown): Plugin {
   return device((made) => Object.defineProperty(made, name, { value, configurable: true, writable: true }));
 }
 
@@ -160,9 +161,22 @@ const WHEN_BUILT: readonly Misdeed[] = [
   ["device", "create", "features are a list, no FeatureSet", set("features", [1, 2])],
   ["device", "create", "queueSizes 64, -1", set("queueSizes", [64, -1])],
   ["device", "create", "queueSizes 12", set("queueSizes", 12)],
-  ["device", "create", "the id NaN", set("id", NaN)],
+  ["device", "create", "the type NaN", set("type", NaN)],
   ["device", "create", "a device without readConfig()", set("readConfig", undefined)],
-  ["device", "create", "whose saveState is 3, not a function", set("saveState", 3)],
+  ["device", "create", "featureNames are an object, no Map", set("featureNames", { 5: "MAC" })],
+  ["device", "create", "3, not a device whose migration is an object", set("migration", 3)],
+  [
+    "device",
+    "create",
+    "a device whose migration is an object without restore()",
+    set("migration", { save() {} }),
+  ],
+  [
+    "device",
+    "create",
+    "a device whose net is an object without acceptsMtu()",
+    set("net", { guestMoved() {} }),
+  ],
 ];
 
 /** What is found while it runs. */

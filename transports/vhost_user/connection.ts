@@ -293,8 +293,8 @@ export class StateTransfer implements Disposable {
   /** Writes the device's state and closes the pipe. */
   save(transfer: Transfer): void {
     this[Symbol.dispose]();
-    const state = this.#device.saveState?.();
-    const text = JSON.stringify({ kind: KIND, version: VERSION, id: this.#device.id, state });
+    const state = this.#device.migration?.save();
+    const text = JSON.stringify({ kind: KIND, version: VERSION, id: this.#device.type, state });
     const bytes = new TextEncoder().encode(text);
     const written = transfer.write(bytes);
     transfer[Symbol.dispose]();
@@ -332,14 +332,14 @@ export class StateTransfer implements Disposable {
     if (loading === null) return;
     if (!loading.ended) throw broken("its end has not come; the front-end must close its end of the pipe");
     const state = parse(loading.parts);
-    if (state.kind !== KIND || state.version !== VERSION || state.id !== this.#device.id) {
+    if (state.kind !== KIND || state.version !== VERSION || state.id !== this.#device.type) {
       throw new GuestError(
         "device-state-invalid",
         `The state is of kind ${state.kind}, version ${state.version}, device ${state.id}; ` +
-          `it must be ${KIND}, ${VERSION}, ${this.#device.id}`,
+          `it must be ${KIND}, ${VERSION}, ${this.#device.type}`,
       );
     }
-    this.#device.restoreState?.(state.state);
+    this.#device.migration?.restore(state.state);
   }
 
   /** Breaks off what is under way. */

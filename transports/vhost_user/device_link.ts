@@ -32,6 +32,7 @@ import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { LogLoan, RingBorrower } from "../../core/threads.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
+import { networkCapability } from "../../pipeline/plugin.ts";
 import { StateTransfer } from "./connection.ts";
 import type { DescriptorBag, Host } from "./host.ts";
 import { Lending, LentSession } from "./lending.ts";
@@ -364,13 +365,13 @@ export class DeviceMessages implements Disposable {
         "The MAC address to announce is a group's; it must be the guest's",
       );
     }
-    this.#device.guestMoved?.(mac, nowNs);
+    networkCapability(this.#device)?.guestMoved(mac, nowNs);
   }
 
   /** Judges the MTU that the guest is told. ProtocolError `value-invalid` if the device cannot serve it. */
   checkMtu(bits: FeatureSet): void {
     const mtu = bits.word(0);
-    if (bits.word(1) === 0 && this.#device.acceptsMtu?.(mtu) === true) return;
+    if (bits.word(1) === 0 && networkCapability(this.#device)?.acceptsMtu(mtu) === true) return;
     throw new ProtocolError(
       "value-invalid",
       `MTU ${mtu} does not fit this device and its network; lower it, or raise theirs`,
@@ -468,7 +469,7 @@ export class ActiveDevice {
       queues[index] = used;
       changed = true;
     }
-    if (changed) this.#device.queuesChanged?.();
+    if (changed) this.#device.queuesChanged();
   }
 
   /** The memory was replaced. */

@@ -127,12 +127,12 @@ const FILTERS: Readonly<Record<FrontEnd, FrontEndFilter>> = {
 };
 
 /** The front-ends that can be expected at a device with this profile: all that know its type, or the one that was named. */
-export function frontEndsOf(device: Pick<Device, "id">, profile: ProfileName): readonly FrontEnd[] {
+export function frontEndsOf(device: Pick<Device, "type">, profile: ProfileName): readonly FrontEnd[] {
   const named = FRONT_ENDS.filter((frontEnd) => profile === "auto" || profile === frontEnd);
-  if (device.id === 1) return named;
+  if (device.type === 1) return named;
   // The others have no front-end for it. That of User-mode Linux is for every type, but Debian's kernel for it
   // has no driver for entropy.
-  return named.filter((frontEnd) => frontEnd === "qemu" || (frontEnd === "uml" && device.id !== 4));
+  return named.filter((frontEnd) => frontEnd === "qemu" || (frontEnd === "uml" && device.type !== 4));
 }
 
 /** What becomes of each feature of the device, by bit, with a profile, at a front-end. */

@@ -63,7 +63,7 @@ export class Lending {
       ring.lent = true;
     }
     this.#isLent = true;
-    const state = this.#device.saveState?.();
+    const state = this.#device.migration?.save();
     borrower.lend({
       features: features.toString(),
       regions: regionsOf(this.#table),

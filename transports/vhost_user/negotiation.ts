@@ -9,6 +9,7 @@ import { type Device, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { judgeFeatures } from "../../core/session.ts";
+import { networkCapability } from "../../pipeline/plugin.ts";
 import {
   VIRTIO_NET_F_CTRL_VQ,
   VIRTIO_NET_F_HASH_REPORT,
@@ -117,7 +118,7 @@ export class Negotiation {
       }
     }
     this.#link.setFeatures(features);
-    if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES) || NEVER_ENABLED.has(this.#device.id)) {
+    if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES) || NEVER_ENABLED.has(this.#device.type)) {
       this.#link.enableAll();
     }
     this.#logging.switch(accepted.has(VHOST_F_LOG_ALL));
@@ -249,9 +250,8 @@ export interface Offer {
 export function offerFor(device: Device, profile: ProfileName): Offer {
   const { protocol, withheld } = TABLE[profile];
   const unserved: number[] = [];
-  if (device.saveState === undefined || device.restoreState === undefined) unserved.push(DEVICE_STATE);
-  if (device.guestMoved === undefined) unserved.push(RARP);
-  if (device.acceptsMtu === undefined) unserved.push(MTU);
+  if (device.migration === undefined) unserved.push(DEVICE_STATE);
+  if (networkCapability(device) === null) unserved.push(RARP, MTU);
   const served = protocol.without(...unserved);
   const bits = served.has(LOG_SHMFD)
     ? [VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL]
@@ -271,6 +271,6 @@ export function deviceFeatures(accepted: FeatureSet): FeatureSet {
  * GUEST_ANNOUNCE without CTRL_VQ, on which they depend: its driver has CTRL_VQ all the same.
  */
 export function featuresToJudge(device: Device, features: FeatureSet): FeatureSet {
-  const isNet = device.id === 1;
+  const isNet = device.type === 1;
   return isNet && device.features.has(VIRTIO_NET_F_CTRL_VQ) ? features.with(VIRTIO_NET_F_CTRL_VQ) : features;
 }

@@ -2,8 +2,7 @@
  * The dialogue of front-end and back-end, message by message, for people and for programs.
  * @module
  */
-import { FeatureSet } from "../../core/features.ts";
-import { featureName } from "../../wire/net_features.ts";
+import { featureName, FeatureSet } from "../../core/features.ts";
 import { HEADER_BYTES, type Message, type Payload, protocolFeatureName, Request } from "./messages.ts";
 
 /** One thing that was said or that happened. */
@@ -24,29 +23,38 @@ export interface ProtocolTrace {
   note(event: TraceEvent): void;
 }
 
-/** Writes a dialogue as readable lines. @param write takes a line, without its end */
-export function textTrace(write: (line: string) => void): ProtocolTrace {
-  return { note: (event) => write(textOf(event)) };
+/** The names of a device type's own feature bits: `Device.featureNames`. */
+type FeatureNames = ReadonlyMap<number, string>;
+
+/**
+ * Writes a dialogue as readable lines.
+ * @param write takes a line, without its end
+ * @param names the names of the device's own feature bits
+ */
+export function textTrace(write: (line: string) => void, names: FeatureNames = new Map()): ProtocolTrace {
+  return { note: (event) => write(textOf(event, names)) };
 }
 
 /**
  * Writes a dialogue as one JSON object a line.
  * @param write takes a line, without its end
  * @param facts what stands in every line besides, such as the time
+ * @param names the names of the device's own feature bits
  */
 export function jsonTrace(
   write: (line: string) => void,
   facts: () => Readonly<Record<string, unknown>> = () => ({}),
+  names: FeatureNames = new Map(),
 ): ProtocolTrace {
-  return { note: (event) => write(JSON.stringify({ ...facts(), ...jsonOf(event) })) };
+  return { note: (event) => write(JSON.stringify({ ...facts(), ...jsonOf(event, names) })) };
 }
 
 /** The event as a readable line; `>` is to the back-end, `<` from it. */
-export function textOf(event: TraceEvent): string {
+export function textOf(event: TraceEvent, names: FeatureNames): string {
   switch (event.event) {
     case "request": {
       const { name, needReply, payload, descriptors, id } = event.message;
-      const facts = factsText(payloadFacts(id, payload));
+      const facts = factsText(payloadFacts(id, payload, names));
       if (descriptors > 0) facts.push(`fds=${descriptors}`);
       if (needReply) facts.push("need_reply");
       return [`> ${name}`, ...facts].join(" ");
@@ -54,7 +62,7 @@ export function textOf(event: TraceEvent): string {
     case "refused":
       return `! ${event.name} refused: ${event.reason}`;
     case "reply":
-      return [`< ${event.name}`, ...factsText(replyFacts(event.id, event.bytes))].join(" ");
+      return [`< ${event.name}`, ...factsText(replyFacts(event.id, event.bytes, names))].join(" ");
     case "back-end request":
       return event.ring === null ? `< ${event.name}` : `< ${event.name} index=${event.ring}`;
     default:
@@ -63,41 +71,43 @@ export function textOf(event: TraceEvent): string {
 }
 
 /** The event as plain JSON. */
-export function jsonOf(event: TraceEvent): Record<string, unknown> {
+export function jsonOf(event: TraceEvent, names: FeatureNames): Record<string, unknown> {
   switch (event.event) {
     case "request": {
       const { id, name, needReply, descriptors, payload } = event.message;
-      return { event: "request", id, name, needReply, fds: descriptors, ...payloadFacts(id, payload) };
+      return { event: "request", id, name, needReply, fds: descriptors, ...payloadFacts(id, payload, names) };
     }
     case "reply":
-      return { event: "reply", id: event.id, name: event.name, ...replyFacts(event.id, event.bytes) };
+      return { event: "reply", id: event.id, name: event.name, ...replyFacts(event.id, event.bytes, names) };
     default:
       return { ...event };
   }
 }
 
-function payloadFacts(id: number, payload: Payload): Record<string, unknown> {
+function payloadFacts(id: number, payload: Payload, names: FeatureNames): Record<string, unknown> {
   const { kind, ...facts } = payload;
-  if (payload.kind === "bits") return { value: payload.bits.toString(), ...bitNames(id, payload.bits) };
+  if (payload.kind === "bits") {
+    return { value: payload.bits.toString(), ...bitNames(id, payload.bits, names) };
+  }
   if (payload.kind === "config") return { ...facts, bytes: hexOf(payload.bytes) };
   return kind === "none" ? {} : facts;
 }
 
 /** What an answer says, header left out; what has no form of its own is shown byte by byte. */
-function replyFacts(id: number, bytes: Uint8Array): Record<string, unknown> {
+function replyFacts(id: number, bytes: Uint8Array, names: FeatureNames): Record<string, unknown> {
   const view = new DataView(bytes.buffer, bytes.byteOffset + HEADER_BYTES, bytes.length - HEADER_BYTES);
   if (view.byteLength !== 8) return { payload: hexOf(bytes.subarray(HEADER_BYTES)) };
   const words = [view.getUint32(0, true), view.getUint32(4, true)];
   if (id === Request.GET_VRING_BASE) return { index: words[0], num: words[1] };
   const bits = FeatureSet.fromWords(...words);
-  return { value: bits.toString(), ...bitNames(id, bits) };
+  return { value: bits.toString(), ...bitNames(id, bits, names) };
 }
 
-function bitNames(id: number, bits: FeatureSet): Record<string, unknown> {
+function bitNames(id: number, bits: FeatureSet, names: FeatureNames): Record<string, unknown> {
   switch (id) {
     case Request.GET_FEATURES:
     case Request.SET_FEATURES:
-      return { names: Array.from(bits, nameOfFeature) };
+      return { names: Array.from(bits, (bit) => nameOfFeature(bit, names)) };
     case Request.GET_PROTOCOL_FEATURES:
     case Request.SET_PROTOCOL_FEATURES:
       return { names: Array.from(bits, protocolFeatureName) };
@@ -110,9 +120,9 @@ function factsText(facts: Readonly<Record<string, unknown>>): string[] {
   return Object.entries(facts).map(([key, value]) => `${key}=${shown(value)}`);
 }
 
-function nameOfFeature(bit: number): string {
+function nameOfFeature(bit: number, names: FeatureNames): string {
   if (bit === 26) return "LOG_ALL";
-  return bit === 30 ? "PROTOCOL_FEATURES" : featureName(bit);
+  return bit === 30 ? "PROTOCOL_FEATURES" : featureName(bit, names);
 }
 
 function shown(value: unknown): string {

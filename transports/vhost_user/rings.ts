@@ -18,6 +18,7 @@ import { buildQueue } from "../../core/queue_setup.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
+import { networkCapability } from "../../pipeline/plugin.ts";
 import type { DeviceLink } from "./device_link.ts";
 import type { DescriptorBag, EventHandle, Host } from "./host.ts";
 import type { MemoryTable } from "./memory_table.ts";
@@ -119,7 +120,8 @@ export class RingSet implements Disposable {
   /** Rings were started, stopped, enabled or disabled. */
   changed(): void {
     this.#discarding = this.all.filter((ring) =>
-      ring.queue !== null && !ring.enabled && this.#device.discardsWhenDisabled?.(ring.index) === true
+      ring.queue !== null && !ring.enabled &&
+      networkCapability(this.#device)?.discardsWhenDisabled(ring.index) === true
     );
     this.budget.refill(ROUND_UNITS / 4);
     while (this.discard() && !this.budget.isExceeded);

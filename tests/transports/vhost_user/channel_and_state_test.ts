@@ -257,11 +257,11 @@ Deno.test("a state that is broken, foreign or impossible is refused and changes 
     (whole) => ({ ...whole, state: { ...whole.state, offloads: "0x1ffffffffffffffff" } }),
   ];
   using target = new Bench({ profile: "crosvm", device: { queuePairs: 2, extraFeatures: [57, 60] } });
-  const before = JSON.stringify(target.rig.device.saveState());
+  const before = JSON.stringify(target.rig.device.migration.save());
   for (const change of changes) {
     const changed = change(good);
     assertEquals(load(target, typeof changed === "string" ? changed : JSON.stringify(changed)), false);
-    assertEquals(JSON.stringify(target.rig.device.saveState()), before);
+    assertEquals(JSON.stringify(target.rig.device.migration.save()), before);
   }
   assertEquals(load(target, JSON.stringify(good)), true);
 });

@@ -56,11 +56,17 @@ Deno.test("passagesTo() agrees on nothing that the profile does not offer", () =
 });
 
 Deno.test("frontEndsOf() expects the front-end of the profile, or all that know the type of the device", () => {
-  assertEquals(frontEndsOf({ id: 1 }, "auto"), ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"]);
-  assertEquals(frontEndsOf({ id: 1 }, "crosvm"), ["crosvm"]);
-  assertEquals(frontEndsOf({ id: 1 }, "uml"), ["uml"]);
-  assertEquals(frontEndsOf({ id: 2 }, "auto"), ["qemu", "uml"]);
-  assertEquals(frontEndsOf({ id: 1 }, "sim"), []);
-  assertEquals(frontEndsOf({ id: 4 }, "auto"), ["qemu"]);
-  assertEquals(frontEndsOf({ id: 4 }, "crosvm"), []);
+  assertEquals(frontEndsOf({ type: 1 }, "auto"), [
+    "qemu",
+    "virtio-user",
+    "cloud-hypervisor",
+    "crosvm",
+    "uml",
+  ]);
+  assertEquals(frontEndsOf({ type: 1 }, "crosvm"), ["crosvm"]);
+  assertEquals(frontEndsOf({ type: 1 }, "uml"), ["uml"]);
+  assertEquals(frontEndsOf({ type: 2 }, "auto"), ["qemu", "uml"]);
+  assertEquals(frontEndsOf({ type: 1 }, "sim"), []);
+  assertEquals(frontEndsOf({ type: 4 }, "auto"), ["qemu"]);
+  assertEquals(frontEndsOf({ type: 4 }, "crosvm"), []);
 });

@@ -293,7 +293,7 @@ Deno.test("features that concern only driver and front-end may be accepted unoff
 Deno.test("a crypto device is served after a kick, though its front-end enables no ring and accepts only bit 30", () => {
   for (const [id, served] of [[20, 1], [1, 0]]) {
     using bench = new Bench();
-    Object.assign(bench.rig.device, { id });
+    Object.assign(bench.rig.device, { type: id });
     bench.front.setProtocolFeatures(bench.front.protocolFeatures());
     bench.front.setFeatures(1n << 30n);
     bench.front.setMemoryTable();

@@ -14,6 +14,7 @@ import {
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { jsonTrace, textTrace } from "../../../transports/vhost_user/protocol_trace.ts";
+import { NET_FEATURE_NAMES } from "../../../wire/net_features.ts";
 import { Bench } from "./support/bench.ts";
 import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 
@@ -68,7 +69,7 @@ Deno.test("options that contradict each other are refused with a remedy", async 
 
 Deno.test("a trace tells the dialogue in words", () => {
   const lines: string[] = [];
-  using bench = new Bench({ trace: textTrace((line) => lines.push(line)) });
+  using bench = new Bench({ trace: textTrace((line) => lines.push(line), NET_FEATURE_NAMES) });
   bench.front.setProtocolFeatures(bench.front.protocolFeatures() & 0x9n);
   bench.front.setFeatures(1n << 32n | 1n << 30n | 1n << 26n | 1n << 15n);
   bench.front.setMemoryTable();
@@ -94,7 +95,10 @@ Deno.test("a trace tells the dialogue in words", () => {
 
 Deno.test("a trace tells the dialogue in lines of JSON, of every message there is", () => {
   const lines: string[] = [];
-  using bench = new Bench({ profile: "crosvm", trace: jsonTrace((line) => lines.push(line)) });
+  using bench = new Bench({
+    profile: "crosvm",
+    trace: jsonTrace((line) => lines.push(line), undefined, NET_FEATURE_NAMES),
+  });
   bench.start({ features: usualFeatures(bench.front.features()) });
   bench.front.config(0, 6);
   bench.front.base(0);

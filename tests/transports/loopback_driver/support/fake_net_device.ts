@@ -40,7 +40,8 @@ export interface Mischief {
 
 /** The device. */
 export class FakeNetDevice implements Device {
-  readonly id = 1;
+  readonly type = 1;
+  readonly featureNames = new Map<number, string>();
   readonly name = "fake0";
   readonly features: FeatureSet;
   readonly queueSizes: readonly number[];
@@ -96,6 +97,8 @@ export class FakeNetDevice implements Device {
       else if (queue?.enableKicks()) this.#awake = true;
     }
   }
+
+  queuesChanged(): void {}
 
   reset(): void {
     this.session = null;
