@@ -16,7 +16,8 @@ export interface LateSettings {
 
 /** Keeps every request until the test answers it. */
 export class LateDevice implements Device {
-  readonly id = 0x70;
+  readonly type = 0x70;
+  readonly featureNames = new Map<number, string>();
   readonly name = "late0";
   readonly features: FeatureSet;
   readonly queueSizes: readonly number[];
