@@ -6,7 +6,7 @@
 import { DeviceRig } from "./support/device_rig.ts";
 import { median } from "./support/statistics.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 
 const SIZES = [64, 1502];
 
@@ -16,7 +16,7 @@ export const suite: Suite = {
   summary: "the whole network device in memory, without stages",
   run(options: SuiteOptions): Promise<SuiteResult> {
     const rounds = options.quick ? 1000 : 5000;
-    const yardstick = new Yardstick();
+    const baseline = new MemcpyBaseline();
     const rows = [true, false].flatMap((toGuest) =>
       (["split", "packed"] as const).map((layout) => ({
         name: `${toGuest ? "to guest" : "from guest"}, ${layout}`,
@@ -31,10 +31,10 @@ export const suite: Suite = {
           if (run > 0) samples[i].push(ns);
         }
       }
-      yardstick.sample();
+      baseline.sample();
     }
     return Promise.resolve({
-      yardstickNs: yardstick.medianNs,
+      memcpyNs: baseline.medianNs,
       tables: [{
         id: "frames",
         title: "A frame through the device, in bursts of 64",

@@ -16,17 +16,17 @@
  */
 import { linux, program } from "../rigs/require.ts";
 import {
-  type Contestant,
-  dpdkContestant,
   dpdkInOne,
-  ourContestant,
+  type DpdkPeer,
+  dpdkPeer,
+  ourPeer,
   type Task,
   type Traffic,
-} from "./support/dpdk_contestants.ts";
+} from "./support/dpdk_peers.ts";
 import { allowedCores, CacheLineProbe, HugePages } from "./support/dpdk_host.ts";
 import { ANY_STATE, headings, rowsOf, type Samples, STATES } from "./support/dpdk_states.ts";
 import type { Row, Suite, SuiteOptions, SuiteResult, Table } from "./support/suite.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 
 const SIZES = [64, 1500];
 const LAYOUTS = ["split", "packed"] as const;
@@ -54,18 +54,18 @@ export const suite: Suite = {
 interface Rig {
   readonly options: SuiteOptions;
   readonly probe: CacheLineProbe | null;
-  readonly yardstick: Yardstick;
+  readonly baseline: MemcpyBaseline;
   /** A task with these properties, split rings, one queue pair and a processor for each end unless they say otherwise. */
   task(traffic: Traffic, more: Partial<Task>): Task;
   /** Processors of the back-end beyond the first. */
   readonly moreCores: readonly number[];
 }
 
-/** Somebody who takes turns. */
+/** One of those that take turns. */
 interface Entry {
   /** What it is called. */
   readonly name: string;
-  readonly make: () => Promise<Contestant>;
+  readonly make: () => Promise<DpdkPeer>;
 }
 
 async function run(options: SuiteOptions): Promise<SuiteResult> {
@@ -92,7 +92,7 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
     hugePages: pages.areThere,
     ...more,
   });
-  const rig: Rig = { options, probe, yardstick: new Yardstick(), task, moreCores };
+  const rig: Rig = { options, probe, baseline: new MemcpyBaseline(), task, moreCores };
   const tables: Table[] = [];
   for (const traffic of ["toGuest", "fromGuest"] as const) {
     tables.push(await sizesTable(rig, traffic, "two-cores", "a processor for each end", {}));
@@ -114,7 +114,7 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
       `A cache line from one processor to the other took ${middle} ns meanwhile (from ${least} to ${most}).`,
     );
   }
-  return { yardstickNs: rig.yardstick.medianNs, tables, notes };
+  return { memcpyNs: rig.baseline.medianNs, tables, notes };
 }
 
 /** Frames of all sizes through split and packed rings. */
@@ -178,35 +178,35 @@ async function queuesTable(rig: Rig): Promise<Table> {
 }
 
 function ours(task: Task, mode: "loop" | "threads"): Entry {
-  return { name: "ours", make: () => ourContestant(task, mode) };
+  return { name: "ours", make: () => ourPeer(task, mode) };
 }
 
 function theirs(task: Task): Entry {
-  return { name: "DPDK's own", make: () => dpdkContestant(task) };
+  return { name: "DPDK's own", make: () => dpdkPeer(task) };
 }
 
 /** Lets all take turns. The first round is for warming up. */
 async function measure(
-  { options, probe, yardstick }: Rig,
+  { options, probe, baseline }: Rig,
   what: string,
   entries: readonly Entry[],
 ): Promise<Samples> {
   const spanMs = options.quick ? 300 : 1200;
   await using owned = new AsyncDisposableStack();
-  const contestants: Contestant[] = [];
-  for (const { make } of entries) contestants.push(owned.use(await make()));
+  const peers: DpdkPeer[] = [];
+  for (const { make } of entries) peers.push(owned.use(await make()));
   const samples: Samples = new Map(entries.map(({ name }) => [name, []]));
   for (let round = 0; round <= options.runs; round++) {
     for (let turn = 0; turn < entries.length; turn++) {
       const index = (turn + round) % entries.length;
       const { name } = entries[index];
       const lineNs = await probe?.sample() ?? NaN;
-      yardstick.sample();
-      const mpps = await contestants[index].measure(spanMs) / 1e6;
+      baseline.sample();
+      const mpps = await peers[index].measure(spanMs) / 1e6;
       if (round > 0) samples.get(name)!.push({ mpps, lineNs });
       options.progress(`${what}: ${name} ${mpps.toFixed(2)} Mpps (cache line ${lineNs.toFixed(0)} ns)`);
     }
   }
-  for (const contestant of contestants) await contestant.end();
+  for (const peer of peers) await peer.end();
   return samples;
 }

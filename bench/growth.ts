@@ -7,7 +7,7 @@ import { Peer } from "./support/peer.ts";
 import { StageLine } from "./support/stage_line.ts";
 import { median } from "./support/statistics.ts";
 import type { Suite, SuiteOptions, SuiteResult, Table } from "./support/suite.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 
 /** One line of a plot: for each value of x, something that runs and returns ns. */
 interface Line {
@@ -111,7 +111,7 @@ function growths(peers: Readonly<Record<typeof RULES[number], Peer>>): Growth[] 
 }
 
 /** Measures one plot, point by point in turns. */
-async function measure(growth: Growth, yardstick: Yardstick, options: SuiteOptions): Promise<Table> {
+async function measure(growth: Growth, baseline: MemcpyBaseline, options: SuiteOptions): Promise<Table> {
   const { lines, xs } = growth;
   const amount = options.quick ? Math.ceil(growth.amount / 10) : growth.amount;
   const rigs = lines.map((line) => xs.map((x) => line.at(x)));
@@ -122,7 +122,7 @@ async function measure(growth: Growth, yardstick: Yardstick, options: SuiteOptio
         const ns = await rigs[line][x].run(amount);
         if (run > 0) samples[line][x].push(ns);
       }
-      yardstick.sample();
+      baseline.sample();
     }
   }
   return {
@@ -143,12 +143,12 @@ export const suite: Suite = {
   async run(options: SuiteOptions): Promise<SuiteResult> {
     await using qemu = Peer.ours("qemu");
     await using strict = Peer.ours("strict");
-    const yardstick = new Yardstick();
+    const baseline = new MemcpyBaseline();
     const tables: Table[] = [];
     for (const growth of growths({ qemu, strict })) {
       options.progress(growth.id);
-      tables.push(await measure(growth, yardstick, options));
+      tables.push(await measure(growth, baseline, options));
     }
-    return { tables, yardstickNs: yardstick.medianNs };
+    return { tables, memcpyNs: baseline.medianNs };
   },
 };

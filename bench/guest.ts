@@ -15,7 +15,7 @@ import type { Entry } from "./support/guest_rounds.ts";
 import { guestTables } from "./support/guest_tables.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
 import { WakeProbe } from "./support/wake_probe.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 
 const NEEDS = [
   ...qemuGuest,
@@ -53,13 +53,13 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
   const { measureGuests } = await import("./support/guest_rounds.ts");
   const qemu = qemu10() === null ? QEMU_10 : QEMU_7;
   const entries = options.quick ? MAIN : [...MAIN, ...BY_INTERVAL];
-  const yardstick = new Yardstick();
+  const baseline = new MemcpyBaseline();
   const notes: string[] = [];
   using wakes = await WakeProbe.build().catch((cause: Error) => {
     notes.push(`NOT MEASURED what a wake costs: ${cause.message}`);
     return null;
   });
-  const figures = await measureGuests(entries, qemu, options, yardstick, wakes);
+  const figures = await measureGuests(entries, qemu, options, baseline, wakes);
   return {
     tables: guestTables(entries, figures, wakes),
     notes: [
@@ -70,6 +70,6 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
       "(ethtool -K tx off sg off tso off gso off). Large frames: it leaves both to the guest. Coalescing holds 300 µs " +
       "unless it says otherwise.",
     ],
-    yardstickNs: yardstick.medianNs,
+    memcpyNs: baseline.medianNs,
   };
 }

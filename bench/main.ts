@@ -11,7 +11,7 @@
  */
 import { describeMachine, renderSuite, type Report, type SuiteReport } from "./support/render.ts";
 import type { Suite, SuiteOptions } from "./support/suite.ts";
-import { machineFacts, measureYardstickNs } from "./support/yardstick.ts";
+import { machineFacts, measureMemcpyNs } from "./support/memcpy_baseline.ts";
 
 const RUNS = 7;
 const QUICK_RUNS = 2;
@@ -38,10 +38,10 @@ async function runSuite(suite: Suite, options: SuiteOptions): Promise<SuiteRepor
   const lack = suite.needs?.() ?? null;
   if (lack !== null) return { name, summary, status: "skipped", reason: lack };
   try {
-    const before = measureYardstickNs();
+    const before = measureMemcpyNs();
     const result = await suite.run(options);
-    const around = (before + measureYardstickNs()) / 2;
-    return { name, summary, status: "measured", yardstickNs: result.yardstickNs ?? around, result };
+    const around = (before + measureMemcpyNs()) / 2;
+    return { name, summary, status: "measured", memcpyNs: result.memcpyNs ?? around, result };
   } catch (error) {
     const reason = error instanceof Error ? error.stack ?? error.message : String(error);
     return { name, summary, status: "failed", reason };

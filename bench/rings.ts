@@ -15,8 +15,8 @@ import type { Virtqueue } from "../core/virtqueue.ts";
 import { median } from "./support/statistics.ts";
 import { Stopwatch } from "./support/stopwatch.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
-import { packedRing, type Ring, RING_SIZE, ringAddresses, splitRing } from "./support/tireless_driver.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { packedRing, type Ring, RING_SIZE, ringAddresses, splitRing } from "./support/recycling_driver.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 
 const BURST = 64;
 /** Bursts that are timed together. */
@@ -108,7 +108,7 @@ export const suite: Suite = {
     const driver: Subject = { samples: [], burst: () => idle.refill() };
     const copies = LENGTHS.map(copySubject);
     const all = [...layouts.flatMap(({ subjects }) => subjects), driver, ...copies];
-    const yardstick = new Yardstick();
+    const baseline = new MemcpyBaseline();
     for (let run = 0; run <= options.runs; run++) {
       for (const subject of all) {
         watch.reset(laps);
@@ -120,13 +120,13 @@ export const suite: Suite = {
         }
         if (run > 0) subject.samples.push(watch.lapNs / (LAP_BURSTS * BURST));
       }
-      yardstick.sample();
+      baseline.sample();
     }
     const values = (subjects: readonly Subject[]): number[] => subjects.map(({ samples }) => median(samples));
     const [driverNs] = values([driver]);
     const lessDriver = values(layouts[1].subjects).map((ns) => ns - driverNs);
     return Promise.resolve({
-      yardstickNs: yardstick.medianNs,
+      memcpyNs: baseline.medianNs,
       tables: [
         {
           id: "queues",

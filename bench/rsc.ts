@@ -15,7 +15,7 @@ const PAYLOAD_BYTES = 1448;
 const LOADS = [[1, 64], [8, 64], [64, 64], [512, 8], [4096, 8]].map(([flows, held]) => ({ flows, held }));
 /** What the project has set itself, in ns per segment, where a copy of 1448 bytes takes 25 ns; null where it has not. */
 const LIMITS = { qemu: [45, 45, 60, 80, 200], strict: [120, 120, 120, null, null] };
-const LIMITS_YARDSTICK_NS = 25;
+const LIMITS_MEMCPY_NS = 25;
 /** Segments of a flow, and bytes of data in each, whose memory is looked at. */
 const HOLDINGS = [[1, 1448], [8, 1448], [8, 64]];
 const HOLDING_FLOWS = [64, 512, 4096];
@@ -107,10 +107,10 @@ async function startPeer(
 }
 
 /** What the project has set itself, at what a copy costs now. */
-function limitRow(rules: keyof typeof LIMITS, yardstickNs: number): Row {
-  const scale = yardstickNs / LIMITS_YARDSTICK_NS;
+function limitRow(rules: keyof typeof LIMITS, memcpyNs: number): Row {
+  const scale = memcpyNs / LIMITS_MEMCPY_NS;
   return {
-    name: `limit for ${rules}, at this yardstick`,
+    name: `limit for ${rules}, at this baseline`,
     values: LIMITS[rules].map((limit) => limit === null ? null : limit * scale),
   };
 }
@@ -135,19 +135,19 @@ export const suite: Suite = {
     }
     const rows = await measure(contenders, options);
     const row = (name: string): Row => rows.get(name)!;
-    const yardstickNs = median([...qemu.copiesNs, ...strict.copiesNs]);
-    const rivals: Row[] = [row("v4 qemu, copied in")];
+    const memcpyNs = median([...qemu.copiesNs, ...strict.copiesNs]);
+    const peers: Row[] = [row("v4 qemu, copied in")];
     for (const name of ["hash table in C, copied in", "rte_gro, copied in"]) {
-      if (rows.has(name)) rivals.push(row(name), ratioRow(`v4 qemu / ${name}`, rivals[0], row(name)));
+      if (rows.has(name)) peers.push(row(name), ratioRow(`v4 qemu / ${name}`, peers[0], row(name)));
     }
     if (rows.has("rte_gro")) {
-      rivals.push(row("v4 qemu"), row("rte_gro"));
-      rivals.push(ratioRow("v4 qemu / rte_gro", row("v4 qemu"), row("rte_gro")));
+      peers.push(row("v4 qemu"), row("rte_gro"));
+      peers.push(ratioRow("v4 qemu / rte_gro", row("v4 qemu"), row("rte_gro")));
     }
     options.progress("memory");
     const common = { unit: "ns per segment", across: "flows", columns: COLUMNS };
     return {
-      yardstickNs,
+      memcpyNs,
       notes,
       tables: [
         {
@@ -158,13 +158,13 @@ export const suite: Suite = {
             row("v4 qemu"),
             row("v6 qemu"),
             ratioRow("v6 / v4", row("v6 qemu"), row("v4 qemu")),
-            limitRow("qemu", yardstickNs),
+            limitRow("qemu", memcpyNs),
             row("v4 strict"),
             row("v6 strict"),
-            limitRow("strict", yardstickNs),
+            limitRow("strict", memcpyNs),
           ],
         },
-        { ...common, id: "rivals", title: "Beside C programs", rows: rivals },
+        { ...common, id: "peers", title: "Beside C programs", rows: peers },
         {
           ...common,
           id: "copied",

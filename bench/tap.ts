@@ -18,9 +18,9 @@ import {
   type SuiteResult,
   type Table,
 } from "./support/suite.ts";
-import type { TapContestant, TapLibrary } from "./support/tap_contestants.ts";
+import type { TapLibrary, TapPeer } from "./support/tap_peers.ts";
 import type { TapFrame } from "./support/tap_network.ts";
-import { Yardstick } from "./support/yardstick.ts";
+import { MemcpyBaseline } from "./support/memcpy_baseline.ts";
 import { tcpFrame } from "./tcp_frame.ts";
 
 /** Frames in a burst. */
@@ -45,26 +45,26 @@ export const suite: Suite = {
   run,
 };
 
-/** Samples of one contestant, in ns per frame: a list a load, for both ways. */
+/** Samples of one peer, in ns per frame: a list a load, for both ways. */
 interface Figures {
   readonly name: string;
-  readonly contestants: readonly TapContestant[];
+  readonly peers: readonly TapPeer[];
   readonly samples: Readonly<Record<(typeof WAYS)[number], number[][]>>;
 }
 
 async function run(options: SuiteOptions): Promise<SuiteResult> {
   // These call native functions as soon as they are loaded.
-  const { bareCalls, ourTransport, TapLibrary } = await import("./support/tap_contestants.ts");
+  const { bareCalls, ourTransport, TapLibrary } = await import("./support/tap_peers.ts");
   const { TapNetwork } = await import("./support/tap_network.ts");
   const notes: string[] = [];
   using stack = new DisposableStack();
   const pool = newFramePool(64 * 1024 * 1024);
   const tap = stack.use(new TapNetwork(pool));
   const all: Figures[] = [];
-  const enter = (name: string, make: (frame: TapFrame) => TapContestant) =>
+  const enter = (name: string, make: (frame: TapFrame) => TapPeer) =>
     all.push({
       name,
-      contestants: LOADS.map(({ frame }) => make(frame)),
+      peers: LOADS.map(({ frame }) => make(frame)),
       samples: { read: LOADS.map(() => []), write: LOADS.map(() => []) },
     });
   let library: TapLibrary | null = null;
@@ -73,26 +73,26 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
   } catch (error) {
     notes.push(`The kernel's own cost is that of bare calls in TypeScript: ${messageOf(error)}.`);
   }
-  if (library !== null) enter("bare calls in C", (frame) => library.contestant(tap, frame));
+  if (library !== null) enter("bare calls in C", (frame) => library.peer(tap, frame));
   enter("bare calls in TypeScript", (frame) => bareCalls(tap, frame));
   enter("our transport", (frame) => ourTransport(tap, frame, pool));
   const feeds = LOADS.map(({ frame, burst }) => tap.sending(frame, burst));
-  const yardstick = new Yardstick();
+  const baseline = new MemcpyBaseline();
   const turns = options.quick ? 5 : 30;
   for (let run = 0; run <= options.runs; run++) {
     options.progress(`run ${run} of ${options.runs}`);
     for (const [load, feed] of feeds.entries()) measure(all, load, feed, turns, run > 0);
-    yardstick.sample();
+    baseline.sample();
   }
   return {
-    yardstickNs: yardstick.medianNs,
+    memcpyNs: baseline.medianNs,
     tables: WAYS.map((way) => tableOf(way, all)),
     notes,
   };
 }
 
 /**
- * One run of all contestants under a load, in turns of some bursts: each finds the caches as it left them. Of a turn the first
+ * One run of all peers under a load, in turns of some bursts: each finds the caches as it left them. Of a turn the first
  * bursts do not count, and of all others the median does: in some the thread is pushed aside.
  */
 function measure(
@@ -106,10 +106,10 @@ function measure(
   for (const way of WAYS) {
     const took = all.map((): number[] => []);
     for (let turn = 0; turn < turns; turn++) {
-      for (const [i, { contestants }] of all.entries()) {
+      for (const [i, { peers }] of all.entries()) {
         for (let round = 0; round < BURSTS_A_TURN; round++) {
           if (way === "read") feed();
-          const ns = contestants[load][way](burst);
+          const ns = peers[load][way](burst);
           if (round >= UNCOUNTED_BURSTS) took[i].push(ns / burst);
         }
       }

@@ -3,7 +3,7 @@
  *
  * First the reactor alone: from a deadline to the round that serves it, by its ways to sleep. Then the whole path: a segment is
  * sent into a TAP, held by a machine in a process of its own, and delivered to a guest whose interrupt rings; the interval is
- * taken off. What a segment takes that nobody holds is in the first column: waking, reading, delivering.
+ * taken off. What a segment takes that is not held is in the first column: waking, reading, delivering.
  *
  * @module
  */

@@ -79,7 +79,7 @@ static inline void sender_open(struct sender *s, const struct order *o)
 	}
 }
 
-/* The headers of the next batch; the payload stays. Nobody here looks at checksums. */
+/* The headers of the next batch; the payload stays. Checksums are not looked at here. */
 static inline void sender_prepare(struct sender *s)
 {
 	for (unsigned i = 0; i < BATCH; i++) {

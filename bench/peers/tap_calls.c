@@ -1,6 +1,6 @@
 /*
  * What the kernel itself takes to read and to write frames of a TAP: bare calls in a loop, each frame with a place of
- * its own. A library, so that it works on the same descriptor as its rivals (see bench/support/tap_contestants.ts).
+ * its own. A library, so that it works on the same descriptor as its peers (see bench/support/tap_peers.ts).
  */
 #include <stdint.h>
 #include <time.h>

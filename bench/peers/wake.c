@@ -1,5 +1,5 @@
 /*
- * What it takes to wake somebody who sleeps: a process is waited for by another, which has slept meanwhile.
+ * What it takes to wake a sleeping process: one process waits for another, which has slept meanwhile.
  *
  * "wake CORE CORE GAP_US COUNT" has a program on the first core write to an eventfd, every so many µs, for which another one on
  * the second core waits. Prints the µs from the write to the moment at which the other one runs: the median, and that which 99

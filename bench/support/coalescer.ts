@@ -13,7 +13,7 @@ import { newFramePool } from "../../machine/build.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { Coalescing } from "./coalescing.ts";
 import { LineReader } from "./line_reader.ts";
-import { Yardstick } from "./yardstick.ts";
+import { MemcpyBaseline } from "./memcpy_baseline.ts";
 
 const SLOT_BYTES = 33 * 64;
 const LARGE_SLOT_BYTES = 147 * 64;
@@ -50,14 +50,14 @@ class Coalescers {
 async function main([rules]: readonly string[]): Promise<void> {
   if (rules !== "qemu" && rules !== "strict") throw new Error('Name the rule book: "qemu" or "strict"');
   const coalescers = new Coalescers(rules);
-  const yardstick = new Yardstick();
+  const baseline = new MemcpyBaseline();
   const reader = new LineReader(Deno.stdin.readable);
   for (let line = await reader.read(); line !== null; line = await reader.read()) {
     const [family, flows, held, payloadBytes, segments, copy] = line.split(" ").map(Number);
     const coalescing = coalescers.find(family === 4 ? "v4" : "v6", flows, held, payloadBytes);
     const ns = coalescing.run(segments, copy === 1 ? "withCopy" : "alone");
     const { units, bytes } = coalescing.firstCycle;
-    console.log(`${ns} ${units} ${bytes} ${yardstick.sample()}`);
+    console.log(`${ns} ${units} ${bytes} ${baseline.sample()}`);
   }
 }
 

@@ -5,11 +5,11 @@
  *
  * - `alone`: the frames are there, as a network transport has read them. Making them is not timed; holding, merging, finishing,
  *   letting go and giving back is.
- * - `withCopy`: the frames lie in 64 buffers of somebody else's and are copied in, timed too. That is what a coalescer does that
+ * - `withCopy`: the frames lie in 64 buffers outside the pool and are copied in, timed too. That is what a coalescer does that
  *   builds a unit in one buffer, as the C programs in `bench/peers` do.
  *
  * Everything held leaves after `held` segments a flow, which is a cycle; a unit that is full leaves before. A run ends with
- * nothing held. The first cycle of every run is not timed but counted: whoever asked checks that no payload got lost.
+ * nothing held. The first cycle of every run is not timed but counted: the caller checks that no payload got lost.
  *
  * @module
  */
@@ -56,7 +56,7 @@ export class Coalescing {
   readonly #stage: Stage;
   readonly #flows: readonly TcpFrame[];
   readonly #headerBytes: number;
-  /** Somebody else's buffers: the segments of the next batch. */
+  /** Buffers outside the pool: the segments of the next batch. */
   readonly #buffers: readonly Uint8Array<ArrayBuffer>[];
   readonly #watch = new Stopwatch();
   readonly #input = new FrameBatch(BATCH_SEGMENTS);
@@ -152,7 +152,7 @@ export class Coalescing {
     }
   }
 
-  /** Puts segments into somebody else's buffers. All flows have the same payload: it is there. */
+  /** Puts segments into the buffers outside the pool. All flows have the same payload: it is there. */
   #prepare(): void {
     for (let i = 0; i < BATCH_SEGMENTS; i++) {
       const flow = this.#following();

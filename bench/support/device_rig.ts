@@ -1,11 +1,11 @@
 /**
- * A whole network device in memory: filter, steering, stages, rings. Nobody is on the other side of either end.
+ * A whole network device in memory: filter, steering, stages, rings. There is no guest and no network: a driver and a generator that do next to nothing stand for them.
  *
  * Theory of operation. A round makes buffers available, tells the network that a burst of 64 frames is ready (or lets 64 chains
  * be ready in the guest's transmit queues), and polls the device once. All that is timed is the device, and the driver's
  * stores to make buffers available. Guest memory is one file of memory, mapped as that of a real guest is, and cut into regions,
  * each 4 KiB apart from the next in the guest's address space; the rings are in the first region, the buffers where `scattered`
- * says. With memory of the runtime's own there is nobody who copies but the language.
+ * says. Memory of the runtime's own is copied by typed arrays, not by the C library.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import {
   ringAddresses,
   type RingSetup,
   splitRing,
-} from "./tireless_driver.ts";
+} from "./recycling_driver.ts";
 
 const BURST = 64;
 /** Rounds that are timed together. */

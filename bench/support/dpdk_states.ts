@@ -9,7 +9,7 @@ import { ratioRow, type Row } from "./suite.ts";
 export interface Sample {
   /** Millions of frames a second. */
   readonly mpps: number;
-  /** What a cache line took just before, in ns; NaN if nobody knows. */
+  /** What a cache line took just before, in ns; NaN if it is unknown. */
   readonly lineNs: number;
 }
 
@@ -39,13 +39,13 @@ export function headings(columns: readonly string[], states: readonly State[]): 
   return columns.flatMap((column) => states.map(({ name }) => name === "" ? column : `${column}, ${name}`));
 }
 
-/** A row for everybody, and one of ratios for every rival, with a value for each column and state. */
+/** A row for each peer, and one of the ratio of ours to it, with a value for each column and state. */
 export function rowsOf(what: string, columns: readonly Samples[], states: readonly State[]): Row[] {
-  const [first, ...rivals] = [...columns[0].keys()].map((name): Row => ({
+  const [first, ...peers] = [...columns[0].keys()].map((name): Row => ({
     name: `${name}, ${what}`,
     values: columns.flatMap((samples) => states.map((state) => middle(samples.get(name), state))),
   }));
-  return [first, ...rivals, ...rivals.map((rival) => ratioRow(`ours / ${rival.name}`, first, rival))];
+  return [first, ...peers, ...peers.map((peer) => ratioRow(`ours / ${peer.name}`, first, peer))];
 }
 
 function middle(samples: readonly Sample[] | undefined, state: State): number | null {

@@ -15,7 +15,7 @@ import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 
 /** More than a device holds: a burst, and what waits for buffers. */
 const FRAMES = 256;
-/** An EtherType for experiments (IEEE 802): nobody looks into such frames. */
+/** An EtherType for experiments (IEEE 802): no stage looks into such frames. */
 const EXPERIMENTAL = [0x88, 0xb5];
 const SOURCE = [0x52, 0x54, 0, 0, 0, 0x77];
 
@@ -41,7 +41,7 @@ class Flood implements FrameTransport {
     this.queuePairs = queuePairs;
     if (frameBytes === null) return;
     const bytes = new Uint8Array(frameBytes);
-    // To everybody: no filter refuses it.
+    // Broadcast: no filter refuses it.
     bytes.fill(0xff, 0, 6);
     bytes.set([...SOURCE, ...EXPERIMENTAL], 6);
     const all = Array.from({ length: FRAMES * queuePairs }, () => pool.takeCopy(bytes)!);

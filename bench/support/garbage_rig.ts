@@ -14,12 +14,15 @@ import { GUEST_BASE } from "../../rigs/vhost_user/guest.ts";
 import { pair } from "../../rigs/vhost_user/payload.ts";
 import { SocketFrontEnd } from "../../rigs/vhost_user/socket_front_end.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
-import { ENDLESS_MAC, EndlessNetwork } from "./endless_network.ts";
-import { type Treadmill, treadmill, TREADMILL_SIZE } from "./treadmill.ts";
+import { GENERATOR_MAC, TrafficGenerator } from "./traffic_generator.ts";
+import { packedRing, type Ring, splitRing } from "./recycling_driver.ts";
 
 const NET_HEADER_BYTES = 12;
 const RING_PACKED = 34;
-/** Behind the rings of the test's guest. */
+/** Entries of a ring: as many as fit where the rig's guest has room for one. */
+const RING_SIZE = 64;
+const VIRTQ_DESC_F_WRITE = 2;
+/** Behind the rings of the guest. */
 const BUFFERS_AT = GUEST_BASE + 0x40000;
 /** Of mergeable receive buffers; a ring of them takes some of the largest units. */
 const BUFFER_BYTES = 4096;
@@ -38,12 +41,12 @@ export interface GarbageSetup {
 export class GarbageRig implements AsyncDisposable {
   readonly #machine: Machine;
   readonly #folder: string;
-  readonly #network: EndlessNetwork;
+  readonly #network: TrafficGenerator;
   readonly #front: SocketFrontEnd;
-  readonly #treadmill: Treadmill;
+  readonly #driver: Ring;
   readonly #setup: GarbageSetup;
 
-  private constructor(machine: Machine, folder: string, network: EndlessNetwork, setup: GarbageSetup) {
+  private constructor(machine: Machine, folder: string, network: TrafficGenerator, setup: GarbageSetup) {
     this.#machine = machine;
     this.#folder = folder;
     this.#network = network;
@@ -55,20 +58,20 @@ export class GarbageRig implements AsyncDisposable {
       { packed: setup.packed },
       () => reactor.settle(),
     );
-    this.#treadmill = this.#connect();
+    this.#driver = this.#connect();
   }
 
   /** Builds and starts it. */
   static async start(setup: GarbageSetup): Promise<GarbageRig> {
     const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
-    const network = new EndlessNetwork();
+    const network = new TrafficGenerator();
     const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, network.plugin]));
     const written = {
       devices: [{
         use: "net",
-        mac: ENDLESS_MAC,
+        mac: GENERATOR_MAC,
         driver: { use: "vhost-user", socket: "net0.sock" },
-        network: "endless",
+        network: "generator",
         offloads: setup.coalesce ? ["rsc-v4"] : [],
       }],
     };
@@ -81,11 +84,11 @@ export class GarbageRig implements AsyncDisposable {
     const { reactor } = this.#machine.parts;
     const kick = this.#front.kicks[this.#setup.toGuest ? 0 : 1];
     const before = this.#moved();
-    const turns = Math.ceil(frames / TREADMILL_SIZE);
+    const turns = Math.ceil(frames / RING_SIZE);
     for (let turn = 0; turn < turns; turn++) {
-      this.#treadmill.refill();
+      this.#driver.refill();
       kick.signal();
-      if (this.#setup.toGuest) this.#network.ready = TREADMILL_SIZE;
+      if (this.#setup.toGuest) this.#network.ready = RING_SIZE;
       reactor.turn();
     }
     const moved = this.#moved() - before;
@@ -99,7 +102,7 @@ export class GarbageRig implements AsyncDisposable {
     Deno.removeSync(this.#folder, { recursive: true });
   }
 
-  #connect(): Treadmill {
+  #connect(): Ring {
     const { packed, toGuest } = this.#setup;
     const { front, guest } = this.#front;
     front.setProtocolFeatures(front.protocolFeatures());
@@ -107,18 +110,34 @@ export class GarbageRig implements AsyncDisposable {
     front.addMemory();
     for (const ring of [0, 1]) {
       front.describe(ring);
-      front.say(Request.SET_VRING_NUM, pair(ring, TREADMILL_SIZE));
+      front.say(Request.SET_VRING_NUM, pair(ring, RING_SIZE));
     }
     for (const ring of [0, 1]) front.enable(ring, true);
     if (toGuest) {
-      return treadmill(guest, 0, { address: BUFFERS_AT, bytes: BUFFER_BYTES, writable: true });
+      return this.#drive(0, BUFFER_BYTES, VIRTQ_DESC_F_WRITE);
     }
     const { frame } = this.#network;
     const bytes = NET_HEADER_BYTES + frame.length;
-    for (let i = 0; i < TREADMILL_SIZE; i++) {
+    for (let i = 0; i < RING_SIZE; i++) {
       guest.memory.copyIn(BUFFERS_AT + i * bytes + NET_HEADER_BYTES, frame, 0, frame.length);
     }
-    return treadmill(guest, 1, { address: BUFFERS_AT, bytes, writable: false });
+    return this.#drive(1, bytes, 0);
+  }
+
+  /** Drives a queue whose buffers of `bytes` bytes lie in a row. */
+  #drive(queue: number, bytes: number, flags: number): Ring {
+    const { guest } = this.#front;
+    const { descriptors, driver, device } = guest.place(queue);
+    return (this.#setup.packed ? packedRing : splitRing)({
+      buffer: guest.memory.regions[0].buffer,
+      at: descriptors - GUEST_BASE,
+      driverAt: driver - GUEST_BASE,
+      deviceAt: device - GUEST_BASE,
+      addresses: Array.from({ length: RING_SIZE }, (_, i) => BUFFERS_AT + i * bytes),
+      bytes,
+      flags,
+      each: "returned",
+    });
   }
 
   /** Frames that came through; of those that go to the guest in units, the segments that were held. */

@@ -3,7 +3,7 @@
  * @module
  */
 import { OURS } from "../../rigs/kernel.ts";
-import { type Contestant, ECHO_PORT } from "./guest_contestant.ts";
+import { ECHO_PORT, type GuestPeer } from "./guest_peer.ts";
 
 /** Seconds at the start of a transfer that do not count: windows grow, code is compiled. */
 const WARM_S = 1;
@@ -31,19 +31,19 @@ export interface Transfer {
 
 /** Sends by TCP as fast as it goes. @param way into the guest or out of it; @param seconds how long */
 export async function transfer(
-  contestant: Contestant,
+  peer: GuestPeer,
   way: "into" | "out",
   seconds: number,
 ): Promise<Transfer> {
-  const before = await contestant.traffic();
-  const { sum_received } = await iperf3(contestant, seconds + WARM_S, [
+  const before = await peer.traffic();
+  const { sum_received } = await iperf3(peer, seconds + WARM_S, [
     "-t",
     `${seconds}`,
     "-O",
     `${WARM_S}`,
     ...way === "out" ? ["-R"] : [],
   ]);
-  const after = await contestant.traffic();
+  const after = await peer.traffic();
   const frames = after.frames - before.frames;
   return {
     megabitsPerSecond: sum_received.bits_per_second / 1e6,
@@ -70,11 +70,11 @@ export interface Datagrams {
 
 /** Sends datagrams of 64 bytes, 10,000 a second. */
 export async function datagrams(
-  contestant: Contestant,
+  peer: GuestPeer,
   way: "into" | "out",
   seconds: number,
 ): Promise<Datagrams> {
-  const { sum } = await iperf3(contestant, seconds, [
+  const { sum } = await iperf3(peer, seconds, [
     "-t",
     `${seconds}`,
     "-u",
@@ -88,9 +88,9 @@ export async function datagrams(
 }
 
 /** Pings the guest every 10 ms. Returns the times in µs. Throws Error if one is lost. */
-export async function pings(contestant: Contestant, count: number): Promise<number[]> {
+export async function pings(peer: GuestPeer, count: number): Promise<number[]> {
   const limitMs = 20_000 + count * PING_INTERVAL_MS;
-  const text = await contestant.onHost(
+  const text = await peer.onHost(
     limitMs,
     "busybox",
     "ping",
@@ -101,7 +101,7 @@ export async function pings(contestant: Contestant, count: number): Promise<numb
     OURS,
   );
   const timesUs = Array.from(text.matchAll(/ time=([\d.]+) ms/g), ([, ms]) => Number(ms) * 1000);
-  if (timesUs.length !== count) throw new Error(`${contestant.name} lost pings: ${text.slice(-200)}`);
+  if (timesUs.length !== count) throw new Error(`${peer.name} lost pings: ${text.slice(-200)}`);
   return timesUs;
 }
 
@@ -109,7 +109,7 @@ export async function pings(contestant: Contestant, count: number): Promise<numb
  * Sends 64 bytes by TCP, waits until the guest has sent them back, and begins anew. Returns the times in µs. It waits in the
  * kernel, as nothing else in a program adds so little to what it measures.
  */
-export async function roundTrips(contestant: Contestant, seconds: number): Promise<number[]> {
+export async function roundTrips(peer: GuestPeer, seconds: number): Promise<number[]> {
   const limitMs = 20_000 + seconds * 1000;
   const program = "use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);" +
     `socket S,2,1,0; connect S,pack("SnC4x8",2,${ECHO_PORT},${OURS.replaceAll(".", ",")}) or die $!;` +
@@ -118,7 +118,7 @@ export async function roundTrips(contestant: Contestant, seconds: number): Promi
     '  while($n<64){ $got=sysread S,$b,64-$n or die "cut off"; $n+=$got }' +
     "  $to=clock_gettime(CLOCK_MONOTONIC); push @us,sprintf('%.1f',($to-$from)*1e6)" +
     ` } while($to<$start+${seconds}); print "@us"`;
-  const timesUs = (await contestant.onHost(limitMs, "perl", "-e", program)).split(" ").map(Number);
+  const timesUs = (await peer.onHost(limitMs, "perl", "-e", program)).split(" ").map(Number);
   // The first ones meet cold caches and a fresh connection.
   return timesUs.slice(Math.min(50, timesUs.length >> 1));
 }
@@ -129,14 +129,14 @@ interface IperfEnd {
 }
 
 /** Runs iperf3 on the host against the guest. Throws Error with what it says of a failure. */
-async function iperf3(contestant: Contestant, seconds: number, args: string[]): Promise<IperfEnd> {
+async function iperf3(peer: GuestPeer, seconds: number, args: string[]): Promise<IperfEnd> {
   const limitMs = 30_000 + seconds * 1000;
   for (let tries = 1;; tries++) {
-    const text = await contestant.onHost(limitMs, "iperf3", "-J", "-c", OURS, ...args).catch(String);
+    const text = await peer.onHost(limitMs, "iperf3", "-J", "-c", OURS, ...args).catch(String);
     const result = parsed(text);
     if (result?.end?.sum !== undefined || result?.end?.sum_received !== undefined) return result.end;
     if (!NOT_YET.test(text) || tries === SERVER_TRIES) {
-      throw new Error(`${contestant.name}: iperf3 ${args.join(" ")}: ${result?.error ?? text}`);
+      throw new Error(`${peer.name}: iperf3 ${args.join(" ")}: ${result?.error ?? text}`);
     }
     await new Promise((resolve) => setTimeout(resolve, SERVER_PAUSE_MS));
   }

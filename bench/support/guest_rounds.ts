@@ -1,15 +1,15 @@
 /**
- * Measures guests in turn, kind by kind and round by round, so that a mood of the machine meets all of them alike.
+ * Measures guests in turn, kind by kind and round by round, so that the machine's noise meets all of them alike.
  * @module
  */
 import { GuestImage } from "../../rigs/guest_image.ts";
 import type { QemuProgram } from "../../rigs/qemu_program.ts";
-import { Contestant, type OurDevice, type Wire } from "./guest_contestant.ts";
+import { GuestPeer, type OurDevice, type Wire } from "./guest_peer.ts";
 import { assertWire, datagrams, PING_INTERVAL_MS, pings, roundTrips, transfer } from "./guest_measures.ts";
 import { median, percentile } from "./statistics.ts";
 import type { SuiteOptions } from "./suite.ts";
 import type { WakeProbe } from "./wake_probe.ts";
-import type { Yardstick } from "./yardstick.ts";
+import type { MemcpyBaseline } from "./memcpy_baseline.ts";
 
 /** A figure that is measured. */
 export type Figure =
@@ -46,15 +46,15 @@ interface Kind {
   readonly wire: Wire;
   /** Does it depend on how long coalescing holds segments? */
   readonly byInterval: boolean;
-  measure(contestant: Contestant, quick: boolean): Promise<Partial<Record<Figure, number>>>;
+  measure(peer: GuestPeer, quick: boolean): Promise<Partial<Record<Figure, number>>>;
 }
 
 const KINDS: readonly Kind[] = [
   {
     wire: "mtu",
     byInterval: true,
-    measure: async (contestant, quick) => {
-      const found = await transfer(contestant, "into", transferSeconds(quick));
+    measure: async (peer, quick) => {
+      const found = await transfer(peer, "into", transferSeconds(quick));
       assertWire(found, "mtu");
       return { intoMtu: found.megabitsPerSecond, framesPerPacket: found.framesPerPacket };
     },
@@ -62,8 +62,8 @@ const KINDS: readonly Kind[] = [
   {
     wire: "large",
     byInterval: false,
-    measure: async (contestant, quick) => {
-      const found = await transfer(contestant, "into", transferSeconds(quick));
+    measure: async (peer, quick) => {
+      const found = await transfer(peer, "into", transferSeconds(quick));
       assertWire(found, "large");
       return { intoLarge: found.megabitsPerSecond };
     },
@@ -71,33 +71,33 @@ const KINDS: readonly Kind[] = [
   {
     wire: "large",
     byInterval: false,
-    measure: async (contestant, quick) => ({
-      out: (await transfer(contestant, "out", transferSeconds(quick))).megabitsPerSecond,
+    measure: async (peer, quick) => ({
+      out: (await transfer(peer, "out", transferSeconds(quick))).megabitsPerSecond,
     }),
   },
   {
     wire: "large",
     byInterval: false,
-    measure: async (contestant, quick) => {
-      const timesUs = await pings(contestant, quick ? 50 : 200);
+    measure: async (peer, quick) => {
+      const timesUs = await pings(peer, quick ? 50 : 200);
       return { pingUs: median(timesUs), ping99Us: percentile(timesUs, 99) };
     },
   },
   {
     wire: "mtu",
     byInterval: true,
-    measure: async (contestant, quick) => {
-      const timesUs = await roundTrips(contestant, quick ? 0.5 : 2);
+    measure: async (peer, quick) => {
+      const timesUs = await roundTrips(peer, quick ? 0.5 : 2);
       return { roundTripUs: median(timesUs), roundTrip99Us: percentile(timesUs, 99) };
     },
   },
   {
     wire: "large",
     byInterval: false,
-    measure: async (contestant, quick) => {
+    measure: async (peer, quick) => {
       const seconds = quick ? 1 : 2;
-      const into = await datagrams(contestant, "into", seconds);
-      const out = await datagrams(contestant, "out", seconds);
+      const into = await datagrams(peer, "into", seconds);
+      const out = await datagrams(peer, "out", seconds);
       return {
         udpIntoSent: into.sent,
         udpIntoLost: into.lost,
@@ -113,21 +113,21 @@ export async function measureGuests(
   entries: readonly Entry[],
   qemu: QemuProgram,
   { quick, runs, progress }: SuiteOptions,
-  yardstick: Yardstick,
+  baseline: MemcpyBaseline,
   wakes: WakeProbe | null,
 ): Promise<Figures[]> {
   using image = new GuestImage(["iperf3", "perl"]);
   await using owned = new AsyncDisposableStack();
-  const guests: Contestant[] = [];
+  const guests: GuestPeer[] = [];
   for (const { id, name, device } of entries) {
     progress(`starts the guest of "${name}"`);
-    guests.push(owned.use(await Contestant.start(image, qemu, id, name, device)));
+    guests.push(owned.use(await GuestPeer.start(image, qemu, id, name, device)));
   }
   const figures = entries.map(() => ({}) as Partial<Record<Figure, number[]>>);
   for (let run = 0; run < runs; run++) {
     await wakes?.sample(PING_INTERVAL_MS);
     for (const { wire, byInterval, measure } of KINDS) {
-      yardstick.sample();
+      baseline.sample();
       for (let turn = 0; turn < guests.length; turn++) {
         // Another one begins in each round: who follows whom makes no difference in the end.
         const index = (turn + run) % guests.length;

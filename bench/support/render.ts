@@ -3,7 +3,7 @@
  * @module
  */
 import type { SuiteResult, Table } from "./suite.ts";
-import type { MachineFacts } from "./yardstick.ts";
+import type { MachineFacts } from "./memcpy_baseline.ts";
 
 /** What `deno task bench --json` writes. */
 export interface Report {
@@ -28,7 +28,7 @@ export interface SuiteReport {
   /** Why it was skipped or has failed. */
   readonly reason?: string;
   /** The copy of 1448 bytes in ns, measured between its runs or around it. */
-  readonly yardstickNs?: number;
+  readonly memcpyNs?: number;
   /** What it found. */
   readonly result?: SuiteResult;
 }
@@ -55,7 +55,7 @@ export function renderSuite(suite: SuiteReport): string {
     lines.push(`${suite.status.toUpperCase()} ${suite.name}: ${suite.reason}`);
     return `${lines.join("\n")}\n`;
   }
-  lines.push(`A copy of 1448 bytes cost ${formatFigure(suite.yardstickNs ?? null, "ns")} ns meanwhile.`);
+  lines.push(`A copy of 1448 bytes cost ${formatFigure(suite.memcpyNs ?? null, "ns")} ns meanwhile.`);
   const { tables = [], notes = [] } = suite.result ?? {};
   for (const table of tables) lines.push("", ...renderTable(table));
   if (notes.length > 0) lines.push("", ...notes);

@@ -1,5 +1,5 @@
 /**
- * Puts figures into docs/performance.md and docs/plots, so that nobody types them:
+ * Puts figures into docs/performance.md and docs/plots, so that none is typed by hand:
  *
  *     deno task bench --json > figures.json
  *     deno task bench:report figures.json      (or - for standard input)
@@ -41,7 +41,7 @@ export function fillIn(document: string, report: Report): string {
 function section(suite: SuiteReport, report: Report): string {
   if (suite.status !== "measured") return `${suite.status} here: ${suite.reason?.split("\n")[0]}`;
   const { tables = [], notes = [] } = suite.result ?? {};
-  const copy = formatFigure(suite.yardstickNs ?? null, "ns");
+  const copy = formatFigure(suite.memcpyNs ?? null, "ns");
   const parts = [
     `${
       describeMachine(report.machine)

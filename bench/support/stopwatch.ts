@@ -2,7 +2,7 @@
  * Time of many short spans, gathered in laps, less what reading the clock costs.
  *
  * A lap is the smallest piece of work that repeats, such as filling a table and emptying it. The median of the laps is the
- * figure: whoever takes the processor away for some milliseconds spoils a lap, and not the mean of all.
+ * figure: a program that takes the processor away for some milliseconds spoils one lap, not the mean of all.
  *
  * @module
  */

@@ -2,7 +2,7 @@
  * What a benchmark suite is: a file `bench/<name>.ts` that exports `suite`. `bench/main.ts` finds it there.
  *
  * A suite measures and returns tables; it prints nothing, and importing it does nothing. What it starts it stops, also when it
- * fails. Rivals run in the same suite, interleaved with us, so that the machine's moods meet all of them.
+ * fails. Peers run in the same suite, interleaved with us, so that the machine's noise meets all of them.
  *
  * @module
  */
@@ -13,7 +13,7 @@ export interface Suite {
   readonly name: string;
   /** One line: what it measures. */
   readonly summary: string;
-  /** What this machine lacks to run it at all, with the remedy, as one line; null if nothing. A missing rival is no such reason. */
+  /** What this machine lacks to run it at all, with the remedy, as one line; null if nothing. A missing peer is no such reason. */
   needs?(): string | null;
   /** Measures. Throws if a figure would be wrong: something did not come through, a peer died. */
   run(options: SuiteOptions): Promise<SuiteResult>;
@@ -25,7 +25,7 @@ export interface SuiteOptions {
   readonly quick: boolean;
   /** How many runs to take each median of: at least 5, but 2 if `quick`. */
   readonly runs: number;
-  /** Tells whoever waits what is going on, on standard error. */
+  /** Tells what is going on, on standard error. */
   progress(line: string): void;
 }
 
@@ -33,10 +33,10 @@ export interface SuiteOptions {
 export interface SuiteResult {
   /** The figures. */
   readonly tables: readonly Table[];
-  /** What else a reader must know: rivals that could not run and why, versions, what was pinned where. */
+  /** What else a reader must know: peers that could not run and why, versions, what was pinned where. */
   readonly notes?: readonly string[];
   /** The copy of 1448 bytes, in ns, if the suite measured it between its runs; else it is measured around the suite. */
-  readonly yardstickNs?: number;
+  readonly memcpyNs?: number;
 }
 
 /** Figures with one unit, in rows and columns. */

@@ -1,9 +1,9 @@
 /**
- * A TAP in a network of its own, and somebody on that network who sends frames into it.
+ * A TAP in a network of its own, and a sender on that network.
  *
  * The sender is a packet socket that hands frames to the interface itself, past the queueing discipline: what it sends lies in
  * the TAP's queue when the call returns, unless that is full. With a virtio-net header it can send frames of 64 KiB, as TCP of
- * this host does. What is written to the TAP goes to nobody: its MAC address is not the interface's.
+ * this host does. What is written to the TAP is dropped: its MAC address is not the interface's.
  *
  * @module
  */
@@ -68,7 +68,7 @@ export class TapNetwork implements Disposable {
   constructor(pool: FramePool) {
     using made = new DisposableStack();
     const namespace = made.use(new Namespace());
-    // No family of addresses: nobody but the sender says anything.
+    // No family of addresses: nothing but the sender says anything.
     namespace.command("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true");
     const open = namespace.run(() =>
       openTap(
@@ -103,7 +103,7 @@ export class TapNetwork implements Disposable {
   }
 }
 
-/** Sends frames out of an interface: into a TAP, for whoever reads that. */
+/** Sends frames out of an interface: into a TAP, for its reader. */
 export class PacketSender implements Disposable {
   readonly #socket: FileDescriptor;
 

@@ -1,5 +1,6 @@
 /**
- * A network that always has TCP segments, in order, of some flows in turn, and takes all that it is given. Allocates nothing.
+ * A traffic generator: a network that has TCP segments, in order, of some flows in turn, and takes all that it is given.
+ * Allocates nothing.
  * @module
  */
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
@@ -9,13 +10,13 @@ import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 
 /** Where its segments go: the address in them. */
-export const ENDLESS_MAC = "52:54:00:12:34:56";
+export const GENERATOR_MAC = "52:54:00:12:34:56";
 
 const FLOWS = 8;
 const PAYLOAD_BYTES = 1448;
 
 /** The network. */
-export class EndlessNetwork implements FrameTransport {
+export class TrafficGenerator implements FrameTransport {
   readonly maxFrameBytes = 65_550;
   readonly abilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
   readonly queuePairs = 1;
@@ -23,7 +24,7 @@ export class EndlessNetwork implements FrameTransport {
   ready = 0;
   /** Frames that it has taken. */
   sent = 0;
-  /** A plugin named `endless` that is this network. */
+  /** A plugin named `generator` that is this network. */
   readonly plugin: NetworkPlugin<unknown>;
   readonly #flows: readonly TcpFrame[] = Array.from(
     { length: FLOWS },
@@ -34,7 +35,7 @@ export class EndlessNetwork implements FrameTransport {
 
   constructor() {
     this.plugin = defineNetwork({
-      name: "endless",
+      name: "generator",
       options: { "~standard": { version: 1, vendor: "bench", validate: (value: unknown) => ({ value }) } },
       create: (context) => {
         this.#pool = context.pool;

@@ -1,6 +1,6 @@
 /**
  * A guest in QEMU with a network device and a TAP, in a network of its own: either our device in a process of its own, or
- * the device that is part of QEMU. All else is the same. It stands still but for its turns, so that it costs nobody anything.
+ * the device that is part of QEMU. All else is the same. It is stopped between its turns, so that it takes no time from the others.
  * @module
  */
 import type { GuestImage } from "../../rigs/guest_image.ts";
@@ -39,7 +39,7 @@ export interface Traffic {
 }
 
 /** One guest and its device. Killed with this object. */
-export class Contestant implements AsyncDisposable {
+export class GuestPeer implements AsyncDisposable {
   /** What it is called in tables. */
   readonly name: string;
   /** What works the device; null for QEMU itself. */
@@ -73,7 +73,7 @@ export class Contestant implements AsyncDisposable {
     id: string,
     name: string,
     device: OurDevice | null,
-  ): Promise<Contestant> {
+  ): Promise<GuestPeer> {
     await using owned = new AsyncDisposableStack();
     const namespace = owned.use(new Namespace());
     const socket = device === null ? null : `${image.folder}/${id}.sock`;
@@ -90,7 +90,7 @@ export class Contestant implements AsyncDisposable {
     await serve(guest, IPERF3_PORT, "iperf3 -s");
     await serve(guest, ECHO_PORT, `perl -e '${ECHO}'`);
     await guest.qmp.run("stop");
-    return new Contestant(name, device, { namespace, guest, backend }, owned.move());
+    return new GuestPeer(name, device, { namespace, guest, backend }, owned.move());
   }
 
   /** Runs a measurement while it is awake. */

@@ -18,8 +18,8 @@ const MAX_FRAMES = 64;
 /** Bytes from one place of a message to the next: an odd number of cache lines, for short frames and for long ones. */
 const STRIDES = [33 * 64, 1091 * 64];
 
-/** Somebody who moves bursts of frames of one kind. */
-export interface TapContestant {
+/** Moves bursts of frames of one kind. */
+export interface TapPeer {
   /** ns to read `count` frames, up to 64, that are there. Throws if they are not. */
   read(count: number): number;
   /** ns to write `count` frames, up to 64. Throws if the kernel refuses one. */
@@ -52,8 +52,8 @@ export class TapLibrary implements Disposable {
     }
   }
 
-  /** Whoever reads and writes in C. */
-  contestant(network: TapNetwork, frame: TapFrame): TapContestant {
+  /** The peer that reads and writes in C. */
+  peer(network: TapNetwork, frame: TapFrame): TapPeer {
     const { read_frames, write_frames } = this.#library.symbols;
     const { descriptor } = network;
     const { places, stride, bytes } = placesOf(network, frame);
@@ -76,7 +76,7 @@ const LIBRARY_SYMBOLS = {
 } as const;
 
 /** Bare calls from TypeScript. */
-export function bareCalls(network: TapNetwork, frame: TapFrame): TapContestant {
+export function bareCalls(network: TapNetwork, frame: TapFrame): TapPeer {
   const c = libc();
   const { descriptor } = network;
   const { places, stride, bytes } = placesOf(network, frame);
@@ -100,7 +100,7 @@ export function bareCalls(network: TapNetwork, frame: TapFrame): TapContestant {
 }
 
 /** Our transport. Frames that are written are there: their content is not copied in the time. */
-export function ourTransport(network: TapNetwork, frame: TapFrame, pool: FramePool): TapContestant {
+export function ourTransport(network: TapNetwork, frame: TapFrame, pool: FramePool): TapPeer {
   const { transport, counters } = network;
   const { length } = frame.bytes;
   const batch = new FrameBatch(MAX_FRAMES);

@@ -44,7 +44,7 @@ function cpuName(): string {
 }
 
 /** Copies of 1448 bytes from and to memory that is in the caches. */
-export class Yardstick {
+export class MemcpyBaseline {
   readonly #source = new Uint8Array(BYTES).fill(7);
   readonly #target = new Uint8Array(TARGETS * BYTES);
   readonly #samplesNs: number[] = [];
@@ -65,10 +65,10 @@ export class Yardstick {
 }
 
 /** The copy of 1448 bytes in ns, now. */
-export function measureYardstickNs(): number {
-  const warm = new Yardstick();
+export function measureMemcpyNs(): number {
+  const warm = new MemcpyBaseline();
   for (let i = 0; i < 3; i++) warm.sample();
-  const yardstick = new Yardstick();
-  for (let i = 0; i < RUNS; i++) yardstick.sample();
-  return yardstick.medianNs;
+  const baseline = new MemcpyBaseline();
+  for (let i = 0; i < RUNS; i++) baseline.sample();
+  return baseline.medianNs;
 }

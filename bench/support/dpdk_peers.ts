@@ -29,8 +29,8 @@ export interface Task {
   readonly hugePages: boolean;
 }
 
-/** Somebody who does it. */
-export interface Contestant extends AsyncDisposable {
+/** What does it: one or two programs. */
+export interface DpdkPeer extends AsyncDisposable {
   /** Works for some time and returns the frames per second of the time after it has warmed up; each way, if there are two. */
   measure(spanMs: number): Promise<number>;
   /** Ends it in good order. Throws Error if the sums of both ends do not agree. */
@@ -39,13 +39,13 @@ export interface Contestant extends AsyncDisposable {
 
 const MAC = "52:54:00:12:34:56";
 const RING = 256;
-/** Whoever only sends back what he gets must have something at first: as many bursts of 32 as fill a ring. */
+/** A forwarder only sends back what it gets, so it starts with frames: as many bursts of 32 as fill a ring. */
 const START_WITH_FRAMES = `start tx_first ${RING / 32}`;
 /** Time that one way needs to come to its pace. */
 const WARM_MS = 300;
 
 /** Our back-end. @param mode who works its queues */
-export async function ourContestant(task: Task, mode: "loop" | "threads"): Promise<Contestant> {
+export async function ourPeer(task: Task, mode: "loop" | "threads"): Promise<DpdkPeer> {
   const { traffic, frameBytes, packed, pairs } = task;
   await using made = new AsyncDisposableStack();
   const folder = temporaryFolder(made);
@@ -91,7 +91,7 @@ export async function ourContestant(task: Task, mode: "loop" | "threads"): Promi
 }
 
 /** DPDK's back-end in a testpmd of its own. */
-export async function dpdkContestant(task: Task): Promise<Contestant> {
+export async function dpdkPeer(task: Task): Promise<DpdkPeer> {
   const { traffic, frameBytes, pairs, backCores, frontCores, hugePages } = task;
   await using made = new AsyncDisposableStack();
   const socket = `${temporaryFolder(made)}/net0.sock`;
@@ -119,7 +119,7 @@ export async function dpdkContestant(task: Task): Promise<Contestant> {
 }
 
 /** DPDK's back-end and front-end as two ports of one testpmd, between which frames go round on a single processor. */
-export async function dpdkInOne(task: Task): Promise<Contestant> {
+export async function dpdkInOne(task: Task): Promise<DpdkPeer> {
   const { frameBytes, pairs, backCores, hugePages } = task;
   await using made = new AsyncDisposableStack();
   const socket = `${temporaryFolder(made)}/net0.sock`;
@@ -137,7 +137,7 @@ export async function dpdkInOne(task: Task): Promise<Contestant> {
   };
 }
 
-/** A testpmd in front of whoever listens there. */
+/** A testpmd in front of the back-end that listens there. */
 function frontEnd(task: Task, socket: string): Promise<TestpmdProgram> {
   const { pairs, frontCores, backCores, hugePages } = task;
   const ports = [frontPort(task, socket)];
