@@ -79,16 +79,15 @@ export {
 export { Reactor, type Waiter } from "./core/reactor.ts";
 export { type DriverNotifications, DriverSession } from "./core/session.ts";
 export type {
+  AttachedLog,
+  AttachedRegion,
+  AttachedRing,
+  AttachedRings,
+  DetachedRings,
   DeviceRole,
-  DeviceThreads,
-  LogLoan,
-  RecalledRings,
-  RegionLoan,
-  RingBorrower,
-  RingLoan,
-  RingNews,
-  RingsLoan,
-} from "./core/threads.ts";
+  QueueWorkers,
+  WorkerNotices,
+} from "./core/queue_workers.ts";
 export { type DriverTransport, isPollable, type Pollable } from "./core/transport.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
 export type { FlowClaims } from "./pipeline/flow_claims.ts";

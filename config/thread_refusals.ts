@@ -18,10 +18,10 @@ export function threadIssues(device: ResolvedDevice, clock: string | undefined):
   if (plugin.worksInThreads !== true) {
     refuse(childPath(path, "use"), `"${plugin.name}" cannot be worked by several threads`, 'use "net"');
   }
-  if (driver.plugin.lendsRings !== true) {
+  if (driver.plugin.supportsWorkers !== true) {
     refuse(
       driver.path,
-      `"${driver.plugin.name}" cannot lend its rings to threads`,
+      `"${driver.plugin.name}" cannot have its rings served by threads`,
       'use "vhost-user"',
     );
   }

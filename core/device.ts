@@ -1,12 +1,12 @@
 /**
- * A device: what answers to a driver. It is lent memory and queues from `activate` to `reset`.
+ * A device: what answers to a driver. It has memory and queues from `activate` to `reset`.
  * @module
  */
 import type { FeatureSet } from "./features.ts";
 import type { RequestsInFlight } from "./in_flight.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { Pollable } from "./reactor.ts";
-import type { DeviceRole } from "./threads.ts";
+import type { DeviceRole } from "./queue_workers.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** Bits of the device status field (virtio 1.2, section 2.1). */
@@ -22,7 +22,7 @@ export const STATUS_NEEDS_RESET = 64;
 /** The driver has given up on the device. */
 export const STATUS_FAILED = 128;
 
-/** What a driver has set up and lends to the device. Valid until the device is reset. */
+/** What a driver has set up for the device. Valid until the device is reset. */
 export interface Session {
   /** The guest's memory. */
   readonly memory: GuestMemory;
@@ -40,10 +40,10 @@ export interface Session {
   /** Tells the driver that the configuration space has changed. */
   configChanged(): void;
   /**
-   * Takes back what other threads were lent, before a command takes effect; it is lent again after the round. Throws
-   * GuestError, if the guest has broken a rule there.
+   * Takes back the queues that workers have, before a command takes effect; they are attached again after the round. Throws
+   * GuestError if the guest has broken a rule there.
    */
-  recall?(): void;
+  detachWorkers?(): void;
 }
 
 /** What a driver has programmed of a device beyond features and queues: for a migration, and for other threads. */

@@ -79,8 +79,8 @@ export interface PartContext {
 export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "driver";
-  /** Can it lend rings to other threads (`DriverTransport.lendTo`)? Left out: no. */
-  readonly lendsRings?: boolean;
+  /** Can it attach rings to queue workers (`DriverTransport.useWorkers`)? Left out: no. */
+  readonly supportsWorkers?: boolean;
   /** Builds the transport; nothing is opened before `serve`. */
   create(context: PartContext, options: O): DriverTransport;
 }

@@ -2,7 +2,7 @@
  * The device status machine: what a driver programs, whichever transport it comes by (virtio 1.2, sections 2.1 and 3.1).
  *
  * Theory of operation. A driver transport turns what its driver does into calls: `writeDriverFeatures`, `setupQueue`,
- * `writeStatus`, `readConfig`, `writeConfig`. The session judges them and lends the device memory and queues.
+ * `writeStatus`, `readConfig`, `writeConfig`. The session judges them and gives the device memory and queues.
  *
  *     0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK        the device is active: between activate and reset
  *              |             |           |             |

@@ -4,7 +4,7 @@
  */
 import type { Device } from "./device.ts";
 import type { FeatureSet } from "./features.ts";
-import type { RingBorrower } from "./threads.ts";
+import type { QueueWorkers } from "./queue_workers.ts";
 export { isPollable, type Pollable } from "./reactor.ts";
 
 /**
@@ -23,6 +23,6 @@ export interface DriverTransport extends Disposable {
    * there yet.
    */
   negotiate?(device: Device): FeatureSet;
-  /** Lends the rings that the device leaves to other threads (`Device.lendsQueue`). Called before `serve`, once. */
-  lendTo?(borrower: RingBorrower): void;
+  /** Attaches the rings that the device leaves to workers (`Device.lendsQueue`) to these. Called before `serve`, once. */
+  useWorkers?(workers: QueueWorkers): void;
 }

@@ -43,7 +43,7 @@ import {
   located,
   locateFailure,
 } from "./plugin_guards.ts";
-import { QueueWorkers } from "./threads/queue_workers.ts";
+import { ThreadWorkers } from "./threads/queue_workers.ts";
 
 /** What a machine can be given besides its configuration. */
 export interface BuildOptions {
@@ -157,17 +157,17 @@ class Builder {
     if (missing.length > 0) throw new ConfigError(missing);
     const driver = this.#transports.driver(resolved, facts);
     if (mode === "loop" || network === null) return { name, device, driver, network, resolved };
-    const threads = this.#threads(resolved, index, network, facts.queuePairs);
-    driver.lendTo?.(threads);
-    return { name, device, driver, network, threads, resolved };
+    const workers = this.#workers(resolved, index, network, facts.queuePairs);
+    driver.useWorkers?.(workers);
+    return { name, device, driver, network, workers, resolved };
   }
 
-  #threads(
+  #workers(
     { name, network: part, path, threadLimitMs }: ResolvedDevice,
     device: number,
     network: FrameTransport,
     pairs: number,
-  ): QueueWorkers {
+  ): ThreadWorkers {
     if (network.queuePairs < pairs) {
       throw new ConfigError([{
         path: part?.path ?? path,
@@ -178,7 +178,7 @@ class Builder {
     }
     const { text, baseUrl } = this.#config;
     const wake = () => this.#reactor.wake();
-    return new QueueWorkers({
+    return new ThreadWorkers({
       name,
       text,
       baseUrl,

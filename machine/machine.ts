@@ -7,8 +7,8 @@ import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
 import { Quiescence } from "../core/in_flight.ts";
-import type { Reactor } from "../core/reactor.ts";
-import type { DeviceThreads } from "../core/threads.ts";
+import type { QueueWorkers } from "../core/queue_workers.ts";
+import type { Pollable, Reactor } from "../core/reactor.ts";
 import { type DriverTransport, isPollable } from "../core/transport.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
@@ -23,6 +23,20 @@ import {
   pluginError,
 } from "./plugin_guards.ts";
 
+/** The threads that serve sets of a device's queues. */
+export interface DeviceWorkers extends QueueWorkers, Pollable {
+  /** Frames that they had not given back when they ended; for tests. */
+  readonly framesKept: number;
+  /** Starts them. Throws HostError if a part of the device gives them nothing. */
+  start(): void;
+  /** Adds what they have counted since the last time to the machine's counters. */
+  pullCounters(): void;
+  /** Lets go everything that is held. */
+  drain(): void;
+  /** Ends them, within seconds. No ring is attached any more. Rejects with what one of them failed with at the last. */
+  close(): Promise<void>;
+}
+
 /** A device of a machine, with its two ends. */
 export interface MachineDevice {
   /** What it is called. */
@@ -33,8 +47,8 @@ export interface MachineDevice {
   readonly driver: DriverTransport;
   /** Its way to the network, if it has one. */
   readonly network: FrameTransport | null;
-  /** The threads that work its queue pairs, if it has any. */
-  readonly threads?: DeviceThreads | null;
+  /** The threads that serve sets of its queues, if it has any. */
+  readonly workers?: DeviceWorkers | null;
   /** What it was made from. */
   readonly resolved: ResolvedDevice;
 }
@@ -104,7 +118,7 @@ export class Machine implements AsyncDisposable {
 
   /** Every counter by group, live; those of threads as of now. */
   get counters(): CounterGroups {
-    for (const { threads } of this.parts.devices) threads?.pullCounters();
+    for (const { workers } of this.parts.devices) workers?.pullCounters();
     return this.parts.counters;
   }
 
@@ -172,8 +186,8 @@ export class Machine implements AsyncDisposable {
     const { reactor, devices } = this.parts;
     for (const one of devices) {
       if (this.#failed.has(one)) continue;
-      const { device, threads } = one;
-      threads?.drain();
+      const { device, workers } = one;
+      workers?.drain();
       try {
         device.drain(reactor.clock.nowNs());
       } catch (error) {
@@ -210,13 +224,13 @@ export class Machine implements AsyncDisposable {
   }
 
   #serve(one: MachineDevice): void {
-    const { device, driver, network, threads, resolved } = one;
+    const { device, driver, network, workers, resolved } = one;
     const { reactor } = this.parts;
     const failed = (error: Error) => this.#failDevice(one, error);
     device.wake = () => reactor.wake();
-    if (threads) {
-      threads.start();
-      reactor.add(guardMember(threads, null, (error) => this.#stopDevice(one, error)));
+    if (workers) {
+      workers.start();
+      reactor.add(guardMember(workers, null, (error) => this.#stopDevice(one, error)));
     }
     if (isPollable(driver)) {
       reactor.add(guardMember(driver, resolved.driver, (error) => this.#stopDevice(one, error)));
@@ -281,9 +295,9 @@ export class Machine implements AsyncDisposable {
     }
     this.#stopAll();
     await Promise.all(this.#serving);
-    for (const { driver, network, threads, resolved } of this.parts.devices) {
+    for (const { driver, network, workers, resolved } of this.parts.devices) {
       const named = resolved.network ?? resolved;
-      await this.#attempt(() => threads?.close());
+      await this.#attempt(() => workers?.close());
       await this.#attempt(() => network?.close?.(), [named, "close"]);
       await this.#attempt(() => network?.[Symbol.dispose](), [named, "dispose"]);
       await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);

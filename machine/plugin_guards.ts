@@ -103,7 +103,7 @@ export function checkNetwork(value: FrameTransport): void {
 
 /** Throws TypeError unless this is a driver transport. */
 export function checkDriver(value: unknown): void {
-  refuse(shapeFault(value, "a driver", ["serve", Symbol.dispose], ["lendTo"]));
+  refuse(shapeFault(value, "a driver", ["serve", Symbol.dispose], ["useWorkers"]));
   refuse(pollableFault(value as object, false));
 }
 

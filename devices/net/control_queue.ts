@@ -234,9 +234,9 @@ export class ControlSession implements Session {
     this.#whole.configChanged();
   }
 
-  /** Takes back what other threads were lent. */
-  recall(): void {
-    this.#whole.recall?.();
+  /** Takes back the queues that workers have. */
+  detachWorkers(): void {
+    this.#whole.detachWorkers?.();
   }
 }
 

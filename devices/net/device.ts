@@ -16,8 +16,8 @@
  * not emptied; when the frame pool has refused somebody a frame, whoever that was, held units are let go early
  * (`MemoryRelief`). A link that is down is no back-pressure: frames either way are dropped and counted.
  *
- * With its queue pairs in threads (`core/threads.ts`) the device in the role `control` sees only the control queue
- * (`ControlSession`), and those in the role `{ pair }` only their pair: everything from the network is theirs, and nothing
+ * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the control queue
+ * (`ControlSession`), and those in the role `{ set }` only one pair: everything from the network is theirs, and nothing
  * is steered. What is steered by the driver's table (RSS) would need all pairs, so that it is not offered then.
  *
  * @module
@@ -37,7 +37,7 @@ import type { FlowClaims } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
 import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Direction, NetworkAbilities } from "../../pipeline/stage.ts";
-import type { DeviceRole } from "../../core/threads.ts";
+import type { DeviceRole } from "../../core/queue_workers.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
@@ -143,7 +143,7 @@ export class NetDevice implements NetworkDevice {
     if (own === null) return;
     const { settings, toGuest } = this.#parts;
     if (own instanceof ControlSession) own.update();
-    if (typeof this.#role === "object") toGuest.usePairs(this.#role.pair + 1);
+    if (typeof this.#role === "object") toGuest.usePairs(this.#role.set + 1);
     else settings.queuesChanged();
     toGuest.queuesChanged();
     this.#parts.kicks.begin(own, settings.controlIndex);
@@ -368,7 +368,7 @@ export function buildParts(
   const line = { pool: context.pool, queuePairs };
   const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
   const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
-  const pair = typeof role === "object" ? role.pair : null;
+  const pair = typeof role === "object" ? role.set : null;
   const fromNetwork = new FromNetwork({ network, filter, steering, line: toGuestLine, toGuest, pair });
   const terms = new NetworkTerms(network, pair === null);
   const onePair = pair !== null;

@@ -127,7 +127,7 @@ export class DriverSettings {
     let commands = 0;
     let units = 0;
     while (commands < BURST && units < MAX_UNITS && queue.pop(this.#command)) {
-      if (commands === 0) own.recall?.();
+      if (commands === 0) own.detachWorkers?.();
       units += this.#command.units;
       queue.push(this.#command.head, this.#control.handle(this.#command));
       commands++;

@@ -30,7 +30,7 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, type GuestFault, HostError, PluginError } from "../../core/errors.ts";
-import type { RingsLoan } from "../../core/threads.ts";
+import type { AttachedRings } from "../../core/queue_workers.ts";
 
 /** The thread has begun to work. */
 export const NOTICE_READY = 1;
@@ -259,10 +259,10 @@ export class CommandChannel {
 
 /** What a thread is to do. */
 export type WorkerCommand =
-  /** Work these rings. */
-  | { readonly kind: "lend"; readonly loan: RingsLoan }
+  /** Serve these rings. */
+  | { readonly kind: "attach"; readonly rings: AttachedRings }
   /** Let everything go, and give the rings back. */
-  | { readonly kind: "recall" }
+  | { readonly kind: "detach" }
   /** The driver takes the device back. */
   | { readonly kind: "reset" }
   /** Let everything go, and go on. */
@@ -274,9 +274,9 @@ export type WorkerCommand =
 export interface WorkerReply {
   /** What was counted since the last answer, by group. */
   readonly counters: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  /** Where each ring stands, as pairs of index and place; in answer to `recall`, and at an end with rings. */
+  /** Where each ring stands, as pairs of index and place; in answer to `detach`, and at an end with rings. */
   readonly bases?: readonly (readonly [index: number, base: number])[];
-  /** The rule that the guest has broken; in answer to `recall`. */
+  /** The rule that the guest has broken; in answer to `detach`. */
   readonly fault?: WrittenError | null;
   /** Why it has ended, if it was not told to; at the end. */
   readonly failure?: WrittenError;

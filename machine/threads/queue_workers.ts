@@ -1,17 +1,17 @@
 /**
- * All threads of a device: what borrows its rings.
+ * All threads of a device: its queue workers.
  *
  * Every command goes to all of them first, and then all replies are waited for, up to one time limit: they work at the same
- * time. A thread that has failed ends its device, with the next round; what it was lent counts as given back, unless it is
- * stuck.
+ * time. A thread that has failed ends its device, with the next round; its rings count as given back, unless it is stuck.
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { newClaimMemory } from "../../pipeline/flow_claims.ts";
-import type { DeviceThreads, RecalledRings, RingNews, RingsLoan } from "../../core/threads.ts";
+import type { AttachedRings, DetachedRings, WorkerNotices } from "../../core/queue_workers.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { EventFd } from "../../host/event_fd.ts";
+import type { DeviceWorkers } from "../machine.ts";
 import {
   CommandChannel,
   NOTICE_FAULT,
@@ -23,8 +23,8 @@ import {
   type WorkerStart,
 } from "./command_channel.ts";
 
-/** What queue workers are made from. */
-export interface QueueWorkersParts {
+/** What the workers of a device are made from. */
+export interface ThreadWorkersParts {
   /** What the device is called. */
   readonly name: string;
   /** The configuration, as JSON. */
@@ -48,14 +48,14 @@ export interface QueueWorkersParts {
 const NO_NOTICES = 0;
 
 /** The threads of one device. */
-export class QueueWorkers implements DeviceThreads {
-  readonly #parts: QueueWorkersParts;
+export class ThreadWorkers implements DeviceWorkers {
+  readonly #parts: ThreadWorkersParts;
   readonly #workers: QueueWorker[] = [];
-  readonly #news: number[] = [];
+  readonly #notices: number[] = [];
   #isReady = false;
 
   /** Starts nothing before `start`. */
-  constructor(parts: QueueWorkersParts) {
+  constructor(parts: ThreadWorkersParts) {
     this.#parts = parts;
   }
 
@@ -73,7 +73,7 @@ export class QueueWorkers implements DeviceThreads {
     return null;
   }
 
-  /** Has one of them not given back what it was lent? */
+  /** Has one of them not given back its rings? */
   get isStuck(): boolean {
     return this.#workers.some((worker) => worker.isStuck);
   }
@@ -92,7 +92,7 @@ export class QueueWorkers implements DeviceThreads {
       if (given === undefined) {
         throw new HostError(`Cannot have ${name} worked by threads: its network does not give queue ${pair}`);
       }
-      this.#news.push(NO_NOTICES);
+      this.#notices.push(NO_NOTICES);
       this.#workers.push(
         new QueueWorker({
           name: `pair ${pair} of ${name}`,
@@ -105,11 +105,11 @@ export class QueueWorkers implements DeviceThreads {
     }
   }
 
-  /** Hears what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
+  /** Collects what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
   poll(_nowNs: number): boolean {
     const failure = this.failure;
     if (failure !== null) throw failure;
-    this.#hear();
+    this.#collect();
     const before = this.#isReady;
     this.#isReady = this.#workers.length > 0 && this.#workers.every((worker) => worker.isReady);
     return this.#isReady !== before;
@@ -120,19 +120,19 @@ export class QueueWorkers implements DeviceThreads {
     return Infinity;
   }
 
-  /** Lends each thread the rings of its pair. */
-  lend(loan: RingsLoan): void {
+  /** Gives each thread the rings of its pair. */
+  attach(attached: AttachedRings): void {
     this.#all((pair) => ({
-      kind: "lend",
-      loan: { ...loan, rings: loan.rings.filter(({ index }) => index >>> 1 === pair) },
+      kind: "attach",
+      rings: { ...attached, rings: attached.rings.filter(({ index }) => index >>> 1 === pair) },
     }));
   }
 
   /** Takes all rings back. */
-  recall(): RecalledRings {
+  detach(): DetachedRings {
     const bases = new Map<number, number>();
     let fault: GuestError | null = null;
-    for (const reply of this.#all(() => ({ kind: "recall" }))) {
+    for (const reply of this.#all(() => ({ kind: "detach" }))) {
       for (const [index, base] of reply.bases ?? []) bases.set(index, base);
       const error = reply.fault ? readError(reply.fault) : null;
       if (error instanceof GuestError) fault ??= error;
@@ -141,8 +141,8 @@ export class QueueWorkers implements DeviceThreads {
       for (const [index, base] of worker.takeBases()) bases.set(index, base);
     }
     // What was raised up to now is told by the replies.
-    this.#hear();
-    for (let i = 0; i < this.#news.length; i++) this.#news[i] &= ~NOTICE_FAULT;
+    this.#collect();
+    for (let i = 0; i < this.#notices.length; i++) this.#notices[i] &= ~NOTICE_FAULT;
     return { bases, fault };
   }
 
@@ -150,21 +150,21 @@ export class QueueWorkers implements DeviceThreads {
   reset(): void {
     this.#all(() => ({ kind: "reset" }));
     // The next driver is not told what this one was to hear.
-    this.#hear();
-    this.#news.fill(NO_NOTICES);
+    this.#collect();
+    this.#notices.fill(NO_NOTICES);
   }
 
   /** What the threads have raised since the last time. */
-  takeNews(): RingNews | null {
+  takeNotices(): WorkerNotices | null {
     let any = NO_NOTICES;
-    for (let i = 0; i < this.#news.length; i++) any |= this.#news[i];
+    for (let i = 0; i < this.#notices.length; i++) any |= this.#notices[i];
     if (any === NO_NOTICES) return null;
     const interrupts: number[] = [];
-    for (const [pair, notices] of this.#news.entries()) {
+    for (const [pair, notices] of this.#notices.entries()) {
       if ((notices & NOTICE_INTERRUPT) !== 0) interrupts.push(2 * pair);
       if ((notices & (NOTICE_INTERRUPT << 1)) !== 0) interrupts.push(2 * pair + 1);
     }
-    this.#news.fill(NO_NOTICES);
+    this.#notices.fill(NO_NOTICES);
     return { hasFault: (any & NOTICE_FAULT) !== 0, interrupts };
   }
 
@@ -202,8 +202,8 @@ export class QueueWorkers implements DeviceThreads {
     return replies;
   }
 
-  #hear(): void {
-    for (let i = 0; i < this.#workers.length; i++) this.#news[i] |= this.#workers[i].takeNotices();
+  #collect(): void {
+    for (let i = 0; i < this.#workers.length; i++) this.#notices[i] |= this.#workers[i].takeNotices();
   }
 
   #count(counters: WorkerReply["counters"]): void {
@@ -221,7 +221,7 @@ export class QueueWorkers implements DeviceThreads {
 //        +------- fails ------------+--> ended: `failure` says why
 //
 // A thread that does not answer within its time limit, or does not begin to work within a minute, has failed: it is told to
-// stop, broken off, and its device ends. Until it has really come to its end it may still touch what it was lent.
+// stop, broken off, and its device ends. Until it has really come to its end it may still touch its rings.
 //
 // The main thread stands still while it waits for an answer, with all devices. The time limit is hence short; and it is one
 // of time that the process has had: a process that was stopped, or frozen with its machine, finds an answer late that could

@@ -1,6 +1,6 @@
 /**
- * The program of a thread: builds the device of one queue pair from the same configuration, and works it until it is told to
- * stop. Everything that it opens it closes; what was lent or given stays with the main thread.
+ * The program of a thread: builds the device of one set of queues from the same configuration, and serves it until it is
+ * told to stop. Everything that it opens it closes; rings and what was given stay with the main thread.
  * @module
  */
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
@@ -21,7 +21,7 @@ import {
   type WorkerStart,
   writeError,
 } from "./command_channel.ts";
-import { QueuePairRunner, Tally } from "./queue_pair_runner.ts";
+import { CounterDeltas, QueueSetRunner } from "./queue_set_runner.ts";
 
 /** What a worker's global scope has; the types of both scopes do not go together in one program. */
 const scope = globalThis as unknown as {
@@ -37,15 +37,15 @@ scope.onmessage = ({ data }) => {
 async function work(start: WorkerStart): Promise<void> {
   const channel = new CommandChannel(new SharedChannelMemory(start.channel));
   const book = new CounterBook();
-  const tally = new Tally(book.groups);
+  const deltas = new CounterDeltas(book.groups);
   const last: { -readonly [key in keyof WorkerReply]?: WorkerReply[key] } = {};
   try {
-    await workPair(start, channel, book, tally, last);
+    await workPair(start, channel, book, deltas, last);
   } catch (error) {
     last.failure = writeError(error);
   }
   try {
-    channel.end({ counters: tally.take(), ...last } satisfies WorkerReply);
+    channel.end({ counters: deltas.take(), ...last } satisfies WorkerReply);
   } catch (error) {
     // What a plugin has published cannot be told; the end must be.
     channel.end({ counters: {}, ...last, failure: last.failure ?? writeError(error) } satisfies WorkerReply);
@@ -58,7 +58,7 @@ async function workPair(
   { claims, text, baseUrl, device: index, pair, wake, given }: WorkerStart,
   channel: CommandChannel,
   book: CounterBook,
-  tally: Tally,
+  deltas: CounterDeltas,
   last: { framesKept?: number; bases?: WorkerReply["bases"] },
 ): Promise<void> {
   const config = await parseConfig(text, baseUrl, newRegistry());
@@ -101,15 +101,15 @@ async function workPair(
         offloads,
       },
       verdicts: null,
-      role: { pair },
+      role: { set: pair },
       claims: new FlowClaims(claims, pair),
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
     } satisfies NetworkDeviceContext;
     const device = plugin.create(context, options);
-    const runner = new QueuePairRunner({
+    const runner = new QueueSetRunner({
       channel,
       device,
-      tally,
+      deltas,
       logCounters: book.publish(`${name}.driver`, { unlogged_pages: 0 }),
       watch,
       notice: (bit) => {

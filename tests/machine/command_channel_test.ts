@@ -398,7 +398,7 @@ interface Numbered {
 }
 
 /**
- * Both threads as they use the channel: rings are lent by odd commands and taken back by even ones. The worker may fail before
+ * Both threads as they use the channel: rings are attached by odd commands and taken back by even ones. The worker may fail before
  * and behind every command. The main thread may give up a reply that does not come, wait again, or try the next command.
  */
 function bothPrograms(commands: number, newChannel: ChannelMaker = usualChannel): [Program, Program] {

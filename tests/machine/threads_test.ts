@@ -13,7 +13,7 @@ import {
   SharedChannelMemory,
   writeError,
 } from "../../machine/threads/command_channel.ts";
-import { Tally } from "../../machine/threads/queue_pair_runner.ts";
+import { CounterDeltas } from "../../machine/threads/queue_set_runner.ts";
 import { featureBit } from "../../wire/net_features.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
 
@@ -61,7 +61,7 @@ Deno.test("a configuration can be resolved anew from what it says of itself", as
 
 Deno.test("what cannot be done by threads is refused, all at once", async () => {
   assertEquals(await refusals({ ...RIGHT, driver: "loopback" }), [
-    ["$.devices[0].driver", '"loopback" cannot lend its rings to threads'],
+    ["$.devices[0].driver", '"loopback" cannot have its rings served by threads'],
   ]);
   assertEquals(await refusals({ ...RIGHT, network: "loopback" }), [
     ["$.devices[0].network", '"loopback" cannot give its queues to threads'],
@@ -78,7 +78,7 @@ Deno.test("what cannot be done by threads is refused, all at once", async () => 
     [
       ["$.devices[0].mode", "threads cannot go by a virtual clock"],
       ["$.devices[0].use", '"entropy" cannot be worked by several threads'],
-      ["$.devices[0].driver", '"loopback" cannot lend its rings to threads'],
+      ["$.devices[0].driver", '"loopback" cannot have its rings served by threads'],
       ["$.devices[0].network", "there is no network whose queues threads could have"],
     ],
   );
@@ -252,14 +252,14 @@ Deno.test("whatever is thrown in a thread can be written down, and there is room
   assertEquals(readError(writeError(both)).message, 'plugin "drop-every" failed in flush: first');
 });
 
-Deno.test("Tally tells by how much counters have grown, also those that came later", () => {
+Deno.test("CounterDeltas tells by how much counters have grown, also those that came later", () => {
   const book = new CounterBook();
   const counters: Record<string, number> = book.publish("net0", { packets: 3, drops: 0 });
-  const tally = new Tally(book.groups);
-  assertEquals(tally.take(), { net0: { packets: 3 } });
-  assertEquals(tally.take(), {});
+  const deltas = new CounterDeltas(book.groups);
+  assertEquals(deltas.take(), { net0: { packets: 3 } });
+  assertEquals(deltas.take(), {});
   counters.packets += 2;
   counters.write_EIO = 1;
   assertEquals(book.publish("net0", { other: 4 }), { other: 4 });
-  assertEquals(tally.take(), { net0: { packets: 2, write_EIO: 1 }, "net0#2": { other: 4 } });
+  assertEquals(deltas.take(), { net0: { packets: 2, write_EIO: 1 }, "net0#2": { other: 4 } });
 });

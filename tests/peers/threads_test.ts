@@ -50,7 +50,7 @@ for (const packed of [false, true]) {
           send(front, 1, 100 + i);
           await assertSends(rig.ends[0], [100 + i]);
           assertEquals(front.guest.returned(1), 1);
-          // Everything is recalled for each message.
+          // Everything is detached for each message.
           if (i % 4 === 0) front.front.features();
         }
         assert(front.calls[0].drain() && front.calls[1].drain(), "both rings were interrupted");
@@ -407,7 +407,7 @@ hostTest("a thread that does not answer ends the machine, and may come round lat
       "The thread of pair 0 of net0 has not answered for 1 s: a plugin may not come to its end",
     );
   }
-  // It will write the frame into memory that it was lent: that must still be there.
+  // It will write the frame into memory of its rings: that must still be there.
   assertEquals(mappings(), 1);
   await after(3000);
 });
@@ -606,7 +606,7 @@ hostTest(
     for (let i = 0; i < 40; i++) {
       write(rig.ends[0], i);
       await assertReceives(front, 0, [i]);
-      // Back to back: the recall of the second message comes while the thread is about to notify of the first.
+      // Back to back: the detach for the second message comes while the thread is about to notify of the first.
       front.front.setStatus(0);
       front.guest.forget(0);
       front.guest.forget(1);
@@ -631,7 +631,7 @@ hostTest("events that would wait hold no thread up: the front-end has filled the
   }
   for (let i = 0; i < 4; i++) write(rig.ends[0], i);
   await assertReceives(front, 0, [0, 1, 2, 3]);
-  // Everything is recalled for it: a thread that waits would not answer.
+  // Everything is detached for it: a thread that waits would not answer.
   front.front.features();
   rig.assertNoFault();
 });

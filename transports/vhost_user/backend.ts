@@ -21,7 +21,7 @@ import type { Device, DeviceEventListener } from "../../core/device.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { FaultLog } from "../../core/session.ts";
-import type { RingBorrower } from "../../core/threads.ts";
+import type { QueueWorkers } from "../../core/queue_workers.ts";
 import type { Pollable } from "../../core/transport.ts";
 import * as codec from "./codec.ts";
 import { encodeConfigReply, encodeNumberReply, type Header } from "./codec.ts";
@@ -55,8 +55,8 @@ export interface BackendParts {
   refused(fault: string, message: string): void;
   /** Listens to the dialogue; null for nobody. */
   readonly trace: ProtocolTrace | null;
-  /** Who works the queues that the device leaves to threads; left out if it leaves none. */
-  readonly borrower?: RingBorrower | null;
+  /** Who serves the queues that the device leaves to workers; left out if it leaves none. */
+  readonly workers?: QueueWorkers | null;
   /** Told what happens to the device; left out if nothing watches. */
   readonly report?: DeviceEventListener | undefined;
 }
@@ -75,7 +75,7 @@ export class Backend implements Pollable, Disposable {
 
   /** Serves a device that is reset. */
   constructor(device: Device, parts: BackendParts) {
-    const { host, profile, faults, trace, borrower = null } = parts;
+    const { host, profile, faults, trace, workers = null } = parts;
     this.#parts = parts;
     this.#table = new MemoryTable(host, () => (device.inflight?.count ?? 0) > 0);
     this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
@@ -85,7 +85,7 @@ export class Backend implements Pollable, Disposable {
       errorWithoutEvent: (ring: number) => this.#channel.error(ring),
       event: parts.report,
     };
-    this.#link = new DeviceLink(device, this.#table, faults, hooks, borrower);
+    this.#link = new DeviceLink(device, this.#table, faults, hooks, workers);
     this.#deviceMessages = new DeviceMessages(device, host);
     this.#logging = new DirtyLogging(host, this.#link);
     this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#link, this.#logging);
@@ -142,8 +142,8 @@ export class Backend implements Pollable, Disposable {
     descriptors: readonly Descriptor[],
   ): Uint8Array<ArrayBuffer> | null {
     const bag = new DescriptorBag(descriptors);
-    this.#link.recall();
-    const failure = this.#parts.borrower?.failure ?? null;
+    this.#link.detach();
+    const failure = this.#parts.workers?.failure ?? null;
     if (failure !== null) {
       // Not answered: rings may be worked still, or stand where it is not known.
       bag.close();
@@ -196,7 +196,7 @@ export class Backend implements Pollable, Disposable {
 
   /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
   [Symbol.dispose](): void {
-    this.#link.recall();
+    this.#link.detach();
     const isStuck = this.#isStuck;
     if (!isStuck) this.#logging[Symbol.dispose]();
     this.#link[Symbol.dispose]();
@@ -205,9 +205,9 @@ export class Backend implements Pollable, Disposable {
     if (!isStuck) this.#table[Symbol.dispose]();
   }
 
-  /** A thread may still write to what it was lent: nothing of it may be unmapped before the process ends. */
+  /** A worker may still write to its rings: nothing of them may be unmapped before the process ends. */
   get #isStuck(): boolean {
-    return this.#parts.borrower?.isStuck === true;
+    return this.#parts.workers?.isStuck === true;
   }
 
   /** Counts what is wrong and returns the answer that says so, if there is one. Throws on what nobody can answer. */

@@ -20,28 +20,26 @@
  *
  * `poll` and the messages come in turn, never one within the other.
  *
- * Where other threads work the data queues (`lending.ts`), `poll` lends them at its end; `recall` must come before every
+ * Where workers serve the data queues (`attachment.ts`), `poll` attaches them at its end. `detach` must come before every
  * message, and the device asks for it before a command.
  * @module
  */
-import type { Device, DeviceEventListener } from "../../core/device.ts";
+import type { Device, DeviceEventListener, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { Quiescence } from "../../core/in_flight.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
-import type { LogLoan, RingBorrower } from "../../core/threads.ts";
+import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../core/queue_workers.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
 import { StateTransfer } from "./connection.ts";
 import type { DescriptorBag, Host } from "./host.ts";
-import { Lending, LentSession } from "./lending.ts";
+import { RingAttachment } from "./attachment.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { FLAG_NO_DESCRIPTOR, type Payload, ProtocolError } from "./messages.ts";
 import { type RingHooks, RingSet, type Vring } from "./rings.ts";
 
-/** How often rings are looked at whose driver does not kick, in ns. */
-export const POLL_INTERVAL_NS = 200_000;
 /** Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system call. */
 const ROUNDS_PER_KICK = 64;
 
@@ -58,7 +56,7 @@ export class DeviceLink implements Disposable {
   readonly #faults: FaultLog;
   readonly #hooks: LinkHooks;
   readonly #rings: RingSet;
-  readonly #lending: Lending;
+  readonly #attachment: RingAttachment;
   readonly #quiescence: Quiescence;
   /** The device is not activated because of what an earlier driver has left in flight. */
   #activationWaits = false;
@@ -70,25 +68,25 @@ export class DeviceLink implements Disposable {
   /**
    * Begins with a device that is reset.
    * @param table whose memory is used; its owner changes it and calls `memoryChanged`
-   * @param borrower who works the queues that the device leaves to threads; null if it leaves none
+   * @param workers who serves the queues that the device leaves to workers; null if it leaves none
    */
   constructor(
     device: Device,
     table: MemoryTable,
     faults: FaultLog,
     hooks: LinkHooks,
-    borrower: RingBorrower | null = null,
+    workers: QueueWorkers | null = null,
   ) {
     this.#table = table;
     this.#faults = faults;
     this.#hooks = hooks;
     this.#rings = new RingSet(device, table, faults, hooks);
-    this.#lending = new Lending(borrower, device, table, this.#rings);
+    this.#attachment = new RingAttachment(workers, device, table, this.#rings);
     this.#quiescence = new Quiescence(device.inflight);
     this.#device = new ActiveDevice(device, {
       interrupt: (index) => this.#rings.interrupt(index),
       configChanged: () => hooks.configChanged(),
-      recall: () => this.#takeBack(),
+      detachWorkers: () => this.#detach(),
       event: hooks.event,
     });
   }
@@ -155,15 +153,15 @@ export class DeviceLink implements Disposable {
     this.settle(true);
   }
 
-  /** Writes are told to `log` from now on, by other threads to the same one, which is `loan`; null for nobody. */
-  logTo(log: DirtyLog | null, loan: LogLoan | null): void {
-    this.#lending.log = loan;
+  /** Writes are logged in `log` from now on, by workers in the same one, which is `attached`; null if they are not. */
+  logTo(log: DirtyLog | null, attached: AttachedLog | null): void {
+    this.#attachment.log = attached;
     this.#rings.logTo(log);
   }
 
-  /** Takes back what other threads have, before anything changes. What they have found broken is dealt with. */
-  recall(): void {
-    this.#guard(() => this.#takeBack());
+  /** Takes back what the workers have, before anything changes. What they have found broken is dealt with. */
+  detach(): void {
+    this.#guard(() => this.#detach());
   }
 
   /** Is something in flight? */
@@ -206,7 +204,7 @@ export class DeviceLink implements Disposable {
   /** Does what follows from a change. @param quiet a ring that cannot be started now is no fault */
   settle(quiet = false): void {
     if (this.#features !== null && this.#rings.start(this.#features, quiet)) this.#needsReset = false;
-    this.#lend();
+    this.#update();
     this.#rings.sendInterrupts();
   }
 
@@ -217,7 +215,7 @@ export class DeviceLink implements Disposable {
     let did = false;
     if (this.#activationWaits && !this.isBusy) this.settle();
     try {
-      if (this.#lending.hear()) this.#takeBack();
+      if (this.#attachment.takeNotices()) this.#detach();
       did = this.#rings.discard();
       if (this.#device.poll(nowNs) || this.#rings.budget.isExceeded) did = true;
     } catch (error) {
@@ -227,19 +225,19 @@ export class DeviceLink implements Disposable {
     this.#rings.sendInterrupts();
     this.#round = (this.#round + 1) % ROUNDS_PER_KICK;
     if (!did || this.#round === 0) did = this.#lookForKicks() || did;
-    if (this.#lending.isDue) this.#lendToThreads();
+    if (this.#attachment.isDue) this.#attach();
     return did;
   }
 
   /** When to poll although nothing kicks, in ns. */
   deadlineNs(): number {
     const due = Math.min(this.#device.deadlineNs(), this.#quiescence.deadlineNs());
-    return this.#rings.isPolled ? Math.min(due, this.#nowNs + POLL_INTERVAL_NS) : due;
+    return this.#rings.isPolled ? Math.min(due, this.#nowNs + RING_POLL_INTERVAL_NS) : due;
   }
 
   /** The front-end is gone. */
   [Symbol.dispose](): void {
-    this.recall();
+    this.detach();
     this.#forget();
     this.#rings[Symbol.dispose]();
   }
@@ -248,13 +246,13 @@ export class DeviceLink implements Disposable {
   #lookForKicks(): boolean {
     const kicked = this.#rings.takeKicks();
     if (this.#features === null || !this.#rings.startKicked(this.#features)) return kicked;
-    this.recall();
-    this.#lend();
+    this.detach();
+    this.#update();
     return true;
   }
 
   /** Has the device see the queues that it should have. */
-  #lend(): void {
+  #update(): void {
     this.#rings.changed();
     const features = this.#features;
     const isWanted = features !== null && (this.#device.isActive || !this.isSuspended);
@@ -273,19 +271,19 @@ export class DeviceLink implements Disposable {
   }
 
   #release(): void {
-    if (this.#device.end()) this.#lending.reset();
+    if (this.#device.end()) this.#attachment.reset();
   }
 
   /** Throws GuestError for what the guest has broken meanwhile. */
-  #takeBack(): void {
-    const fault = this.#lending.recall(this.#features);
+  #detach(): void {
+    const fault = this.#attachment.detach(this.#features);
     if (fault !== null) throw fault;
   }
 
-  #lendToThreads(): void {
-    // What was taken back was made anew: the device must see these queues before somebody else gets them.
-    this.#lend();
-    if (this.#device.isActive && this.#features !== null) this.#lending.lend(this.#features);
+  #attach(): void {
+    // What was taken back was made anew: the device must see these queues before the workers get them.
+    this.#update();
+    if (this.#device.isActive && this.#features !== null) this.#attachment.attach(this.#features);
   }
 
   #guard(action: () => void): void {
@@ -298,7 +296,7 @@ export class DeviceLink implements Disposable {
 
   #fail(error: unknown): void {
     this.#faults.note(error);
-    const second = this.#lending.recall(this.#features);
+    const second = this.#attachment.detach(this.#features);
     if (second !== null) this.#faults.note(second);
     this.#rings.break();
     this.#rings.changed();
@@ -433,17 +431,23 @@ export interface ActiveDeviceHooks {
   interrupt(index: number): void;
   /** Configuration space has changed. */
   configChanged(): void;
-  /** Queues are to be taken back from other threads. Throws GuestError. */
-  recall(): void;
+  /** Queues are to be taken back from workers. Throws GuestError. */
+  detachWorkers(): void;
   /** The device was activated or reset. Left out: nothing is told. */
   event?: DeviceEventListener | undefined;
+}
+
+/** What a device has while it is active. Its queues come and go, and its memory may be replaced. */
+interface ActiveSession extends Session {
+  memory: GuestMemory;
+  readonly queues: (Virtqueue | null)[];
 }
 
 /** One device of one front-end. */
 export class ActiveDevice {
   readonly #device: Device;
   readonly #hooks: ActiveDeviceHooks;
-  #session: LentSession | null = null;
+  #session: ActiveSession | null = null;
 
   /** The device is reset. */
   constructor(device: Device, hooks: ActiveDeviceHooks) {
@@ -502,9 +506,17 @@ export class ActiveDevice {
     return true;
   }
 
-  #begin(features: FeatureSet, memory: GuestMemory, rings: number): LentSession {
-    const { interrupt, configChanged, recall } = this.#hooks;
-    const session = new LentSession(features, memory, rings, interrupt, configChanged, recall);
+  #begin(features: FeatureSet, memory: GuestMemory, rings: number): ActiveSession {
+    const { interrupt, configChanged, detachWorkers } = this.#hooks;
+    const session: ActiveSession = {
+      startsQueues: true,
+      features,
+      memory,
+      queues: new Array<Virtqueue | null>(rings).fill(null),
+      interrupt,
+      configChanged,
+      detachWorkers,
+    };
     this.#session = session;
     this.#device.activate(session);
     this.#hooks.event?.({ event: "ready" });

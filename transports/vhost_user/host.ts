@@ -34,8 +34,8 @@ export interface EventHandle extends Disposable {
   take(): boolean;
   /** The descriptor, which stays this object's. */
   readonly number: number;
-  /** Lets another thread wait for it: nobody is woken here any more. Returns the descriptor, which stays this object's. */
-  lend(): number;
+  /** Lets a worker wait for it: the reactor is not woken any more. Returns the descriptor, which stays this object's. */
+  handOver(): number;
   /** Waits for it here again; what has been told meanwhile wakes the reactor. */
   takeBack(): void;
 }
@@ -173,7 +173,7 @@ export class SystemHost implements Host {
     stack.move();
     return {
       number,
-      lend: () => {
+      handOver: () => {
         watch?.[Symbol.dispose]();
         watch = null;
         return number;

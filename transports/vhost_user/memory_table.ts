@@ -12,10 +12,11 @@
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
-import { type DirtyLog, GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../core/memory.ts";
+import { PageLog } from "../../host/page_log.ts";
 import type { DeviceLink } from "./device_link.ts";
 import type { DescriptorBag, EventHandle, Host, Mapping } from "./host.ts";
-import { MAX_MEMORY_SLOTS, ProtocolError, type RegionDescription, VHOST_LOG_PAGE_BYTES } from "./messages.ts";
+import { MAX_MEMORY_SLOTS, ProtocolError, type RegionDescription } from "./messages.ts";
 
 /** A region and where it is mapped. */
 export interface Slot {
@@ -195,56 +196,6 @@ function dispose(slots: readonly Slot[]): void {
   for (const { mapping } of slots) mapping[Symbol.dispose]();
 }
 
-// The dirty log of a migration: one bit for each page of 4096 bytes, in memory shared with the front-end.
-
-/** Marks pages. The front-end clears bits at the same time, hence the atomic for every page. */
-export class PageLog implements DirtyLog, Disposable {
-  readonly #mapping: Mapping;
-  readonly #bits: Uint8Array<ArrayBuffer>;
-  readonly #pages: number;
-  /** Bytes of the log. */
-  readonly sizeBytes: number;
-  #modified = false;
-  /** Pages written that lie behind the end of the log, as often as they were written: the front-end will miss them. */
-  unloggedPages = 0;
-
-  /** Owns the mapping. @param sizeBytes bytes of the log */
-  constructor(mapping: Mapping, sizeBytes: number) {
-    this.#mapping = mapping;
-    this.#bits = new Uint8Array(mapping.buffer, mapping.bufferOffset, sizeBytes);
-    this.sizeBytes = sizeBytes;
-    this.#pages = sizeBytes * 8;
-  }
-
-  /** Where it starts in this process. */
-  get address(): bigint {
-    return this.#mapping.address;
-  }
-
-  /** Marks every page of a range. A store before this cannot be seen after the mark: an atomic is a barrier. */
-  mark(guestAddress: number, lengthBytes: number): void {
-    const bits = this.#bits;
-    const last = Math.floor((guestAddress + lengthBytes - 1) / VHOST_LOG_PAGE_BYTES);
-    for (let page = Math.floor(guestAddress / VHOST_LOG_PAGE_BYTES); page <= last; page++) {
-      if (page < this.#pages) Atomics.or(bits, Math.floor(page / 8), 1 << page % 8);
-      else this.unloggedPages++;
-    }
-    this.#modified = true;
-  }
-
-  /** Has anything been marked since this was last asked? */
-  takeModified(): boolean {
-    const modified = this.#modified;
-    this.#modified = false;
-    return modified;
-  }
-
-  /** Unmaps the log. */
-  [Symbol.dispose](): void {
-    this.#mapping[Symbol.dispose]();
-  }
-}
-
 // Logging of writes for a migration: SET_LOG_BASE, SET_LOG_FD, and the feature bit that switches it on.
 
 /** The log, if there is one, and whether it is used. */
@@ -252,6 +203,7 @@ export class DirtyLogging implements Disposable {
   readonly #host: Host;
   readonly #link: DeviceLink;
   #log: PageLog | null = null;
+  #mapping: Mapping | null = null;
   #event: EventHandle | null = null;
   #on = false;
 
@@ -284,9 +236,9 @@ export class DirtyLogging implements Disposable {
         `A log of ${sizeBytes} bytes came with ${bag.count} descriptors; it must have a size and one descriptor`,
       );
     }
-    const log = new PageLog(this.#host.map(bag.take(), sizeBytes, offsetBytes), sizeBytes);
-    const before = this.#log;
-    this.#log = log;
+    const before = this.#mapping;
+    const mapping = this.#mapping = this.#host.map(bag.take(), sizeBytes, offsetBytes);
+    this.#log = new PageLog(new Uint8Array(mapping.buffer, mapping.bufferOffset, sizeBytes));
     this.#apply();
     before?.[Symbol.dispose]();
   }
@@ -306,15 +258,17 @@ export class DirtyLogging implements Disposable {
   /** Forgets log and event. */
   [Symbol.dispose](): void {
     this.#link.logTo(null, null);
-    this.#log?.[Symbol.dispose]();
+    this.#mapping?.[Symbol.dispose]();
     this.#event?.[Symbol.dispose]();
     this.#log = null;
+    this.#mapping = null;
     this.#event = null;
   }
 
   #apply(): void {
     const log = this.#on ? this.#log : null;
     const event = this.#event?.number ?? null;
-    this.#link.logTo(log, log && { address: String(log.address), sizeBytes: log.sizeBytes, event });
+    const address = String(this.#mapping?.address);
+    this.#link.logTo(log, log && { address, sizeBytes: log.sizeBytes, event });
   }
 }

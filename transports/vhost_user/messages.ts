@@ -11,8 +11,6 @@ export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
 export const VHOST_F_LOG_ALL = 26;
 /** Flag of a ring address: writes to the used ring are to be logged. */
 export const VHOST_VRING_F_LOG = 1;
-/** Bytes of guest memory behind one bit of the dirty log. */
-export const VHOST_LOG_PAGE_BYTES = 4096;
 
 /** Version in the two lowest bits of the header flags. */
 export const PROTOCOL_VERSION = 1;

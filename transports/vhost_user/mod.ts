@@ -30,7 +30,7 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
   name: "vhost-user",
   summary: "The guest of a hypervisor, by the vhost-user protocol over a Unix socket (Linux).",
   options: vhostUserOptions,
-  lendsRings: true,
+  supportsWorkers: true,
   create: (context: PartContext, options: VhostUserOptions): VhostUserTransport =>
     new VhostUserTransport(context, options),
 });

@@ -75,7 +75,7 @@ export class RingSet implements Disposable {
 
   /** Does a ring run here whose driver does not kick? */
   get isPolled(): boolean {
-    for (let i = 0; i < this.#polled.length; i++) if (!this.#polled[i].lent) return true;
+    for (let i = 0; i < this.#polled.length; i++) if (!this.#polled[i].isAttached) return true;
     return false;
   }
 
@@ -458,8 +458,8 @@ export class Vring implements Disposable {
   error: EventHandle | null = null;
   /** It is to be told of used buffers, and has not been. */
   interruptDue = false;
-  /** Another thread works it: its memory must not be touched here. */
-  lent = false;
+  /** A worker serves it: its memory must not be touched here. */
+  isAttached = false;
   /** While it is disabled: was it kicked, or may something have come unasked? */
   mustLook = false;
   /** Has the device had it since it was set up, or last stopped? */

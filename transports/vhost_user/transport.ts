@@ -18,7 +18,7 @@ import type { Device } from "../../core/device.ts";
 import type { PartContext } from "../../core/plugin.ts";
 import { Quiescence } from "../../core/in_flight.ts";
 import { FaultLog } from "../../core/session.ts";
-import type { RingBorrower } from "../../core/threads.ts";
+import type { QueueWorkers } from "../../core/queue_workers.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { prepareSignals } from "../../host/event_fd.ts";
@@ -54,7 +54,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   readonly #context: Pick<PartContext, "resolvePath" | "watch" | "wake" | "report">;
   readonly #options: VhostUserOptions;
   readonly #faults: FaultLog;
-  #borrower: RingBorrower | null = null;
+  #workers: QueueWorkers | null = null;
   #device: Device | null = null;
   #meeting: Meeting | null = null;
   #connection: Connection<FileDescriptor> | null = null;
@@ -96,9 +96,9 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     return this.#connection?.backend ?? null;
   }
 
-  /** Lends the rings of every front-end, as far as the device leaves them to threads. */
-  lendTo(borrower: RingBorrower): void {
-    this.#borrower = borrower;
+  /** Attaches the rings of every front-end, as far as the device leaves them to workers. */
+  useWorkers(workers: QueueWorkers): void {
+    this.#workers = workers;
   }
 
   /** Serves front-ends until `signal` aborts, or the only one that can ever come has gone. Rejects with HostError if the socket cannot be made. */
@@ -188,7 +188,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
         report?.({ event: "refused", fault, message });
       },
       trace,
-      borrower: this.#borrower,
+      workers: this.#workers,
       report,
     });
     stack.move();

@@ -41,7 +41,7 @@ export async function stressResets(resets: number, limitMs = Infinity): Promise<
     for (const ring of RINGS) guest.forget(ring);
     if (count % 100 === 0) await new Promise((resolve) => setTimeout(resolve));
   }
-  const { failure } = rig.machine.devices[0].threads!;
+  const { failure } = rig.machine.devices[0].workers!;
   if (failure !== null) throw failure;
   return count;
 }

@@ -58,7 +58,7 @@ export class ThreadsRig implements AsyncDisposable {
     const config = await parseConfig(JSON.stringify(written), `file://${folder}/config.json`, newRegistry());
     const rig = new ThreadsRig(buildMachine(config), folder);
     try {
-      const work = until("the threads work", () => rig.machine.devices[0].threads?.isReady === true);
+      const work = until("the threads work", () => rig.machine.devices[0].workers?.isReady === true);
       // A thread that fails ends the machine, which says why.
       await Promise.race([work, rig.running]);
       return rig;
@@ -99,7 +99,7 @@ export class ThreadsRig implements AsyncDisposable {
     try {
       await this.machine.close();
       assertEquals(this.machine.parts.pool.inUse, 0);
-      assertEquals(this.machine.devices[0].threads?.framesKept, 0);
+      assertEquals(this.machine.devices[0].workers?.framesKept, 0);
     } finally {
       Deno.removeSync(this.folder, { recursive: true });
     }

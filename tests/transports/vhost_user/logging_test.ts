@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { PageLog } from "../../../transports/vhost_user/memory_table.ts";
+import { PageLog } from "../../../host/page_log.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";
@@ -145,10 +145,9 @@ Deno.test("pages behind the end of a log that is too short are counted, and noth
 });
 
 Deno.test("PageLog marks every page of a range, and keeps the bits of others", () => {
-  const buffer = new ArrayBuffer(16);
-  const bits = new Uint8Array(buffer);
+  const bits = new Uint8Array(16);
   bits[1] = 0x80;
-  const log = new PageLog({ buffer, bufferOffset: 0, address: 0n, [Symbol.dispose]: () => {} }, 16);
+  const log = new PageLog(bits);
   assertEquals(log.takeModified(), false);
   log.mark(7 * 4096 + 4095, 2);
   assertEquals([bits[0], bits[1]], [0x80, 0x81]);

@@ -119,7 +119,7 @@ export class FakeHost implements Host {
     file.watched = watched;
     return {
       number: -1,
-      lend: () => {
+      handOver: () => {
         file.watched = false;
         return -1;
       },

@@ -1,34 +1,37 @@
 /**
- * A queue pair in its thread: carries commands out, and turns the device in between.
+ * A set of queues in its thread: carries commands out, and turns the device in between.
  *
- * Theory of operation. The device here is a replica in the role `{ pair }`. It is activated with the first loan of a driver
+ * Theory of operation. The device here is a replica in the role `{ set }`. It is activated with the first rings of a driver
  * and reset when it is told so; in between its session stays, and only queues and memory come and go, as they do with a
- * front-end that enables and disables rings. With every loan it takes over what the driver has programmed, and looks at its
- * rings once without having been kicked, since nobody knows what has come meanwhile.
+ * front-end that enables and disables rings. With every attach it takes over what the driver has programmed, and looks at its
+ * rings once without having been kicked: it is not known what has come meanwhile.
  *
- *     nothing lent --lend--> polls the device --recall--> drains, shows everything, says where each ring stands
+ *     no rings --attach--> polls the device --detach--> drains, shows everything, says where each ring stands
  *                               |
- *                               +--GuestError--> touches nothing; says so by a notice, and in answer to recall
+ *                               +--GuestError--> touches nothing; says so by a notice, and in answer to detach
  *
  * Errors that are not the guest's end the thread, and with it the device.
  * @module
  */
-import type { CounterGroups, Device } from "../../core/device.ts";
+import type { CounterGroups, Device, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
-import type { RingLoan, RingsLoan } from "../../core/threads.ts";
+import {
+  type AttachedLog,
+  type AttachedRing,
+  type AttachedRings,
+  RING_POLL_INTERVAL_NS,
+} from "../../core/queue_workers.ts";
 import type { Pollable } from "../../core/transport.ts";
-import { RoundBudget } from "../../core/virtqueue.ts";
+import { RoundBudget, type Virtqueue } from "../../core/virtqueue.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";
 import { MemoryView } from "../../host/memory_mapping.ts";
-import { POLL_INTERVAL_NS } from "../../transports/vhost_user/device_link.ts";
-import { LentSession } from "../../transports/vhost_user/lending.ts";
-import { PageLog } from "../../transports/vhost_user/memory_table.ts";
+import { PageLog } from "../../host/page_log.ts";
 import {
   type CommandChannel,
   NOTICE_FAULT,
@@ -38,14 +41,14 @@ import {
   writeError,
 } from "./command_channel.ts";
 
-/** What a queue pair is worked with. */
-export interface QueuePairParts {
+/** What a set of queues is served with. */
+export interface QueueSetParts {
   /** Where commands come from. */
   readonly channel: CommandChannel;
   /** The replica. */
   readonly device: Device;
   /** What it counts. */
-  readonly tally: Tally;
+  readonly deltas: CounterDeltas;
   /** Counts pages that could not be logged. */
   readonly logCounters: Record<"unlogged_pages", number>;
   /** Wakes this thread by a descriptor. */
@@ -56,16 +59,22 @@ export interface QueuePairParts {
   stop(): void;
 }
 
-/** Works one queue pair. */
-export class QueuePairRunner implements Pollable {
-  readonly #parts: QueuePairParts;
-  #rings: BorrowedRings | null = null;
-  #session: LentSession | null = null;
+/** What the device has while it is active. */
+interface WorkerSession extends Session {
+  memory: GuestMemory;
+  readonly queues: (Virtqueue | null)[];
+}
+
+/** Serves one set of queues. */
+export class QueueSetRunner implements Pollable {
+  readonly #parts: QueueSetParts;
+  #rings: WorkerRings | null = null;
+  #session: WorkerSession | null = null;
   #fault: GuestError | null = null;
   #nowNs = 0;
 
-  /** Nothing is lent yet. */
-  constructor(parts: QueuePairParts) {
+  /** There are no rings yet. */
+  constructor(parts: QueueSetParts) {
     this.#parts = parts;
   }
 
@@ -98,7 +107,7 @@ export class QueuePairRunner implements Pollable {
     const rings = this.#rings;
     if (rings === null || this.#fault !== null) return Infinity;
     const due = this.#parts.device.deadlineNs();
-    return rings.isPolled ? Math.min(due, this.#nowNs + POLL_INTERVAL_NS) : due;
+    return rings.isPolled ? Math.min(due, this.#nowNs + RING_POLL_INTERVAL_NS) : due;
   }
 
   /** Lets everything go: the thread ends. Returns where the rings stand that it had. */
@@ -110,14 +119,14 @@ export class QueuePairRunner implements Pollable {
   }
 
   #serve(command: WorkerCommand): void {
-    const { channel, tally } = this.#parts;
+    const { channel, deltas } = this.#parts;
     let more: Partial<WorkerReply> = {};
     switch (command.kind) {
-      case "lend":
-        this.#attempt(() => this.#lend(command.loan));
+      case "attach":
+        this.#attempt(() => this.#attach(command.rings));
         break;
-      case "recall":
-        more = this.#recall();
+      case "detach":
+        more = this.#detach();
         break;
       case "reset":
         this.#reset();
@@ -128,38 +137,39 @@ export class QueuePairRunner implements Pollable {
       case "count":
         break;
     }
-    channel.answer({ counters: tally.take(), ...more } satisfies WorkerReply);
+    channel.answer({ counters: deltas.take(), ...more } satisfies WorkerReply);
   }
 
-  #lend(loan: RingsLoan): void {
+  #attach(attached: AttachedRings): void {
     const { device, watch } = this.#parts;
-    const features = FeatureSet.fromBigInt(BigInt(loan.features));
-    const rings = this.#rings = new BorrowedRings(loan, features, watch);
+    const features = FeatureSet.fromBigInt(BigInt(attached.features));
+    const rings = this.#rings = new WorkerRings(attached, features, watch);
     const session = this.#session ?? this.#activate(features);
-    device.migration?.restore(loan.state);
+    device.migration?.restore(attached.state);
     session.memory = rings.memory;
     session.queues.fill(null);
-    for (const { loan: { index }, queue } of rings.all) session.queues[index] = queue;
+    for (const { attached: { index }, queue } of rings.all) session.queues[index] = queue;
     device.queuesChanged();
   }
 
-  #activate(features: FeatureSet): LentSession {
+  #activate(features: FeatureSet): WorkerSession {
     const { device, notice } = this.#parts;
-    const session = new LentSession(
+    const session: WorkerSession = {
+      startsQueues: true,
       features,
-      new GuestMemory([]),
-      device.queueSizes.length,
-      (index) => {
+      memory: new GuestMemory([]),
+      queues: device.queueSizes.map(() => null),
+      interrupt: (index) => {
         if (this.#rings?.interrupt(index) === false) notice(NOTICE_INTERRUPT << (index & 1));
       },
-      () => {},
-    );
+      configChanged: () => {},
+    };
     this.#session = session;
     device.activate(session);
     return session;
   }
 
-  #recall(): Partial<WorkerReply> {
+  #detach(): Partial<WorkerReply> {
     this.#attempt(() => this.#drain());
     const bases = this.#bases();
     const fault = this.#fault && writeError(this.#fault);
@@ -169,7 +179,7 @@ export class QueuePairRunner implements Pollable {
   }
 
   #bases(): NonNullable<WorkerReply["bases"]> {
-    return this.#rings?.all.map(({ loan, queue }) => [loan.index, queue.base] as const) ?? [];
+    return this.#rings?.all.map(({ attached, queue }) => [attached.index, queue.base] as const) ?? [];
   }
 
   #drain(): void {
@@ -209,24 +219,24 @@ export class QueuePairRunner implements Pollable {
   }
 }
 
-// The rings that a thread was lent: memory, queues, events, made of their description and let go as a whole.
+// The rings of a worker: memory, queues, events, made of their description and let go as a whole.
 
 /** A ring and its queue. */
-export interface BorrowedRing {
+export interface WorkerRing {
   /** What was told of it. */
-  readonly loan: RingLoan;
+  readonly attached: AttachedRing;
   /** What the device works on. */
   readonly queue: SplitVirtqueue | PackedVirtqueue;
   /** Tells the driver of used buffers; null if there is no event for that. */
   readonly call: ReceivedEvent | null;
 }
 
-/** Rings of one loan. After `dispose` nothing of them can be reached: every view of the memory is empty. */
-export class BorrowedRings implements Disposable {
+/** The rings of one attach. After `dispose` nothing of them can be reached: every view of the memory is empty. */
+export class WorkerRings implements Disposable {
   /** The guest's memory. */
   readonly memory: GuestMemory;
   /** The rings. */
-  readonly all: readonly BorrowedRing[];
+  readonly all: readonly WorkerRing[];
   /** What may be done with all of them in a round; refilled where one begins. */
   readonly budget: RoundBudget = new RoundBudget();
   /** Must they be looked at without being asked? */
@@ -239,22 +249,22 @@ export class BorrowedRings implements Disposable {
    * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
    * @param features what was agreed on; @param watch wakes this thread by a descriptor
    */
-  constructor(loan: RingsLoan, features: FeatureSet, watch: (number: number) => Disposable) {
+  constructor(attached: AttachedRings, features: FeatureSet, watch: (number: number) => Disposable) {
     using made = new DisposableStack();
-    const regions = loan.regions.map(({ guestAddress, size, address }) => {
+    const regions = attached.regions.map(({ guestAddress, size, address }) => {
       const { buffer, copier } = made.use(new MemoryView(BigInt(address), size));
       return { guestAddress, size, buffer, bufferOffset: 0, copier };
     });
     this.memory = new GuestMemory(regions);
-    this.#log = loan.log && made.use(openLog(loan.log.address, loan.log.sizeBytes));
+    this.#log = attached.log && openLog(attached.log, made);
     // Events of its own: a thread that comes round late signals nothing that got the number of a closed one.
     const openEvent = (number: number | null | undefined, isCall = false) =>
       number === null || number === undefined
         ? null
         : made.use(new ReceivedEvent(FileDescriptor.duplicate(number, "an event of the front-end"), isCall));
-    this.#logEvent = openEvent(loan.log?.event);
+    this.#logEvent = openEvent(attached.log?.event);
     this.memory.dirtyLog = this.#log;
-    this.all = loan.rings.map((ring) => {
+    this.all = attached.rings.map((ring) => {
       if (ring.kick !== null) made.use(watch(ring.kick));
       const { size, descriptors, driver, device, base } = ring;
       const queue = buildQueue(
@@ -264,9 +274,9 @@ export class BorrowedRings implements Disposable {
         this.budget,
       );
       queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);
-      return { loan: ring, queue, call: openEvent(ring.call, true) };
+      return { attached: ring, queue, call: openEvent(ring.call, true) };
     });
-    this.isPolled = loan.rings.some(({ polled }) => polled);
+    this.isPolled = attached.rings.some(({ polled }) => polled);
     this.#owned = made.move();
   }
 
@@ -278,8 +288,8 @@ export class BorrowedRings implements Disposable {
   /** Tells the driver that queue `index` has used buffers. False if it has no event for that. */
   interrupt(index: number): boolean {
     for (let i = 0; i < this.all.length; i++) {
-      const { loan, call } = this.all[i];
-      if (loan.index !== index) continue;
+      const { attached, call } = this.all[i];
+      if (attached.index !== index) continue;
       if (call === null) return false;
       call.signal();
     }
@@ -297,24 +307,16 @@ export class BorrowedRings implements Disposable {
   }
 }
 
-function openLog(address: string, sizeBytes: number): PageLog {
-  const view = new MemoryView(BigInt(address), sizeBytes);
-  const { buffer } = view;
-  const dispose = () => view[Symbol.dispose]();
-  return new PageLog(
-    { buffer, bufferOffset: 0, address: BigInt(address), [Symbol.dispose]: dispose },
-    sizeBytes,
-  );
+function openLog({ address, sizeBytes }: AttachedLog, made: DisposableStack): PageLog {
+  return new PageLog(new Uint8Array(made.use(new MemoryView(BigInt(address), sizeBytes)).buffer));
 }
 
-// What has been counted since the last time that somebody asked.
-
-/** Compares counters with what they were. */
-export class Tally {
+/** By how much counters have grown since they were last asked for. */
+export class CounterDeltas {
   readonly #groups: CounterGroups;
-  #told: Record<string, Record<string, number>> = {};
+  #reported: Record<string, Record<string, number>> = {};
 
-  /** Everything counts as news the first time. @param groups live counters */
+  /** Everything counts as grown the first time. @param groups live counters */
   constructor(groups: CounterGroups) {
     this.#groups = groups;
   }
@@ -323,15 +325,15 @@ export class Tally {
   take(): Record<string, Record<string, number>> {
     const grown: Record<string, Record<string, number>> = {};
     for (const [group, counters] of Object.entries(this.#groups)) {
-      const told = this.#told[group] ??= {};
+      const reported = this.#reported[group] ??= {};
       for (const [name, count] of Object.entries(counters)) {
         if (typeof count !== "number") {
           throw new TypeError(`the counter "${name}" of ${group} is a ${typeof count}, not a number`);
         }
-        const more = count - (told[name] ?? 0);
+        const more = count - (reported[name] ?? 0);
         if (more === 0) continue;
         (grown[group] ??= {})[name] = more;
-        told[name] = count;
+        reported[name] = count;
       }
     }
     return grown;
