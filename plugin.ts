@@ -99,7 +99,8 @@ export {
   type FramePoolOptions,
   MAX_FRAME_BYTES,
 } from "./pipeline/frame_pool.ts";
-export type { FrameTransport, GuestAccepts } from "./pipeline/frame_transport.ts";
+export type { FrameTransport } from "./pipeline/frame_transport.ts";
+export { OffloadCapabilities, type OffloadCapability } from "./pipeline/offload_capabilities.ts";
 export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./pipeline/pipeline.ts";
 export {
   defineNetwork,
@@ -120,7 +121,6 @@ export {
 export {
   type Direction,
   type Negotiated,
-  type NetworkAbilities,
   perFrame,
   type Rule,
   type RuleBook,

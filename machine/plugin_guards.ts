@@ -19,12 +19,12 @@ import type { Device, Session } from "../core/device.ts";
 import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
 import type { NetworkFacts } from "../pipeline/plugin.ts";
-import type { FrameTransport, GuestAccepts } from "../pipeline/frame_transport.ts";
+import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { Pollable } from "../core/transport.ts";
 import type { FrameHolder } from "../pipeline/frame.ts";
 import type { FrameBatch } from "../pipeline/frame_batch.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../pipeline/stage.ts";
+import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 
 /** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
 const MAX_QUEUE_PAIRS = 0x8000;
@@ -72,14 +72,14 @@ export function keptFrames(pool: FramePool): PluginError[] {
 /** Throws TypeError unless this is a network transport. */
 export function checkNetwork(value: FrameTransport): void {
   refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
-    "guestAccepts",
+    "guestCapabilities",
     "hasGuest",
     "usePairs",
     "giveQueue",
     "close",
   ]));
   refuse(pollableFault(value, true));
-  const { maxFrameBytes, queuePairs, abilities } = value;
+  const { maxFrameBytes, queuePairs, capabilities } = value;
   if (!(Number.isInteger(maxFrameBytes) && maxFrameBytes >= 14)) {
     refuse(
       `it returned a network with maxFrameBytes ${
@@ -92,11 +92,10 @@ export function checkNetwork(value: FrameTransport): void {
       `it returned a network with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`,
     );
   }
-  for (const key of ["partialChecksum", "largeTcp", "largeUdp"] as const) {
-    if (typeof abilities?.[key] !== "boolean") {
-      refuse(
-        `it returned a network whose abilities.${key} is ${kindOf(abilities?.[key])}, not true or false`,
-      );
+  for (const name of OFFLOAD_CAPABILITIES) {
+    const value: unknown = capabilities?.[name];
+    if (typeof value !== "boolean") {
+      refuse(`it returned a network whose capabilities.${name} is ${kindOf(value)}, not true or false`);
     }
   }
 }
@@ -373,7 +372,7 @@ export function guardNetwork(network: FrameTransport, part: ResolvedPart, pool: 
 
 class GuardedNetwork implements FrameTransport {
   readonly maxFrameBytes: number;
-  readonly abilities: NetworkAbilities;
+  readonly capabilities: OffloadCapabilities;
   readonly queuePairs: number;
   readonly #network: FrameTransport;
   readonly #part: ResolvedPart;
@@ -393,7 +392,7 @@ class GuardedNetwork implements FrameTransport {
     this.#sender = { plugin: part.plugin.name, path: part.path, kind: "network" };
     this.#receiver = { plugin: `receiver of ${part.plugin.name}`, path: part.path, kind: "device" };
     this.maxFrameBytes = network.maxFrameBytes;
-    this.abilities = network.abilities;
+    this.capabilities = OffloadCapabilities.from(network.capabilities);
     this.queuePairs = network.queuePairs;
   }
 
@@ -448,8 +447,8 @@ class GuardedNetwork implements FrameTransport {
     }
   }
 
-  guestAccepts(accepts: GuestAccepts): void {
-    this.#call("guestAccepts", () => this.#network.guestAccepts?.(accepts));
+  guestCapabilities(capabilities: OffloadCapabilities): void {
+    this.#call("guestCapabilities", () => this.#network.guestCapabilities?.(capabilities));
   }
 
   hasGuest(present: boolean): void {

@@ -6,12 +6,13 @@
 import { z } from "zod";
 import type { Frame } from "../pipeline/frame.ts";
 import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { addToSum, fold, isSumRight, storeChecksum, swap16 } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
 import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH } from "../wire/ip.ts";
-import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
+import { VIRTIO_NET_F_CSUM } from "../wire/net_features.ts";
 import { TCP_CHECKSUM } from "../wire/tcp.ts";
 import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
@@ -46,31 +47,27 @@ class ChecksumStage implements Stage {
   readonly #toGuest: boolean;
   readonly #counters: Record<"completed" | "verified" | "wrong" | "unverifiable" | "incomplete", number>;
   readonly #transport = new TransportHeader();
-  /** Does the receiver take a partial checksum as it is? */
-  #partialWelcome: boolean;
-  /** Does the guest look at DATA_VALID? */
-  #markWelcome = false;
+  /** What the receiver takes unfinished. A guest that takes partial checksums also looks at DATA_VALID. */
+  #receiver: OffloadCapabilities;
 
   constructor(context: StageContext, options: ChecksumOptions) {
     this.#toGuest = context.direction === "toGuest";
     this.#verify = options.verify && this.#toGuest;
-    this.#partialWelcome = !this.#toGuest && context.network.partialChecksum;
+    this.#receiver = this.#toGuest ? OffloadCapabilities.none : context.network;
     this.#counters = context.publish({ completed: 0, verified: 0, wrong: 0, unverifiable: 0, incomplete: 0 });
   }
 
   negotiated(state: Negotiated): void {
-    if (!this.#toGuest) return;
-    this.#partialWelcome = state.offloads.has(VIRTIO_NET_F_GUEST_CSUM);
-    this.#markWelcome = this.#partialWelcome;
+    if (this.#toGuest) this.#receiver = OffloadCapabilities.ofGuest(state.offloads);
   }
 
   process(input: FrameBatch, output: FrameBatch): void {
     for (let i = 0; i < input.length; i++) {
       const frame = input.at(i);
       if ((frame.header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
-        // A large frame keeps its partial checksum: whoever cuts it completes every segment.
-        if (!this.#partialWelcome && frame.header.gsoType === 0) this.#complete(frame);
-      } else if (this.#verify && this.#markWelcome && frame.header.flags === 0) {
+        // A large frame keeps its partial checksum: what cuts it completes every segment.
+        if (!this.#receiver.csum && frame.header.gsoType === 0) this.#complete(frame);
+      } else if (this.#verify && this.#receiver.csum && frame.header.flags === 0) {
         this.#check(frame);
       }
       output.push(frame);

@@ -4,11 +4,11 @@
  * Theory of operation. A *large* frame (`gso_type` TCPV4, TCPV6 or UDP_L4) carries the payload of many
  * packets behind one set of headers, and `gso_size` bytes of it belong to each. To the guest, one that the
  * guest did not agree to take (GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4 and 6) is cut; from the guest,
- * one that the network does not take (`abilities`). So the stage may offer the guest to send large frames on
+ * one that the network does not take (`capabilities`). So the stage may offer the guest to send large frames on
  * any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which they need. Having offered CSUM, it
  * also completes the partial checksums of ordinary frames that the receiver does not take.
  *
- *     large, not welcome -> locate -> fault? -- dropped and counted by its name
+ *     large, must be cut -> locate -> fault? -- dropped and counted by its name
  *                              |
  *                              +-> one segment: finished where it lies
  *                              +-> more: cut, one after the other <-- left off while the pool is empty
@@ -35,6 +35,7 @@ import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Frame, NetHeader } from "../pipeline/frame.ts";
 import { FrameBatch } from "../pipeline/frame_batch.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_CSUM,
@@ -42,6 +43,7 @@ import {
   VIRTIO_NET_F_HOST_TSO4,
   VIRTIO_NET_F_HOST_TSO6,
   VIRTIO_NET_F_HOST_USO,
+  VIRTIO_NET_F_RSC_EXT,
 } from "../wire/net_features.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -52,13 +54,9 @@ import { completeChecksum } from "./checksum.ts";
 import {
   Cutter,
   finishChecksum,
-  isWelcome,
   type LargeFault,
   LargeFrame,
-  NOTHING_TAKEN,
-  takenByGuest,
-  takenByNetwork,
-  type Takes,
+  mustCut,
   writeSegmentHeaders,
 } from "./segment/large_frame.ts";
 
@@ -131,7 +129,10 @@ export class SegmentStage implements Stage {
   readonly #large = new LargeFrame();
   readonly #cutter: Cutter;
   readonly #held = new FrameBatch();
-  #takes: Takes;
+  /** What the receiver takes unfinished. */
+  #receiver: OffloadCapabilities;
+  /** Does it take packets that this device has coalesced, whatever else it takes? */
+  #takesCoalesced = false;
   #nowNs = 0;
   #retryNs = 0;
   /** Since when nothing could be cut. */
@@ -146,17 +147,24 @@ export class SegmentStage implements Stage {
     this.#pool = context.pool;
     this.#counters = counters;
     this.#cutter = new Cutter(this.#large, context.pool);
-    this.#takes = this.#toGuest ? NOTHING_TAKEN : takenByNetwork(context.network);
+    this.#receiver = this.#toGuest ? OffloadCapabilities.none : context.network;
   }
 
   /** The guest takes other frames from now on. */
   negotiated(state: Negotiated): void {
-    if (this.#toGuest) this.#takes = this.takenBy(state);
+    if (!this.#toGuest) return;
+    this.#receiver = this.capabilitiesOf(state);
+    this.#takesCoalesced = this.takesCoalesced(state);
   }
 
-  /** What a guest takes that has agreed to this. */
-  protected takenBy({ offloads }: Negotiated): Takes {
-    return takenByGuest(offloads);
+  /** What a guest takes unfinished that has agreed to this. */
+  protected capabilitiesOf({ offloads }: Negotiated): OffloadCapabilities {
+    return OffloadCapabilities.ofGuest(offloads);
+  }
+
+  /** Does a guest that has agreed to this take packets that this device has coalesced? */
+  protected takesCoalesced({ offloads }: Negotiated): boolean {
+    return offloads.has(VIRTIO_NET_F_RSC_EXT);
   }
 
   /** Takes every frame of `input`. */
@@ -184,7 +192,9 @@ export class SegmentStage implements Stage {
   reset(output: FrameBatch): void {
     for (let i = 0; i < this.#held.length; i++) output.push(this.#held.at(i));
     this.#held.clear();
-    if (this.#toGuest) this.#takes = NOTHING_TAKEN;
+    if (!this.#toGuest) return;
+    this.#receiver = OffloadCapabilities.none;
+    this.#takesCoalesced = false;
   }
 
   /** Has something changed since the pool was found empty? */
@@ -226,7 +236,8 @@ export class SegmentStage implements Stage {
       output.push(frame);
       return true;
     }
-    if (isWelcome(header, this.#takes)) {
+    const isCoalesced = this.#takesCoalesced && (header.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0;
+    if (isCoalesced || !mustCut(header, this.#receiver)) {
       output.push(frame);
       return true;
     }
@@ -234,7 +245,7 @@ export class SegmentStage implements Stage {
     if (fault !== null) return this.#drop(frame, fault);
     if (this.#large.segments === 1) {
       if (this.#large.lacksIpLength) writeSegmentHeaders(frame, this.#large, 0, 0);
-      finishChecksum(frame, this.#large, this.#takes.partialChecksum);
+      finishChecksum(frame, this.#large, this.#receiver.csum);
       this.#counters.finished_whole++;
       output.push(frame);
       return true;
@@ -246,15 +257,15 @@ export class SegmentStage implements Stage {
 
   #isPartialUnwelcome(header: NetHeader): boolean {
     const partial = header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_RSC_INFO);
-    return partial === VIRTIO_NET_HDR_F_NEEDS_CSUM && !this.#takes.partialChecksum;
+    return partial === VIRTIO_NET_HDR_F_NEEDS_CSUM && !this.#receiver.csum;
   }
 
   /** Cuts what is left of the frame that the cutter is at. False if the pool is empty before the end. */
   #cut(frame: Frame, output: FrameBatch): boolean {
     const cutter = this.#cutter;
-    const { partialChecksum } = this.#takes;
+    const { csum } = this.#receiver;
     while (cutter.hasNext) {
-      const next = cutter.next(partialChecksum);
+      const next = cutter.next(csum);
       if (next === null) {
         this.#counters.waited++;
         this.#retryNs = this.#nowNs + RETRY_NS;

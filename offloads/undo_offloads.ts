@@ -15,13 +15,12 @@
 import { z } from "zod";
 import type { Frame } from "../pipeline/frame.ts";
 import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { storePartial } from "../wire/checksum.ts";
-import { VIRTIO_NET_F_GUEST_CSUM } from "../wire/net_features.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
 import { newSegmentCounters, type SegmentCounters, SegmentStage } from "./segment.ts";
-import { NOTHING_TAKEN, type Takes } from "./segment/large_frame.ts";
 import { MssTable, OffloadFinder } from "./undo_offloads/offload_finder.ts";
 
 /** What `undo-offloads` can be told. */
@@ -87,9 +86,13 @@ class UndoOffloadsStage extends SegmentStage {
     super.process(input, output, nowNs);
   }
 
-  protected override takenBy({ offloads }: Negotiated): Takes {
-    const partialChecksum = offloads.has(VIRTIO_NET_F_GUEST_CSUM) && !this.#isReference;
-    return { ...NOTHING_TAKEN, partialChecksum, rsc: true };
+  protected override capabilitiesOf(state: Negotiated): OffloadCapabilities {
+    const csum = super.capabilitiesOf(state).csum && !this.#isReference;
+    return csum ? OffloadCapabilities.of("csum") : OffloadCapabilities.none;
+  }
+
+  protected override takesCoalesced(): boolean {
+    return true;
   }
 
   /** Writes into the frame's header what the capture does not say of it. */

@@ -3,21 +3,7 @@
  * @module
  */
 import type { FrameBatch } from "./frame_batch.ts";
-import type { NetworkAbilities } from "./stage.ts";
-
-/** What may be delivered to a guest that is still to be checksummed or segmented. */
-export interface GuestAccepts {
-  /** Frames with a partial checksum (NEEDS_CSUM). */
-  readonly checksum: boolean;
-  /** Large TCP frames over IPv4. */
-  readonly tso4: boolean;
-  /** Large TCP frames over IPv6. */
-  readonly tso6: boolean;
-  /** Large TCP frames with ECN. */
-  readonly ecn: boolean;
-  /** Large UDP frames, over IPv4 and IPv6. */
-  readonly uso: boolean;
-}
+import type { OffloadCapabilities } from "./offload_capabilities.ts";
 
 /**
  * Moves Ethernet frames to and from a network. The data plane: never asynchronous, never throws per frame.
@@ -26,8 +12,8 @@ export interface GuestAccepts {
 export interface FrameTransport extends Disposable {
   /** Longest frame it can carry, in bytes. */
   readonly maxFrameBytes: number;
-  /** What it takes without our help. */
-  readonly abilities: NetworkAbilities;
+  /** What it takes unfinished; `OffloadCapabilities.none` if frames must be complete. */
+  readonly capabilities: OffloadCapabilities;
   /** How many queue pairs it has of its own; 1 means that the device spreads frames over its queues itself. */
   readonly queuePairs: number;
   /** Appends up to `limit` frames that have arrived on `queue` by `nowNs` to `out`, which then owns them; returns how many. */
@@ -38,10 +24,10 @@ export interface FrameTransport extends Disposable {
    */
   send(batch: FrameBatch, queue: number, nowNs: number): number;
   /**
-   * The guest accepts this from now on; nothing while there is no guest. A network that can finish frames itself does so
-   * for what the guest does not accept.
+   * The guest takes this unfinished from now on; nothing while there is no guest. A network that can finish frames itself
+   * does so for what the guest does not take.
    */
-  guestAccepts?(accepts: GuestAccepts): void;
+  guestCapabilities?(capabilities: OffloadCapabilities): void;
   /**
    * There is a driver from now on, or there is none any more: a new device has none. What has arrived for one that has gone
    * must not reach the next, and what arrives while there is none has no receiver: both are dropped.

@@ -8,6 +8,7 @@ import type { FlowClaims } from "./flow_claims.ts";
 import type { Frame } from "./frame.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import type { FramePool } from "./frame_pool.ts";
+import type { OffloadCapabilities } from "./offload_capabilities.ts";
 
 /** Which way frames go, named after the partner they go to or come from. */
 export type Direction = "toGuest" | "fromGuest";
@@ -21,16 +22,6 @@ export interface Negotiated {
   readonly features: FeatureSet;
   /** The guest offloads that are on: the accepted ones, or what GUEST_OFFLOADS_SET left of them. */
   readonly offloads: FeatureSet;
-}
-
-/** What the network at the other end takes as it is. */
-export interface NetworkAbilities {
-  /** Frames whose checksum is still to be completed (NEEDS_CSUM). */
-  readonly partialChecksum: boolean;
-  /** Large TCP frames that are still to be segmented (gso TCPV4 and TCPV6). */
-  readonly largeTcp: boolean;
-  /** Large UDP frames that are still to be segmented (gso UDP_L4). */
-  readonly largeUdp: boolean;
 }
 
 /**
@@ -87,8 +78,8 @@ export interface StageContext {
   readonly rules: RuleBook;
   /** How many queue pairs the device has. */
   readonly queuePairs: number;
-  /** What the network takes. */
-  readonly network: NetworkAbilities;
+  /** What the network takes unfinished. */
+  readonly network: OffloadCapabilities;
   /** With the queue pairs in threads: which pair's thread holds what. Left out: no other holds segments of the same network. */
   readonly claims?: FlowClaims | undefined;
   /** Where to explain what happens to each frame; null if nobody listens, and then nothing may be spent on it. */

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { ManualClock } from "../core/clock.ts";
 import { stageFault } from "../pipeline/frame_contract.ts";
 import { PluginError } from "../core/errors.ts";
@@ -18,7 +19,7 @@ import type { Frame, FrameHolder } from "../pipeline/frame.ts";
 import { FrameBatch } from "../pipeline/frame_batch.ts";
 import { FramePool } from "../pipeline/frame_pool.ts";
 import { type NamedStage, Pipeline } from "../pipeline/pipeline.ts";
-import type { Direction, NetworkAbilities, RuleBook, Stage } from "../pipeline/stage.ts";
+import type { Direction, RuleBook, Stage } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
@@ -59,7 +60,7 @@ export interface StageBenchSettings {
   /** Queue pairs of the device; default 1. */
   readonly queuePairs?: number;
   /** What the network takes; default nothing but ordinary frames. */
-  readonly network?: NetworkAbilities;
+  readonly network?: OffloadCapabilities;
   /** Features that the guest has accepted; default {@linkcode BENCH_FEATURES}. Null: nothing has been negotiated yet. */
   readonly features?: FeatureSet | null;
   /** Where frames come from; default a pool of the bench's own. */
@@ -78,7 +79,7 @@ export const BENCH_FEATURES: FeatureSet = FeatureSet.of(
   VIRTIO_NET_F_RSC_EXT,
 );
 
-const PLAIN_NETWORK: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+const PLAIN_NETWORK = OffloadCapabilities.none;
 
 /** Flushes at one moment after which a stage must be asking for them for ever. */
 const MAX_ROUNDS = 1000;

@@ -13,6 +13,7 @@
  *
  * @module
  */
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { RscOptions } from "../../offloads/rsc_chain/plugin.ts";
@@ -75,7 +76,7 @@ export class Coalescing {
       pool,
       rules: setup.rules,
       queuePairs: 1,
-      network: { partialChecksum: false, largeTcp: false, largeUdp: false },
+      network: OffloadCapabilities.none,
       verdicts: null,
       publish: (counters) => counters,
     }, OPTIONS);

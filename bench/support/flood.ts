@@ -6,11 +6,11 @@
  * @module
  */
 import { z } from "zod";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 
 /** More than a device holds: a burst, and what waits for buffers. */
@@ -30,7 +30,7 @@ export interface FloodOptions {
 /** The network. */
 class Flood implements FrameTransport {
   readonly maxFrameBytes = 65_550;
-  readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities: OffloadCapabilities = OffloadCapabilities.none;
   readonly queuePairs: number;
   readonly #pool: FramePool;
   readonly #frameBytes: number | null;

@@ -2,6 +2,7 @@
  * A network that is never the bottleneck.
  * @module
  */
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
@@ -12,7 +13,7 @@ const FRAMES = 256;
 /** Has frames ready when it is told so, and takes all that it is given. */
 export class ReadyNetwork implements FrameTransport {
   readonly maxFrameBytes = 65_550;
-  readonly abilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities = OffloadCapabilities.none;
   readonly queuePairs = 1;
   /** Frames that it has taken. */
   sent = 0;

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FileDescriptor, O_CLOEXEC } from "../../host/descriptors.ts";
 import { addressOf, checked, cString, errno, libc, SystemCallError } from "../../host/libc.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
@@ -87,7 +88,7 @@ export class TapNetwork implements Disposable {
         watch: () => ({ [Symbol.dispose]: () => {} }),
       }),
     );
-    this.transport.guestAccepts({ checksum: true, tso4: true, tso6: true, ecn: true, uso: true });
+    this.transport.guestCapabilities(OffloadCapabilities.all);
     this.#sender = made.use(new PacketSender(namespace, NAME));
     this.#owned = made.move();
   }

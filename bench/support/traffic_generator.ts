@@ -3,6 +3,7 @@
  * Allocates nothing.
  * @module
  */
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
@@ -18,7 +19,7 @@ const PAYLOAD_BYTES = 1448;
 /** The network. */
 export class TrafficGenerator implements FrameTransport {
   readonly maxFrameBytes = 65_550;
-  readonly abilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities = OffloadCapabilities.none;
   readonly queuePairs = 1;
   /** Segments that are there to be received. */
   ready = 0;

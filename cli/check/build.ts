@@ -6,7 +6,7 @@
 import { ConfigError, type ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { NetOptions } from "../../devices/net/config_space.ts";
 import { net } from "../../devices/net/mod.ts";
@@ -15,7 +15,7 @@ import type { Machine } from "../../machine/machine.ts";
 import loopback from "../../transports/loopback.ts";
 import { isPipe, isStandardInput } from "../../transports/pcap/byte_source.ts";
 import { identityOfPath, pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
-import { tap, type TapOptions } from "../../transports/tap/mod.ts";
+import { tap, tapCapabilities, type TapOptions } from "../../transports/tap/mod.ts";
 import { vhostUser, type VhostUserOptions } from "../../transports/vhost_user/mod.ts";
 
 /** A machine that must not be started, and networks that were left closed. */
@@ -25,8 +25,6 @@ export interface DryBuild {
   /** Paths of networks that can only be opened for real, such as `$.devices[0].network`. */
   readonly closed: readonly string[];
 }
-
-const NO_ABILITIES: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
 
 /** Builds what the configuration describes. Throws as `buildMachine` does. */
 export function dryBuild(config: ResolvedConfig): DryBuild {
@@ -49,13 +47,12 @@ function dryNetwork(part: NetworkPart, closed: string[]): NetworkPart {
   if (part.plugin === loopback) return part;
   if (part.plugin === pcap) return { ...part, plugin: dryPcap(closed) };
   const { plugin, path } = part;
-  let create: NetworkPlugin["create"] = () => silentNetwork(NO_ABILITIES, 1);
+  let create: NetworkPlugin["create"] = () => silentNetwork(OffloadCapabilities.none, 1);
   if (part.plugin === tap) {
     const options = part.options as TapOptions;
-    const unfinished = tapIsUnfinished(options);
     // Whether the kernel knows large UDP frames is not to be known without asking it.
-    const abilities = { partialChecksum: unfinished, largeTcp: unfinished, largeUdp: false };
-    create = (context) => silentNetwork(abilities, tapQueues(options, context.queuePairs));
+    const capabilities = tapCapabilities(tapIsUnfinished(options), false);
+    create = (context) => silentNetwork(capabilities, tapQueues(options, context.queuePairs));
   } else closed.push(path);
   const silent = defineNetwork({ name: plugin.name, options: plugin.options, create });
   return { plugin: silent, options: part.options, path };
@@ -80,16 +77,16 @@ function dryPcap(closed: string[]): NetworkPlugin<PcapOptions> {
         return pcap.create(context, options);
       }
       closed.push(context.path);
-      return silentNetwork(NO_ABILITIES, 1);
+      return silentNetwork(OffloadCapabilities.none, 1);
     },
   };
 }
 
 /** A network on which nothing ever happens. */
-function silentNetwork(abilities: NetworkAbilities, queuePairs: number): FrameTransport {
+function silentNetwork(capabilities: OffloadCapabilities, queuePairs: number): FrameTransport {
   return {
     maxFrameBytes: 65_535,
-    abilities,
+    capabilities,
     queuePairs,
     receive: () => 0,
     send: () => 0,

@@ -35,8 +35,9 @@ import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
-import type { Direction, NetworkAbilities } from "../../pipeline/stage.ts";
+import type { Direction } from "../../pipeline/stage.ts";
 import type { DeviceRole } from "../../core/queue_workers.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
@@ -121,7 +122,7 @@ export class NetDevice implements NetworkDevice {
     this.#own = own;
     const takes = guestTakes(negotiated, this.#options.rules, this.#options.mtu);
     toGuest.activate(own, takes);
-    terms.guestAccepts(takes);
+    terms.guestCapabilities(takes.capabilities);
     terms.hasGuest(true);
     fromGuest.activate(own, guestSends(features));
     kicks.begin(own, settings.controlIndex);
@@ -177,7 +178,7 @@ export class NetDevice implements NetworkDevice {
     this.#parts.settings.reset();
     if (typeof this.#role !== "object") counters.resets++;
     try {
-      this.#parts.terms.guestAccepts(null);
+      this.#parts.terms.guestCapabilities(OffloadCapabilities.none);
       counters.discarded_at_reset += toGuestLine.reset();
       fromGuestLine.drain(this.#nowNs);
       counters.discarded_at_reset += fromGuestLine.reset();
@@ -330,7 +331,7 @@ export function buildParts(
   const { queuePairs } = options;
   const features = offeredFeatures({
     queuePairs,
-    network: network.abilities,
+    network: network.capabilities,
     fromStages: stageOffers(context.parts.offloads),
     extra: options.extraFeatures,
     withheld: role === "whole" ? options.withheldFeatures : [...options.withheldFeatures, VIRTIO_NET_F_RSS],
@@ -364,7 +365,7 @@ export function buildParts(
     network,
     steering,
   );
-  const stages = buildStages(context, options, network.abilities);
+  const stages = buildStages(context, options, network.capabilities);
   const line = { pool: context.pool, queuePairs };
   const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
   const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
@@ -430,7 +431,7 @@ export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
 export function buildStages(
   context: NetworkDeviceContext,
   options: NetOptions,
-  network: NetworkAbilities,
+  network: OffloadCapabilities,
 ): Record<Direction, NamedStage[]> {
   const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
   const used = new Map<string, number>();

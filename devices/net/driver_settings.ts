@@ -221,6 +221,6 @@ export class DriverSettings {
     toGuest.publish();
     const takes = guestTakes(negotiated, options.rules, options.mtu);
     toGuest.accepts(takes);
-    terms.guestAccepts(takes);
+    terms.guestCapabilities(takes.capabilities);
   }
 }

@@ -12,7 +12,8 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import type { NetworkAbilities, RuleBook } from "../../pipeline/stage.ts";
+import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import type { RuleBook } from "../../pipeline/stage.ts";
 import {
   featureName,
   missingDependencies,
@@ -52,8 +53,8 @@ import {
 export interface OfferInputs {
   /** Queue pairs; MQ is offered for more than one. */
   readonly queuePairs: number;
-  /** What the network takes as it is: the device offers to take no more than that from the guest. */
-  readonly network: NetworkAbilities;
+  /** What the network takes unfinished: the device offers to take no more than that from the guest. */
+  readonly network: OffloadCapabilities;
   /** Bits that the offloads make possible, such as RSC_EXT, or CSUM by a stage that completes checksums. */
   readonly fromStages?: Iterable<number>;
   /** Optional features to offer as well: MTU, SPEED_DUPLEX, RSS, HASH_REPORT, RING_PACKED. */
@@ -126,9 +127,13 @@ export function offeredFeatures(inputs: OfferInputs): FeatureSet {
   const { network } = inputs;
   const bits: number[] = [];
   if (inputs.queuePairs > 1) bits.push(VIRTIO_NET_F_MQ);
-  if (network.partialChecksum) bits.push(VIRTIO_NET_F_CSUM);
-  if (network.largeTcp) bits.push(VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_ECN);
-  if (network.largeUdp) bits.push(VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6);
+  if (network.csum) bits.push(VIRTIO_NET_F_CSUM);
+  if (network.tso4) bits.push(VIRTIO_NET_F_HOST_TSO4);
+  if (network.tso6) bits.push(VIRTIO_NET_F_HOST_TSO6);
+  if (network.ecn) bits.push(VIRTIO_NET_F_HOST_ECN);
+  if (network.uso4 && network.uso6) {
+    bits.push(VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6);
+  }
   const wanted = ALWAYS.with(...bits)
     .union(FeatureSet.from(inputs.fromStages ?? []))
     .union(FeatureSet.from(inputs.extra ?? []).intersect(EXTRA_FEATURES))

@@ -20,15 +20,9 @@ import type { Virtqueue } from "../../core/virtqueue.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
-import {
-  VIRTIO_NET_F_CSUM,
-  VIRTIO_NET_F_HOST_ECN,
-  VIRTIO_NET_F_HOST_TSO4,
-  VIRTIO_NET_F_HOST_TSO6,
-  VIRTIO_NET_F_HOST_USO,
-} from "../../wire/net_features.ts";
 import { TransportHeader } from "../../wire/transport_header.ts";
 import {
   headerBytes,
@@ -36,9 +30,6 @@ import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_ECN,
   VIRTIO_NET_HDR_GSO_NONE,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
 import type { FromGuestCounters } from "./path_counters.ts";
 
@@ -260,27 +251,15 @@ const transport = new TransportHeader();
 export interface GuestSends {
   /** Bytes of the virtio-net header: 10, 12 or 20. */
   readonly headerBytes: number;
-  /** NEEDS_CSUM. */
-  readonly checksum: boolean;
-  /** Large TCP frames over IPv4. */
-  readonly tso4: boolean;
-  /** Large TCP frames over IPv6. */
-  readonly tso6: boolean;
-  /** Large TCP frames with ECN. */
-  readonly ecn: boolean;
-  /** Large UDP frames. */
-  readonly uso: boolean;
+  /** Unfinished frames. */
+  readonly capabilities: OffloadCapabilities;
 }
 
 /** What a guest with these features may send. */
 export function guestSends(features: FeatureSet): GuestSends {
   return {
     headerBytes: headerBytes(features),
-    checksum: features.has(VIRTIO_NET_F_CSUM),
-    tso4: features.has(VIRTIO_NET_F_HOST_TSO4),
-    tso6: features.has(VIRTIO_NET_F_HOST_TSO6),
-    ecn: features.has(VIRTIO_NET_F_HOST_ECN),
-    uso: features.has(VIRTIO_NET_F_HOST_USO),
+    capabilities: OffloadCapabilities.ofHost(features),
   };
 }
 
@@ -291,28 +270,17 @@ export function guestSends(features: FeatureSet): GuestSends {
 export function isHeaderSound(frame: Frame, sends: GuestSends): boolean {
   const { header } = frame;
   header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  if (header.flags !== 0) {
-    if (!sends.checksum || header.csumStart + header.csumOffset + 2 > frame.length) return false;
-  } else {
+  if (!sends.capabilities.admits(header)) return false;
+  if (header.flags === 0) {
     header.csumStart = 0;
     header.csumOffset = 0;
-  }
+  } else if (header.csumStart + header.csumOffset + 2 > frame.length) return false;
   const kind = header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
-  switch (kind) {
-    case VIRTIO_NET_HDR_GSO_NONE:
-      header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
-      header.gsoSize = 0;
-      header.hdrLen = 0;
-      return true;
-    case VIRTIO_NET_HDR_GSO_TCPV4:
-      return sends.tso4 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame, kind);
-    case VIRTIO_NET_HDR_GSO_TCPV6:
-      return sends.tso6 && (kind === header.gsoType || sends.ecn) && isLargeSound(frame, kind);
-    case VIRTIO_NET_HDR_GSO_UDP_L4:
-      return sends.uso && kind === header.gsoType && isLargeSound(frame, kind);
-    default:
-      return false;
-  }
+  if (kind !== VIRTIO_NET_HDR_GSO_NONE) return isLargeSound(frame, kind);
+  header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
+  header.gsoSize = 0;
+  header.hdrLen = 0;
+  return true;
 }
 
 /**

@@ -12,29 +12,17 @@
 import type { Session } from "../../core/device.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";
 import type { Negotiated, RuleBook } from "../../pipeline/stage.ts";
-import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
-import {
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_F_MTU,
-} from "../../wire/net_features.ts";
+import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU } from "../../wire/net_features.ts";
 import {
   headerBytes,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_ECN,
   VIRTIO_NET_HDR_GSO_NONE,
-  VIRTIO_NET_HDR_GSO_TCPV4,
-  VIRTIO_NET_HDR_GSO_TCPV6,
-  VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
 import type { ReceiveFilter } from "./receive_filter.ts";
 import type { Steering } from "./steering.ts";
@@ -144,8 +132,6 @@ export class FromNetwork {
 /** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1). */
 const MIN_MTU = 68;
 const MAX_MTU = 65_535;
-/** What a guest accepts that is not there. */
-const NOTHING_ACCEPTED: GuestAccepts = { checksum: false, tso4: false, tso6: false, ecn: false, uso: false };
 
 /** Speaks for the guest to one network, and of several threads only in the main one. */
 export class NetworkTerms {
@@ -160,9 +146,9 @@ export class NetworkTerms {
     this.#speaks = speaks;
   }
 
-  /** The guest accepts this from now on; null if there is no guest any more. */
-  guestAccepts(accepts: GuestAccepts | null): void {
-    if (this.#speaks) this.#network.guestAccepts?.(accepts ?? NOTHING_ACCEPTED);
+  /** The guest takes this unfinished from now on; nothing if there is no guest any more. */
+  guestCapabilities(capabilities: OffloadCapabilities): void {
+    if (this.#speaks) this.#network.guestCapabilities?.(capabilities);
   }
 
   /** There is a guest from now on, or there is none any more. Every thread tells of its own queue. */
@@ -195,16 +181,8 @@ export interface GuestTakes {
   readonly mergeable: boolean;
   /** The rule book is the reference's, which delivers whatever it has. */
   readonly anything: boolean;
-  /** NEEDS_CSUM and DATA_VALID. */
-  readonly checksum: boolean;
-  /** Large TCP frames over IPv4. */
-  readonly tso4: boolean;
-  /** Large TCP frames over IPv6. */
-  readonly tso6: boolean;
-  /** Large TCP frames with ECN. */
-  readonly ecn: boolean;
-  /** Large UDP frames. */
-  readonly uso: boolean;
+  /** Unfinished frames. With `csum` the guest also looks at DATA_VALID. */
+  readonly capabilities: OffloadCapabilities;
   /** Longest frame that is not a large one, in bytes, without VLAN tags: by the MTU, if that was negotiated; or Infinity. */
   readonly mostFrameBytes: number;
 }
@@ -219,12 +197,7 @@ export function guestTakes(
     headerBytes: headerBytes(features),
     mergeable: features.has(VIRTIO_NET_F_MRG_RXBUF),
     anything: rules === "qemu",
-    checksum: offloads.has(VIRTIO_NET_F_GUEST_CSUM),
-    tso4: offloads.has(VIRTIO_NET_F_GUEST_TSO4),
-    tso6: offloads.has(VIRTIO_NET_F_GUEST_TSO6),
-    ecn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
-    // The type of a large UDP frame does not tell IPv4 from IPv6, so that both must be welcome.
-    uso: offloads.has(VIRTIO_NET_F_GUEST_USO4) && offloads.has(VIRTIO_NET_F_GUEST_USO6),
+    capabilities: OffloadCapabilities.ofGuest(offloads),
     mostFrameBytes: features.has(VIRTIO_NET_F_MTU) ? ETHERNET_HEADER_BYTES + (mtu ?? Infinity) : Infinity,
   };
 }
@@ -235,19 +208,13 @@ export type Refusal = "dropped_large" | "dropped_partial_checksum" | "dropped_ov
 /** Why this frame must not be delivered to a guest that takes this; null if it may be (virtio 1.2, 5.1.4.1 and 5.1.6.4). */
 export function refusal(frame: Frame, takes: GuestTakes): Refusal | null {
   if (takes.anything) return null;
-  const { flags, gsoType } = frame.header;
-  const kind = gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
-  if (kind !== VIRTIO_NET_HDR_GSO_NONE) {
-    const tcp = (kind === VIRTIO_NET_HDR_GSO_TCPV4 && takes.tso4) ||
-      (kind === VIRTIO_NET_HDR_GSO_TCPV6 && takes.tso6);
-    const welcome = kind === gsoType
-      ? tcp || (kind === VIRTIO_NET_HDR_GSO_UDP_L4 && takes.uso)
-      : tcp && takes.ecn;
-    if (!welcome) return "dropped_large";
-  } else if (frame.total > takes.mostFrameBytes && isOverMtu(frame, takes.mostFrameBytes)) {
+  const { header } = frame;
+  const isOrdinary = (header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN) === VIRTIO_NET_HDR_GSO_NONE;
+  if (isOrdinary && frame.total > takes.mostFrameBytes && isOverMtu(frame, takes.mostFrameBytes)) {
     return "dropped_over_mtu";
   }
-  return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 && !takes.checksum ? "dropped_partial_checksum" : null;
+  if (takes.capabilities.admits(header)) return null;
+  return takes.capabilities.admitsGso(header.gsoType) ? "dropped_partial_checksum" : "dropped_large";
 }
 
 const headers = new HeaderLocator();

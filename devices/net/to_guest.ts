@@ -208,7 +208,9 @@ export class ToGuest implements FrameSink, Starvation {
       return;
     }
     // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
-    if (!this.#takes.checksum && !this.#takes.anything) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
+    if (!this.#takes.capabilities.csum && !this.#takes.anything) {
+      frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
+    }
     const waiting = this.#waiting[frame.queue];
     if (waiting.length === 0) {
       if (this.#deliver(frame)) return;

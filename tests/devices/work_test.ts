@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { DescriptorChain, PIECE_UNITS } from "../../core/descriptor_chain.ts";
 import {
   type Device,
@@ -138,7 +139,7 @@ function place(index: number): { descriptors: number; driver: number; device: nu
 /** A network with as many frames of one length as are asked for, and that takes all. */
 class Flood implements FrameTransport {
   readonly maxFrameBytes = 65_549;
-  readonly abilities = { partialChecksum: true, largeTcp: true, largeUdp: true };
+  readonly capabilities = OffloadCapabilities.all;
   readonly queuePairs = 1;
   sent = 0;
   readonly #pool: FramePool;

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
@@ -29,7 +30,7 @@ class Spies {
       this.contexts.push(context as NetworkContext);
       return {
         maxFrameBytes: 1514,
-        abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
+        capabilities: OffloadCapabilities.none,
         queuePairs: 1,
         receive: () => 0,
         send: (batch) => batch.length,

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
@@ -45,7 +46,7 @@ function spyNetwork(log: string[]): Plugin {
     }),
     create: (_context, { name, fails, finished }) => ({
       maxFrameBytes: 1514,
-      abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
+      capabilities: OffloadCapabilities.none,
       queuePairs: 1,
       finished,
       receive: () => 0,

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { z } from "zod";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
@@ -41,7 +42,7 @@ function network(more: (context: NetworkContext, waiting: FrameBatch) => Partial
       const waiting = new FrameBatch();
       const mirror: FrameTransport = {
         maxFrameBytes: 1514,
-        abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
+        capabilities: OffloadCapabilities.none,
         queuePairs: 1,
         receive(out) {
           const count = waiting.length;
@@ -136,8 +137,8 @@ const WHEN_BUILT: readonly Misdeed[] = [
   [
     "network",
     "create",
-    "abilities.partialChecksum is undefined",
-    network(() => ({ abilities: {} as never })),
+    "capabilities.csum is undefined",
+    network(() => ({ capabilities: {} as never })),
   ],
   [
     "network",
@@ -284,7 +285,7 @@ const WHEN_RUNNING: readonly Misdeed[] = [
       },
     })),
   ],
-  ["network", "guestAccepts", "no luck today", network(() => ({ guestAccepts: fails }))],
+  ["network", "guestCapabilities", "no luck today", network(() => ({ guestCapabilities: fails }))],
   ["network", "poll", "no luck today", network(() => ({ poll: fails }) as Partial<FrameTransport>)],
   ["network", "poll", "it returned a promise", network(() => ({ poll: promise }) as Partial<FrameTransport>)],
   ["driver", "serve", "no luck today", driver(() => ({ serve: fails }))],

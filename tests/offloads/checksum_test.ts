@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
 import { checksum } from "../../offloads/checksum.ts";
 import {
   arp,
@@ -19,7 +19,7 @@ import { ipBytes } from "../../testing/packets.ts";
 import { VIRTIO_NET_F_GUEST_CSUM } from "../../wire/net_features.ts";
 
 const PLAIN: HeaderFields = { flags: 0, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0 };
-const TAKES_PARTIAL: NetworkAbilities = { partialChecksum: true, largeTcp: false, largeUdp: false };
+const TAKES_PARTIAL = OffloadCapabilities.of("csum");
 const NO_CSUM = { features: BENCH_FEATURES.without(VIRTIO_NET_F_GUEST_CSUM) };
 const TCP_V4 = { header: { flags: 1, csumStart: 34, csumOffset: 16 } };
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { segment } from "../../offloads/segment.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
@@ -232,7 +233,7 @@ Deno.test("segment makes of a large TCP frame exactly the frames that its sender
 Deno.test("segment leaves the checksums of a large TCP frame's segments partial, for a receiver that takes that", () => {
   fc.assert(
     fc.property(tcpLarge, fc.boolean(), ({ fields, payload, gsoSize, cuts }, toGuest) => {
-      const network = { partialChecksum: true, largeTcp: false, largeUdp: false };
+      const network = OffloadCapabilities.of("csum");
       using stage = bench(toGuest ? { features: CSUM_GUEST } : { direction: "fromGuest", network });
       const large = largeTcp(fields, gsoSize);
       feedInPieces(stage, large, placesOf(large.frame.length, payload.length, cuts));
@@ -434,7 +435,15 @@ Deno.test("segment passes to the network what it is able to take, and cuts the r
   const udpLarge = largeUdp({ payload: streamBytes(0, 900) }, 300);
   for (const largeTcp of [false, true]) {
     for (const largeUdp of [false, true]) {
-      using stage = bench({ direction: "fromGuest", network: { partialChecksum: true, largeTcp, largeUdp } });
+      const network = OffloadCapabilities.from({
+        csum: true,
+        tso4: largeTcp,
+        tso6: largeTcp,
+        ecn: largeTcp,
+        uso4: largeUdp,
+        uso6: largeUdp,
+      });
+      using stage = bench({ direction: "fromGuest", network });
       feedInPieces(stage, tcpLarge);
       assertEquals(stage.out.length, largeTcp ? 1 : 3);
       stage.out.length = 0;

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { HostError } from "../../core/errors.ts";
 import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";
@@ -29,8 +30,8 @@ hostTest("tap makes an interface as it is told, and it goes with the transport",
   assert(facts.flags.includes("UP"));
   assertEquals(facts.linkinfo.info_data.vnet_hdr, true);
   assertEquals(facts.linkinfo.info_data.multi_queue, false);
-  assertEquals(tap.transport.abilities.partialChecksum, true);
-  assertEquals(tap.transport.abilities.largeTcp, true);
+  assertEquals(tap.transport.capabilities.csum, true);
+  assertEquals(tap.transport.capabilities.tso4, true);
   assertEquals([tap.mtu, tap.transport.queuePairs], [1400, 1]);
   tap[Symbol.dispose]();
   assertEquals(interfaces(namespace), ["lo"]);
@@ -46,8 +47,8 @@ hostTest(
     assertEquals([first.name, second.name], ["dv0", "dv1"]);
     const facts = link(namespace, "dv0");
     assertEquals([facts.flags.includes("UP"), facts.linkinfo.info_data.vnet_hdr], [false, false]);
-    const none = { partialChecksum: false, largeTcp: false, largeUdp: false };
-    assertEquals([first.transport.abilities, second.transport.abilities], [none, none]);
+    const none = OffloadCapabilities.none;
+    assertEquals([first.transport.capabilities, second.transport.capabilities], [none, none]);
   },
 );
 

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { PluginError } from "../../core/errors.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
@@ -97,7 +98,7 @@ Deno.test("StageBench takes whatever can make bytes of itself", () => {
 
 Deno.test("StageBench gives a plugin the context it was told, and negotiates at once", () => {
   const seen: string[] = [];
-  const network = { partialChecksum: true, largeTcp: false, largeUdp: true };
+  const network = OffloadCapabilities.of("csum", "uso4", "uso6");
   const settings = { direction: "fromGuest", rules: "qemu", queuePairs: 4, network, explain: false } as const;
   new StageBench(delayed(seen), settings).close();
   const context = {

@@ -397,7 +397,7 @@ Deno.test("loopback joins the devices that name the same cable, and checks its o
   assertEquals(context.wakes, 1);
   assertEquals(context.published[0].sent, 1);
   assertEquals([receive(b, 0).length, receive(other, 0).length], [1, 0]);
-  assert(b instanceof CablePort && !b.abilities.partialChecksum);
+  assert(b instanceof CablePort && !b.capabilities.csum);
   assert(context.shared<unknown>(cableKey("default"), () => null) instanceof LoopbackCable);
   const large = await validate({ largeFrames: true });
   assertThrows(() => loopback.create(context, large), HostError, "devices[0].network: largeFrames is true");

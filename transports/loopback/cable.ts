@@ -22,7 +22,7 @@ import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { Frame, NetHeader } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 
 const ETHERNET_HEADER_BYTES = 14;
@@ -62,7 +62,7 @@ export class LoopbackCable implements CableEnd {
    */
   plug(settings: CablePortSettings, path = "cable"): CablePort {
     for (const other of this.#ports) {
-      if (other !== null && other.abilities.largeTcp !== (settings.largeFrames ?? false)) {
+      if (other !== null && other.capabilities.csum !== (settings.largeFrames ?? false)) {
         throw new HostError(
           `${path}: largeFrames is ${
             settings.largeFrames ?? false
@@ -134,7 +134,7 @@ export class LoopbackCable implements CableEnd {
     const header = frame.header;
     if (frame.length < ETHERNET_HEADER_BYTES) from.counters.tooShort++;
     else if (frame.total > MAX_FRAME_BYTES) from.counters.tooLong++;
-    else if (from.abilities.largeTcp) return true;
+    else if (from.capabilities.csum) return true;
     else if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0 || header.gsoType !== 0) {
       from.counters.unfinished++;
     } else {
@@ -288,7 +288,7 @@ export class CablePort implements FrameTransport {
   /** As long as a frame can be. */
   readonly maxFrameBytes: number = MAX_FRAME_BYTES;
   /** All if the cable carries large frames, else none. */
-  readonly abilities: NetworkAbilities;
+  readonly capabilities: OffloadCapabilities;
   /** A port is one queue. */
   readonly queuePairs: number = 1;
   /** What it has counted. */
@@ -312,7 +312,7 @@ export class CablePort implements FrameTransport {
     if (!Number.isInteger(size) || size < 1 || size > 65_536) {
       throw new RangeError(`Cannot make a port with a queue of ${size} frames: it must have 1 to 65536`);
     }
-    this.abilities = { partialChecksum: large, largeTcp: large, largeUdp: large };
+    this.capabilities = large ? OffloadCapabilities.all : OffloadCapabilities.none;
     this.counters = settings.counters ?? newCablePortCounters();
     this.pool = settings.pool;
     this.#cable = cable;

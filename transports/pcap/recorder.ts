@@ -3,8 +3,8 @@
  * @module
  */
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
-import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { isPollable, type Pollable } from "../../core/transport.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
@@ -27,7 +27,7 @@ export class PcapRecorder implements FrameTransport, Pollable {
   /** That of the inner transport. */
   readonly maxFrameBytes: number;
   /** Those of the inner transport. */
-  readonly abilities: NetworkAbilities;
+  readonly capabilities: OffloadCapabilities;
   /** Those of the inner transport. */
   readonly queuePairs: number;
   readonly #inner: FrameTransport;
@@ -50,7 +50,7 @@ export class PcapRecorder implements FrameTransport, Pollable {
     this.#writer = writer;
     this.#counters = counters;
     this.maxFrameBytes = inner.maxFrameBytes;
-    this.abilities = inner.abilities;
+    this.capabilities = inner.capabilities;
     this.queuePairs = inner.queuePairs;
   }
 
@@ -99,8 +99,8 @@ export class PcapRecorder implements FrameTransport, Pollable {
   }
 
   /** Tells the inner transport what the guest accepts, if it wants to know. */
-  guestAccepts(accepts: GuestAccepts): void {
-    this.#inner.guestAccepts?.(accepts);
+  guestCapabilities(capabilities: OffloadCapabilities): void {
+    this.#inner.guestCapabilities?.(capabilities);
   }
 
   /** Tells the inner transport whether there is a guest, if it wants to know. */

@@ -19,10 +19,10 @@
  */
 import type { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { CaptureReader } from "./capture_reader.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { applyPacketFlags, type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";
@@ -67,7 +67,7 @@ export class PcapReplay implements FrameTransport {
   /** As long as a frame can be. */
   readonly maxFrameBytes: number = MAX_FRAME_BYTES;
   /** A file holds frames as they are on a wire. */
-  readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities: OffloadCapabilities = OffloadCapabilities.none;
   /** A file is one queue. */
   readonly queuePairs: number = 1;
   /** The `epb_flags` of the frames that the last `receive` has delivered, up to the first MAX_FLAGGED of them. */
@@ -192,8 +192,8 @@ export class PcapReplay implements FrameTransport {
   }
 
   /** A checksum that is not ready is computed for a guest that does not take it so. */
-  guestAccepts(accepts: GuestAccepts): void {
-    this.#acceptsPartial = accepts.checksum;
+  guestCapabilities({ csum }: OffloadCapabilities): void {
+    this.#acceptsPartial = csum;
   }
 
   /** When the next frame's time comes; the present while it has come or the search for it goes on. */

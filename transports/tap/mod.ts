@@ -11,7 +11,7 @@ import { type GivenQueue, TapTransport } from "./tap_transport.ts";
 export { newTapCounters, type TapCounters } from "./tap_queue.ts";
 export { type OpenTap, openTap } from "./open_tap.ts";
 export type { TapOptions } from "./options.ts";
-export { type GivenQueue, type TapSettings, TapTransport } from "./tap_transport.ts";
+export { type GivenQueue, tapCapabilities, type TapSettings, TapTransport } from "./tap_transport.ts";
 
 /** The `tap` network plugin. */
 export const tap: NetworkPlugin<TapOptions> = defineNetwork({

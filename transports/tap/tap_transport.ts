@@ -7,7 +7,7 @@
  * offers them again when there is. Anything else that the kernel says to a frame drops it, counted by the error's name; an
  * interface that is down (EIO) is like a cable that is unplugged.
  *
- * What the kernel may hand over unfinished follows the guest (`guestAccepts`): without a guest that takes large frames it
+ * What the kernel may hand over unfinished follows the guest (`guestCapabilities`): without a guest that takes large frames it
  * segments and checksums itself. Frames that it has queued before are as they are; the device judges each.
  *
  * The kernel spreads flows over all queues that are attached. Those behind the pairs that the guest uses are detached, and
@@ -23,12 +23,12 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { FrameTransport, GuestAccepts } from "../../pipeline/frame_transport.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../../pipeline/stage.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import * as tun from "./open_tap.ts";
 import type { OpenTap } from "./open_tap.ts";
 import { countError, type TapCounters, TapReader, TapWriter } from "./tap_queue.ts";
@@ -72,7 +72,7 @@ export class TapTransport implements FrameTransport {
   /** As long as a frame can be. */
   readonly maxFrameBytes: number = MAX_FRAME_BYTES;
   /** All that the kernel finishes itself. */
-  readonly abilities: NetworkAbilities;
+  readonly capabilities: OffloadCapabilities;
   /** One for each queue of the interface. */
   readonly queuePairs: number;
   /** The interface's name. */
@@ -105,11 +105,7 @@ export class TapTransport implements FrameTransport {
     this.#counters = counters;
     this.#offloads = settings.offloads && tap.headerBytes > 0;
     this.#largeUdp = this.#offloads && tap.largeUdp;
-    this.abilities = {
-      partialChecksum: this.#offloads,
-      largeTcp: this.#offloads,
-      largeUdp: this.#largeUdp,
-    };
+    this.capabilities = tapCapabilities(this.#offloads, this.#largeUdp);
     this.queuePairs = tap.queues.length;
     this.interfaceName = tap.name;
     this.#reader = new TapReader(pool, tap.headerBytes, counters);
@@ -161,9 +157,9 @@ export class TapTransport implements FrameTransport {
   }
 
   /** Has the kernel finish what the guest does not take unfinished. */
-  guestAccepts(accepts: GuestAccepts): void {
+  guestCapabilities(capabilities: OffloadCapabilities): void {
     if (!this.#offloads || this.#gone || !this.#open) return;
-    const wanted = BigInt(offloadFlags(accepts, this.#largeUdp));
+    const wanted = BigInt(offloadFlags(capabilities, this.#largeUdp));
     for (const { number } of this.#queues) {
       if (this.#c.ioctlValue(number, tun.TUNSETOFFLOAD, wanted) === 0) continue;
       // The device drops what the guest does not take, so that nothing wrong reaches it.
@@ -243,13 +239,20 @@ export class TapTransport implements FrameTransport {
   }
 }
 
+/** What the kernel finishes itself. @param largeUdp does it know large UDP frames? */
+export function tapCapabilities(offloads: boolean, largeUdp: boolean): OffloadCapabilities {
+  if (!offloads) return OffloadCapabilities.none;
+  return largeUdp ? OffloadCapabilities.all : OffloadCapabilities.of("csum", "tso4", "tso6", "ecn");
+}
+
 /** The kernel takes large frames only together with partial checksums, ECN only with TCP, and both kinds of UDP at once. */
-function offloadFlags({ checksum, tso4, tso6, ecn, uso }: GuestAccepts, largeUdp: boolean): number {
-  if (!checksum) return 0;
+function offloadFlags(capabilities: OffloadCapabilities, largeUdp: boolean): number {
+  const { csum, tso4, tso6, ecn, uso4, uso6 } = capabilities;
+  if (!csum) return 0;
   let flags = tun.TUN_F_CSUM;
   if (tso4) flags |= tun.TUN_F_TSO4;
   if (tso6) flags |= tun.TUN_F_TSO6;
   if (ecn && (tso4 || tso6)) flags |= tun.TUN_F_TSO_ECN;
-  if (uso && largeUdp) flags |= tun.TUN_F_USO4 | tun.TUN_F_USO6;
+  if (uso4 && uso6 && largeUdp) flags |= tun.TUN_F_USO4 | tun.TUN_F_USO6;
   return flags;
 }

@@ -1,3 +1,4 @@
+import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { GuestError } from "../../../core/errors.ts";
@@ -12,8 +13,8 @@ import {
 } from "../../../devices/net/features.ts";
 import { featureBit, missingDependencies } from "../../../wire/net_features.ts";
 
-const NOTHING = { partialChecksum: false, largeTcp: false, largeUdp: false };
-const EVERYTHING = { partialChecksum: true, largeTcp: true, largeUdp: true };
+const NOTHING = OffloadCapabilities.none;
+const EVERYTHING = OffloadCapabilities.all;
 
 function offer(changes: Partial<OfferInputs> = {}): FeatureSet {
   return offeredFeatures({ queuePairs: 1, network: NOTHING, rules: "strict", ...changes });
@@ -40,16 +41,22 @@ Deno.test("offeredFeatures() with nothing special is the least a good device off
 Deno.test("offeredFeatures() takes no more from the guest than the network does", () => {
   const base = offer();
   const added = (network: OfferInputs["network"]) => namesOf(offer({ network }).minus(base));
-  assertEquals(added({ ...NOTHING, partialChecksum: true }), "CSUM");
+  assertEquals(added(OffloadCapabilities.of("csum")), "CSUM");
   assertEquals(
-    added({ ...NOTHING, partialChecksum: true, largeTcp: true }),
+    added(OffloadCapabilities.of("csum", "tso4", "tso6", "ecn")),
     "CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN",
   );
   assertEquals(added(EVERYTHING), "CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN, GUEST_USO4, GUEST_USO6, HOST_USO");
   assertEquals(
-    added({ ...NOTHING, largeTcp: true }),
+    added(OffloadCapabilities.of("tso4", "tso6", "ecn")),
     "",
     "large frames without partial checksums are no offer",
+  );
+  assertEquals(added(OffloadCapabilities.of("csum", "tso6", "ecn")), "CSUM, HOST_TSO6, HOST_ECN");
+  assertEquals(
+    added(OffloadCapabilities.of("csum", "uso4")),
+    "CSUM",
+    "a frame does not tell which UDP it is",
   );
 });
 
@@ -94,8 +101,8 @@ Deno.test("offeredFeatures() under qemu rules leaves RSC_EXT offered without wha
 Deno.test("offeredFeatures() under strict rules is always acceptable as a whole", () => {
   const bits = fc.array(fc.integer({ min: 0, max: 64 }));
   fc.assert(
-    fc.property(bits, bits, fc.boolean(), fc.boolean(), fc.boolean(), (fromStages, withheld, a, b, c) => {
-      const network = { partialChecksum: a, largeTcp: b, largeUdp: c };
+    fc.property(bits, bits, fc.subarray([...OFFLOAD_CAPABILITIES]), (fromStages, withheld, names) => {
+      const network = OffloadCapabilities.of(...names);
       const set = offer({ queuePairs: 2, network, fromStages, withheld, extra: EXTRA_FEATURES });
       assertEquals(missingDependencies((bit) => set.has(bit)), []);
       checkAcceptable(set, set, "strict");

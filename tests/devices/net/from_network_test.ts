@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { FromNetwork } from "../../../devices/net/from_network.ts";
 import { ReceiveFilter } from "../../../devices/net/receive_filter.ts";
 import { Steering } from "../../../devices/net/steering.ts";
@@ -26,7 +27,7 @@ function parts(queues: number[][], buffers: number) {
     },
   };
   const network: FrameTransport = {
-    abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
+    capabilities: OffloadCapabilities.none,
     queuePairs: queues.length,
     maxFrameBytes: 2048,
     receive(out, _limit, queue) {

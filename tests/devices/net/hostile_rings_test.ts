@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { Session } from "../../../core/device.ts";
 import { GuestError } from "../../../core/errors.ts";
 import {
@@ -33,7 +34,7 @@ const WRITE = 2;
 /** One frame that needs four buffers, and no second one. */
 class OneFrame implements FrameTransport {
   readonly maxFrameBytes = 65_549;
-  readonly abilities = { partialChecksum: true, largeTcp: true, largeUdp: true };
+  readonly capabilities = OffloadCapabilities.all;
   readonly queuePairs = 1;
   readonly #pool: FramePool;
   #frames = 1;

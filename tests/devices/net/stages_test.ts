@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { NetworkDeviceContext } from "../../../pipeline/plugin.ts";
 import type { ResolvedOffload } from "../../../pipeline/plugin.ts";
 import { PluginError } from "../../../core/errors.ts";
@@ -8,9 +9,9 @@ import { buildStages, stageOffers } from "../../../devices/net/device.ts";
 import type { NetOptions } from "../../../devices/net/mod.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
-import { type NetworkAbilities, perFrame, type StageContext } from "../../../pipeline/stage.ts";
+import { perFrame, type StageContext } from "../../../pipeline/stage.ts";
 
-const NETWORK: NetworkAbilities = { partialChecksum: true, largeTcp: false, largeUdp: false };
+const NETWORK = OffloadCapabilities.of("csum");
 const OPTIONS = { rules: "qemu", queuePairs: 3 } as NetOptions;
 
 interface Made {

@@ -3,6 +3,7 @@
  * `plan` says, which takes it when the number is `i`, and then the next one arrives. What leaves is written into a shared log.
  * @module
  */
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { FlowClaims } from "../../../pipeline/flow_claims.ts";
 import { rscV4 } from "../../../offloads/rsc_v4.ts";
 import { StageBench, tcp } from "../../../testing/mod.ts";
@@ -48,7 +49,7 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
       pool: null as never,
       rules: "strict",
       queuePairs: 2,
-      network: { partialChecksum: false, largeTcp: false, largeUdp: false },
+      network: OffloadCapabilities.none,
       claims,
       verdicts: null,
       publish: (counters) => counters,

@@ -1,8 +1,8 @@
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import type { NetHeader } from "../../../pipeline/frame.ts";
 import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
-import type { NetworkAbilities } from "../../../pipeline/stage.ts";
 import { macBytes, tcp, udp } from "../../../testing/mod.ts";
 import { GUEST_MAC } from "./testpmd.ts";
 
@@ -42,7 +42,7 @@ export function large(lengthBytes: number): Template {
 export class Account implements FrameTransport {
   /** The longest frame that is taken. */
   readonly maxFrameBytes: number;
-  readonly abilities: NetworkAbilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities: OffloadCapabilities = OffloadCapabilities.none;
   readonly queuePairs = 1;
   readonly #pool: FramePool;
   readonly #wake: () => void;

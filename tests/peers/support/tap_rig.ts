@@ -19,9 +19,6 @@ import type { Namespace } from "../../../rigs/namespace.ts";
  * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.
  */
 
-/** Everything accepted that can be. */
-export const EVERYTHING = { checksum: true, tso4: true, tso6: true, ecn: true, uso: true } as const;
-
 /** The plugins that come with the project, with a TAP that is made in the network of its device. */
 export function registry(namespaces: readonly Namespace[]): PluginRegistry {
   const others = BUILT_IN_PLUGINS.filter(({ name }) => name !== tap.name);

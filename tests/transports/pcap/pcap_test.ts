@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { HostError } from "../../../core/errors.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
@@ -217,7 +218,7 @@ Deno.test("pcap without write releases what the device sends", async () => {
     assertEquals(send(network, context.pool, 0, frameBytes(60)), 1);
     assertEquals([context.published[0].sent, context.published[0].written], [1, 0]);
     assertEquals(context.pool.inUse, 0);
-    assertEquals(network.abilities, { partialChecksum: false, largeTcp: false, largeUdp: false });
+    assertEquals(network.capabilities, OffloadCapabilities.none);
   });
 });
 
@@ -230,7 +231,7 @@ Deno.test("pcap records another network both ways, and only frames that it takes
     context.innerTransport = port;
     const network = await open(context, { write: `${folder}/out.pcapng`, inner: { use: "loopback" } });
     assertEquals(context.innerConfig, { use: "loopback" });
-    assert(network.abilities.largeTcp);
+    assert(network.capabilities.tso4);
     assertEquals(network.maxFrameBytes, port.maxFrameBytes);
     assertEquals(network.deadlineNs!(), Infinity);
     assert(port.inject(frameBytes(60, 1), {}, 3_000));

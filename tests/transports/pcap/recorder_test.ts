@@ -1,12 +1,13 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import type { FrameTransport, GuestAccepts } from "../../../pipeline/frame_transport.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import type { Pollable } from "../../../core/transport.ts";
 import { pcap } from "../../../transports/pcap/mod.ts";
 import { PcapRecorder } from "../../../transports/pcap/recorder.ts";
 import { TestContext } from "./kit.ts";
 
-const ACCEPTS: GuestAccepts = { checksum: true, tso4: true, tso6: false, ecn: false, uso: true };
+const CAPABILITIES = OffloadCapabilities.of("csum", "tso4", "uso4", "uso6");
 
 /** Whatever a network may have; but a recorder keeps its queues, to see their frames. What joins has to be passed on, too. */
 type Everything = Required<Omit<FrameTransport, "giveQueue">>;
@@ -15,7 +16,7 @@ type Everything = Required<Omit<FrameTransport, "giveQueue">>;
 class Listening implements Everything, Pollable {
   readonly heard: unknown[] = [];
   readonly maxFrameBytes = 4321;
-  readonly abilities = { partialChecksum: true, largeTcp: false, largeUdp: true };
+  readonly capabilities = OffloadCapabilities.of("csum", "uso4", "uso6");
   readonly queuePairs = 3;
   readonly finished = true;
 
@@ -29,8 +30,8 @@ class Listening implements Everything, Pollable {
     return 0;
   }
 
-  guestAccepts(accepts: GuestAccepts): void {
-    this.heard.push(["guestAccepts", accepts]);
+  guestCapabilities(capabilities: OffloadCapabilities): void {
+    this.heard.push(["guestCapabilities", capabilities]);
   }
 
   hasGuest(present: boolean): void {
@@ -76,10 +77,10 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
   try {
     const inner = new Listening();
     const recorder = await around(inner, folder);
-    const { maxFrameBytes, abilities, queuePairs, finished } = recorder;
+    const { maxFrameBytes, capabilities, queuePairs, finished } = recorder;
     assertEquals([maxFrameBytes, queuePairs, finished], [4321, 3, true]);
-    assertStrictEquals(abilities, inner.abilities);
-    recorder.guestAccepts(ACCEPTS);
+    assertStrictEquals(capabilities, inner.capabilities);
+    recorder.guestCapabilities(CAPABILITIES);
     recorder.hasGuest(true);
     recorder.usePairs(2);
     assertEquals(recorder.poll(5), true);
@@ -89,7 +90,7 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
     await recorder.close();
     recorder[Symbol.dispose]();
     assertEquals(inner.heard, [
-      ["guestAccepts", ACCEPTS],
+      ["guestCapabilities", CAPABILITIES],
       ["hasGuest", true],
       ["usePairs", 2],
       ["poll", 5],
@@ -107,14 +108,14 @@ Deno.test("a recorder takes what a network behind it leaves out for what is usua
   try {
     const plain: FrameTransport = {
       maxFrameBytes: 1514,
-      abilities: { partialChecksum: false, largeTcp: false, largeUdp: false },
+      capabilities: OffloadCapabilities.none,
       queuePairs: 1,
       receive: () => 0,
       send: () => 0,
       [Symbol.dispose]: () => {},
     };
     using recorder = await around(plain, folder);
-    recorder.guestAccepts(ACCEPTS);
+    recorder.guestCapabilities(CAPABILITIES);
     recorder.usePairs(1);
     assertEquals([recorder.finished, recorder.deadlineNs(), recorder.poll(0)], [false, Infinity, false]);
     await recorder.close();

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { Frame } from "../../../pipeline/frame.ts";
 import { FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
 import { factsOf, NO_FACTS, pattern, pieces, Rig } from "./support/rig.ts";
@@ -35,7 +36,7 @@ Deno.test("receive() without headers delivers frames without facts", () => {
   const [frame] = rig.receive();
   assertEquals([factsOf(frame), frame.toBytes()], [NO_FACTS, pattern(200)]);
   frame.release();
-  assertEquals(rig.transport.abilities, { partialChecksum: false, largeTcp: false, largeUdp: false });
+  assertEquals(rig.transport.capabilities, OffloadCapabilities.none);
 });
 
 Deno.test("receive() delivers frames of every length in one piece, in a slot of their size", () => {

@@ -1,4 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { HostError } from "../../../core/errors.ts";
 import { FileDescriptor } from "../../../host/descriptors.ts";
 import { libc } from "../../../host/libc.ts";
@@ -16,13 +17,13 @@ Deno.test("a disposed transport does nothing any more", async () => {
   rig.transport[Symbol.dispose]();
   assertEquals(rig.receive(), []);
   assertEquals(rig.send(rig.frame(pattern(60))), 0);
-  rig.transport.guestAccepts({ checksum: true, tso4: true, tso6: true, ecn: true, uso: true });
+  rig.transport.guestCapabilities(OffloadCapabilities.all);
   rig[Symbol.dispose]();
 });
 
-Deno.test("guestAccepts() counts what the kernel does not take, by the error's name", () => {
+Deno.test("guestCapabilities() counts what the kernel does not take, by the error's name", () => {
   using rig = new Rig();
-  rig.transport.guestAccepts({ checksum: true, tso4: true, tso6: true, ecn: true, uso: true });
+  rig.transport.guestCapabilities(OffloadCapabilities.all);
   const [[name, count]] = Object.entries(rig.counters).filter(([key]) => key.startsWith("offload_"));
   assertEquals([name, count], ["offload_ENOTTY", 1]);
 });

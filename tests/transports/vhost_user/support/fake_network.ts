@@ -2,6 +2,7 @@
  * A network in memory, and a real network device on it.
  * @module
  */
+import { OffloadCapabilities } from "../../../../pipeline/offload_capabilities.ts";
 import type { NetworkDeviceContext } from "../../../../pipeline/plugin.ts";
 import type { ResolvedOffload } from "../../../../pipeline/plugin.ts";
 import { VIRTIO_F_RING_PACKED } from "../../../../core/features.ts";
@@ -14,7 +15,7 @@ import { parseMac } from "../../../../wire/ethernet.ts";
 /** Frames that wait for the guest, and frames that it has sent. */
 export class FakeNetwork implements FrameTransport {
   readonly maxFrameBytes = 1514;
-  readonly abilities = { partialChecksum: false, largeTcp: false, largeUdp: false };
+  readonly capabilities = OffloadCapabilities.none;
   readonly queuePairs = 1;
   /** To the guest, in order. */
   readonly inbox: Uint8Array[] = [];
