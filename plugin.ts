@@ -123,7 +123,6 @@ export {
   type Negotiated,
   perFrame,
   type Rule,
-  type RuleBook,
   type Stage,
   type StageContext,
   type VerdictLog,

@@ -3,7 +3,7 @@
  * @module
  */
 import { ConfigError } from "../config/errors.ts";
-import type { RuleBook } from "../pipeline/stage.ts";
+import type { RuleBook } from "../pipeline/qemu_compat.ts";
 import { strictViolations } from "../testing/vectors/conservation.ts";
 import { VectorError } from "../testing/vectors/format.ts";
 import { differences, findVectors, readVector, runVector } from "../testing/vectors/run_vector.ts";

@@ -318,6 +318,10 @@ function offloadFaults(plugin: Record<string, unknown>): string[] {
       `has the direction ${showValue(plugin.direction)}; it must be one of ${quotedList(DIRECTIONS)}`,
     );
   }
+  const { inherits = [] } = plugin;
+  if (!Array.isArray(inherits) || !inherits.every((key) => typeof key === "string")) {
+    faults.push(`has "inherits" ${showValue(inherits)}; it must be a list of names of options`);
+  }
   for (const key of ["offers", "needs"]) {
     const bits = plugin[key];
     if (bits === undefined || (key === "offers" && typeof bits === "function")) continue;

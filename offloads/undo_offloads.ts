@@ -17,6 +17,7 @@ import type { Frame } from "../pipeline/frame.ts";
 import type { FrameBatch } from "../pipeline/frame_batch.ts";
 import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
+import type { RuleBook } from "../pipeline/qemu_compat.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { storePartial } from "../wire/checksum.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
@@ -29,6 +30,8 @@ export interface UndoOffloadsOptions {
   mss?: number | undefined;
   /** The MTU of the wire in bytes, 576 to 65535; default 1500, or more where a connection says so. */
   mtu?: number | undefined;
+  /** Rule book of the coalescing behind it: under `qemu` every checksum is completed. Default the device's own. */
+  rules?: RuleBook | undefined;
 }
 
 /** Most segments in 64 KiB: none is taken to be shorter than 64 bytes. */
@@ -52,10 +55,16 @@ export function defineUndoOffloads(knownMss?: MssTable): OffloadPlugin<UndoOfflo
         .describe(
           "The MTU of the wire, in bytes: no segment is longer. By default 1500, or more where a SYN says so.",
         ),
+      rules: z.enum(["strict", "qemu"]).optional()
+        .describe(
+          'Rule book of the coalescing behind it: under "qemu" every checksum is completed. Default: the device\'s own.',
+        ),
     }),
+    inherits: ["rules"],
     create: (context, options): Stage =>
       new UndoOffloadsStage(
         context,
+        options,
         new OffloadFinder(knownMss ?? new MssTable(), options),
         context.publish({ ...newSegmentCounters(), partial: 0, large_udp: 0 }),
       ),
@@ -72,13 +81,14 @@ class UndoOffloadsStage extends SegmentStage {
 
   constructor(
     context: StageContext,
+    options: UndoOffloadsOptions,
     finder: OffloadFinder,
     counters: SegmentCounters & Record<"partial" | "large_udp", number>,
   ) {
     super(context, MAX_SEGMENTS, counters);
     this.#finder = finder;
     this.#counters = counters;
-    this.#isReference = context.rules === "qemu";
+    this.#isReference = options.rules === "qemu";
   }
 
   override process(input: FrameBatch, output: FrameBatch, nowNs: number): void {

@@ -98,8 +98,8 @@ export class Frame {
   queue = 0;
   /** Its number in the input, from 1, where the transport counts (a capture does); else 0. Shown in explanations. */
   number = 0;
-  /** If the guest has no room for it, run it through the stages again later, as QEMU's network queue does. */
-  offerAgain = false;
+  /** What a stage has marked it with for its device, as `mark` of Linux's `sk_buff`; 0 if none has. */
+  mark = 0;
   /** Who has it; null if its pool was not lent (`FramePool.lentTo`). Of a frame in the pool: who had it last. */
   holder: FrameHolder | null = null;
   /** Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released twice. */

@@ -81,7 +81,6 @@ export function stageFault(value: unknown): string | null {
     "deadlineNs",
     "flush",
     "negotiated",
-    "offloadsRequested",
     "reset",
   ]);
 }

@@ -172,7 +172,7 @@ class FrameStore {
       frame.header.clear();
       frame.queue = 0;
       frame.number = 0;
-      frame.offerAgain = false;
+      frame.mark = 0;
       return frame;
     }
     this.refusals++;

@@ -21,7 +21,6 @@
 import { frameFault, isHeaderSound, isPlain, isSound } from "./frame_contract.ts";
 import { kindOf, refusePromise } from "../core/contract.ts";
 import { PluginError } from "../core/errors.ts";
-import type { FeatureSet } from "../core/features.ts";
 import type { FrameHolder } from "./frame.ts";
 import { FrameBatch } from "./frame_batch.ts";
 import type { FramePool } from "./frame_pool.ts";
@@ -189,14 +188,17 @@ export class Pipeline {
     }
   }
 
-  /** Tells every stage what offloads the guest asks for, before that is judged. Throws PluginError. */
-  offloadsRequested(mask: FeatureSet): void {
+  /**
+   * Calls every stage in order, for what is no part of the contract of a stage. Throws PluginError.
+   * @param hook what is called, for errors; @param call what to do with each stage
+   */
+  each(hook: string, call: (stage: Stage) => unknown): void {
     if (this.#failure !== null) return;
     for (let i = 0; i < this.#stages.length; i++) {
       try {
-        refusePromise(this.#stages[i].stage.offloadsRequested?.(mask));
+        refusePromise(call(this.#stages[i].stage));
       } catch (cause) {
-        throw this.#fail(i, "offloadsRequested", cause);
+        throw this.#fail(i, hook, cause);
       }
     }
   }

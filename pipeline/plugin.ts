@@ -19,8 +19,21 @@ export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
   readonly offers?: readonly number[] | ((options: O) => readonly number[]);
   /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
   readonly needs?: readonly number[];
+  /** Options which, where the configuration leaves them out, are those of the device with the same name, if it has them. */
+  readonly inherits?: readonly string[];
   /** Builds the stage. May allocate and throw; the stage it returns may do neither. */
   create(context: StageContext, options: O): Stage;
+}
+
+/** The options of an offload, completed by those that it inherits from its device. */
+export function inheritOptions({ inherits = [] }: OffloadPlugin, options: unknown, device: object): unknown {
+  if (inherits.length === 0) return options;
+  const complete = { ...options as Record<string, unknown> };
+  for (const key of inherits) {
+    const value = (device as Record<string, unknown>)[key];
+    if (complete[key] === undefined && value !== undefined) complete[key] = value;
+  }
+  return complete;
 }
 
 /** An offload as the configuration resolved it. */

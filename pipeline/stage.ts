@@ -13,9 +13,6 @@ import type { OffloadCapabilities } from "./offload_capabilities.ts";
 /** Which way frames go, named after the partner they go to or come from. */
 export type Direction = "toGuest" | "fromGuest";
 
-/** The two rule books: `strict` is right, `qemu` repeats the reference bit for bit, its faults included. */
-export type RuleBook = "strict" | "qemu";
-
 /** What the guest has agreed to. */
 export interface Negotiated {
   /** The features it accepted. */
@@ -38,8 +35,6 @@ export interface Stage {
   flush?(output: FrameBatch, nowNs: number): void;
   /** The guest has agreed on features, or changed its offloads. What may no longer be held leaves by `output`. */
   negotiated?(state: Negotiated, output: FrameBatch, nowNs: number): void;
-  /** The guest asks for other offloads, before the device has judged it. Only a rule book that copies faults listens. */
-  offloadsRequested?(mask: FeatureSet): void;
   /** The guest is gone (device reset): forget its state. What is held leaves by `output`, to be counted and released. */
   reset?(output: FrameBatch): void;
 }
@@ -74,8 +69,6 @@ export interface StageContext {
   readonly direction: Direction;
   /** Frames of one's own come from here. */
   readonly pool: FramePool;
-  /** The device's rule book: what a stage that knows both does unless its options say otherwise. */
-  readonly rules: RuleBook;
   /** How many queue pairs the device has. */
   readonly queuePairs: number;
   /** What the network takes unfinished. */

@@ -17,7 +17,8 @@ import type { WrittenPart } from "../config/types.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
-import type { RuleBook, VerdictLog } from "../pipeline/stage.ts";
+import type { RuleBook } from "../pipeline/qemu_compat.ts";
+import type { VerdictLog } from "../pipeline/stage.ts";
 import type { CablePort } from "../transports/loopback.ts";
 import type { GuestOptionsInput, LoopbackDriver, SoftwareGuest } from "../transports/loopback_driver/mod.ts";
 import {

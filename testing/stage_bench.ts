@@ -13,13 +13,14 @@ import { ManualClock } from "../core/clock.ts";
 import { stageFault } from "../pipeline/frame_contract.ts";
 import { PluginError } from "../core/errors.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
-import type { OffloadPlugin } from "../pipeline/plugin.ts";
+import { inheritOptions, type OffloadPlugin } from "../pipeline/plugin.ts";
 import { guestOffloads } from "../devices/net/features.ts";
 import type { Frame, FrameHolder } from "../pipeline/frame.ts";
 import { FrameBatch } from "../pipeline/frame_batch.ts";
 import { FramePool } from "../pipeline/frame_pool.ts";
 import { type NamedStage, Pipeline } from "../pipeline/pipeline.ts";
-import type { Direction, RuleBook, Stage } from "../pipeline/stage.ts";
+import { requestOffloads, type RuleBook } from "../pipeline/qemu_compat.ts";
+import type { Direction, Stage } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
@@ -188,7 +189,7 @@ export class StageBench implements Disposable {
 
   /** The guest switches its offloads; the features stay. */
   setOffloads(offloads: FeatureSet): void {
-    this.pipeline.offloadsRequested(offloads);
+    requestOffloads(this.pipeline, offloads);
     this.negotiated(this.#features ?? FeatureSet.none, offloads);
   }
 
@@ -223,7 +224,6 @@ export class StageBench implements Disposable {
       name: plugin.name,
       direction: settings.direction ?? "toGuest",
       pool: this.pool.lentTo(holder),
-      rules: settings.rules ?? "strict",
       queuePairs: settings.queuePairs ?? 1,
       network: settings.network ?? PLAIN_NETWORK,
       verdicts: settings.explain === false ? null : this.verdicts,
@@ -231,7 +231,7 @@ export class StageBench implements Disposable {
         this.counters[plugin.name] = counters;
         return counters;
       },
-    }, completeOptions(plugin, options ?? {}));
+    }, inheritOptions(plugin, completeOptions(plugin, options ?? {}), { rules: settings.rules ?? "strict" }));
     const fault = stageFault(stage);
     if (fault !== null) throw new PluginError(plugin.name, "create", new TypeError(fault));
     return { name: plugin.name, stage, holder };

@@ -21,7 +21,8 @@ import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
-import type { RuleBook, Stage } from "../../pipeline/stage.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
+import type { Stage } from "../../pipeline/stage.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
@@ -74,12 +75,11 @@ export class Coalescing {
       name: plugin.name,
       direction: "toGuest",
       pool,
-      rules: setup.rules,
       queuePairs: 1,
       network: OffloadCapabilities.none,
       verdicts: null,
       publish: (counters) => counters,
-    }, OPTIONS);
+    }, { ...OPTIONS, rules: setup.rules });
     const features = FeatureSet.of(1, 7, 8, 61);
     this.#stage.negotiated?.({ features, offloads: features }, this.#output, 0);
     const { family, flows, payloadBytes } = setup;

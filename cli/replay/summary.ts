@@ -5,7 +5,8 @@
 import { z } from "zod";
 import type { Frame } from "../../pipeline/frame.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
-import { perFrame, type RuleBook } from "../../pipeline/stage.ts";
+import { OFFER_AGAIN, type RuleBook } from "../../pipeline/qemu_compat.ts";
+import { perFrame } from "../../pipeline/stage.ts";
 import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
@@ -181,7 +182,7 @@ export class InputCounters {
       create: () =>
         perFrame((frame, output) => {
           // A frame that found no room at the guest comes by again.
-          if (!frame.offerAgain) {
+          if (frame.mark !== OFFER_AGAIN) {
             this.#note(frame);
             this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
           }

@@ -4,7 +4,7 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { HostError } from "../../core/errors.ts";
-import type { RuleBook } from "../../pipeline/stage.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import { type Vector, writeVector } from "../../testing/vectors/format.ts";
 import type { VectorRun } from "../../testing/vectors/run_vector.ts";
 import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";

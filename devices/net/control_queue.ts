@@ -20,7 +20,7 @@ import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { GuestMemory } from "../../core/memory.ts";
-import type { RuleBook } from "../../pipeline/stage.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { isMulticast, MAC_BYTES } from "../../wire/ethernet.ts";
 import {

@@ -25,11 +25,12 @@
 import { kindOf, refusePromise } from "../../core/contract.ts";
 import { stageFault } from "../../pipeline/frame_contract.ts";
 import type { DeviceMigration, Session } from "../../core/device.ts";
-import type {
-  NetworkCapability,
-  NetworkDevice,
-  NetworkDeviceContext,
-  ResolvedOffload,
+import {
+  inheritOptions,
+  type NetworkCapability,
+  type NetworkDevice,
+  type NetworkDeviceContext,
+  type ResolvedOffload,
 } from "../../pipeline/plugin.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
@@ -449,13 +450,12 @@ export function buildStages(
           name,
           direction,
           pool: context.pool.lentTo(holder),
-          rules: options.rules,
           queuePairs: options.queuePairs,
           network,
           claims: context.claims,
           verdicts: context.verdicts,
           publish: (counters) => context.publish(counters, group),
-        }, offload.options);
+        }, inheritOptions(plugin, offload.options, options));
         const fault = stageFault(stage);
         if (fault !== null) throw new TypeError(fault);
         lines[direction].push({ name, stage, holder });

@@ -17,6 +17,7 @@ import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";
+import { requestOffloads } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import type { NetConfigSpace, NetOptions } from "./config_space.ts";
@@ -79,7 +80,7 @@ export class DriverSettings {
       filter,
       steering,
       hooks: {
-        offloadsRequested: (mask) => line.offloadsRequested(mask),
+        offloadsRequested: (mask) => requestOffloads(line, mask),
         setGuestOffloads: (offloads) => this.#setOffloads(offloads),
         setQueuePairs: (pairs) => this.#usePairs(pairs),
         announceAcked: () => space.announceAcked(),

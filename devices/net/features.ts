@@ -12,8 +12,8 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
-import type { RuleBook } from "../../pipeline/stage.ts";
 import {
   featureName,
   missingDependencies,

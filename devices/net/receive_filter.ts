@@ -19,7 +19,7 @@
  * @module
  */
 import type { FeatureSet } from "../../core/features.ts";
-import type { RuleBook } from "../../pipeline/stage.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import {
   ETHERNET_HEADER_BYTES,
   isBroadcast,

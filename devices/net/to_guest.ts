@@ -5,7 +5,7 @@
  * queue pair (`frame_writer.ts`). A frame that finds no room waits in `waiting`, in order, and everything for that pair
  * behind it; the device then stops receiving until the guest has posted buffers, which pushes back on the network. It is
  * tried again when there are buffers that it has not seen: a guest cannot have the same ones looked at again and again. A frame
- * marked `offerAgain` waits apart, to go through the stages anew. Used buffers are shown to the guest once a round, by
+ * marked `OFFER_AGAIN` waits apart, to go through the stages anew. Used buffers are shown to the guest once a round, by
  * `publish`.
  *
  * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the guest's ring turns
@@ -22,6 +22,7 @@ import type { Frame } from "../../pipeline/frame.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
+import { OFFER_AGAIN } from "../../pipeline/qemu_compat.ts";
 import {
   HASH_NET_HEADER_BYTES,
   VIRTIO_NET_HDR_F_DATA_VALID,
@@ -217,7 +218,7 @@ export class ToGuest implements FrameSink, Starvation {
       this.#counters.starved++;
     }
     // Behind a unit that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
-    if (frame.offerAgain) this.again.push(frame);
+    if (frame.mark === OFFER_AGAIN) this.again.push(frame);
     else {
       if (waiting.length === 0) this.#tried[frame.queue] = true;
       waiting.push(frame);

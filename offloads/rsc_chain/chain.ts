@@ -19,7 +19,6 @@
  *
  * @module
  */
-import type { FeatureSet } from "../../core/features.ts";
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
@@ -77,9 +76,6 @@ export abstract class RscChain implements Stage {
   /** The guest has agreed to something: is this family to be coalesced from now on? */
   abstract negotiated(state: Negotiated, output: FrameBatch, nowNs: number): void;
 
-  /** The guest asks for other offloads; see {@linkcode Stage}. */
-  offloadsRequested?(mask: FeatureSet): void;
-
   /** Takes every frame of `input`. */
   process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
     this.output = output;
@@ -116,7 +112,7 @@ export abstract class RscChain implements Stage {
     const { segment, table } = this;
     if (table.count === 0) this.#timerNs = nowNs + this.#intervalNs;
     const held = table.open(segment);
-    frame.offerAgain = false;
+    frame.mark = 0;
     held.frame = frame;
     held.tail = frame;
     held.totalBytes = frame.total;

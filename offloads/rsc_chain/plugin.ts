@@ -7,6 +7,7 @@ import { z } from "zod";
 import type { Frame } from "../../pipeline/frame.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { OptionsSchema } from "../../core/plugin.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Stage, StageContext } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import { QemuChain } from "./qemu_chain.ts";
@@ -22,12 +23,12 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
       `Receive segment coalescing of TCP over IP${family.name}: many segments in, one large packet out.`,
     direction: "toGuest",
     options: rscOptions,
+    inherits: ["rules"],
     renamedOptions: { mostFlows: "maxFlows", mostSegments: "maxSegments" },
     offers: [VIRTIO_NET_F_RSC_EXT],
     needs: [VIRTIO_NET_F_GUEST_CSUM, family.guestTso],
     create(context: StageContext, options: RscOptions): Stage {
-      const rules = options.rules ?? context.rules;
-      return rules === "qemu"
+      return options.rules === "qemu"
         ? new QemuChain(family, context, options)
         : new StrictChain(family, context, options);
     },
@@ -39,7 +40,7 @@ export interface RscOptions {
   /** Longest time a segment is held, in µs; default 300, 0 merges only what arrives together. */
   intervalUs: number;
   /** Rule book; default the device's own. */
-  rules?: "strict" | "qemu" | undefined;
+  rules?: RuleBook | undefined;
   /** Most flows held at once, as many again for each further queue pair; default 4096. */
   maxFlows: number;
   /** Most segments merged into one; default 1024. Strict rules only. */

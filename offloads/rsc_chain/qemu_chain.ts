@@ -13,6 +13,7 @@
 import { FeatureSet } from "../../core/features.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { OFFER_AGAIN, type QemuReceivePath, type QemuStage } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_TSO4,
@@ -45,7 +46,9 @@ const OPTIONLESS_TCP_BYTES = 20;
 const COALESCED_TYPES: readonly number[] = [0x0800, 0x86dd];
 
 /** One family's chain under the reference's rules. */
-export class QemuChain extends RscChain {
+export class QemuChain extends RscChain implements QemuStage {
+  /** The reference stores what GUEST_OFFLOADS_SET asks for before it judges it. */
+  readonly qemu: QemuReceivePath = { offloadsRequested: (mask) => this.#follow(mask) };
   /** The reference's counters, under its own names. */
   readonly counters: Record<QemuCounter, number>;
   readonly #order = new OpeningOrder();
@@ -63,15 +66,10 @@ export class QemuChain extends RscChain {
 
   /** Both families follow what was accepted, whether or not GUEST_CSUM was. */
   override negotiated(state: Negotiated, _output: FrameBatch, _nowNs: number): void {
-    // Later changes come by offloadsRequested, which the reference obeys even if it then refuses the command.
+    // Later changes come by `qemu.offloadsRequested`, which the reference obeys even if it then refuses the command.
     if (state.features === this.#features) return;
     this.#features = state.features;
     this.#follow(state.features);
-  }
-
-  /** The reference stores what GUEST_OFFLOADS_SET asks for before it judges it. */
-  override offloadsRequested(mask: FeatureSet): void {
-    this.#follow(mask);
   }
 
   /** The driver is gone: the next one's features are new ones. */
@@ -88,7 +86,7 @@ export class QemuChain extends RscChain {
     if (!this.#anyOn || type !== this.family.etherType) {
       // What the other family's chain flushes waits for room as it is; that chain marks what is offered
       // again.
-      if (type === this.family.etherType || !COALESCED_TYPES.includes(type)) frame.offerAgain = true;
+      if (type === this.family.etherType || !COALESCED_TYPES.includes(type)) frame.mark = OFFER_AGAIN;
       this.output.push(frame);
       return;
     }
@@ -206,13 +204,13 @@ export class QemuChain extends RscChain {
   #final(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict): void {
     if (this.verdicts !== null) this.#explain(frame, verdict, held);
     if (held !== null) this.#flush(held);
-    frame.offerAgain = true;
+    frame.mark = OFFER_AGAIN;
     this.output.push(frame);
   }
 
   #pass(frame: Frame, verdict: QemuVerdict): void {
     if (this.verdicts !== null) this.#explain(frame, verdict, null);
-    frame.offerAgain = true;
+    frame.mark = OFFER_AGAIN;
     this.output.push(frame);
   }
 

@@ -37,6 +37,9 @@ Deno.test("pluginFaults() says what a value is that is no plugin", () => {
   assertEquals(pluginFaults(() => 1, "offload"), [`is a function, ${remedy}`]);
   assertEquals(pluginFaults(null, "offload"), [`is null, ${remedy}`]);
   assertEquals(pluginFaults("x", "network"), ['is "x", not a plugin; export what defineNetwork() returns']);
+  for (const inherits of ["rules", [1], null]) {
+    assertStrictEquals(fault({ inherits }).endsWith("it must be a list of names of options"), true);
+  }
   for (const renamedOptions of [null, 5, "x", { old: 1 }]) {
     assertStrictEquals(fault({ renamedOptions }).endsWith("it must name each old key's new name"), true);
   }

@@ -6,6 +6,7 @@ import type { Frame, FrameHolder } from "../../pipeline/frame.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 import { Pipeline } from "../../pipeline/pipeline.ts";
+import { requestOffloads } from "../../pipeline/qemu_compat.ts";
 import { perFrame, type Stage } from "../../pipeline/stage.ts";
 
 const HOLDER: FrameHolder = { plugin: "bad", path: "$.devices[0].offloads[1]", kind: "stage" };
@@ -263,10 +264,10 @@ const MISDEEDS: readonly Misdeed[] = [
         kept = output;
         for (let i = 0; i < input.length; i++) output.push(input.at(i));
       },
-      offloadsRequested: () => kept?.push(pool.take(60)!),
-    });
+      qemu: { offloadsRequested: () => kept?.push(pool.take(60)!) },
+    } as Partial<Stage>);
   }, (line, pool) => {
-    line.offloadsRequested(FeatureSet.none);
+    requestOffloads(line, FeatureSet.none);
     const input = new FrameBatch();
     input.push(pool.take(60)!);
     line.push(input, 0);

@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import type { Rule, RuleBook } from "../../pipeline/stage.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
+import type { Rule } from "../../pipeline/stage.ts";
 import { newStrictCounters, QEMU_RULES, STRICT_RULES } from "../../offloads/rsc_chain/verdicts.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { arp, StageBench, tcp, type TcpFields, type TcpFlag } from "../../testing/mod.ts";

@@ -46,15 +46,15 @@ Deno.test("FramePool.take() clears what the last owner wrote beside the bytes", 
   frame.header.gsoSize = 1448;
   frame.queue = 3;
   frame.number = 99;
-  frame.offerAgain = true;
+  frame.mark = 1;
   frame.start += 20;
   frame.release();
   for (let i = 0; i < 2; i++) {
     const again = pool.take(100)!;
-    assertEquals([again.queue, again.number, again.offerAgain, again.next, again.length], [
+    assertEquals([again.queue, again.number, again.mark, again.next, again.length], [
       0,
       0,
-      false,
+      0,
       null,
       100,
     ]);

@@ -1,3 +1,4 @@
+import { type QemuStage, requestOffloads } from "../../pipeline/qemu_compat.ts";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
@@ -250,11 +251,14 @@ Deno.test("Pipeline.negotiated() tells every stage, and what leaves goes through
   assertEquals([line.sunk, line.log, line.pipeline.deadlineNs()], [[145, 245], ["sink 2 at 9"], Infinity]);
 });
 
-Deno.test("Pipeline.offloadsRequested() tells every stage that listens", () => {
+Deno.test("requestOffloads() tells every stage that listens", () => {
   const told: string[] = [];
-  const listener: Stage = { ...adds(0), offloadsRequested: (mask) => void told.push(`${mask}`) };
+  const listener: QemuStage = {
+    ...adds(0),
+    qemu: { offloadsRequested: (mask) => void told.push(`${mask}`) },
+  };
   const line = new Line(named("a", listener), named("deaf", adds(0)), named("b", listener));
-  line.pipeline.offloadsRequested(FeatureSet.of(7));
+  requestOffloads(line.pipeline, FeatureSet.of(7));
   assertEquals(told, ["0x80", "0x80"]);
 });
 
@@ -291,19 +295,20 @@ for (const hook of ["process", "flush", "negotiated", "offloadsRequested", "rese
   Deno.test(`Pipeline names plugin, hook and cause of a stage that throws in ${hook}, and never calls it again`, () => {
     const cause = new TypeError("no such field");
     let calls = 0;
-    const bad: Stage = {
+    const fails = (): never => {
+      calls++;
+      throw cause;
+    };
+    const bad: Stage & Partial<QemuStage> = {
       process: (input, output) => {
         for (let i = 0; i < input.length; i++) output.push(input.at(i));
       },
-      [hook]: () => {
-        calls++;
-        throw cause;
-      },
+      ...(hook === "offloadsRequested" ? { qemu: { [hook]: fails } } : { [hook]: fails }),
     };
     const line = new Line(named("first", adds(1)), named("bad", bad), named("last", adds(2)));
     const act = (): void => {
       line.push([1, 2]);
-      line.pipeline.offloadsRequested(FeatureSet.of(1));
+      requestOffloads(line.pipeline, FeatureSet.of(1));
       line.pipeline.negotiated(negotiated, 0);
       line.pipeline.drain(0);
       line.pipeline.reset();
@@ -317,7 +322,7 @@ for (const hook of ["process", "flush", "negotiated", "offloadsRequested", "rese
     assertStrictEquals(assertThrows(() => line.push([3]), PluginError), error);
     assertStrictEquals(assertThrows(() => line.pipeline.negotiated(negotiated, 0), PluginError), error);
     line.pipeline.drain(1);
-    line.pipeline.offloadsRequested(FeatureSet.none);
+    requestOffloads(line.pipeline, FeatureSet.none);
     assertEquals([line.pipeline.flushDue(1e12), line.pipeline.reset(), calls], [false, 0, 1]);
     assertEquals(
       [line.pipeline.deadlineNs(), line.pool.inUse],

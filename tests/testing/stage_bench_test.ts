@@ -18,6 +18,7 @@ import {
 
 interface DelayOptions {
   delayNs: number;
+  rules?: string | undefined;
 }
 
 /** Holds every frame for a time of its own: what a bench must be able to run. */
@@ -25,9 +26,10 @@ function delayed(seen: string[] = []): OffloadPlugin<DelayOptions> {
   return defineOffload<DelayOptions>({
     name: "delay",
     direction: "toGuest",
-    options: z.strictObject({ delayNs: z.int().min(0).default(1000) }),
-    create(context: StageContext, { delayNs }: DelayOptions): Stage {
-      const { name, direction, rules, queuePairs, network } = context;
+    options: z.strictObject({ delayNs: z.int().min(0).default(1000), rules: z.string().optional() }),
+    inherits: ["rules"],
+    create(context: StageContext, { delayNs, rules }: DelayOptions): Stage {
+      const { name, direction, queuePairs, network } = context;
       seen.push(
         JSON.stringify({ name, direction, rules, queuePairs, network, explains: context.verdicts !== null }),
       );

@@ -415,7 +415,7 @@ export class CablePort implements FrameTransport {
   arrive(frame: Frame, atNs: number): void {
     const free = (this.#first + this.#waiting) % this.#frames.length;
     frame.queue = 0;
-    frame.offerAgain = false;
+    frame.mark = 0;
     this.#frames[free] = frame;
     this.#atNs[free] = Number.isFinite(atNs) ? atNs : 0;
     this.#waiting++;

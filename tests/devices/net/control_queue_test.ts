@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
 import { GuestError } from "../../../core/errors.ts";
 import { FeatureSet } from "../../../core/features.ts";
-import type { RuleBook } from "../../../pipeline/stage.ts";
+import type { RuleBook } from "../../../pipeline/qemu_compat.ts";
 import { ControlQueue, type ControlRequest, MAX_COMMAND_BYTES } from "../../../devices/net/control_queue.ts";
 import { ReceiveFilter } from "../../../devices/net/receive_filter.ts";
 import { Steering } from "../../../devices/net/steering.ts";

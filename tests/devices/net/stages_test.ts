@@ -80,13 +80,21 @@ Deno.test("buildStages() makes the stages of each direction in the order of the 
 
 Deno.test("buildStages() tells a plugin what its stage is part of", () => {
   const made: Made[] = [];
-  const context = contextOf([{ plugin: noting("one", "toGuest", made), options: {} }]);
+  const context = contextOf([{
+    plugin: noting("one", "toGuest", made, { inherits: ["rules", "queuePairs", "mtu"] }),
+    options: { nth: 2, queuePairs: 9 },
+  }]);
   buildStages(context, OPTIONS, NETWORK);
-  const [{ context: told }] = made;
+  const [{ context: told, options }] = made;
   const frame = told.pool.take(60)!;
   assertEquals([context.pool.inUse, frame.holder?.plugin], [1, "one"], "the same pool, lent to the stage");
   frame.release();
-  assertEquals([told.rules, told.queuePairs, told.network, told.verdicts], ["qemu", 3, NETWORK, null]);
+  assertEquals([options, told.queuePairs, told.network, told.verdicts], [
+    { rules: "qemu", nth: 2 },
+    3,
+    NETWORK,
+    null,
+  ]);
 });
 
 Deno.test("buildStages() numbers a plugin that stands in several places", () => {

@@ -47,7 +47,6 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
       name: "rsc-v4",
       direction: "toGuest",
       pool: null as never,
-      rules: "strict",
       queuePairs: 2,
       network: OffloadCapabilities.none,
       claims,
