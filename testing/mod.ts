@@ -49,6 +49,7 @@ export {
 export { internetChecksum, internetSum, pseudoHeaderSum } from "./packets.ts";
 export type { IpFields } from "./packets.ts";
 export { MachineBench, type MachineBenchSettings } from "./machine_bench.ts";
+export type { RuleBook } from "../pipeline/qemu_compat.ts";
 export {
   assertTcp,
   hasAck,

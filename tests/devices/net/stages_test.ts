@@ -90,7 +90,7 @@ Deno.test("buildStages() tells a plugin what its stage is part of", () => {
   assertEquals([context.pool.inUse, frame.holder?.plugin], [1, "one"], "the same pool, lent to the stage");
   frame.release();
   assertEquals([options, told.queuePairs, told.network, told.verdicts], [
-    { rules: "qemu", nth: 2 },
+    { rules: "qemu", nth: 2, queuePairs: 9 },
     3,
     NETWORK,
     null,
