@@ -1,8 +1,14 @@
 /**
- * A file descriptor with one owner, who closes it exactly once.
+ * File descriptors: owned and closed exactly once, asked what stands behind them; and what this process may
+ * do with files.
+ *
+ * A descriptor that another program has passed needs two cares. To close the last one of a file may wait, as
+ * long as that program has arranged, so it is closed in a thread of its own (`ReceivedDescriptor`). And
+ * questions about the file must not wait for the program that serves it (FUSE, a network): `statx` is told to
+ * do with what the kernel knows already, and the name of a descriptor is the kernel's own.
  * @module
  */
-import { addressOf, checked, cString, ENOENT, errno, lastCallError, libc, type LibcSymbols } from "./libc.ts";
+import { checked, cString, ENOENT, errno, lastCallError, libc } from "./libc.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
@@ -25,7 +31,36 @@ export const O_CLOEXEC = 0o2000000;
 /** For reading and writing. */
 export const O_RDWR = 2;
 
-/** A number that stands for an open file, socket or the like. Closed numbers are given out anew, so none is used twice. */
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_EMPTY_PATH = 0x1000;
+const AT_STATX_DONT_SYNC = 0x4000;
+const STATX_BASIC_STATS = 0x7ff;
+// struct statx.
+const STAT_BYTES = 256;
+const BLOCK_SIZE_AT = 4;
+const MODE_AT = 28;
+const INODE_AT = 32;
+const SIZE_AT = 40;
+const BLOCKS_AT = 48;
+const BYTES_A_BLOCK = 512;
+const MAJOR_AT = 136;
+const MINOR_AT = 140;
+const KIND_MASK = 0o170000;
+const KIND_SOCKET = 0o140000;
+const KIND_CHARACTER_DEVICE = 0o020000;
+/** More than anything that is looked for here. */
+const NAME_BYTES = 4096;
+/** By the user and group that count for files, not those that started the process. */
+const AT_EACCESS = 0x200;
+const MODES: Readonly<Record<string, number>> = { r: 4, w: 2, x: 1 };
+const CAPABILITY_VERSION_3 = 0x20080522;
+const CAP_NET_ADMIN = 12;
+
+/**
+ * A number that stands for an open file, socket or the like. Closed numbers are given out anew, so none is
+ * used twice.
+ */
 export class FileDescriptor implements Disposable {
   static #live = 0;
   #number: number;
@@ -46,7 +81,10 @@ export class FileDescriptor implements Disposable {
     return new FileDescriptor(checked(libc().open(path, flags | O_CLOEXEC, 0), attempt, remedies));
   }
 
-  /** Opens what stands behind a descriptor of this process once more. Throws SystemCallError. @param what what it is called in messages */
+  /**
+   * Opens what a descriptor of this process stands for once more. Throws SystemCallError.
+   * @param what its name in messages
+   */
   static duplicate(number: number, what: string): FileDescriptor {
     const attempt = `duplicate file descriptor ${number}, ${what}`;
     return new FileDescriptor(checked(libc().fcntl(number, F_DUPFD_CLOEXEC, 0), attempt));
@@ -83,15 +121,15 @@ export class FileDescriptor implements Disposable {
 
   /** Closes it; does nothing the second time. */
   [Symbol.dispose](): void {
-    // Not repeated on EINTR: Linux has closed it then, and the number may be somebody else's already.
+    // Not repeated on EINTR: Linux has closed it then, and the number may stand for another file already.
     if (this.isOpen) libc().close(this.release());
   }
 }
 
 /**
- * A descriptor that another program has passed. To close the last one of a file may wait, as long as that program has arranged:
- * a socket for what it has to send (SO_LINGER), a file for the program that serves it (FUSE), a Unix socket for the descriptors that
- * lie unread in it. So it is closed in a thread of its own, unless it is of a kind of which none waits.
+ * A descriptor that another program has passed. Closing the last one of a file may wait: a socket for what it
+ * has to send (SO_LINGER), a file for the program that serves it (FUSE), a Unix socket for the descriptors
+ * that lie unread in it. It is closed in a thread of its own, unless it is of a kind that never waits.
  */
 export class ReceivedDescriptor extends FileDescriptor {
   /** Closes it, without waiting; does nothing the second time. */
@@ -102,14 +140,19 @@ export class ReceivedDescriptor extends FileDescriptor {
   }
 }
 
-/** Memory, events and pipes: what a front-end that means well passes, but for the socket of its back channel. */
+/**
+ * Memory, events and pipes: all that a well-behaved front-end passes, except the socket of its back channel.
+ */
 function closesAtOnce(number: number): boolean {
   if (libc().fcntl(number, F_GET_SEALS, 0) >= 0) return true;
   const name = nameOfDescriptor(number);
   return name === EVENTFD || name.startsWith("pipe:");
 }
 
-/** What threads are made with: attributes, and the address of close(2); null until the first, or where there are none. */
+/**
+ * What threads are made with: attributes, and the address of close(2); null until the first, or where there
+ * are none.
+ */
 let closer: { readonly attributes: Uint8Array<ArrayBuffer>; readonly close: bigint } | null = null;
 /** Descriptors for which there was no thread. */
 let unclosed: number[] = [];
@@ -141,32 +184,6 @@ export function isReadable(number: number): boolean {
   return libc().poll(new Uint8Array(request.buffer), 1n, 0) === 1;
 }
 
-// What the kernel knows of a file: its size, its kind, which file it is.
-//
-// Nothing here waits for the program that serves the file (FUSE, a network): `statx` is told to do with what the kernel knows
-// already, and the name of a descriptor is the kernel's own.
-
-const AT_FDCWD = -100;
-const AT_SYMLINK_NOFOLLOW = 0x100;
-const AT_EMPTY_PATH = 0x1000;
-const AT_STATX_DONT_SYNC = 0x4000;
-const STATX_BASIC_STATS = 0x7ff;
-// struct statx.
-const STAT_BYTES = 256;
-const BLOCK_SIZE_AT = 4;
-const MODE_AT = 28;
-const INODE_AT = 32;
-const SIZE_AT = 40;
-const BLOCKS_AT = 48;
-const BYTES_A_BLOCK = 512;
-const MAJOR_AT = 136;
-const MINOR_AT = 140;
-const KIND_MASK = 0o170000;
-const KIND_SOCKET = 0o140000;
-const KIND_CHARACTER_DEVICE = 0o020000;
-/** More than anything that is looked for here. */
-const NAME_BYTES = 4096;
-
 /** Facts about a file at one moment. */
 export interface FileFacts {
   /** Its size in bytes. */
@@ -177,7 +194,10 @@ export interface FileFacts {
   readonly blockBytes: number;
   /** Is it a socket? */
   readonly isSocket: boolean;
-  /** Is it a device, or does it lie on one? Otherwise it lies in memory, or a program or another host serves it. */
+  /**
+   * Is it a device, or does it lie on one? Otherwise it lies in memory, or a program or another host serves
+   * it.
+   */
   readonly isOnDevice: boolean;
   /** The lower bits of its mode: who may do what. */
   readonly permissions: number;
@@ -196,7 +216,10 @@ export function factsOfDescriptor(number: number): FileFacts {
   return factsFrom(stat);
 }
 
-/** Facts about what stands at a path, symbolic links not followed; null if nothing does. Throws SystemCallError. */
+/**
+ * Facts about what stands at a path, symbolic links not followed; null if nothing does. Throws
+ * SystemCallError.
+ */
 export function factsOfPath(path: string): FileFacts | null {
   const stat = new Uint8Array(STAT_BYTES);
   const flags = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC;
@@ -235,15 +258,10 @@ function factsFrom(stat: Uint8Array<ArrayBuffer>): FileFacts {
   };
 }
 
-// What this process may do, without doing it.
-
-/** By the user and group that count for files, not those that started the process. */
-const AT_EACCESS = 0x200;
-const MODES: Readonly<Record<string, number>> = { r: 4, w: 2, x: 1 };
-const CAPABILITY_VERSION_3 = 0x20080522;
-const CAP_NET_ADMIN = 12;
-
-/** May this process use the file or folder in these ways: any of the letters r, w, x; none asks whether it is there. */
+/**
+ * May this process use the file or folder in these ways: any of the letters r, w, x; none asks whether it is
+ * there.
+ */
 export function mayAccess(path: string, ways: string): boolean {
   const mode = [...ways].reduce((bits, letter) => bits | MODES[letter], 0);
   return libc().faccessat(AT_FDCWD, cString(path), mode, AT_EACCESS) === 0;
@@ -255,50 +273,4 @@ export function mayAdministerNetwork(): boolean {
   // Effective, permitted and inheritable, twice 32 bits each.
   const data = new Uint32Array(6);
   return libc().capget(header, data) === 0 && (data[0] & (1 << CAP_NET_ADMIN)) !== 0;
-}
-
-// A timerfd: an alarm of the kernel, exact to some 50 microseconds, where timers of the runtime are to 2 milliseconds.
-
-const CLOCK_MONOTONIC = 1;
-const NS_A_SECOND = 1_000_000_000;
-/** Longer alarms are cut to this, in s; whoever is woken too early looks at the clock anyway. */
-const LONGEST_S = 1_000_000;
-
-/** One alarm, rung once. */
-export class TimerFd implements Disposable {
-  /** The descriptor, owned: readable once the alarm has rung. */
-  readonly fd: FileDescriptor;
-  readonly #c: LibcSymbols = libc();
-  /** struct itimerspec: interval and value, each in seconds and nanoseconds of 64 bits. */
-  readonly #setting = new Uint32Array(8);
-  readonly #settingAddress = addressOf(this.#setting);
-
-  /** Makes an alarm that is not set. Throws SystemCallError. */
-  constructor() {
-    const number = this.#c.timerfd_create(CLOCK_MONOTONIC, O_NONBLOCK | O_CLOEXEC);
-    this.fd = new FileDescriptor(checked(number, "make a timer"));
-  }
-
-  /** Sets the alarm to ring in `inNs`, at least 1; an earlier setting is forgotten. */
-  arm(inNs: number): void {
-    const seconds = Math.min(Math.floor(inNs / NS_A_SECOND), LONGEST_S);
-    const nanoseconds = Math.min(Math.max(Math.ceil(inNs - seconds * NS_A_SECOND), 0), NS_A_SECOND - 1);
-    this.#set(seconds, seconds === 0 && nanoseconds === 0 ? 1 : nanoseconds);
-  }
-
-  /** Forgets the alarm. */
-  disarm(): void {
-    this.#set(0, 0);
-  }
-
-  /** Closes it. */
-  [Symbol.dispose](): void {
-    this.fd[Symbol.dispose]();
-  }
-
-  #set(seconds: number, nanoseconds: number): void {
-    this.#setting[4] = seconds;
-    this.#setting[6] = nanoseconds;
-    checked(this.#c.timerfd_settime(this.fd.number, 0, this.#settingAddress, 0n), "set a timer");
-  }
 }

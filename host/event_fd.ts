@@ -1,19 +1,20 @@
 /**
  * Eventfds: counters that wake the program that waits for them. Kicks and interrupts of vhost-user are such.
  *
- * Theory of operation. An event that was received is an open file that the other side shares. That side can take O_NONBLOCK
- * off it at any time and fill the counter: then write(2) waits for ever, and read(2) waits on an empty one. So neither is
- * ever called for it, and its flags are not touched.
+ * Theory of operation. An event that was received is an open file that the other side shares. That side can
+ * take O_NONBLOCK off it at any time and fill the counter: then write(2) waits for ever, and read(2) waits on
+ * an empty one. So neither is ever called for it, and its flags are not touched.
  *
- * - `take` reads by preadv2 with RWF_NOWAIT, which does not wait whatever the flags say. Before Linux 5.8 eventfds do not
- *   know that; then poll(2) says whether there is anything, and it stays there.
- * - write(2) has no such form, and a look by poll(2) beforehand is out of date by the time of the call. But the kernel itself
- *   signals an eventfd without waiting, when an asynchronous request is complete (IOCB_FLAG_RESFD): the counter saturates.
- *   `signal` submits a request that is complete at once, the reading of 0 bytes of an empty file of our own.
- *   It costs 0.5 microseconds more than write(2), once for each burst that ends with an interrupt.
+ * - `take` reads by preadv2 with RWF_NOWAIT, which does not wait, and ignores the flags. Before Linux 5.8
+ *   eventfds do not know that; then poll(2) says whether there is anything, and it stays there.
+ * - write(2) has no such form, and a look by poll(2) beforehand is out of date by the time of the call. But
+ *   the kernel itself signals an eventfd without waiting, when an asynchronous request is complete
+ *   (IOCB_FLAG_RESFD): the counter saturates. `signal` submits a request that is complete at once, the
+ *   reading of 0 bytes of an empty file of our own. It costs 0.5 microseconds more than write(2), once for
+ *   each burst that ends with an interrupt.
  *
- * Each thread has a context of requests of its own, made with the first signal; its completions are thrown away when there
- * is no room for more of them.
+ * Each thread has a context of requests of its own, made with the first signal; its completions are thrown
+ * away when there is no room for more of them.
  * @module
  */
 import { HostError } from "../core/errors.ts";
@@ -25,9 +26,9 @@ import {
   O_CLOEXEC,
   O_NONBLOCK,
 } from "./descriptors.ts";
-import { addressOf, checked, EAGAIN, errno, libc, type LibcSymbols } from "./libc.ts";
+import { addressOf, checked, EAGAIN, errno, IoVector, libc, type LibcSymbols } from "./libc.ts";
 import { newMemoryFile } from "./memory_mapping.ts";
-import { IoVector, isUnixStream, peerNameBytes, UnixStream } from "./unix_socket.ts";
+import { isUnixStream, peerNameBytes, UnixStream } from "./unix_socket.ts";
 
 const [IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT] = Deno.build.arch === "x86_64"
   ? [206n, 207n, 208n, 209n]
@@ -43,7 +44,9 @@ const IOCB_FLAG_RESFD = 1;
 const COMPLETION_BYTES = 32;
 const RWF_NOWAIT = 8;
 
-/** A counter in the kernel, made here and for this program alone. Neither signalling nor draining ever waits. */
+/**
+ * A counter in the kernel, made here and for this program alone. Neither signalling nor draining ever waits.
+ */
 export class EventFd implements Disposable {
   /** The descriptor, owned. */
   readonly fd: FileDescriptor;
@@ -78,7 +81,10 @@ export class EventFd implements Disposable {
   }
 }
 
-/** An eventfd, or what stands for one, that another program has passed, and shares. Nothing here ever waits for that program. */
+/**
+ * An eventfd, or what stands for one, that another program has passed, and shares. Nothing here ever waits
+ * for that program.
+ */
 export class ReceivedEvent implements Disposable {
   /** The descriptor, owned. */
   readonly fd: FileDescriptor;
@@ -86,13 +92,13 @@ export class ReceivedEvent implements Disposable {
   readonly #number: number;
   readonly #count = new BigUint64Array(1);
   readonly #vector = new IoVector(1);
-
   /** Of a socket: what is signalled through it, as 8 bytes. */
   readonly #stream: UnixStream | null;
 
   /**
    * Owns an eventfd. HostError for any other descriptor, which stays the caller's then.
-   * @param isCall one end of a pair of stream sockets without names will do as well: so User-mode Linux wants to be called
+   * @param isCall one end of a pair of stream sockets without names will do as well: so User-mode Linux wants
+   * to be called
    */
   constructor(fd: FileDescriptor, isCall = false) {
     const name = nameOfDescriptor(fd.number);
@@ -110,8 +116,8 @@ export class ReceivedEvent implements Disposable {
   }
 
   /**
-   * Adds 1, if there is room, and wakes the program that waits. False if it was closed. Throws SystemCallError the first time in a
-   * thread, if this host cannot do so.
+   * Adds 1, if there is room, and wakes the program that waits. False if it was closed. Throws
+   * SystemCallError the first time in a thread, if this host cannot do so.
    */
   signal(): boolean {
     if (!this.fd.isOpen) return false;
@@ -120,7 +126,9 @@ export class ReceivedEvent implements Disposable {
     return signaller!.signal(this.#number);
   }
 
-  /** Has it been signalled since it was last taken? One that counts down is so as often as its counter says. */
+  /**
+   * Has it been signalled since it was last taken? One that counts down is so as often as its counter says.
+   */
   take(): boolean {
     if (!this.fd.isOpen) return false;
     if (this.#c.preadv2(this.#number, this.#vector.address, 1, -1n, RWF_NOWAIT) === 8) return true;
@@ -205,7 +213,10 @@ class Signaller implements Disposable {
 /** By thread, for every thread has a module of its own. */
 let signaller: Signaller | null = null;
 
-/** Makes what signals of this thread need, before the first of them. Throws SystemCallError if this host cannot do so. */
+/**
+ * Makes what signals of this thread need, before the first of them. Throws SystemCallError if this host
+ * cannot do so.
+ */
 export function prepareSignals(): void {
   signaller ??= new Signaller();
 }

@@ -1,71 +1,21 @@
 /**
- * The C library of this host, opened when it is first needed: whoever uses no native transport needs no right to it.
+ * The C library of this host: its functions, what they take, and their errors.
  *
- * This folder is the only room with foreign functions. A worker has its own copy of this module, and so its own `errno`.
+ * It is opened when it is first needed, so that a machine without native transports needs no right to it.
+ * This folder is the only room with foreign functions. A worker has its own copy of this module, and so its
+ * own `errno`.
+ *
+ * The table below declares functions as Deno's foreign function interface wants them. Addresses are `u64` and
+ * passed as bigint: a number there costs fifteen times as much. Sizes that are `size_t` in C are bigint as
+ * well, and results that fit are `i32`. A function that takes different third arguments stands there twice.
  * @module
  */
 import { HostError } from "../core/errors.ts";
 
 const LIBRARY = "libc.so.6";
 
-let opened: LibcSymbols | null = null;
-let lastError: Int32Array | null = null;
-
-/** The C library's functions. Throws HostError if this host has none that we know, or Deno may not call it. */
-export function libc(): LibcSymbols {
-  return opened ??= openLibc();
-}
-
-/** Opens the C library, whether it was opened before or not. Throws HostError. */
-export function openLibc(): LibcSymbols {
-  if (Deno.build.os !== "linux") {
-    throw new HostError(
-      `Cannot call the C library on ${Deno.build.os}: native transports need Linux; use "loopback" or "pcap" here`,
-    );
-  }
-  try {
-    return Deno.dlopen(LIBRARY, LIBC_SYMBOLS).symbols;
-  } catch (cause) {
-    const message = cause instanceof Deno.errors.NotCapable
-      ? `Cannot call ${LIBRARY}: Deno may not call native functions; add --allow-ffi, which is the right to do anything`
-      : `Cannot call ${LIBRARY}: ${cause instanceof Error ? cause.message : cause}; native transports need ` +
-        `Linux with the GNU C library 2.33 or later`;
-    throw new HostError(message, { cause });
-  }
-}
-
-/**
- * Why the last call failed, as a number. Only right after a synchronous call: an awaited one runs in another thread, and its
- * `errno` is lost.
- */
-export function errno(): number {
-  if (lastError === null) {
-    const address = libc().__errno_location()!;
-    // The address belongs to this thread and stays the same as long as it lives.
-    lastError = new Int32Array(new Deno.UnsafePointerView(address).getArrayBuffer(4));
-  }
-  return lastError[0];
-}
-
-/** The text as C wants it: UTF-8 with a zero byte behind it. Throws HostError if there is one within. */
-export function cString(text: string): Uint8Array<ArrayBuffer> {
-  if (text.includes("\0")) {
-    throw new HostError(`Cannot pass ${JSON.stringify(text)} on: it must contain no zero byte`);
-  }
-  return new TextEncoder().encode(`${text}\0`);
-}
-
-/** The address of a buffer's first byte; right as long as the buffer is reachable and not transferred. */
-export function addressOf(buffer: ArrayBufferView<ArrayBuffer>): bigint {
-  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
-}
-
-// The functions of the C library that this project calls, with their types as Deno's foreign function interface wants
-// them. Addresses are `u64` and passed as bigint: a number there costs fifteen times as much. Sizes that are `size_t` in
-// C are bigint as well, and results that fit are `i32`. Functions that take different third arguments stand here twice.
-
 /** Name, parameters and result of every function used. */
-export const LIBC_SYMBOLS = {
+const LIBC_SYMBOLS = {
   // Files.
   open: { parameters: ["buffer", "i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
@@ -122,7 +72,8 @@ export const LIBC_SYMBOLS = {
     nonblocking: true,
   },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" },
-  // Asynchronous requests, for which the C library has no functions: the first parameter is the call's number.
+  // Asynchronous requests, for which the C library has no functions: the first parameter is the call's
+  // number.
   io_setup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" },
   io_destroy: { name: "syscall", parameters: ["u64", "u64"], result: "i32" },
   io_submit: { name: "syscall", parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
@@ -133,8 +84,7 @@ export const LIBC_SYMBOLS = {
   pthread_attr_init: { parameters: ["buffer"], result: "i32" },
   pthread_attr_setdetachstate: { parameters: ["buffer", "i32"], result: "i32" },
   pthread_attr_setstacksize: { parameters: ["buffer", "u64"], result: "i32", optional: true },
-  // The rest.
-  // Since glibc 2.30.
+  // The rest. gettid is there since glibc 2.30.
   gettid: { parameters: [], result: "i32", optional: true },
   capget: { parameters: ["buffer", "buffer"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
@@ -143,7 +93,96 @@ export const LIBC_SYMBOLS = {
 /** The functions, ready to be called. */
 export type LibcSymbols = Deno.StaticForeignLibraryInterface<typeof LIBC_SYMBOLS>;
 
-// Errors of system calls by name, as a HostError that says what to do.
+let opened: LibcSymbols | null = null;
+let lastError: Int32Array | null = null;
+
+/**
+ * The C library's functions. Throws HostError if this host has none that we know, or Deno may not call it.
+ */
+export function libc(): LibcSymbols {
+  return opened ??= openLibc();
+}
+
+/** Opens the C library, whether it was opened before or not. Throws HostError. */
+export function openLibc(): LibcSymbols {
+  if (Deno.build.os !== "linux") {
+    throw new HostError(
+      `Cannot call the C library on ${Deno.build.os}: native transports need Linux; use "loopback" or "pcap" here`,
+    );
+  }
+  try {
+    return Deno.dlopen(LIBRARY, LIBC_SYMBOLS).symbols;
+  } catch (cause) {
+    const message = cause instanceof Deno.errors.NotCapable
+      ? `Cannot call ${LIBRARY}: Deno may not call native functions; add --allow-ffi, which is the right to do anything`
+      : `Cannot call ${LIBRARY}: ${cause instanceof Error ? cause.message : cause}; native transports need ` +
+        `Linux with the GNU C library 2.33 or later`;
+    throw new HostError(message, { cause });
+  }
+}
+
+/**
+ * Why the last call failed, as a number. Only right after a synchronous call: an awaited one runs in another
+ * thread, and its `errno` is lost.
+ */
+export function errno(): number {
+  if (lastError === null) {
+    const address = libc().__errno_location()!;
+    // The address belongs to this thread and stays the same as long as it lives.
+    lastError = new Int32Array(new Deno.UnsafePointerView(address).getArrayBuffer(4));
+  }
+  return lastError[0];
+}
+
+/** The text as C wants it: UTF-8 with a zero byte behind it. Throws HostError if there is one within. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  if (text.includes("\0")) {
+    throw new HostError(`Cannot pass ${JSON.stringify(text)} on: it must contain no zero byte`);
+  }
+  return new TextEncoder().encode(`${text}\0`);
+}
+
+/** The address of a buffer's first byte; right as long as the buffer is reachable and not transferred. */
+export function addressOf(buffer: ArrayBufferView<ArrayBuffer>): bigint {
+  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
+}
+
+/** Numbers of 32 bits in a struct iovec: address and length, of 64 bits each. */
+const IOVEC_WORDS = 4;
+const TWO_32 = 2 ** 32;
+
+/**
+ * A list of memory ranges for `readv` and `writev` (an array of struct iovec), made once and filled anew for
+ * each call.
+ */
+export class IoVector {
+  /** How many ranges it has room for. */
+  readonly capacity: number;
+  /** Where it lies, for the system call. */
+  readonly address: bigint;
+  readonly #words: Uint32Array<ArrayBuffer>;
+
+  /** Makes room. @param capacity the most ranges */
+  constructor(capacity: number) {
+    this.capacity = capacity;
+    this.#words = new Uint32Array(capacity * IOVEC_WORDS);
+    this.address = addressOf(this.#words);
+  }
+
+  /**
+   * Fills place `index`, below `capacity`.
+   * @param address an address below 2^53
+   * @param lengthBytes below 2^32
+   */
+  set(index: number, address: number, lengthBytes: number): void {
+    const at = index * IOVEC_WORDS;
+    // An address has less than 53 bits, so that its upper part is a small integer.
+    const high = address / TWO_32 | 0;
+    this.#words[at] = address - high * TWO_32;
+    this.#words[at + 1] = high;
+    this.#words[at + 2] = lengthBytes;
+  }
+}
 
 /** Not permitted. */
 export const EPERM = 1;
@@ -159,7 +198,7 @@ export const EBADF = 9;
 export const EAGAIN = 11;
 /** The descriptor has lost what it stood for; on a TAP: the interface was deleted. */
 export const EBADFD = 77;
-/** Nobody listens. */
+/** No program listens. */
 export const ECONNREFUSED = 111;
 
 /** Names and meanings by number, of Linux on x86-64 and AArch64. */
@@ -207,7 +246,7 @@ const ERRORS: ReadonlyMap<number, readonly [name: string, meaning: string]> = ne
   [103, ["ECONNABORTED", "connection aborted"]],
   [109, ["ETOOMANYREFS", "too many descriptors under way"]],
   [110, ["ETIMEDOUT", "timed out"]],
-  [ECONNREFUSED, ["ECONNREFUSED", "nobody listens"]],
+  [ECONNREFUSED, ["ECONNREFUSED", "no program listens"]],
 ]);
 
 const REMEDIES: Readonly<Record<string, string>> = {

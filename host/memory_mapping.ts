@@ -1,27 +1,32 @@
 /**
- * A file of memory, mapped: what another process shares with us, as an ArrayBuffer.
+ * Memory that several programs or threads share: files of memory, mapped, and copies between them and frames.
  *
- * Theory of operation. `map` checks the wanted range against the size of the file, for a page behind its end kills the
- * process when it is touched (SIGBUS). Three things do the same, or worse, *later*:
+ * Theory of operation. `MemoryMapping.map` checks the wanted range against the size of the file, for a page
+ * behind its end kills the process when it is touched (SIGBUS). Three things do the same, or worse, *later*:
  *
- * - The file is cut. Only a seal prevents that: if the file takes seals, shrinking is forbidden here. Memory of a hypervisor is
- *   usually sealed by it (memfd) or cannot be (a file in /dev/shm or on hugetlbfs): then we depend on that program, though not
- *   on the guest in it.
- * - A page that was never used finds no room in its file system. The guest chooses which page is used first. `populate` has
- *   all of them found here, and refuses memory for which there is no room; huge pages are reserved anyway.
- * - The program that serves the file does not answer (FUSE, a network): then a page is waited for, for ever. So the file must lie
- *   in memory (only such files know seals) or on a device.
+ * - The file is cut. Only a seal prevents that: if the file takes seals, shrinking is forbidden here. Memory
+ *   of a hypervisor is usually sealed by it (memfd) or cannot be (a file in /dev/shm or on hugetlbfs): then
+ *   we depend on that program, though not on the guest in it.
+ * - A page that was never used finds no room in its file system. The guest chooses which page is used first.
+ *   `populate` has all of them found here, and refuses memory for which there is no room; huge pages are
+ *   reserved anyway.
+ * - The program that serves the file does not answer (FUSE, a network): then a page is waited for, for ever.
+ *   So the file must lie in memory (only such files know seals) or on a device.
  *
- * `risks` says what of this can happen.
+ * `risks` says what of this can happen. Offset and length are rounded to pages, of the file's own size if it
+ * lies in huge ones.
  *
- * There is exactly one ArrayBuffer for a mapping: every further one would count as memory of its own with the collector.
- * Disposing detaches it first (`transfer`), so that every view of it becomes empty and late accesses throw or read
- * undefined, and unmaps then. Without that a late access would kill the process. It is transferred to a buffer of no bytes: one
- * of the same length would count as memory until it is collected, and a front-end that changes its memory often would keep
- * the collector busy, 100 ms for 7 GiB.
+ * There is exactly one ArrayBuffer for a mapping: every further one would count as memory of its own with the
+ * collector. Disposing detaches it first (`transfer`), so that every view of it becomes empty and late
+ * accesses throw or read undefined, and unmaps then. Without that a late access would kill the process. It is
+ * transferred to a buffer of no bytes: one of the same length would count as memory until it is collected,
+ * and a front-end that changes its memory often would keep the collector busy, 100 ms for 7 GiB.
  *
- * Offset and length are rounded to pages, of the file's own size if it lies in huge ones.
- *
+ * Copies are the C library's (`NativeCopier`). Nothing is allocated: an address that is made by adding a
+ * BigInt to a BigInt never becomes an object on its way into a native call, if what is added was a small
+ * integer. Hence a length is one plus the rest of it, and an offset counts from the gibibyte that it lies in.
+ * Measured, Deno 2.9: 33 ns for 1448 bytes where a view and `set` take 44, and 12 where they take 25 for 64
+ * bytes.
  * @module
  */
 import { HostError } from "../core/errors.ts";
@@ -39,7 +44,11 @@ const F_GET_SEALS = 1034;
 const F_SEAL_SHRINK = 2;
 /** Mappings start at multiples of this; of 64 KiB where pages are that large. */
 const PAGE_BYTES = Deno.build.arch === "x86_64" ? 4096 : 65_536;
-const LARGEST_PAGE_BYTES = 2 ** 30;
+const MAX_PAGE_BYTES = 2 ** 30;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const ONE = 1n;
+const GIBIBYTE = 2 ** 30;
 
 /** Which part of a file to map. */
 export interface MappingRange {
@@ -51,7 +60,10 @@ export interface MappingRange {
 
 /** Which memory is taken, and what is done with it. */
 export interface MappingTerms {
-  /** `sealed`: what cannot be cut; `local`: what lies in memory or on a device; `any`: also what another program serves. */
+  /**
+   * `sealed`: what cannot be cut; `local`: what lies in memory or on a device; `any`: also what another
+   * program serves.
+   */
   readonly memory: "sealed" | "local" | "any";
   /** Have all of it allocated at once; takes some 0.3 s for each GiB that is not yet. */
   readonly populate: boolean;
@@ -73,7 +85,7 @@ const USUAL_TERMS: MappingTerms = { memory: "any", populate: false };
 /** Memory files without a path have room as long as there is memory, unless their pages are huge. */
 const UNLIMITED = "/memfd:";
 
-/** A range of a file in memory, readable and writable, shared with everybody who maps it. */
+/** A range of a file in memory, readable and writable, shared with all programs that map it. */
 export class MemoryMapping implements Disposable {
   static #live = 0;
   /** The range, byte for byte. Of length 0 once it has been unmapped. */
@@ -198,7 +210,9 @@ export class MemoryMapping implements Disposable {
   }
 }
 
-/** Forbids to shrink the file, if it takes seals. Null for a file that knows none: it does not lie in memory. */
+/**
+ * Forbids to shrink the file, if it takes seals. Null for a file that knows none: it does not lie in memory.
+ */
 function seal(number: number): "sealed" | "unsealed" | null {
   const c = libc();
   const seals = c.fcntl(number, F_GET_SEALS, 0);
@@ -209,21 +223,22 @@ function seal(number: number): "sealed" | "unsealed" | null {
 
 /** The unit to round to: the file's own if it can be a page size. */
 function pageBytes(blockBytes: number): number {
-  const isPage = blockBytes > PAGE_BYTES && blockBytes <= LARGEST_PAGE_BYTES &&
+  const isPage = blockBytes > PAGE_BYTES && blockBytes <= MAX_PAGE_BYTES &&
     (blockBytes & (blockBytes - 1)) === 0;
   return isPage ? blockBytes : PAGE_BYTES;
 }
 
-// Memory that another thread of this process has mapped, as an ArrayBuffer.
-
-/** A view that is taken back before the memory is unmapped: a later access would end the process. */
+/**
+ * Memory that another thread of this process has mapped, as an ArrayBuffer. It is taken back before the
+ * memory is unmapped: a later access would end the process.
+ */
 export class MemoryView implements Disposable {
   /** The memory. Of length 0 once it has been taken back. */
   readonly buffer: ArrayBuffer;
   /** Copies to and from the memory. */
   readonly copier: NativeCopier;
 
-  /** Sees `lengthBytes` bytes from `address` on, as somebody has mapped them. RangeError for address 0. */
+  /** Sees `lengthBytes` bytes from `address` on, as they are mapped. RangeError for address 0. */
   constructor(address: bigint, lengthBytes: number) {
     const pointer = Deno.UnsafePointer.create(address);
     if (pointer === null) throw new RangeError("Cannot see memory at address 0: nothing is mapped there");
@@ -238,13 +253,9 @@ export class MemoryView implements Disposable {
   }
 }
 
-// Memory with a descriptor (memfd), to be shared with other processes.
-
-const MFD_CLOEXEC = 1;
-const MFD_ALLOW_SEALING = 2;
-
 /**
- * Makes a file of memory, zeroed, that has no path; it can be mapped and sealed. Throws SystemCallError.
+ * Makes a file of memory (memfd), zeroed, that has no path; it can be mapped, sealed, and passed to other
+ * programs. Throws SystemCallError.
  * @param name what it is called in /proc, up to 249 bytes
  * @param sizeBytes its size
  */
@@ -261,11 +272,10 @@ export function newMemoryFile(name: string, sizeBytes: number): FileDescriptor {
   }
 }
 
-// Where the bytes of frames lie in this process, for system calls that read and write them in place.
-
 /**
- * Addresses by storage. Many frames share one storage, which never moves while it is reachable; so each is asked for once.
- * Lives as long as the pool whose frames it is used for.
+ * Where the bytes of frames lie in this process, for system calls that read and write them in place. Many
+ * frames share one storage, which never moves while it is reachable; so each is asked for once. Lives as long
+ * as the pool whose frames it is used for.
  */
 export class FrameAddresses {
   readonly #known = new Map<Uint8Array<ArrayBuffer>, bigint>();
@@ -273,7 +283,10 @@ export class FrameAddresses {
   #pointer = 0n;
   #address = 0;
 
-  /** The address of `bytes[0]`, for lists; that of a frame's data is `start` further on. Below 2^53. Throws HostError. */
+  /**
+   * The address of `bytes[0]`, for lists; that of a frame's data is `start` further on. Below 2^53. Throws
+   * HostError.
+   */
   of(bytes: Uint8Array<ArrayBuffer>): number {
     if (bytes !== this.#last) this.#turnTo(bytes);
     return this.#address;
@@ -301,16 +314,6 @@ export class FrameAddresses {
     return pointer;
   }
 }
-
-// Copies between mapped memory and frames by the C library.
-//
-// Nothing is allocated: an address that is made by adding a BigInt to a BigInt never becomes an object on its way into a
-// native call, if what is added was a small integer. (Hence the length is one plus the rest of it, and an offset counts from
-// the gibibyte that it lies in.) Measured, Deno 2.9: 33 ns for 1448 bytes where a view and
-// `set` take 44, and 12 where they take 25 for 64 bytes.
-
-const ONE = 1n;
-const GIBIBYTE = 2 ** 30;
 
 /** Copies to and from one mapping. Dispose of it before the mapping is unmapped. */
 export class NativeCopier implements RegionCopier, Disposable {

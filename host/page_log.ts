@@ -1,17 +1,23 @@
 /**
- * The dirty log of a migration: one bit for each page of 4096 bytes, in memory that is shared with the front-end.
+ * The dirty log of a migration: one bit for each page of 4096 bytes, in memory that is shared with the
+ * front-end.
  * @module
  */
 import type { DirtyLog } from "../core/memory.ts";
 
-/** Bytes of a page of the log, as the kernel's vhost and vhost-user have it, whatever the pages of this host. */
+/**
+ * Bytes of a page of the log, as the kernel's vhost and vhost-user have it, whatever the pages of this host.
+ */
 export const VHOST_LOG_PAGE_BYTES = 4096;
 
 /** Marks pages. The front-end clears bits at the same time, hence the atomic for every page. */
 export class PageLog implements DirtyLog {
   readonly #bits: Uint8Array<ArrayBuffer>;
   #modified = false;
-  /** Pages written that lie behind the end of the log, as often as they were written: the front-end will miss them. */
+  /**
+   * Pages written that lie behind the end of the log, as often as they were written: the front-end will miss
+   * them.
+   */
   unloggedPages = 0;
 
   /** Nothing was marked yet. @param bits the log; it may be detached when nothing is marked any more */
@@ -24,7 +30,9 @@ export class PageLog implements DirtyLog {
     return this.#bits.length;
   }
 
-  /** Marks every page of a range. A store before this cannot be seen after the mark: an atomic is a barrier. */
+  /**
+   * Marks every page of a range. A store before this cannot be seen after the mark: an atomic is a barrier.
+   */
   mark(guestAddress: number, lengthBytes: number): void {
     const bits = this.#bits;
     const last = Math.floor((guestAddress + lengthBytes - 1) / VHOST_LOG_PAGE_BYTES);

@@ -1,10 +1,17 @@
 /**
- * A Unix socket that waits for connections at a path.
+ * Unix sockets: listening at a path, and connections that carry bytes and, with them, file descriptors. No
+ * call here waits, except for a lock that other programs hold for microseconds.
  *
- * Whether a program listens at a path, and to make a socket there, are several calls; so is to remove one that is still one's
- * own. Between them another program could do the same: then both would listen, one of them where it is never found. So
- * all of it is done under a lock on the folder (flock(2)), which leaves nothing behind, and which the kernel takes back from
- * programs that are killed.
+ * Theory of operation. Whether a program listens at a path, and to make a socket there, are several calls; so
+ * is to remove one that is still one's own. Between them another program could do the same: then both would
+ * listen, one of them where it is never found. So all of it is done under a lock on the folder (flock(2)),
+ * which leaves nothing behind, and which the kernel takes back from programs that are killed.
+ *
+ * Descriptors arrive with the first byte of the message that they were sent with. The control buffer has room
+ * for as many as the kernel passes at once (253), so that it is only cut (MSG_CTRUNC) if this process may
+ * open no more files. Then those that did arrive are closed, and HostError is thrown: the message cannot be
+ * understood without the others. Every descriptor received is closed on exec, and owned by a FileDescriptor
+ * from the moment it is seen, so that none can leak.
  * @module
  */
 import { HostError } from "../core/errors.ts";
@@ -27,12 +34,44 @@ import {
   EINTR,
   errno,
   errnoName,
+  IoVector,
   lastCallError,
   libc,
   type LibcSymbols,
   SystemCallError,
 } from "./libc.ts";
 
+/** Unix sockets. */
+export const AF_UNIX = 1;
+/** A stream of bytes. */
+const SOCK_STREAM = 1;
+/** The most bytes of a path, without the zero byte behind it. */
+export const MAX_SOCKET_PATH_BYTES = 107;
+/** The most descriptors that the kernel passes with one message. */
+export const MAX_DESCRIPTORS = 253;
+
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_CTRUNC = 8;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x4000_0000;
+const SHUT_RD = 0;
+const CONTROL_HEADER_BYTES = 16;
+const CONTROL_BYTES = CONTROL_HEADER_BYTES + 4 * (MAX_DESCRIPTORS + 1);
+// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags.
+const MESSAGE_BYTES = 56;
+const IOV_AT = 16;
+const IOV_COUNT_AT = 24;
+const CONTROL_AT = 32;
+const CONTROL_LENGTH_AT = 40;
+const FLAGS_AT = 48;
+/** Bytes thrown away at once. */
+const DISCARD_BYTES = 4096;
+const SO_TYPE = 3;
+const SO_DOMAIN = 39;
+const ADDRESS_BYTES = 110;
+const FAMILY_BYTES = 2;
 const KEEP = 0xffff_ffff;
 const BACKLOG = 16;
 const O_DIRECTORY = Deno.build.arch === "x86_64" ? 0o200000 : 0o40000;
@@ -47,7 +86,7 @@ const LOCK_RETRY_MS = 2;
 export interface SocketAccess {
   /** Permissions of the file, such as `0o660`; by default those of any new file, as the umask leaves them. */
   readonly mode?: number | undefined;
-  /** The user who is to own it, by number; by default who runs this program. */
+  /** The user who is to own it, by number; by default the user who runs this program. */
   readonly owner?: number | undefined;
   /** The group that is to own it, by number. */
   readonly group?: number | undefined;
@@ -67,8 +106,8 @@ export class UnixListener implements Disposable {
   }
 
   /**
-   * Listens at a path. A socket that lies there is replaced if nobody listens to it; anything else that lies there is left
-   * alone and refused. Throws HostError.
+   * Listens at a path. A socket that lies there is replaced if no program listens to it; anything else that
+   * lies there is left alone and refused. Throws HostError.
    */
   static listen(path: string, access: SocketAccess = {}): UnixListener {
     const address = unixAddress(path);
@@ -119,7 +158,7 @@ export class UnixListener implements Disposable {
 
   /** The next connection; null if there is none now. Throws SystemCallError. */
   accept(): UnixStream | null {
-    // Who has passed a socket on shares it, and may have taken O_NONBLOCK off.
+    // The program that has passed a socket on shares it, and may have taken O_NONBLOCK off.
     if (this.#made === null && !isReadable(this.fd.number)) return null;
     const number = this.#c.accept4(this.fd.number, 0n, 0n, O_NONBLOCK | O_CLOEXEC);
     if (number >= 0) return new UnixStream(new FileDescriptor(number));
@@ -146,7 +185,7 @@ export class UnixListener implements Disposable {
   }
 }
 
-/** Removes a socket to which nobody listens. Throws HostError for whatever else lies there. */
+/** Removes a socket to which no program listens. Throws HostError for anything else that lies there. */
 function removeStale(path: string, address: Uint8Array<ArrayBuffer>): void {
   const facts = factsOfPath(path);
   if (facts === null) return;
@@ -166,16 +205,22 @@ function removeStale(path: string, address: Uint8Array<ArrayBuffer>): void {
   checked(c.unlink(cString(path)), `remove the old socket ${path}`);
 }
 
-/** Removes the socket's file, if that is still the one that was made: the socket, which is open, keeps others from getting its inode. */
+/**
+ * Removes the socket's file, if that is still the one that was made: the socket, which is open, keeps others
+ * from getting its inode.
+ */
 function removeOwn({ path, identity }: { readonly path: string; readonly identity: string }): void {
   try {
     if (factsOfPath(path)?.identity === identity) libc().unlink(cString(path));
   } catch {
-    // Whoever closes cannot do anything about a folder that has become unreadable.
+    // A folder that has become unreadable is nothing that closing could mend.
   }
 }
 
-/** Keeps other programs from making or removing sockets in the folder of `path` as long as the result is open. Throws HostError. */
+/**
+ * Keeps other programs from making or removing sockets in the folder of `path` as long as the result is open.
+ * Throws HostError.
+ */
 function lockFolder(path: string): FileDescriptor {
   const folder = path.slice(0, path.lastIndexOf("/") + 1) || ".";
   const fd = FileDescriptor.open(cString(folder), O_DIRECTORY, `listen at ${path}`, {
@@ -199,41 +244,6 @@ function lockFolder(path: string): FileDescriptor {
   return fd;
 }
 
-// A connected Unix socket that carries bytes and, with them, file descriptors.
-//
-// Theory of operation. Neither `receive` nor `send` ever waits. Descriptors arrive with the first byte of the message that
-// they were sent with; the control buffer has room for as many as the kernel passes at once (253), so that it is only cut
-// (MSG_CTRUNC) if this process may open no more files. Then those that did arrive are closed, and HostError is thrown: the
-// message cannot be understood without the others. Every descriptor received is closed on exec, and owned by a
-// FileDescriptor from the moment it is seen, so that none can leak.
-
-/** The most descriptors that the kernel passes with one message. */
-export const MAX_DESCRIPTORS = 253;
-
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
-const MSG_CTRUNC = 8;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
-const MSG_CMSG_CLOEXEC = 0x4000_0000;
-const SHUT_RD = 0;
-const CONTROL_HEADER_BYTES = 16;
-const CONTROL_BYTES = CONTROL_HEADER_BYTES + 4 * (MAX_DESCRIPTORS + 1);
-// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags.
-const MESSAGE_BYTES = 56;
-const IOV_AT = 16;
-const IOV_COUNT_AT = 24;
-const CONTROL_AT = 32;
-const CONTROL_LENGTH_AT = 40;
-const FLAGS_AT = 48;
-
-/** Bytes thrown away at once. */
-const DISCARD_BYTES = 4096;
-const SO_TYPE = 3;
-const SO_DOMAIN = 39;
-const ADDRESS_BYTES = 110;
-const FAMILY_BYTES = 2;
-
 /** One end of a connection. */
 export class UnixStream implements Disposable {
   /** The descriptor, owned: watch it to learn when there is something to receive. */
@@ -250,7 +260,8 @@ export class UnixStream implements Disposable {
   #scratch: Uint8Array<ArrayBuffer> | null = null;
 
   /**
-   * Owns a connected socket. Whether it is non-blocking makes no difference: each call says that it must not wait.
+   * Owns a connected socket. Whether it is non-blocking makes no difference: each call says that it must not
+   * wait.
    * @param fd the descriptor: accepted, or passed by another program
    */
   constructor(fd: FileDescriptor) {
@@ -260,8 +271,8 @@ export class UnixStream implements Disposable {
   }
 
   /**
-   * Connects to a socket. Throws SystemCallError; `code` is ECONNREFUSED if nobody listens (any more), ENOENT if there is no
-   * such socket (yet), EAGAIN if too many others are waiting.
+   * Connects to a socket. Throws SystemCallError; `code` is ECONNREFUSED if no program listens (any more),
+   * ENOENT if there is no such socket (yet), EAGAIN if too many others are waiting.
    */
   static connect(path: string): UnixStream {
     const address = unixAddress(path);
@@ -293,9 +304,9 @@ export class UnixStream implements Disposable {
   }
 
   /**
-   * Receives up to `lengthBytes` to `target[at]` on, and appends the descriptors that came with them to `descriptors`, whose
-   * owner the caller is. Returns the number of bytes; 0 if there are none now; -1 if the other side has closed.
-   * Throws HostError if descriptors were lost, or the connection broke.
+   * Receives up to `lengthBytes` to `target[at]` on, and appends the descriptors that came with them to
+   * `descriptors`, whose owner the caller is. Returns the number of bytes; 0 if there are none now; -1 if the
+   * other side has closed. Throws HostError if descriptors were lost, or the connection broke.
    */
   receive(
     target: Uint8Array<ArrayBuffer>,
@@ -331,8 +342,9 @@ export class UnixStream implements Disposable {
   }
 
   /**
-   * Sends up to `lengthBytes` from `source[from]` on, and descriptors with the first of them; they stay open here. Returns how
-   * many bytes went out: 0 if there is no room now, and then no descriptor did either; -1 if the other side has closed.
+   * Sends up to `lengthBytes` from `source[from]` on, and descriptors with the first of them; they stay open
+   * here. Returns how many bytes went out: 0 if there is no room now, and then no descriptor did either; -1
+   * if the other side has closed.
    */
   send(
     source: Uint8Array<ArrayBuffer>,
@@ -360,8 +372,8 @@ export class UnixStream implements Disposable {
   }
 
   /**
-   * Throws away what has come, up to 4096 bytes, and the descriptors that came along. Returns how many bytes; 0 if there are
-   * none now; -1 if the other side has closed. Throws as `receive`.
+   * Throws away what has come, up to 4096 bytes, and the descriptors that came along. Returns how many bytes;
+   * 0 if there are none now; -1 if the other side has closed. Throws as `receive`.
    */
   discard(): number {
     const descriptors: FileDescriptor[] = [];
@@ -385,7 +397,10 @@ export class UnixStream implements Disposable {
     if (this.fd.isOpen) this.#c.shutdown(this.fd.number, SHUT_RDWR);
   }
 
-  /** Ends the connection for both sides and closes this end, without waiting for descriptors that lie unread in it. */
+  /**
+   * Ends the connection for both sides and closes this end, without waiting for descriptors that lie unread
+   * in it.
+   */
   end(): void {
     if (!this.fd.isOpen) return;
     this.shutdown();
@@ -454,60 +469,22 @@ function socketOption(number: number, option: number): number {
   return value[0];
 }
 
-// Addresses of Unix sockets.
-
-/** Unix sockets. */
-export const AF_UNIX = 1;
-/** A stream of bytes. */
-export const SOCK_STREAM = 1;
-/** Most bytes of a path, without the zero byte behind it. */
-export const LONGEST_SOCKET_PATH = 107;
-
-/** struct sockaddr_un for this path. Throws HostError for one that is empty, too long, or has a zero byte in it. */
+/**
+ * struct sockaddr_un for this path. Throws HostError for one that is empty, too long, or has a zero byte in
+ * it.
+ */
 export function unixAddress(path: string): Uint8Array<ArrayBuffer> {
   const bytes = new TextEncoder().encode(path);
-  if (bytes.length === 0 || bytes.length > LONGEST_SOCKET_PATH || bytes.includes(0)) {
+  if (bytes.length === 0 || bytes.length > MAX_SOCKET_PATH_BYTES || bytes.includes(0)) {
     throw new HostError(
       `Cannot use ${
         JSON.stringify(path)
       } as a socket: its path has ${bytes.length} bytes, and must have 1 to ` +
-        `${LONGEST_SOCKET_PATH}, none of them zero; use a shorter folder or a relative path`,
+        `${MAX_SOCKET_PATH_BYTES}, none of them zero; use a shorter folder or a relative path`,
     );
   }
   const address = new Uint8Array(2 + bytes.length + 1);
   new DataView(address.buffer).setUint16(0, AF_UNIX, true);
   address.set(bytes, 2);
   return address;
-}
-
-// A list of memory ranges for `readv` and `writev`, made once and filled anew for each call.
-
-/** Numbers of 32 bits in a struct iovec: address and length, of 64 bits each. */
-const WORDS = 4;
-const HIGH = 2 ** 32;
-
-/** An array of struct iovec. */
-export class IoVector {
-  /** How many ranges it has room for. */
-  readonly capacity: number;
-  /** Where it lies, for the system call. */
-  readonly address: bigint;
-  readonly #words: Uint32Array<ArrayBuffer>;
-
-  /** Makes room. @param capacity the most ranges */
-  constructor(capacity: number) {
-    this.capacity = capacity;
-    this.#words = new Uint32Array(capacity * WORDS);
-    this.address = addressOf(this.#words);
-  }
-
-  /** Fills place `index`, below `capacity`. @param address an address below 2^53; @param lengthBytes below 2^32 */
-  set(index: number, address: number, lengthBytes: number): void {
-    const at = index * WORDS;
-    // An address has less than 53 bits, so that its upper part is a small integer.
-    const high = address / HIGH | 0;
-    this.#words[at] = address - high * HIGH;
-    this.#words[at + 1] = high;
-    this.#words[at + 2] = lengthBytes;
-  }
 }

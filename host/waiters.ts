@@ -1,31 +1,41 @@
 /**
- * How the reactor sleeps on this host: until a descriptor is ready, an alarm rings, or somebody wakes it.
+ * How a reactor sleeps on this host: until a descriptor is ready, an alarm rings, or another part of the
+ * program wakes it.
  *
- * Theory of operation. One epoll set holds the watched descriptors, an eventfd (`wake`) and a timerfd (the deadline). `wait`
- * first asks without waiting; if nothing has happened it sets the timer, and then there are two ways.
+ * Theory of operation. An `EpollWaiter` is for the main thread. One epoll set holds the watched descriptors,
+ * an eventfd (`wake`) and a timerfd (the deadline). `wait` first asks without waiting; if nothing has
+ * happened it sets the timer, and then there are two ways.
  *
- * An idle machine *sleeps*: it awaits one `epoll_wait` in another thread, so that signals, timers and promises go on meanwhile
- * and nothing is spent. But from there an event takes two changes of thread to get here, each 50 to 100 microseconds.
+ * An idle machine *sleeps*: it awaits one `epoll_wait` in another thread, so that signals, timers and
+ * promises go on meanwhile and nothing is spent. But from there an event takes two changes of thread to get
+ * here, each 50 to 100 microseconds.
  *
- * As long as there is traffic, and for 100 ms after it, it *naps* instead: it waits in this thread, 5 ms at most, for an event
- * or for the runtime to have something to do (`runtime_poll.ts`), and lets the event loop turn if none comes. Only timers have
- * to wait for that, 20 ms at most. (Measured, a guest pinged every 10 ms: see docs/performance.md.) Where the runtime does not show
- * when it has something to do, naps are of 1 ms, two of them. To wake takes a while, too, so the alarm rings early, and the rest is
- * spent awake.
+ * As long as there is traffic, and for 100 ms after it, it *naps* instead: it waits in this thread, 5 ms at
+ * most, for an event or for the runtime to have something to do (`runtimePoll`), and lets the event loop turn
+ * if none comes. Only timers have to wait for that, 20 ms at most. (Measured, a guest pinged every 10 ms: see
+ * docs/performance.md.) Where the runtime does not show when it has something to do, naps are of 1 ms, two of
+ * them.
  *
- * Everything is registered edge-triggered: an event says that something *became* ready. The reactor then turns rounds until
- * nobody does anything, which means that every reader has read until there was no more; so nothing must be read here to
- * arm an event again, not even the eventfd and the timer, and a device that cannot take what is there does not keep the
- * machine awake. An event that comes while the reactor is busy stays in the set and ends the next `wait` at once.
+ * A `BlockingWaiter` is for a worker, which stands still as a whole: no timer, promise or message of that
+ * thread is served while it sleeps. What wants something of it makes a watched descriptor ready.
  *
- * Invariants: one wait is under way at most; a set is not closed under a wait, but when that has ended. `errno` of the
- * awaited call is lost: a call that was broken off counts as an event, and what is wrong shows in the next synchronous one.
+ * To be woken takes a sleeping processor of a virtual machine 30 to 100 microseconds. So the alarm of either
+ * rings a little early, and the rest is spent awake, looking out for events: a reactor without a deadline
+ * sleeps, and one that holds frames back for a while is not late.
  *
+ * Everything is registered edge-triggered: an event says that something *became* ready. The reactor then
+ * turns rounds until none of its parts does anything, which means that every reader has read until there was
+ * no more. So nothing must be read here to arm an event again, not even the eventfd and the timer, and a
+ * device that cannot take what is there does not keep the machine awake. An event that comes while the
+ * reactor is busy stays in the set and ends the next `wait` at once.
+ *
+ * Invariants: one wait is under way at most; a set is not closed under a wait, but when that has ended.
+ * `errno` of the awaited call is lost: a call that was broken off counts as an event, and what is wrong shows
+ * in the next synchronous one.
  * @module
  */
 import { CoarseWaiter, eventLoopTurn, type Waiter } from "../core/reactor.ts";
-import { TimerFd } from "./descriptors.ts";
-import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from "./epoll.ts";
+import { Epoll, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, TimerFd } from "./epoll.ts";
 import { EventFd } from "./event_fd.ts";
 import { ENOENT, errno, libc } from "./libc.ts";
 
@@ -33,19 +43,25 @@ import { ENOENT, errno, libc } from "./libc.ts";
 const NAP_MS = 5;
 /** How long naps go on after the last event, in ms. */
 const RESTLESS_MS = 100;
-/** The same where nobody tells when the runtime has something to do. */
+/** The same where the runtime does not tell when it has something to do. */
 const BLIND_NAP_MS = 1;
 const BLIND_RESTLESS_MS = 2;
 /**
- * The last stretch before a deadline, which is spent awake, in ns: about what a processor takes to wake in a virtual machine.
+ * The last stretch before a deadline, which is spent awake, in ns: about what a processor takes to wake in a
+ * virtual machine.
  */
 const AWAKE_NS = 50_000;
+/** The same in a worker. */
+const WORKER_AWAKE_NS = 100_000;
 const NS_PER_MS = 1_000_000;
 /**
- * When the event loop turns even if there is always something else to do. A turn takes 100 microseconds, and right after an
- * event they are the guest's, which has been woken on the same processor: a nap comes first, as long as that is possible.
+ * When the event loop turns even if there is always something else to do. A turn takes 100 microseconds, and
+ * right after an event they are the guest's, which has been woken on the same processor: a nap comes first,
+ * as long as that is possible.
  */
 const MAX_NS_BETWEEN_TURNS = 20 * NS_PER_MS;
+/** The last descriptor that is looked at: the runtime makes its set before anything else. */
+const MAX_RUNTIME_DESCRIPTOR = 31;
 
 /** Sleeps in the kernel. */
 export class EpollWaiter implements Waiter {
@@ -91,8 +107,8 @@ export class EpollWaiter implements Waiter {
   }
 
   /**
-   * Ends waits whenever this descriptor becomes readable or writable, or its other side closes. Dispose of the watch before
-   * the descriptor is closed. Throws SystemCallError if it cannot be watched.
+   * Ends waits whenever this descriptor becomes readable or writable, or its other side closes. Dispose of
+   * the watch before the descriptor is closed. Throws SystemCallError if it cannot be watched.
    */
   watch(number: number): Disposable {
     this.#epoll.add(number, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -129,7 +145,7 @@ export class EpollWaiter implements Waiter {
     if (this.#state === "asleep") this.#event.signal();
   }
 
-  /** Closes everything, as soon as nobody sleeps any more. */
+  /** Closes everything, as soon as the sleep is over. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -139,14 +155,16 @@ export class EpollWaiter implements Waiter {
     } else this.#owned.dispose();
   }
 
-  /** Lets the event loop turn, naps as long as there is hope, then sleeps; ends as soon as something happens. */
+  /**
+   * Lets the event loop turn, naps as long as there is hope, then sleeps; ends as soon as something happens.
+   */
   async #rest(): Promise<void> {
     this.#signalled = false;
     do {
       this.#state = "turning";
       await eventLoopTurn();
       this.#state = "awake";
-      // Whoever has woken or closed us meanwhile has not found us asleep.
+      // A `wake` or a close that came meanwhile has not found us asleep, and so has not signalled.
       if (this.#closed || this.#signalled || this.#hasEvent()) return;
     } while (this.#isRestless() && !this.#nap());
     if (this.#eventful) return;
@@ -176,7 +194,9 @@ export class EpollWaiter implements Waiter {
     return nowMs < this.#restlessUntilMs;
   }
 
-  /** Waits a little in this thread. Has something happened, other than that the runtime has something to do? */
+  /**
+   * Waits a little in this thread. Has something happened, other than that the runtime has something to do?
+   */
   #nap(): boolean {
     return this.#naps.ready(this.#napMs) > 0 && this.#hasEvent();
   }
@@ -195,18 +215,6 @@ export class EpollWaiter implements Waiter {
   }
 }
 
-// How the reactor of a worker sleeps: the thread stands still until a descriptor is ready or an alarm rings.
-//
-// As {@linkcode EpollWaiter}, but without another thread that waits: nothing else happens in this one meanwhile, no timer,
-// no promise, no message. Whoever wants something of it makes a watched descriptor ready.
-//
-// To be woken takes a processor 30 to 100 microseconds that has fallen asleep in a virtual machine. So the alarm rings a little
-// early, and the rest is spent awake, looking out for events: who waits for nothing sleeps, and who holds frames back for a
-// while is not late.
-
-/** The last stretch before a deadline that a worker spends awake, in ns. */
-const WORKER_AWAKE_NS = 100_000;
-
 /** Sleeps in the kernel, with the whole thread. */
 export class BlockingWaiter implements Waiter {
   readonly #epoll: Epoll;
@@ -224,8 +232,9 @@ export class BlockingWaiter implements Waiter {
   }
 
   /**
-   * Ends sleeps whenever this descriptor becomes readable or writable, or its other side closes. Dispose of the watch
-   * before the descriptor is closed, and before it is watched anew. Throws SystemCallError if it cannot be watched.
+   * Ends sleeps whenever this descriptor becomes readable or writable, or its other side closes. Dispose of
+   * the watch before the descriptor is closed, and before it is watched anew. Throws SystemCallError if it
+   * cannot be watched.
    */
   watch(number: number): Disposable {
     this.#epoll.add(number, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -242,7 +251,7 @@ export class BlockingWaiter implements Waiter {
   wait(untilNs: number, nowNs: number): void {
     if (untilNs <= nowNs) return;
     const leftNs = untilNs - nowNs;
-    const endMs = performance.now() + leftNs / 1e6;
+    const endMs = performance.now() + leftNs / NS_PER_MS;
     if (leftNs > WORKER_AWAKE_NS && !this.#sleepUntilAlarm(leftNs - WORKER_AWAKE_NS)) return;
     while (performance.now() < endMs && this.#epoll.ready() === 0);
   }
@@ -255,7 +264,7 @@ export class BlockingWaiter implements Waiter {
     return this.#epoll.block() === 1 && this.#epoll.readyNumber(0) === this.#timer.fd.number;
   }
 
-  /** Nobody in this thread can call it while it sleeps. */
+  /** Does nothing: no code of this thread runs while it sleeps. */
   wake(): void {}
 
   /** Closes everything. */
@@ -264,19 +273,14 @@ export class BlockingWaiter implements Waiter {
   }
 }
 
-// Where the runtime itself waits.
-
-/** Descriptors that are looked at: the runtime makes its set before anything else. */
-const LAST = 31;
-const EPOLL_CTL_DEL = 2;
-
 /** By thread, for every thread has a module of its own. */
 let found: number | null | undefined;
 
 /**
- * The descriptor of the epoll set in which the runtime's main thread waits for its sockets, signals, threads and promises; null
- * in other threads, whose sets cannot be told from each other, and where there is none. It becomes readable when the event loop has something to do, timers excepted: whoever keeps the main thread from
- * its event loop watches it, to know when to let go. It is the runtime's: only to be watched.
+ * The descriptor of the epoll set in which the runtime's main thread waits for its sockets, signals, threads
+ * and promises; null in other threads, whose sets cannot be told from each other, and where there is none. It
+ * becomes readable when the event loop has something to do, timers excepted. It is the runtime's: only to be
+ * watched.
  */
 export function runtimePoll(): number | null {
   if (found === undefined) found = find();
@@ -287,14 +291,12 @@ function find(): number | null {
   const c = libc();
   if (c.gettid?.() !== Deno.pid) return null;
   using event = EventFd.create();
-  for (let number = 3; number <= LAST; number++) {
-    // A set says that there is no such descriptor in it. Whatever is no set says that it is none.
+  for (let number = 3; number <= MAX_RUNTIME_DESCRIPTOR; number++) {
+    // A set answers that the descriptor is not in it; anything else, that it is no set.
     if (c.epoll_ctl(number, EPOLL_CTL_DEL, event.fd.number, null) < 0 && errno() === ENOENT) return number;
   }
   return null;
 }
-
-// Gives a reactor an {@linkcode EpollWaiter} as long as there is something to watch.
 
 /** What sleeps by a waiter: a reactor. */
 export interface Sleeper {
@@ -303,8 +305,8 @@ export interface Sleeper {
 }
 
 /**
- * Watches descriptors for a reactor. The epoll set is made for the first watch and closed with the last: a machine without
- * host transports needs no right to call native functions, and nobody has to remember to close it.
+ * Watches descriptors for a reactor. The epoll set is made for the first watch and closed with the last: a
+ * machine without host transports needs no right to call native functions, and no caller has to close it.
  */
 export class HostWatcher {
   readonly #sleeper: Sleeper;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { HostError } from "../../core/errors.ts";
-import { FileDescriptor, O_NONBLOCK, O_RDWR, TimerFd } from "../../host/descriptors.ts";
-import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT } from "../../host/epoll.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../host/descriptors.ts";
+import { Epoll, EPOLLET, EPOLLIN, EPOLLOUT, TimerFd } from "../../host/epoll.ts";
 import { EventFd, ReceivedEvent } from "../../host/event_fd.ts";
 import { cString, libc } from "../../host/libc.ts";
 import { newMemoryFile } from "../../host/memory_mapping.ts";

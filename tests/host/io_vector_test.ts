@@ -1,7 +1,7 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { addressOf, libc } from "../../host/libc.ts";
 import { FrameAddresses, MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
-import { IoVector } from "../../host/unix_socket.ts";
+import { IoVector } from "../../host/libc.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 
 Deno.test("FrameAddresses finds the storage of every frame, also when it changes", () => {

@@ -11,7 +11,7 @@ import { FAILED, LISTENS, type ListenStart, REFUSED } from "./support/listen_wor
 const ROUNDS = 300;
 const RIVALS = 3;
 
-/** A socket to which nobody listens, as a program that was killed leaves it. */
+/** A socket to which no program listens, as a program that was killed leaves it. */
 function leaveStale(path: string): void {
   const number = libc().socket(1, 1, 0);
   const address = unixAddress(path);

@@ -176,7 +176,7 @@ Deno.test("UnixStream.shutdown() closes for both sides, and what was sent still 
 });
 
 Deno.test(
-  "UnixStream.connect() says what to do when nobody is there",
+  "UnixStream.connect() says what to do when no program is there",
   inFolder((folder) => {
     const missing = assertThrows(() => UnixStream.connect(`${folder}/none`), SystemCallError);
     assertEquals(missing.code, "ENOENT");
@@ -186,13 +186,13 @@ Deno.test(
     const stale = assertThrows(() => UnixStream.connect(`${folder}/stale`), SystemCallError);
     assertEquals(
       stale.message,
-      `Cannot connect to ${folder}/stale: ECONNREFUSED (nobody listens); start the program that listens there`,
+      `Cannot connect to ${folder}/stale: ECONNREFUSED (no program listens); start the program that listens there`,
     );
   }),
 );
 
 Deno.test(
-  "UnixListener.listen() replaces a socket to which nobody listens",
+  "UnixListener.listen() replaces a socket to which no program listens",
   inFolder((folder) => {
     const old = UnixListener.listen(`${folder}/s`);
     Deno.linkSync(`${folder}/s`, `${folder}/stale`);

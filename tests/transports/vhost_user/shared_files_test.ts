@@ -4,8 +4,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { FileDescriptor, O_NONBLOCK, O_RDWR, TimerFd } from "../../../host/descriptors.ts";
-import { Epoll } from "../../../host/epoll.ts";
+import { FileDescriptor, O_NONBLOCK, O_RDWR } from "../../../host/descriptors.ts";
+import { Epoll, TimerFd } from "../../../host/epoll.ts";
 import { cString, libc } from "../../../host/libc.ts";
 import { UnixStream } from "../../../host/unix_socket.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
