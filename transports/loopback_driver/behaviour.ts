@@ -10,6 +10,7 @@ import {
   MAC_BYTES,
   parseMac,
 } from "../../wire/ethernet.ts";
+import { HeaderLocator } from "../../wire/headers.ts";
 import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_HOST_ECN,
@@ -18,6 +19,7 @@ import {
   VIRTIO_NET_F_HOST_UFO,
   VIRTIO_NET_F_HOST_USO,
 } from "../../wire/net_features.ts";
+import { TCP_CHECKSUM } from "../../wire/tcp.ts";
 import {
   type NetHeaderFields,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -34,8 +36,8 @@ import type { ReceivedPacket } from "./receive_queue.ts";
 
 /** EtherType for local experiments (IEEE 802, clause 9.2.4): what the made-up frames are. */
 export const EXPERIMENTAL_ETHERTYPE = 0x88b5;
-const IPV6_HEADER_BYTES = 40;
-const TCP_CHECKSUM = 16;
+
+const headers = new HeaderLocator();
 
 /** Which feature lets the driver send a large packet of this type; -1 if none does. */
 function neededToSend(gsoType: number): number {
@@ -75,12 +77,10 @@ export function echoHeader(packet: ReceivedPacket, features: FeatureSet, header:
   header.csumOffset = unfinished ? packet.csumOffset : 0;
   if (!unfinished || (packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) === 0) return true;
   // Under RSC_INFO both fields count segments: where the TCP header lies must be found in the packet.
-  const ipBytes = type === VIRTIO_NET_HDR_GSO_TCPV4
-    ? (packet.bytes[ETHERNET_HEADER_BYTES] & 0x0f) * 4
-    : IPV6_HEADER_BYTES;
-  header.csumStart = ETHERNET_HEADER_BYTES + ipBytes;
+  headers.locate(packet.bytes, 0, packet.bytes.length);
+  header.csumStart = headers.transportAt;
   header.csumOffset = TCP_CHECKSUM;
-  return header.csumStart + TCP_CHECKSUM + 2 <= packet.bytes.length;
+  return headers.transportAt >= 0 && header.csumStart + TCP_CHECKSUM + 2 <= packet.bytes.length;
 }
 
 /** Exchanges source and destination MAC address of a frame; one that is too short to have them stays as it is. */

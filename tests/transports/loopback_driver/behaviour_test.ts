@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { FeatureSet } from "../../../core/features.ts";
 import { echoHeader, FrameMaker, swapMacs } from "../../../transports/loopback_driver/behaviour.ts";
 import { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
+import { tcp } from "../../../testing/mod.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED } from "./support/rig.ts";
 
@@ -47,11 +48,14 @@ Deno.test("echoHeader() sends a large packet back only with the feature for its 
 });
 
 Deno.test("echoHeader() finds the TCP header of a coalesced packet, whose fields count segments", () => {
-  const unit = { flags: 5, hdrLen: 54, gsoSize: 1448, csumStart: 9, csumOffset: 0 };
-  assertEquals(headerOf({ ...unit, gsoType: 1 }, ALL), [1, 1, 54, 1448, 34, 16]);
-  assertEquals(headerOf({ ...unit, gsoType: 4 }, ALL), [1, 4, 54, 1448, 54, 16]);
-  assertEquals(headerOf({ ...unit, gsoType: 1, bytes: new Uint8Array(14) }, ALL), null);
-  assertEquals(headerOf({ ...unit, gsoType: 4, bytes: new Uint8Array(71) }, ALL), null);
+  const coalesced = { flags: 5, hdrLen: 54, gsoSize: 1448, csumStart: 9, csumOffset: 0 };
+  const [v4, v6] = [tcp({ payload: 900 }), tcp({ source: "fd00::1", payload: 900 })];
+  assertEquals(headerOf({ ...coalesced, gsoType: 1, bytes: v4 }, ALL), [1, 1, 54, 1448, 34, 16]);
+  assertEquals(headerOf({ ...coalesced, gsoType: 4, bytes: v6 }, ALL), [1, 4, 54, 1448, 54, 16]);
+  const tagged = tcp({ payload: 900, vlans: [{ id: 5 }] });
+  assertEquals(headerOf({ ...coalesced, gsoType: 1, bytes: tagged }, ALL), [1, 1, 54, 1448, 38, 16]);
+  assertEquals(headerOf({ ...coalesced, gsoType: 1, bytes: v4.subarray(0, 14) }, ALL), null);
+  assertEquals(headerOf({ ...coalesced, gsoType: 4, bytes: v6.subarray(0, 71) }, ALL), null);
 });
 
 Deno.test("swapMacs() exchanges the addresses and nothing else", () => {
