@@ -87,6 +87,7 @@ export type {
   DeviceRole,
   QueueWorkers,
   WorkerNotices,
+  WorkersCapability,
 } from "./core/queue_workers.ts";
 export { type DriverTransport, isPollable, type Pollable } from "./core/transport.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
@@ -114,8 +115,8 @@ export {
   type NetworkDevicePlugin,
   type NetworkFacts,
   type NetworkPlugin,
+  type NetworkWorkerContext,
   type OffloadPlugin,
-  type QueueContext,
   type ResolvedOffload,
 } from "./pipeline/plugin.ts";
 export {

@@ -25,9 +25,7 @@ export function threadIssues(device: ResolvedDevice, clock: string | undefined):
       'use "vhost-user"',
     );
   }
-  if (network === null) {
-    refuse(childPath(path, "network"), "there is no network whose queues threads could have", 'use "tap"');
-  } else if (network.plugin.takeQueue === undefined) {
+  if (network !== null && network.plugin.createInWorker === undefined) {
     refuse(network.path, `"${network.plugin.name}" cannot give its queues to threads`, 'use "tap"');
   }
   return issues;

@@ -6,7 +6,7 @@ import type { FeatureSet } from "./features.ts";
 import type { RequestsInFlight } from "./in_flight.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { Pollable } from "./reactor.ts";
-import type { DeviceRole } from "./queue_workers.ts";
+import type { DeviceRole, WorkersCapability } from "./queue_workers.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** Bits of the device status field (virtio 1.2, section 2.1). */
@@ -91,8 +91,8 @@ export interface Device extends Pollable {
   drain(nowNs: number): void;
   /** Of a session with `startsQueues`: some of its queues have come or gone. */
   queuesChanged(): void;
-  /** Of a device in the role `control`: does another thread work queue `index`? Left out: no. */
-  lendsQueue?(index: number): boolean;
+  /** The sets of queues that threads may serve. Left out: there are none. */
+  readonly workers?: WorkersCapability | undefined;
   /** Moves what the driver has programmed to another device of the type. Left out: there is nothing to move. */
   readonly migration?: DeviceMigration;
   /** The driver has kicked a queue, or something else came up: poll before long. Set by whoever runs the device. */
@@ -112,6 +112,8 @@ export interface DeviceContext {
   readonly parts: Readonly<Record<string, unknown>>;
   /** Which part of the work is done here; left out: the whole. */
   readonly role?: DeviceRole;
+  /** In the role `{ set }`: what all sets share (`WorkersCapability.sharedMemory`). */
+  readonly sharedMemory?: SharedArrayBuffer | undefined;
   /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }

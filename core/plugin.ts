@@ -30,6 +30,12 @@ export interface Plugin extends PluginBase<unknown> {
   /** Builds what the plugin stands for. */
   // deno-lint-ignore no-explicit-any
   create(context: any, options: any): unknown;
+  /**
+   * Of a part: makes a part in the thread of a queue worker of what `giveToWorker(set)` of the part in the main thread has
+   * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.
+   */
+  // deno-lint-ignore no-explicit-any
+  createInWorker?(context: any, given: any): unknown;
 }
 
 /** A file that a part of a machine reads or writes. */
@@ -101,7 +107,7 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   readonly kind: "device";
   /** The keys under which parts of the device stand in the JSON, such as `network`. Left out: none. */
   readonly slots?: Readonly<Record<string, Slot>>;
-  /** Can sets of its queues be worked in threads of their own (`DeviceContext.role`)? Left out: no. */
+  /** Have its devices sets of queues that threads may serve (`Device.workers`)? Left out: no. */
   readonly worksInThreads?: boolean;
   /** What parts have to know about a device with these options; the family's plugins say which facts these are. */
   facts?(options: O): unknown;

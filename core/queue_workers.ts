@@ -4,7 +4,8 @@
  * Theory of operation. In the mode `threads` a device exists several times. The one in the main thread has the role
  * `control`: it answers to the driver, keeps configuration space and carries out commands. For each set of queues that the
  * device names (`Device.workers`) there is one more, with the role `{ set: n }`, in a thread of its own, made anew from the same
- * configuration. It serves the queues of its set and has what the parts of the device give to that set alone.
+ * configuration. It serves the queues of its set. Of each part of the device it has what the part gives to that set alone
+ * (`giveToWorker`), such as a queue of a TAP.
  *
  * A ring has one owner at any time. The driver transport describes rings and memory in plain JSON and *attaches* them to the
  * workers. Before anything about them changes (a message of the front-end, a command of the driver) it *detaches* them, and is
@@ -21,6 +22,14 @@ export type DeviceRole = "whole" | "control" | {
   /** The set of queues, from 0 on. */
   readonly set: number;
 };
+
+/** Which queues of a device workers may serve: the capability `workers` of a device in the role `control`. */
+export interface WorkersCapability {
+  /** The queues of each set, by index. No queue is in two sets; what is in none is served in the main thread. */
+  readonly queueSets: readonly (readonly number[])[];
+  /** Memory that all sets share: each gets it as `DeviceContext.sharedMemory`. Left out: they share none. */
+  readonly sharedMemory?: SharedArrayBuffer;
+}
 
 /** How often a ring is looked at whose driver does not notify, in ns. */
 export const RING_POLL_INTERVAL_NS = 200_000;

@@ -23,6 +23,6 @@ export interface DriverTransport extends Disposable {
    * there yet.
    */
   negotiate?(device: Device): FeatureSet;
-  /** Attaches the rings that the device leaves to workers (`Device.lendsQueue`) to these. Called before `serve`, once. */
+  /** Attaches the rings of the device's sets (`Device.workers`) to these. Called before `serve`, once. */
   useWorkers?(workers: QueueWorkers): void;
 }

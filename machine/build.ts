@@ -156,8 +156,8 @@ class Builder {
     const missing = missingNeeds(resolved, device);
     if (missing.length > 0) throw new ConfigError(missing);
     const driver = this.#transports.driver(resolved, facts);
-    if (mode === "loop" || network === null) return { name, device, driver, network, resolved };
-    const workers = this.#workers(resolved, index, network, facts.queuePairs);
+    if (mode === "loop") return { name, device, driver, network, resolved };
+    const workers = this.#workers(resolved, index, network, device);
     driver.useWorkers?.(workers);
     return { name, device, driver, network, workers, resolved };
   }
@@ -165,10 +165,18 @@ class Builder {
   #workers(
     { name, network: part, path, threadLimitMs }: ResolvedDevice,
     device: number,
-    network: FrameTransport,
-    pairs: number,
+    network: FrameTransport | null,
+    { workers: sets }: Device,
   ): ThreadWorkers {
-    if (network.queuePairs < pairs) {
+    if (sets === undefined) {
+      throw new ConfigError([{
+        path: `${path}.use`,
+        problem: "names no sets of queues that threads could serve",
+        remedy: 'leave "mode": "threads" out',
+      }]);
+    }
+    const pairs = sets.queueSets.length;
+    if (network !== null && network.queuePairs < pairs) {
       throw new ConfigError([{
         path: part?.path ?? path,
         problem:
@@ -183,9 +191,9 @@ class Builder {
       text,
       baseUrl,
       device,
-      pairs,
+      sets,
       limitMs: threadLimitMs,
-      network,
+      parts: { network },
       counters: this.#book.groups,
       wake,
     });

@@ -19,6 +19,7 @@ import type { Device, Session } from "../core/device.ts";
 import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
 import type { NetworkFacts } from "../pipeline/plugin.ts";
+import type { WorkersCapability } from "../core/queue_workers.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { Pollable } from "../core/transport.ts";
 import type { FrameHolder } from "../pipeline/frame.ts";
@@ -46,8 +47,6 @@ const DEVICE_HOOKS = [
   "drain",
   "queuesChanged",
 ] as const;
-/** What a device may have. */
-const DEVICE_MORE = ["lendsQueue"] as const;
 /** The capability objects that a device may have: the hooks of each, with what a device answers there that has failed. */
 const CAPABILITIES: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   migration: { save: THROWS, restore: THROWS },
@@ -75,7 +74,7 @@ export function checkNetwork(value: FrameTransport): void {
     "guestCapabilities",
     "hasGuest",
     "usePairs",
-    "giveQueue",
+    "giveToWorker",
     "close",
   ]));
   refuse(pollableFault(value, true));
@@ -108,8 +107,8 @@ export function checkDriver(value: unknown): void {
 
 /** Throws TypeError unless this is a device. */
 export function checkDevice(value: Device): void {
-  refuse(shapeFault(value, "a device", DEVICE_HOOKS, DEVICE_MORE));
-  const { type, name, features, featureNames, queueSizes, inflight } = value;
+  refuse(shapeFault(value, "a device", DEVICE_HOOKS, []));
+  const { type, name, features, featureNames, queueSizes, inflight, workers } = value;
   if (inflight !== undefined) {
     refuse(shapeFault(inflight, "requests in flight", ["pause", "resume"], []));
     const { count, limitNs } = inflight;
@@ -143,6 +142,29 @@ export function checkDevice(value: Device): void {
       ? queueSizes.slice(0, 8).map(kindOf).join(", ")
       : kindOf(queueSizes);
     refuse(`it returned a device with the queueSizes ${text}; a list of sizes from 1 to 32768 is needed`);
+  }
+  if (workers !== undefined) checkWorkers(workers, queueSizes.length);
+}
+
+function checkWorkers(workers: WorkersCapability, queues: number): void {
+  refuse(shapeFault(workers, "a device whose workers is an object", [], []));
+  const { queueSets, sharedMemory } = workers;
+  const isRight = Array.isArray(queueSets) && queueSets.length > 0 &&
+    queueSets.every((set) => Array.isArray(set) && set.length > 0);
+  const all: unknown[] = isRight ? queueSets.flat() : [];
+  const isQueue = (index: unknown) =>
+    Number.isInteger(index) && (index as number) >= 0 && (index as number) < queues;
+  if (!isRight || new Set(all).size < all.length || !all.every(isQueue)) {
+    refuse(
+      `it returned a device with workers.queueSets ${
+        JSON.stringify(queueSets)?.slice(0, 100)
+      }; lists of queues from 0 to ${queues - 1} are needed, each queue once`,
+    );
+  }
+  if (sharedMemory !== undefined && !(sharedMemory instanceof SharedArrayBuffer)) {
+    refuse(
+      `it returned a device with workers.sharedMemory ${kindOf(sharedMemory)}; a SharedArrayBuffer is needed`,
+    );
   }
 }
 
@@ -197,9 +219,6 @@ function checkedWork(did: unknown): boolean {
  */
 export function guardDevice(device: Device, part: ResolvedPart, failed: (error: Error) => void): Device {
   const guarded = new GuardedDevice(device, part, failed);
-  for (const hook of DEVICE_MORE) {
-    if (device[hook] === undefined) Object.assign(guarded, { [hook]: undefined });
-  }
   for (const name of Object.keys(CAPABILITIES)) {
     const capability = (device as unknown as Record<string, unknown>)[name];
     if (capability !== undefined) {
@@ -219,6 +238,7 @@ class GuardedDevice implements Device {
   readonly featureNames: ReadonlyMap<number, string>;
   readonly queueSizes: readonly number[];
   readonly inflight: Device["inflight"];
+  readonly workers: Device["workers"];
   readonly #device: Device;
   readonly #part: ResolvedPart;
   readonly #failed: (error: Error) => void;
@@ -237,6 +257,7 @@ class GuardedDevice implements Device {
     this.featureNames = new Map(device.featureNames);
     this.queueSizes = [...device.queueSizes];
     this.inflight = device.inflight;
+    this.workers = device.workers;
   }
 
   get wake(): () => void {
@@ -313,10 +334,6 @@ class GuardedDevice implements Device {
     this.#call("queuesChanged", () => this.#device.queuesChanged());
   }
 
-  lendsQueue(index: number): boolean {
-    return this.#ask("lendsQueue", () => this.#device.lendsQueue?.(index));
-  }
-
   /** A capability object of the device, guarded. */
   capability(name: string, object: Hooks): Hooks {
     const hooks = Object.entries(CAPABILITIES[name]).map(([hook, failed]) => [
@@ -331,16 +348,6 @@ class GuardedDevice implements Device {
       },
     ]);
     return Object.fromEntries(hooks);
-  }
-
-  /** False also where the device has failed. */
-  #ask(hook: string, question: () => boolean | undefined): boolean {
-    try {
-      return this.#failure === null && checkedWork(question());
-    } catch (cause) {
-      this.#fail(hook, cause);
-      return false;
-    }
   }
 
   #call<T>(hook: string, action: () => T): T {
@@ -459,8 +466,8 @@ class GuardedNetwork implements FrameTransport {
     this.#call("usePairs", () => this.#network.usePairs?.(pairs));
   }
 
-  giveQueue(queue: number): unknown {
-    return this.#call("giveQueue", () => this.#network.giveQueue?.(queue));
+  giveToWorker(queue: number): unknown {
+    return this.#call("giveToWorker", () => this.#network.giveToWorker?.(queue));
   }
 
   deadlineNs(): number {

@@ -38,10 +38,10 @@ export interface FrameTransport extends Disposable {
    */
   usePairs?(pairs: number): void;
   /**
-   * Gives a queue to another thread: it is not received from here any more. Returns plain JSON, of which
-   * `NetworkPlugin.takeQueue` makes a transport there. The queue stays open until this transport is disposed of.
+   * Gives a queue to the queue worker of this number: it is not received from here any more. Returns plain JSON, of which
+   * `NetworkPlugin.createInWorker` makes a transport there. The queue stays open until this transport is disposed of.
    */
-  giveQueue?(queue: number): unknown;
+  giveToWorker?(queue: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */
   deadlineNs?(): number;
   /** Has it delivered all that it will ever deliver, as a capture has at its end? */

@@ -4,7 +4,6 @@
  */
 import type { Device, DeviceContext } from "../core/device.ts";
 import type { DevicePlugin, PartContext, PluginBase } from "../core/plugin.ts";
-import type { FlowClaims } from "./flow_claims.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";
@@ -62,8 +61,8 @@ export interface NetworkContext extends PartContext, NetworkFacts {
   inner(config: unknown, key: string): FrameTransport;
 }
 
-/** What a network of one queue is made from, in a thread of its own. */
-export type QueueContext = Pick<NetworkContext, "path" | "pool" | "watch" | "publish">;
+/** What a network of one queue is made from in the thread of a queue worker. */
+export type NetworkWorkerContext = Pick<NetworkContext, "path" | "pool" | "watch" | "publish">;
 
 /** A way to the network. */
 export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
@@ -72,10 +71,10 @@ export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
   /** Opens the transport. */
   create(context: NetworkContext, options: O): FrameTransport;
   /**
-   * In another thread: makes a transport with one queue of what `FrameTransport.giveQueue` has given. Left out: the queues
-   * of this network cannot be given to threads.
+   * In the thread of a queue worker: makes a transport with one queue of what `FrameTransport.giveToWorker` has given. Left
+   * out: the queues of this network cannot be given to threads.
    */
-  takeQueue?(context: QueueContext, given: unknown): FrameTransport;
+  createInWorker?(context: NetworkWorkerContext, given: unknown): FrameTransport;
 }
 
 /** What a network device is built from. */
@@ -86,8 +85,6 @@ export interface NetworkDeviceContext extends DeviceContext {
   readonly parts: { readonly network: FrameTransport; readonly offloads: readonly ResolvedOffload[] };
   /** Where stages explain what happens to each frame; null if nothing listens. */
   readonly verdicts: VerdictLog | null;
-  /** In the thread of a queue pair: what the threads of the device tell each other of the flows that they hold. */
-  readonly claims?: FlowClaims;
 }
 
 /** What only network devices can do: transports to a guest ask for it by {@linkcode networkCapability}. */

@@ -66,7 +66,7 @@ class Flood implements FrameTransport {
     return count;
   }
 
-  giveQueue(): FloodOptions {
+  giveToWorker(): FloodOptions {
     return { frameBytes: this.#frameBytes };
   }
 
@@ -78,7 +78,7 @@ const flood: NetworkPlugin<FloodOptions> = defineNetwork({
   name: "flood",
   options,
   create: (context, written) => new Flood(context.pool, written, context.queuePairs),
-  takeQueue: (context, given) => new Flood(context.pool, given as FloodOptions, 1),
+  createInWorker: (context, given) => new Flood(context.pool, given as FloodOptions, 1),
 });
 
 export default flood;

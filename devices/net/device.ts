@@ -34,12 +34,12 @@ import {
 } from "../../pipeline/plugin.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { FlowClaims } from "../../pipeline/flow_claims.ts";
+import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Direction } from "../../pipeline/stage.ts";
-import type { DeviceRole } from "../../core/queue_workers.ts";
+import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
@@ -67,11 +67,13 @@ export class NetDevice implements NetworkDevice {
   readonly features: FeatureSet;
   readonly featureNames: ReadonlyMap<number, string> = NET_FEATURE_NAMES;
   readonly queueSizes: readonly number[];
+  /** Each queue pair is a set. The sets share what they claim of flows. */
+  readonly workers?: WorkersCapability;
   wake: () => void = () => {};
   readonly #role: DeviceRole;
   readonly #options: NetOptions;
   readonly #network: FrameTransport;
-  readonly #claims: FlowClaims | null;
+  readonly #claims: FlowClaims | null = null;
   readonly #parts: NetParts;
   #session: Session | null = null;
   /** The session as far as queues are worked here. */
@@ -85,8 +87,15 @@ export class NetDevice implements NetworkDevice {
     this.#role = context.role ?? "whole";
     this.#options = options;
     this.#network = network;
-    this.#claims = context.claims ?? null;
-    this.#parts = buildParts(context, this.#role, options, network);
+    const { sharedMemory } = context;
+    if (typeof this.#role === "object" && sharedMemory !== undefined) {
+      this.#claims = new FlowClaims(sharedMemory, this.#role.set);
+    }
+    this.#parts = buildParts(context, this.#role, options, network, this.#claims);
+    if (this.#role === "control") {
+      const queueSets = Array.from({ length: options.queuePairs }, (_, pair) => [2 * pair, 2 * pair + 1]);
+      this.workers = { queueSets, sharedMemory: newClaimMemory() };
+    }
     this.features = this.#parts.features;
     const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
     this.queueSizes = [...queueSizes, CONTROL_QUEUE_SIZE];
@@ -132,11 +141,6 @@ export class NetDevice implements NetworkDevice {
     settings.takeOver(this.#nowNs);
     terms.usePairs(this.#parts.steering.pairs);
     this.wake();
-  }
-
-  /** In the role `control`: all but the control queue. */
-  lendsQueue(index: number): boolean {
-    return this.#role === "control" && index < this.#parts.settings.controlIndex;
   }
 
   /** Queues have come or gone. */
@@ -328,6 +332,7 @@ export function buildParts(
   role: DeviceRole,
   options: NetOptions,
   network: FrameTransport,
+  claims: FlowClaims | null,
 ): NetParts {
   const { queuePairs } = options;
   const features = offeredFeatures({
@@ -366,7 +371,7 @@ export function buildParts(
     network,
     steering,
   );
-  const stages = buildStages(context, options, network.capabilities);
+  const stages = buildStages(context, options, network.capabilities, claims);
   const line = { pool: context.pool, queuePairs };
   const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
   const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
@@ -433,6 +438,7 @@ export function buildStages(
   context: NetworkDeviceContext,
   options: NetOptions,
   network: OffloadCapabilities,
+  claims: FlowClaims | null = null,
 ): Record<Direction, NamedStage[]> {
   const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
   const used = new Map<string, number>();
@@ -452,7 +458,7 @@ export function buildStages(
           pool: context.pool.lentTo(holder),
           queuePairs: options.queuePairs,
           network,
-          claims: context.claims,
+          claims: claims ?? undefined,
           verdicts: context.verdicts,
           publish: (counters) => context.publish(counters, group),
         }, inheritOptions(plugin, offload.options, options));

@@ -36,8 +36,10 @@ import type { AttachedRings } from "../../core/queue_workers.ts";
 export const NOTICE_READY = 1;
 /** A guest has broken a rule. */
 export const NOTICE_FAULT = 2;
-/** The receive queue has used buffers and no event to say so; the transmit queue's bit is the next. */
+/** The first queue of the set has used buffers and no event to say so; the bits of the others follow. */
 export const NOTICE_INTERRUPT = 4;
+/** Queues of a set that have a bit of their own; the last bit is of all that follow, too. */
+export const INTERRUPT_BITS = 29;
 
 /** The number of the last command. */
 const COMMAND = 0;
@@ -255,7 +257,7 @@ export class CommandChannel {
   }
 }
 
-// What the main thread and the worker of a queue pair say to each other.
+// What the main thread and a worker say to each other.
 
 /** What a thread is to do. */
 export type WorkerCommand =
@@ -290,18 +292,20 @@ export interface WorkerStart {
   readonly channel: SharedArrayBuffer;
   /** Descriptor of the event that wakes it. */
   readonly wake: number;
-  /** The claims of all threads of the device. */
-  readonly claims: SharedArrayBuffer;
+  /** What all sets of the device share, if they do. */
+  readonly sharedMemory: SharedArrayBuffer | undefined;
   /** The configuration, as JSON. */
   readonly text: string;
   /** URL of the configuration's file. */
   readonly baseUrl: string;
   /** Which of its devices. */
   readonly device: number;
-  /** Which queue pair. */
-  readonly pair: number;
-  /** The queue of the network, as it was given. */
-  readonly given: unknown;
+  /** Which set. */
+  readonly set: number;
+  /** The queues in it. */
+  readonly queues: readonly number[];
+  /** What the part in each slot has given. */
+  readonly given: Readonly<Record<string, unknown>>;
 }
 
 /** An error that goes from thread to thread. */

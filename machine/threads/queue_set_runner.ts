@@ -34,6 +34,7 @@ import { MemoryView } from "../../host/memory_mapping.ts";
 import { PageLog } from "../../host/page_log.ts";
 import {
   type CommandChannel,
+  INTERRUPT_BITS,
   NOTICE_FAULT,
   NOTICE_INTERRUPT,
   type WorkerCommand,
@@ -47,6 +48,8 @@ export interface QueueSetParts {
   readonly channel: CommandChannel;
   /** The replica. */
   readonly device: Device;
+  /** The queues of its set. */
+  readonly queues: readonly number[];
   /** What it counts. */
   readonly deltas: CounterDeltas;
   /** Counts pages that could not be logged. */
@@ -153,14 +156,15 @@ export class QueueSetRunner implements Pollable {
   }
 
   #activate(features: FeatureSet): WorkerSession {
-    const { device, notice } = this.#parts;
+    const { device, queues, notice } = this.#parts;
     const session: WorkerSession = {
       startsQueues: true,
       features,
       memory: new GuestMemory([]),
       queues: device.queueSizes.map(() => null),
       interrupt: (index) => {
-        if (this.#rings?.interrupt(index) === false) notice(NOTICE_INTERRUPT << (index & 1));
+        if (this.#rings?.interrupt(index) !== false) return;
+        notice(NOTICE_INTERRUPT << Math.min(queues.indexOf(index), INTERRUPT_BITS - 1));
       },
       configChanged: () => {},
     };

@@ -7,13 +7,17 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
-import { newClaimMemory } from "../../pipeline/flow_claims.ts";
-import type { AttachedRings, DetachedRings, WorkerNotices } from "../../core/queue_workers.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type {
+  AttachedRings,
+  DetachedRings,
+  WorkerNotices,
+  WorkersCapability,
+} from "../../core/queue_workers.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import type { DeviceWorkers } from "../machine.ts";
 import {
   CommandChannel,
+  INTERRUPT_BITS,
   NOTICE_FAULT,
   NOTICE_INTERRUPT,
   NOTICE_READY,
@@ -33,12 +37,12 @@ export interface ThreadWorkersParts {
   readonly baseUrl: string;
   /** Which of its devices. */
   readonly device: number;
-  /** How many queue pairs it has. */
-  readonly pairs: number;
+  /** Its sets of queues. */
+  readonly sets: WorkersCapability;
   /** How long all of them together may take to answer a command, in ms. */
   readonly limitMs: number;
-  /** Gives its queues. */
-  readonly network: FrameTransport;
+  /** What stands in its slots, and may have something to give to each worker; null where nothing stands. */
+  readonly parts: Readonly<Record<string, { giveToWorker?(set: number): unknown } | null>>;
   /** Where the threads' counters are added, by group. */
   readonly counters: Record<string, Record<string, number>>;
   /** Wakes the reactor. */
@@ -83,26 +87,37 @@ export class ThreadWorkers implements DeviceWorkers {
     return this.#workers.reduce((sum, worker) => sum + worker.framesKept, 0);
   }
 
-  /** Starts a thread for each pair. */
+  /** Starts a thread for each set. */
   start(): void {
-    const { name, text, baseUrl, device, pairs, limitMs, network, wake } = this.#parts;
-    const claims = newClaimMemory();
-    for (let pair = 0; pair < pairs; pair++) {
-      const given = network.giveQueue?.(pair);
-      if (given === undefined) {
-        throw new HostError(`Cannot have ${name} worked by threads: its network does not give queue ${pair}`);
-      }
+    const { name, text, baseUrl, device, limitMs, wake, sets: { queueSets, sharedMemory } } = this.#parts;
+    for (const [set, queues] of queueSets.entries()) {
+      const given = this.#give(set);
       this.#notices.push(NO_NOTICES);
       this.#workers.push(
         new QueueWorker({
-          name: `pair ${pair} of ${name}`,
+          name: `set ${set} of ${name}`,
           limitMs,
-          start: { claims, text, baseUrl, device, pair, given },
+          start: { sharedMemory, text, baseUrl, device, set, queues, given },
           wake,
           count: (counters) => this.#count(counters),
         }),
       );
     }
+  }
+
+  /** What the parts give to the worker of a set. */
+  #give(set: number): WorkerStart["given"] {
+    const { name, parts } = this.#parts;
+    const given: Record<string, unknown> = {};
+    for (const [slot, part] of Object.entries(parts)) {
+      if (part === null) continue;
+      given[slot] = part.giveToWorker?.(set);
+      if (given[slot] !== undefined) continue;
+      throw new HostError(
+        `Cannot have ${name} served by threads: its ${slot} gives nothing to worker ${set}`,
+      );
+    }
+    return given;
   }
 
   /** Collects what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
@@ -120,11 +135,12 @@ export class ThreadWorkers implements DeviceWorkers {
     return Infinity;
   }
 
-  /** Gives each thread the rings of its pair. */
+  /** Gives each thread the rings of its set. */
   attach(attached: AttachedRings): void {
-    this.#all((pair) => ({
+    const { queueSets } = this.#parts.sets;
+    this.#all((set) => ({
       kind: "attach",
-      rings: { ...attached, rings: attached.rings.filter(({ index }) => index >>> 1 === pair) },
+      rings: { ...attached, rings: attached.rings.filter(({ index }) => queueSets[set].includes(index)) },
     }));
   }
 
@@ -160,9 +176,11 @@ export class ThreadWorkers implements DeviceWorkers {
     for (let i = 0; i < this.#notices.length; i++) any |= this.#notices[i];
     if (any === NO_NOTICES) return null;
     const interrupts: number[] = [];
-    for (const [pair, notices] of this.#notices.entries()) {
-      if ((notices & NOTICE_INTERRUPT) !== 0) interrupts.push(2 * pair);
-      if ((notices & (NOTICE_INTERRUPT << 1)) !== 0) interrupts.push(2 * pair + 1);
+    for (const [set, queues] of this.#parts.sets.queueSets.entries()) {
+      for (const [i, queue] of queues.entries()) {
+        const bit = NOTICE_INTERRUPT << Math.min(i, INTERRUPT_BITS - 1);
+        if ((this.#notices[set] & bit) !== 0) interrupts.push(queue);
+      }
     }
     this.#notices.fill(NO_NOTICES);
     return { hasFault: (any & NOTICE_FAULT) !== 0, interrupts };
@@ -187,10 +205,10 @@ export class ThreadWorkers implements DeviceWorkers {
   }
 
   /** What the workers reply. Those that were given a command reply also if another cannot be given its own. */
-  #all(command: (pair: number) => WorkerCommand): WorkerReply[] {
+  #all(command: (set: number) => WorkerCommand): WorkerReply[] {
     const replies: WorkerReply[] = [];
     try {
-      for (const [pair, worker] of this.#workers.entries()) worker.command(command(pair));
+      for (const [set, worker] of this.#workers.entries()) worker.command(command(set));
     } finally {
       let leftMs = this.#parts.limitMs;
       for (const worker of this.#workers) {
@@ -214,7 +232,7 @@ export class ThreadWorkers implements DeviceWorkers {
   }
 }
 
-// The thread of one queue pair, as the main thread sees it.
+// The thread of one set, as the main thread sees it.
 //
 //     started --ready--> works, sleeps, answers commands --stop--> ended
 //        |                          |
@@ -236,7 +254,7 @@ const START_LIMIT_MS = 60_000;
 
 /** What a queue worker is made from. */
 export interface QueueWorkerParts {
-  /** What it is called in messages, such as `pair 1 of net0`. */
+  /** What it is called in messages, such as `set 1 of net0`. */
   readonly name: string;
   /** What its thread begins with, besides what is made here. */
   readonly start: Omit<WorkerStart, "channel" | "wake">;

@@ -6,7 +6,7 @@
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { SystemClock } from "../../core/clock.ts";
-import { FlowClaims } from "../../pipeline/flow_claims.ts";
+import type { DeviceContext } from "../../core/device.ts";
 import { Reactor } from "../../core/reactor.ts";
 import type { NetworkDeviceContext } from "../../pipeline/plugin.ts";
 import { endSignals } from "../../host/event_fd.ts";
@@ -40,7 +40,7 @@ async function work(start: WorkerStart): Promise<void> {
   const deltas = new CounterDeltas(book.groups);
   const last: { -readonly [key in keyof WorkerReply]?: WorkerReply[key] } = {};
   try {
-    await workPair(start, channel, book, deltas, last);
+    await serveSet(start, channel, book, deltas, last);
   } catch (error) {
     last.failure = writeError(error);
   }
@@ -54,8 +54,8 @@ async function work(start: WorkerStart): Promise<void> {
 }
 
 /** Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand that it had. */
-async function workPair(
-  { claims, text, baseUrl, device: index, pair, wake, given }: WorkerStart,
+async function serveSet(
+  { sharedMemory, text, baseUrl, device: index, set, queues, wake, given }: WorkerStart,
   channel: CommandChannel,
   book: CounterBook,
   deltas: CounterDeltas,
@@ -84,31 +84,31 @@ async function workPair(
     reactor.waiter = waiter;
     opened.use(waiter.watch(wake));
     const watch = (number: number) => waiter.watch(number);
-    const network = opened.use(
-      part!.plugin.takeQueue!({
-        path: part!.path,
-        pool: pool.lentTo({ plugin: part!.plugin.name, path: part!.path, kind: "network" }),
+    const network = part && opened.use(
+      part.plugin.createInWorker!({
+        path: part.path,
+        pool: pool.lentTo({ plugin: part.plugin.name, path: part.path, kind: "network" }),
         watch,
         publish: (counters) => book.publish(`${name}.network`, counters),
-      }, given),
+      }, given.network),
     );
+    // Those of this program keep to the contract; their frames are not looked at twice.
+    const isTrusted = part !== null && BUILT_IN_PLUGINS.includes(part.plugin);
     const context = {
       name,
       pool: pool.lentTo({ plugin: plugin.name, path: own.path, kind: "device" }),
-      parts: {
-        // Those of this program keep to the contract; their frames are not looked at twice.
-        network: BUILT_IN_PLUGINS.includes(part!.plugin) ? network : guardNetwork(network, part!, pool),
-        offloads,
-      },
+      parts: { network: isTrusted ? network : network && guardNetwork(network, part!, pool), offloads },
       verdicts: null,
-      role: { set: pair },
-      claims: new FlowClaims(claims, pair),
+      role: { set },
+      sharedMemory,
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
-    } satisfies NetworkDeviceContext;
+    } satisfies DeviceContext & Omit<NetworkDeviceContext, "parts">;
     const device = plugin.create(context, options);
+    device.wake = () => reactor.wake();
     const runner = new QueueSetRunner({
       channel,
       device,
+      queues,
       deltas,
       logCounters: book.publish(`${name}.driver`, { unlogged_pages: 0 }),
       watch,
@@ -121,13 +121,13 @@ async function workPair(
     reactor.add(runner);
     if (channel.notice(NOTICE_READY)) scope.postMessage(null);
     try {
-      await reactor.run(stop.signal, () => network.finished === true);
+      await reactor.run(stop.signal, () => network?.finished === true);
     } catch (cause) {
       throw pluginError(partBehind(cause, own), "poll", cause);
     }
     if (thrown.length > 0) throw thrown[0];
     // A network that has come to its end says why.
-    if (!stop.signal.aborted) await network.close?.();
+    if (!stop.signal.aborted) await network?.close?.();
   }
   last.framesKept = pool.inUse;
   const [kept] = keptFrames(pool);

@@ -79,7 +79,6 @@ Deno.test("what cannot be done by threads is refused, all at once", async () => 
       ["$.devices[0].mode", "threads cannot go by a virtual clock"],
       ["$.devices[0].use", '"entropy" cannot be worked by several threads'],
       ["$.devices[0].driver", '"loopback" cannot have its rings served by threads'],
-      ["$.devices[0].network", "there is no network whose queues threads could have"],
     ],
   );
 });

@@ -404,7 +404,7 @@ hostTest("a thread that does not answer ends the machine, and may come round lat
     const error = await assertRejects(() => rig.running, HostError);
     assertEquals(
       error.message,
-      "The thread of pair 0 of net0 has not answered for 1 s: a plugin may not come to its end",
+      "The thread of set 0 of net0 has not answered for 1 s: a plugin may not come to its end",
     );
   }
   // It will write the frame into memory of its rings: that must still be there.
@@ -440,8 +440,16 @@ hostTest(
     };
     const { promise: woken, resolve } = Promise.withResolvers<void>();
     const worker = new QueueWorker({
-      name: "pair 0 of net0",
-      start: { text, baseUrl, device: 0, pair: 0, given, claims: newClaimMemory() },
+      name: "set 0 of net0",
+      start: {
+        text,
+        baseUrl,
+        device: 0,
+        set: 0,
+        queues: [0, 1],
+        given: { network: given },
+        sharedMemory: newClaimMemory(),
+      },
       limitMs: 1000,
       startLimitMs: 500,
       wake: resolve,
@@ -451,7 +459,7 @@ hostTest(
     await woken;
     assertEquals(
       worker.failure?.message,
-      "The thread of pair 0 of net0 has not begun to work for 0.5 s: a plugin may not come to its end",
+      "The thread of set 0 of net0 has not begun to work for 0.5 s: a plugin may not come to its end",
     );
     assertEquals([worker.isReady, worker.isStuck], [false, true]);
     await worker.close();

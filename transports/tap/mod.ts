@@ -26,7 +26,7 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
       watch: (number) => context.watch(number),
     });
   },
-  takeQueue({ pool, publish, watch }, given) {
+  createInWorker({ pool, publish, watch }, given) {
     const { descriptor, name, headerBytes, mtu, largeUdp, offloads } = given as GivenQueue;
     // Of its own: whoever ends first closes nothing of the other's.
     const queues = [FileDescriptor.duplicate(descriptor, `queue of ${name}`)];

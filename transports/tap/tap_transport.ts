@@ -199,7 +199,7 @@ export class TapTransport implements FrameTransport {
   }
 
   /** Leaves queue `queue` to another thread, which is told by this how to take it. */
-  giveQueue(queue: number): GivenQueue {
+  giveToWorker(queue: number): GivenQueue {
     this.#watches[queue][Symbol.dispose]();
     this.#given.add(queue);
     return {

@@ -1,8 +1,8 @@
 /**
  * Attaches rings to queue workers, and detaches them.
  *
- * Theory of operation. What the device leaves to workers (`Device.lendsQueue`), runs and is enabled is attached as a whole, with
- * the memory behind it. Everything else stays here. `detach` comes before anything about rings, memory or device changes, and
+ * Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are attached as a whole, with
+ * the memory behind them. Everything else stays here. `detach` comes before anything about rings, memory or device changes, and
  * gives each ring its place back: the queue is made anew there, so that what follows finds it as if it had been served here.
  * `attach` follows when the changes are over.
  *
@@ -24,17 +24,19 @@ export class RingAttachment {
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #rings: RingSet;
+  readonly #inSets: ReadonlySet<number>;
   #isAttached = false;
 
   /** Where the workers log their writes from the next `attach` on; null if they do not. */
   log: AttachedLog | null = null;
 
-  /** Nothing is attached yet. @param workers who serves the queues that the device leaves to workers; null if it leaves none */
+  /** Nothing is attached yet. @param workers who serves the sets of the device; null if the main thread does */
   constructor(workers: QueueWorkers | null, device: Device, table: MemoryTable, rings: RingSet) {
     this.#workers = workers;
     this.#device = device;
     this.#table = table;
     this.#rings = rings;
+    this.#inSets = new Set(device.workers?.queueSets.flat());
   }
 
   /** Are there workers that have not got what they should have? */
@@ -56,7 +58,7 @@ export class RingAttachment {
     if (workers === null || this.#isAttached || !workers.isReady) return;
     const rings: AttachedRing[] = [];
     for (const ring of this.#rings.all) {
-      if (!ring.enabled || ring.queue === null || this.#device.lendsQueue?.(ring.index) !== true) continue;
+      if (!ring.enabled || ring.queue === null || !this.#inSets.has(ring.index)) continue;
       rings.push(describe(ring, this.#table));
       ring.isAttached = true;
     }

@@ -55,7 +55,7 @@ export interface BackendParts {
   refused(fault: string, message: string): void;
   /** Listens to the dialogue; null for nobody. */
   readonly trace: ProtocolTrace | null;
-  /** Who serves the queues that the device leaves to workers; left out if it leaves none. */
+  /** Who serves the sets of the device; left out if the main thread does. */
   readonly workers?: QueueWorkers | null;
   /** Told what happens to the device; left out if nothing watches. */
   readonly report?: DeviceEventListener | undefined;

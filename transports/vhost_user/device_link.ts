@@ -68,7 +68,7 @@ export class DeviceLink implements Disposable {
   /**
    * Begins with a device that is reset.
    * @param table whose memory is used; its owner changes it and calls `memoryChanged`
-   * @param workers who serves the queues that the device leaves to workers; null if it leaves none
+   * @param workers who serves the sets of the device; null if the main thread does
    */
   constructor(
     device: Device,

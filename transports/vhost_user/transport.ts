@@ -96,7 +96,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     return this.#connection?.backend ?? null;
   }
 
-  /** Attaches the rings of every front-end, as far as the device leaves them to workers. */
+  /** Attaches the rings of every front-end, as far as they are of the device's sets. */
   useWorkers(workers: QueueWorkers): void {
     this.#workers = workers;
   }

@@ -35,7 +35,7 @@ const lateNotify: OffloadPlugin<{ oneIn?: number | undefined }> = defineOffload(
   options: z.strictObject({ oneIn: z.int().min(1).optional() }),
   create(_context, { oneIn = 1 }) {
     // Threads are workers, and those have a name of their own.
-    if ("WorkerGlobalScope" in globalThis && self.name.startsWith("pair ")) delayNotifies(oneIn);
+    if ("WorkerGlobalScope" in globalThis && self.name.startsWith("set ")) delayNotifies(oneIn);
     return perFrame((frame, output) => void output.push(frame));
   },
 });

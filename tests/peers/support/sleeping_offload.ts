@@ -19,7 +19,7 @@ const sleeping: OffloadPlugin<{ at?: "create" | undefined }> = defineOffload({
   direction: "toGuest",
   options: z.strictObject({ at: z.literal("create").optional() }),
   create(_context, { at }) {
-    if (at === "create" && "WorkerGlobalScope" in globalThis && self.name.startsWith("pair ")) {
+    if (at === "create" && "WorkerGlobalScope" in globalThis && self.name.startsWith("set ")) {
       sleep(START_MS);
     }
     return perFrame((frame, output) => {

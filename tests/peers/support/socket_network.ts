@@ -65,7 +65,7 @@ const socketNetwork: NetworkPlugin<{ queues?: number | undefined }> = defineNetw
       watch: (number) => context.watch(number),
     });
   },
-  takeQueue: (context, given) => tap.takeQueue!(context, given),
+  createInWorker: (context, given) => tap.createInWorker!(context, given),
 });
 
 /** Closes the far ends as well, which otherwise stay open. */

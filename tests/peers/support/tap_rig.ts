@@ -25,7 +25,7 @@ export function registry(namespaces: readonly Namespace[]): PluginRegistry {
   const local = defineNetwork({
     name: tap.name,
     options: tap.options,
-    takeQueue: tap.takeQueue!,
+    createInWorker: tap.createInWorker!,
     create(context, options) {
       const device = Number(/^\$\.devices\[(\d+)\]/.exec(context.path)?.[1]);
       return namespaces[device].run(() => tap.create(context, options));

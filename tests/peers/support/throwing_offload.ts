@@ -23,7 +23,7 @@ const throwing: OffloadPlugin<{ at?: typeof STEPS[number] | undefined }> = defin
   direction: "toGuest",
   options: z.strictObject({ at: z.enum(STEPS).optional() }),
   create({ publish }, { at = "process" }): Stage {
-    const isInThread = "WorkerGlobalScope" in globalThis && self.name.startsWith("pair ");
+    const isInThread = "WorkerGlobalScope" in globalThis && self.name.startsWith("set ");
     const counters: Record<string, number> = publish({ frames: 0 });
     const failIf = (...steps: string[]) => {
       if (isInThread && steps.includes(at)) throw new Error(`the step ${at}`);
