@@ -59,8 +59,6 @@ const LOOK_AHEAD = 64;
 export class PackedVirtqueue implements Virtqueue {
   /** Entries of the ring: 1 to 32768. */
   readonly size: number;
-  /** Chains that an earlier program took and did not return. */
-  readonly resubmits: number = 0;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
   readonly #budget: RoundBudget;
@@ -196,6 +194,11 @@ export class PackedVirtqueue implements Virtqueue {
     this.#returnable++;
     if (this.#unpopped !== 0) this.#unpopped--;
     return true;
+  }
+
+  /** Names a buffer that an earlier owner of the ring has popped: it can be pushed. False if one of that id is out. */
+  adopt(id: number, slots: number): boolean {
+    return this.#ledger.take(id, slots);
   }
 
   /** Puts the `count` chains popped last back. RangeError if fewer were popped since the last push. */

@@ -41,6 +41,19 @@ export function checkRequest(index: number, size: number, queueSizes: readonly n
   }
 }
 
+/** A queue as features have it used. */
+export function queueSetup(
+  addresses: QueueAddresses,
+  features: FeatureSet,
+): VirtqueueSetup & { readonly packed: boolean } {
+  return {
+    ...addresses,
+    eventIndex: features.has(VIRTIO_F_EVENT_IDX),
+    indirect: features.has(VIRTIO_F_INDIRECT_DESC),
+    packed: features.has(VIRTIO_F_RING_PACKED),
+  };
+}
+
 /** Builds the queue in the layout that `features` ask for. GuestError as thrown by the constructors. @param budget see there */
 export function buildQueue(
   memory: GuestMemory,
@@ -48,12 +61,8 @@ export function buildQueue(
   features: FeatureSet,
   budget?: RoundBudget,
 ): SplitVirtqueue | PackedVirtqueue {
-  const setup: VirtqueueSetup = {
-    ...request.addresses,
-    eventIndex: features.has(VIRTIO_F_EVENT_IDX),
-    indirect: features.has(VIRTIO_F_INDIRECT_DESC),
-  };
-  return features.has(VIRTIO_F_RING_PACKED)
+  const setup = queueSetup(request.addresses, features);
+  return setup.packed
     ? new PackedVirtqueue(memory, setup, request.base, budget)
     : new SplitVirtqueue(memory, setup, request.base, budget);
 }

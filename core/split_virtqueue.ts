@@ -56,8 +56,6 @@ const RING = 2;
 export class SplitVirtqueue implements Virtqueue {
   /** Entries of the ring: a power of two, 1 to 32768. */
   readonly size: number;
-  /** Chains that an earlier program took and did not return. */
-  readonly resubmits: number = 0;
   readonly #memory: GuestMemory;
   readonly #table: IndirectTable;
   readonly #budget: RoundBudget;

@@ -27,10 +27,12 @@ import * as codec from "./codec.ts";
 import { encodeConfigReply, encodeNumberReply, type Header } from "./codec.ts";
 import { BackChannel } from "./connection.ts";
 import { DeviceLink, DeviceMessages } from "./device_link.ts";
-import { type Descriptor, DescriptorBag, type Host } from "./host.ts";
+import { type Descriptor, DescriptorBag, type Host, type SharedFile } from "./host.ts";
+import { inFlightBytes, InFlightMemory } from "./in_flight_memory.ts";
 import { DirtyLogging, MemoryTable } from "./memory_table.ts";
 import {
   FLAG_NEED_REPLY,
+  type InFlightDescription,
   MAX_MEMORY_SLOTS,
   type Message,
   type Payload,
@@ -168,6 +170,13 @@ export class Backend implements Pollable, Disposable {
     return answer;
   }
 
+  /** What is to be sent along with the answer of the last message, once; null if nothing is. */
+  takeSharedFile(): SharedFile | null {
+    const file = this.#requests.sharedFile;
+    this.#requests.sharedFile = null;
+    return file;
+  }
+
   /** One round. True if anything moved. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
@@ -202,6 +211,7 @@ export class Backend implements Pollable, Disposable {
     this.#link[Symbol.dispose]();
     this.#deviceMessages[Symbol.dispose]();
     this.#channel[Symbol.dispose]();
+    this.takeSharedFile()?.[Symbol.dispose]();
     if (!isStuck) this.#table[Symbol.dispose]();
   }
 
@@ -237,6 +247,7 @@ function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceL
     case Request.REM_MEM_REG:
     case Request.RESET_DEVICE:
     case Request.GET_VRING_BASE:
+    case Request.SET_INFLIGHT_FD:
       return true;
     case Request.SET_STATUS:
       return (word(0) & 0xff) === 0;
@@ -285,7 +296,10 @@ export interface RequestParts {
 export class Requests {
   readonly #parts: RequestParts;
 
-  /** Keeps nothing itself. @param parts what requests are about */
+  /** What goes along with the answer of the last message; null if nothing does. */
+  sharedFile: SharedFile | null = null;
+
+  /** Keeps nothing else itself. @param parts what requests are about */
   constructor(parts: RequestParts) {
     this.#parts = parts;
   }
@@ -317,6 +331,8 @@ export class Requests {
         return negotiation.protocol.has(ProtocolFeature.LOG_SHMFD) ? codec.encodeNumberReply(id, 0) : null;
       case "config":
         return this.#serveConfig(id, payload);
+      case "inFlight":
+        return this.#serveInFlight(id, payload.memory, bag);
       case "transfer":
         return codec.encodeNumberReply(id, deviceMessages.transfer(payload, link.isSuspended, bag));
       case "ring":
@@ -383,6 +399,28 @@ export class Requests {
     return null;
   }
 
+  #serveInFlight(
+    id: number,
+    memory: InFlightDescription,
+    bag: DescriptorBag,
+  ): Uint8Array<ArrayBuffer> | null {
+    const { device, host, link } = this.#parts;
+    const sizeBytes = inFlightBytes(memory, device.queueSizes.length);
+    if (id === Request.GET_INFLIGHT_FD) {
+      this.sharedFile?.[Symbol.dispose]();
+      this.sharedFile = host.newMemory(sizeBytes);
+      return codec.encodeInFlightReply({ ...memory, sizeBytes, offsetBytes: 0 });
+    }
+    if (memory.sizeBytes < sizeBytes) {
+      throw new ProtocolError(
+        "value-invalid",
+        `In-flight memory has ${memory.sizeBytes} bytes; ${sizeBytes} are needed for its ${memory.queues} queues`,
+      );
+    }
+    link.recordIn(new InFlightMemory(host.map(bag.take(), sizeBytes, memory.offsetBytes), memory));
+    return null;
+  }
+
   #serveConfig(id: number, payload: Extract<Payload, { kind: "config" }>): Uint8Array<ArrayBuffer> | null {
     const { deviceMessages } = this.#parts;
     if (id === Request.GET_CONFIG) {
@@ -406,6 +444,7 @@ const VALUE_REQUESTS: ReadonlySet<number> = new Set([
   Request.GET_MAX_MEM_SLOTS,
   Request.GET_VRING_BASE,
   Request.GET_STATUS,
+  Request.GET_INFLIGHT_FD,
 ]);
 
 /** The answer that says that a message was carried out; null if none is wanted. @param protocol what was agreed on */

@@ -15,6 +15,7 @@ import {
   FLAG_NEED_REPLY,
   FLAG_REPLY,
   HEADER_BYTES,
+  type InFlightDescription,
   MAX_DESCRIPTORS,
   MAX_PAYLOAD_BYTES,
   MAX_TABLE_REGIONS,
@@ -61,6 +62,8 @@ const SHAPES: ReadonlyMap<number, readonly [kind: Payload["kind"], least: number
   [Request.SET_BACKEND_REQ_FD, ["none", 1, 1]],
   [Request.GET_CONFIG, ["config", 0, 0]],
   [Request.SET_CONFIG, ["config", 0, 0]],
+  [Request.GET_INFLIGHT_FD, ["inFlight", 0, 0]],
+  [Request.SET_INFLIGHT_FD, ["inFlight", 1, 1]],
   [Request.RESET_DEVICE, ["none", 0, 0]],
   [Request.VRING_KICK, ["ring", 0, 0]],
   [Request.GET_MAX_MEM_SLOTS, ["none", 0, 0]],
@@ -150,6 +153,17 @@ export function encodeConfigReply(offset: number, bytes: Uint8Array): Uint8Array
   view.setUint32(4, bytes.length, true);
   payload.set(bytes, CONFIG_HEADER_BYTES);
   return encode(Request.GET_CONFIG, FLAG_REPLY, payload);
+}
+
+/** A reply that describes in-flight memory, whose descriptor goes along. Padded to 24 bytes: QEMU takes no other length. */
+export function encodeInFlightReply(memory: InFlightDescription): Uint8Array<ArrayBuffer> {
+  const payload = new Uint8Array(24);
+  const view = viewOf(payload);
+  view.setBigUint64(0, BigInt(memory.sizeBytes), true);
+  view.setBigUint64(8, BigInt(memory.offsetBytes), true);
+  view.setUint16(16, memory.queues, true);
+  view.setUint16(18, memory.queueSize, true);
+  return encode(Request.GET_INFLIGHT_FD, FLAG_REPLY, payload);
 }
 
 /** A request of the back-end about a ring (VRING_CALL, VRING_ERR), or without payload (CONFIG_CHANGE_MSG). */

@@ -21,7 +21,7 @@ import type { FeatureSet } from "../../core/features.ts";
 import type { Pollable } from "../../core/transport.ts";
 import type { Backend } from "./backend.ts";
 import { encodeBackendRequest, MessageReader, type MessageSource, type RawMessage } from "./codec.ts";
-import type { Channel, Descriptor, Transfer } from "./host.ts";
+import type { Channel, Descriptor, SharedFile, Transfer } from "./host.ts";
 import { BackendRequest, backendRequestName, ProtocolError, ProtocolFeature } from "./messages.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
 
@@ -38,8 +38,16 @@ const MAX_STALL_NS = 10_000_000_000;
 
 /** A socket that messages come from and answers go to. */
 export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
-  /** Sends up to `lengthBytes`; returns how many went out, 0 for none now, -1 if the other side is gone. */
-  send(source: Uint8Array<ArrayBuffer>, from: number, lengthBytes: number): number;
+  /**
+   * Sends up to `lengthBytes`, and descriptors with the first of them; returns how many went out, 0 for none now, -1 if the
+   * other side is gone.
+   */
+  send(
+    source: Uint8Array<ArrayBuffer>,
+    from: number,
+    lengthBytes: number,
+    descriptors?: readonly number[],
+  ): number;
 }
 
 /** What a connection counts. */
@@ -55,6 +63,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   readonly #backend: Backend;
   readonly #counters: ConnectionCounters;
   #unsent: Uint8Array<ArrayBuffer> | null = null;
+  /** What goes along with its first byte. */
+  #unsentFile: SharedFile | null = null;
   /** Waits for requests in flight. */
   #waiting: RawMessage<D> | null = null;
   #endedBecause: string | null = null;
@@ -107,6 +117,8 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   [Symbol.dispose](): void {
     for (const descriptor of this.#waiting?.descriptors ?? []) descriptor[Symbol.dispose]();
     this.#waiting = null;
+    this.#unsentFile?.[Symbol.dispose]();
+    this.#unsentFile = null;
     this.#backend[Symbol.dispose]();
     this.#reader[Symbol.dispose]();
     this.#socket[Symbol.dispose]();
@@ -149,6 +161,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
         units += MESSAGE_UNITS * (1 + message.descriptors.length);
         this.#counters.messages++;
         this.#unsent = this.#backend.receive(message.header, message.payload, message.descriptors);
+        this.#unsentFile = this.#backend.takeSharedFile();
       }
       this.#flush();
       return units > 0 || this.#unsent !== unsent;
@@ -164,13 +177,18 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
   #flush(): boolean {
     const unsent = this.#unsent;
     if (unsent === null) return true;
-    const sent = this.#socket.send(unsent, 0, unsent.length);
+    const file = this.#unsentFile;
+    const sent = this.#socket.send(unsent, 0, unsent.length, file === null ? [] : [file.number]);
     if (sent < 0) {
       this.#endedBecause = "the front-end has closed it";
       this.#unsent = null;
       return false;
     }
-    if (sent > 0) this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
+    if (sent > 0) {
+      this.#unsent = sent === unsent.length ? null : unsent.slice(sent);
+      file?.[Symbol.dispose]();
+      this.#unsentFile = null;
+    }
     return this.#unsent === null;
   }
 }

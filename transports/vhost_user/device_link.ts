@@ -26,8 +26,8 @@
  */
 import type { Device, DeviceEventListener, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
-import type { FeatureSet } from "../../core/features.ts";
-import { Quiescence } from "../../core/in_flight.ts";
+import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { Quiescence, type RequestsInFlight } from "../../core/in_flight.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
 import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../core/queue_workers.ts";
@@ -36,6 +36,7 @@ import { networkCapability } from "../../pipeline/plugin.ts";
 import { StateTransfer } from "./connection.ts";
 import type { DescriptorBag, Host } from "./host.ts";
 import { RingAttachment } from "./attachment.ts";
+import type { InFlightMemory } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { FLAG_NO_DESCRIPTOR, type Payload, ProtocolError } from "./messages.ts";
 import { type RingHooks, RingSet, type Vring } from "./rings.ts";
@@ -57,6 +58,7 @@ export class DeviceLink implements Disposable {
   readonly #hooks: LinkHooks;
   readonly #rings: RingSet;
   readonly #attachment: RingAttachment;
+  readonly #inFlight: Device["inflight"];
   readonly #quiescence: Quiescence;
   /** The device is not activated because of what an earlier driver has left in flight. */
   #activationWaits = false;
@@ -82,7 +84,8 @@ export class DeviceLink implements Disposable {
     this.#hooks = hooks;
     this.#rings = new RingSet(device, table, faults, hooks);
     this.#attachment = new RingAttachment(workers, device, table, this.#rings);
-    this.#quiescence = new Quiescence(device.inflight);
+    this.#inFlight = device.inflight;
+    this.#quiescence = new Quiescence(this.#inFlight && withResubmits(this.#inFlight, this.#rings));
     this.#device = new ActiveDevice(device, {
       interrupt: (index) => this.#rings.interrupt(index),
       configChanged: () => hooks.configChanged(),
@@ -126,6 +129,8 @@ export class DeviceLink implements Disposable {
     this.drain();
     this.#release();
     this.#rings.halt();
+    const isPacked = features?.has(VIRTIO_F_RING_PACKED);
+    if (before !== null && before.has(VIRTIO_F_RING_PACKED) !== isPacked) this.#rings.inFlight?.clear();
     this.#features = features;
     if (features !== null) this.#hooks.event?.({ event: "features", features });
     this.settle();
@@ -164,6 +169,19 @@ export class DeviceLink implements Disposable {
     this.#guard(() => this.#detach());
   }
 
+  /** Uses this memory to record requests in flight, and repeats those that it knows of. */
+  recordIn(memory: InFlightMemory): void {
+    this.#rings.halt();
+    this.#rings.inFlight?.[Symbol.dispose]();
+    this.#rings.inFlight = memory;
+    this.settle();
+  }
+
+  /** Are requests of an earlier driver in flight, if the device is not active? */
+  get #isLate(): boolean {
+    return (this.#inFlight?.count ?? 0) > 0;
+  }
+
   /** Is something in flight? */
   get isBusy(): boolean {
     return !this.#quiescence.isQuiet;
@@ -191,6 +209,7 @@ export class DeviceLink implements Disposable {
    */
   reset(): void {
     this.drain();
+    this.#rings.inFlight?.clear();
     this.#forget();
   }
 
@@ -213,7 +232,7 @@ export class DeviceLink implements Disposable {
     this.#nowNs = nowNs;
     this.#rings.budget.refill();
     let did = false;
-    if (this.#activationWaits && !this.isBusy) this.settle();
+    if (this.#activationWaits && !this.#isLate) this.settle();
     try {
       if (this.#attachment.takeNotices()) this.#detach();
       did = this.#rings.discard();
@@ -256,7 +275,7 @@ export class DeviceLink implements Disposable {
     this.#rings.changed();
     const features = this.#features;
     const isWanted = features !== null && (this.#device.isActive || !this.isSuspended);
-    this.#activationWaits = isWanted && !this.#device.isActive && this.isBusy;
+    this.#activationWaits = isWanted && !this.#device.isActive && this.#isLate;
     if (isWanted && !this.#activationWaits) {
       this.#guard(() => this.#device.use(features, this.#table.memory, this.rings));
     }
@@ -305,6 +324,18 @@ export class DeviceLink implements Disposable {
     this.#needsReset = true;
     this.#hooks.configChanged();
   }
+}
+
+/** What rings have to give out again is in flight as well. */
+function withResubmits(inFlight: RequestsInFlight, rings: RingSet): RequestsInFlight {
+  return {
+    get count() {
+      return inFlight.count + rings.resubmits;
+    },
+    limitNs: inFlight.limitNs,
+    pause: () => inFlight.pause(),
+    resume: () => inFlight.resume(),
+  };
 }
 
 // The messages that are about the device itself: configuration space, MTU, RARP, device state.

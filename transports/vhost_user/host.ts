@@ -8,7 +8,12 @@ import type { RegionCopier } from "../../core/memory.ts";
 import { FileDescriptor, nameOfDescriptor, O_CLOEXEC, O_NONBLOCK } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";
 import { addressOf, checked, libc } from "../../host/libc.ts";
-import { type MappingRisks, type MappingTerms, MemoryMapping } from "../../host/memory_mapping.ts";
+import {
+  type MappingRisks,
+  type MappingTerms,
+  MemoryMapping,
+  newMemoryFile,
+} from "../../host/memory_mapping.ts";
 import { isUnixStream, peerNameBytes, UnixStream } from "../../host/unix_socket.ts";
 
 /** A file descriptor, to be passed on and never to be looked into. Whoever takes one disposes of it, which closes it. */
@@ -40,6 +45,12 @@ export interface EventHandle extends Disposable {
   takeBack(): void;
 }
 
+/** A file of memory that can be sent along with an answer. */
+export interface SharedFile extends Disposable {
+  /** Its descriptor, which stays this object's. */
+  readonly number: number;
+}
+
 /** The socket for requests of the back-end. */
 export interface Channel extends Disposable {
   /** Sends a whole message. False if that cannot be done now. */
@@ -68,6 +79,8 @@ export interface Host {
   map(descriptor: Descriptor, lengthBytes: number, offsetBytes: number): Mapping;
   /** Makes an event of a descriptor. @param watched wake the reactor when the other side tells something; @param isCall it is only signalled, and may be a socket of a pair */
   event(descriptor: Descriptor, watched: boolean, isCall?: boolean): EventHandle;
+  /** Makes memory to be shared, all zeros. HostError if there is no room. */
+  newMemory(lengthBytes: number): SharedFile;
   /** Makes a channel of a socket's descriptor. */
   channel(descriptor: Descriptor): Channel;
   /** Makes a transfer of a pipe's descriptor. */
@@ -188,6 +201,11 @@ export class SystemHost implements Host {
         event[Symbol.dispose]();
       },
     };
+  }
+
+  /** Makes memory to be shared. HostError if there is no room. */
+  newMemory(lengthBytes: number): SharedFile {
+    return newMemoryFile("in-flight", lengthBytes);
   }
 
   /** Makes a channel of a connected socket. HostError for any but one of a pair without names. */

@@ -84,6 +84,8 @@ export const Request = {
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  GET_INFLIGHT_FD: 31,
+  SET_INFLIGHT_FD: 32,
   RESET_DEVICE: 34,
   VRING_KICK: 35,
   GET_MAX_MEM_SLOTS: 36,
@@ -104,8 +106,6 @@ const OTHER_NAMES: ReadonlyMap<number, string> = new Map([
   [28, "POSTCOPY_ADVISE"],
   [29, "POSTCOPY_LISTEN"],
   [30, "POSTCOPY_END"],
-  [31, "GET_INFLIGHT_FD"],
-  [32, "SET_INFLIGHT_FD"],
   [33, "GPU_SET_SOCKET"],
   [41, "GET_SHARED_OBJECT"],
   [44, "GET_SHMEM_CONFIG"],
@@ -156,6 +156,18 @@ export interface RegionDescription {
   readonly mapOffset: number;
 }
 
+/** In-flight memory as a front-end describes it. */
+export interface InFlightDescription {
+  /** Bytes of it. */
+  readonly sizeBytes: number;
+  /** Where it starts in the memory behind the descriptor. */
+  readonly offsetBytes: number;
+  /** Queues that it is for. */
+  readonly queues: number;
+  /** Most entries that each of them may have. */
+  readonly queueSize: number;
+}
+
 /** The payload of a message. Addresses are plain numbers. */
 export type Payload =
   | { readonly kind: "none" }
@@ -185,6 +197,7 @@ export type Payload =
     readonly flags: number;
     readonly bytes: Uint8Array;
   }
+  | { readonly kind: "inFlight"; readonly memory: InFlightDescription }
   /** `direction`: 0 save, 1 load. `phase`: 0, everything is stopped. */
   | { readonly kind: "transfer"; readonly direction: number; readonly phase: number };
 
@@ -207,6 +220,8 @@ export interface Message {
 /** Bytes in front of the contents of configuration space: offset, size, flags. */
 export const CONFIG_HEADER_BYTES = 12;
 const REGION_BYTES = 32;
+/** Bytes of a description of in-flight memory, without padding. */
+const IN_FLIGHT_BYTES = 20;
 
 /** Decodes a payload of this kind. ProtocolError, never fatal, with the message's name in it. */
 export function decodePayload(kind: Payload["kind"], name: string, bytes: Uint8Array): Payload {
@@ -245,6 +260,18 @@ export function decodePayload(kind: Payload["kind"], name: string, bytes: Uint8A
       };
     case "config":
       return decodeConfig(name, bytes, view);
+    case "inFlight":
+      // QEMU sends its structure with the padding at its end.
+      if (bytes.length !== IN_FLIGHT_BYTES + 4) checkSize(name, bytes, IN_FLIGHT_BYTES);
+      return {
+        kind,
+        memory: {
+          sizeBytes: le64(name, "mmap size", view, 0),
+          offsetBytes: le64(name, "mmap offset", view, 8),
+          queues: view.getUint16(16, true),
+          queueSize: view.getUint16(18, true),
+        },
+      };
     case "transfer":
       checkSize(name, bytes, 8);
       return { kind, direction: view.getUint32(0, true), phase: view.getUint32(4, true) };

@@ -36,6 +36,8 @@ const NEEDED: ReadonlyMap<number, number> = new Map([
   [Request.SET_BACKEND_REQ_FD, ProtocolFeature.BACKEND_REQ],
   [Request.GET_CONFIG, ProtocolFeature.CONFIG],
   [Request.SET_CONFIG, ProtocolFeature.CONFIG],
+  [Request.GET_INFLIGHT_FD, ProtocolFeature.INFLIGHT_SHMFD],
+  [Request.SET_INFLIGHT_FD, ProtocolFeature.INFLIGHT_SHMFD],
   [Request.RESET_DEVICE, ProtocolFeature.RESET_DEVICE],
   [Request.VRING_KICK, ProtocolFeature.INBAND_NOTIFICATIONS],
   [Request.GET_MAX_MEM_SLOTS, ProtocolFeature.CONFIGURE_MEM_SLOTS],
@@ -179,9 +181,8 @@ export class Negotiation {
 // A profile names the front-end; `auto` is right for all of them and best for none.
 //
 // Never offered to anybody, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD,
-// HOST_NOTIFIER, INFLIGHT_SHMFD, XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight
-// tracking is not needed for buffers, none of which stays with the device over a round. Where a packed ring stood could
-// be kept in such memory if this program is killed, but no front-end of a network device asks for it.
+// HOST_NOTIFIER, XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight memory is not needed
+// for devices that answer each request in the round in which they take it.
 
 /** The front-ends that have a profile. */
 export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml", "sim"] as const;
@@ -193,7 +194,7 @@ export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "cro
 export type ProfileName = typeof PROFILES[number];
 
 const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE } = ProtocolFeature;
-const { INBAND_NOTIFICATIONS, CONFIGURE_MEM_SLOTS, STATUS, DEVICE_STATE } = ProtocolFeature;
+const { INFLIGHT_SHMFD, INBAND_NOTIFICATIONS, CONFIGURE_MEM_SLOTS, STATUS, DEVICE_STATE } = ProtocolFeature;
 
 /** All that is served, but for kicks by message, of which a front-end may take the bit without the meaning. */
 const SERVED = FeatureSet.of(
@@ -204,6 +205,7 @@ const SERVED = FeatureSet.of(
   MTU,
   BACKEND_REQ,
   CONFIG,
+  INFLIGHT_SHMFD,
   RESET_DEVICE,
   CONFIGURE_MEM_SLOTS,
   STATUS,
@@ -225,7 +227,15 @@ const TABLE: Readonly<Record<ProfileName, Profile>> = {
   "qemu": { protocol: SERVED.without(CONFIG), withheld: COMMANDED },
   "virtio-user": { protocol: FeatureSet.of(MQ, REPLY_ACK, STATUS), withheld: COMMANDED },
   "cloud-hypervisor": {
-    protocol: FeatureSet.of(MQ, LOG_SHMFD, REPLY_ACK, CONFIG, CONFIGURE_MEM_SLOTS, DEVICE_STATE),
+    protocol: FeatureSet.of(
+      MQ,
+      LOG_SHMFD,
+      REPLY_ACK,
+      CONFIG,
+      INFLIGHT_SHMFD,
+      CONFIGURE_MEM_SLOTS,
+      DEVICE_STATE,
+    ),
     withheld: [...COMMANDED, VIRTIO_F_RING_PACKED, VIRTIO_NET_F_RSC_EXT],
   },
   // Forwards the control queue, and strips the packed layout with a warning.
@@ -252,6 +262,7 @@ export function offerFor(device: Device, profile: ProfileName): Offer {
   const unserved: number[] = [];
   if (device.migration === undefined) unserved.push(DEVICE_STATE);
   if (networkCapability(device) === null) unserved.push(RARP, MTU);
+  if (device.inflight === undefined) unserved.push(INFLIGHT_SHMFD);
   const served = protocol.without(...unserved);
   const bits = served.has(LOG_SHMFD)
     ? [VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL]

@@ -14,13 +14,14 @@ import { GuestError } from "../../core/errors.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import { FRESH_RING, type PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { buildQueue } from "../../core/queue_setup.ts";
+import { buildQueue, queueSetup } from "../../core/queue_setup.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
 import type { DeviceLink } from "./device_link.ts";
 import type { DescriptorBag, EventHandle, Host } from "./host.ts";
+import { type InFlightMemory, RecordedQueue } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { type Message, type Payload, ProtocolError, Request } from "./messages.ts";
 
@@ -45,6 +46,8 @@ export class RingSet implements Disposable {
   discardedChains = 0;
   /** What may be done with all of them in a round; refilled where one begins. */
   readonly budget: RoundBudget = new RoundBudget();
+  /** Where requests in flight are recorded; null for nowhere. */
+  inFlight: InFlightMemory | null = null;
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #faults: FaultLog;
@@ -193,9 +196,19 @@ export class RingSet implements Disposable {
     this.tellChanges();
   }
 
+  /** Requests of an earlier back-end that enabled rings have not given out again. */
+  get resubmits(): number {
+    return this.all.reduce(
+      (sum, { enabled, queue }) => sum + (enabled && queue instanceof RecordedQueue ? queue.resubmits : 0),
+      0,
+    );
+  }
+
   /** The front-end is gone. */
   [Symbol.dispose](): void {
     for (const ring of this.all) ring[Symbol.dispose]();
+    this.inFlight?.[Symbol.dispose]();
+    this.inFlight = null;
     this.changed();
     this.tellChanges();
   }
@@ -207,7 +220,7 @@ export class RingSet implements Disposable {
   #start(ring: Vring, features: FeatureSet, quiet: boolean): boolean {
     const silent = quiet || ring.state === "failed";
     try {
-      ring.start(this.#table, features, this.budget);
+      ring.start(this.#table, features, this.budget, this.inFlight);
       return true;
     } catch (error) {
       if (!(error instanceof GuestError)) throw error;
@@ -425,6 +438,9 @@ export interface RingAddresses {
   readonly log: number | null;
 }
 
+/** What works a ring. */
+export type RingQueue = SplitVirtqueue | PackedVirtqueue | RecordedQueue;
+
 /** Why a ring has no queue, or that it has one. */
 export type RingState = "stopped" | "running" | "failed" | "broken";
 
@@ -466,7 +482,7 @@ export class Vring implements Disposable {
   wasEnabled = false;
   /** How it stands. */
   state: RingState = "stopped";
-  #queue: SplitVirtqueue | PackedVirtqueue | null = null;
+  #queue: RingQueue | null = null;
 
   /** A ring that is stopped and not described. @param index its index; @param maxSize most entries that the device allows */
   constructor(index: number, maxSize: number) {
@@ -475,7 +491,7 @@ export class Vring implements Disposable {
   }
 
   /** What the device works on; null unless the ring is running. */
-  get queue(): SplitVirtqueue | PackedVirtqueue | null {
+  get queue(): RingQueue | null {
     return this.#queue;
   }
 
@@ -501,8 +517,14 @@ export class Vring implements Disposable {
    * @param table the front-end's memory
    * @param features what was agreed on: layout, event index, indirect descriptors
    * @param budget what the rings of the front-end may do in a round
+   * @param inFlight where requests in flight are recorded, and may have been before; null for nowhere
    */
-  start(table: MemoryTable, features: FeatureSet, budget: RoundBudget): void {
+  start(
+    table: MemoryTable,
+    features: FeatureSet,
+    budget: RoundBudget,
+    inFlight: InFlightMemory | null,
+  ): void {
     const { descriptors, available, used } = this.addresses!;
     this.state = "failed";
     const addresses = {
@@ -519,7 +541,10 @@ export class Vring implements Disposable {
       : packed
       ? packedBase(this.base)
       : splitBase(this.base);
-    this.#queue = buildQueue(table.memory, { addresses, base }, features, budget);
+    const record = inFlight?.record(this.index, this.size, packed) ?? null;
+    this.#queue = record === null
+      ? buildQueue(table.memory, { addresses, base }, features, budget)
+      : new RecordedQueue(table.memory, queueSetup(addresses, features), base, budget, record);
     this.state = "running";
     this.wasKicked = true;
     this.mustLook = true;

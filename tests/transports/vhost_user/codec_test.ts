@@ -187,9 +187,9 @@ Deno.test("decodeMessage() names unknown requests and those of features that are
     refusal(message(77)).message,
     "message-unknown: Request 77 (message 77) is not one that this device serves",
   );
-  const error = refusal(message(31, new Uint8Array(24)));
+  const error = refusal(message(26, new Uint8Array(24)));
   assertEquals([error.fault, error.fatal], ["message-unknown", false]);
-  assertEquals(requestName(31), "GET_INFLIGHT_FD");
+  assertEquals(requestName(26), "CREATE_CRYPTO_SESSION");
 });
 
 Deno.test("replies carry version and reply flag, exactly", () => {

@@ -10,6 +10,7 @@ import type {
   EventHandle,
   Host,
   Mapping,
+  SharedFile,
   Transfer,
 } from "../../../../transports/vhost_user/host.ts";
 
@@ -141,6 +142,16 @@ export class FakeHost implements Host {
         owned[Symbol.dispose]();
       },
     };
+  }
+
+  /** Files that were made here, by their number. */
+  readonly files = new Map<number, FakeDescriptor>();
+
+  newMemory(lengthBytes: number): SharedFile {
+    const file = this.descriptor({ kind: "memory", buffer: new ArrayBuffer(lengthBytes) });
+    const number = this.files.size + 1;
+    this.files.set(number, file);
+    return { number, [Symbol.dispose]: () => file[Symbol.dispose]() };
   }
 
   channel(descriptor: Descriptor): Channel {

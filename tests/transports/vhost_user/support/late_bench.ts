@@ -26,6 +26,9 @@ export const SIZE = 16;
 const BUFFERS = GUEST_BASE + 0x10000;
 const BUFFER_BYTES = 256;
 
+/** One queue, padded as QEMU does. */
+const IN_FLIGHT_REQUEST = concat(u64(0), u64(0), words(1 | SIZE << 16, 0));
+
 /** The front-end's end. */
 class Wire implements MessageSocket<FakeDescriptor> {
   readonly toBackend: { bytes: Uint8Array; descriptors: FakeDescriptor[] }[] = [];
@@ -91,8 +94,7 @@ export class LateGuest {
   /** Posts requests of two pieces: one byte to read, that names it, and room for an answer. */
   post(...names: number[]): void {
     for (const name of names) {
-      const slot = name % SIZE;
-      const at = BUFFERS + slot * BUFFER_BYTES;
+      const at = BUFFERS + name * BUFFER_BYTES;
       this.memory.writeU8(at, name);
       this.#list.clear();
       this.#list.addReadable(at, 1);
@@ -115,7 +117,7 @@ export class LateGuest {
     const taken: [number, number][] = [];
     for (let name = this.ring.takeUsed(); name !== NOTHING_USED; name = this.ring.takeUsed()) {
       assert(name >= 0, this.ring.fault);
-      taken.push([name, this.memory.readU8(BUFFERS + (name % SIZE) * BUFFER_BYTES + 1)]);
+      taken.push([name, this.memory.readU8(BUFFERS + name * BUFFER_BYTES + 1)]);
     }
     return taken;
   }
@@ -217,6 +219,23 @@ export class LateBench {
     );
     this.say(Request.SET_VRING_KICK, u64(0), [this.host.descriptor(this.kick)]);
     this.say(Request.SET_VRING_CALL, u64(0), [this.host.descriptor(new FakeEvent())]);
+  }
+
+  /** Has the back-end make memory for requests in flight, and use it. Returns it. */
+  makeRecord(): ArrayBuffer {
+    const answer = this.ask(Request.GET_INFLIGHT_FD, IN_FLIGHT_REQUEST);
+    assertEquals(answer.length, 24, "QEMU takes no other length");
+    const [number] = this.wire.answers.at(-1)!.descriptors as number[];
+    const { file } = this.host.files.get(number)!;
+    assert(file.kind === "memory");
+    this.useRecord(file.buffer);
+    return file.buffer;
+  }
+
+  /** Gives the back-end memory for requests in flight. */
+  useRecord(buffer: ArrayBuffer): void {
+    const payload = concat(u64(buffer.byteLength), u64(0), words(1 | SIZE << 16, 0));
+    this.say(Request.SET_INFLIGHT_FD, payload, [this.host.descriptor({ kind: "memory", buffer })]);
   }
 
   /** The names of requests that the device has, in order of arrival. */
