@@ -81,14 +81,37 @@ export interface PartContext {
   readonly report?: DeviceEventListener | undefined;
 }
 
+/**
+ * The driver's half of a type of device: drives such a device where the guest is made of software. `guest/` has the classes that
+ * `create` makes an object of.
+ */
+export interface SoftwareDriver<O = unknown> {
+  /** Validates what stands in the JSON beside `use` of the driver transport: the options of every software guest and its own. */
+  readonly options: OptionsSchema<O>;
+  /** Makes a guest, a `SoftwareGuest`, that is not attached yet. */
+  // deno-lint-ignore no-explicit-any -- halves of any options are kept together
+  create(options: any): unknown;
+}
+
+/** What a driver transport is built from. */
+export interface DriverContext extends PartContext {
+  /** The driver's half that the device brings; null if it brings none, or the transport has no use for one. */
+  readonly softwareDriver: SoftwareDriver | null;
+}
+
 /** A way to a guest. */
 export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "driver";
   /** Can it attach rings to queue workers (`DriverTransport.useWorkers`)? Left out: no. */
   readonly supportsWorkers?: boolean;
+  /**
+   * Is its guest made of software? Then a device that brings its driver's half (`DevicePlugin.driver`) is driven by it, and the
+   * options beside `use` are those of the half. Left out: no.
+   */
+  readonly runsSoftwareDriver?: boolean;
   /** Builds the transport; nothing is opened before `serve`. */
-  create(context: PartContext, options: O): DriverTransport;
+  create(context: DriverContext, options: O): DriverTransport;
 }
 
 /** A place of a device for a part, or for several. */
@@ -109,6 +132,8 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   readonly slots?: Readonly<Record<string, Slot>>;
   /** Have its devices sets of queues that threads may serve (`Device.workers`)? Left out: no. */
   readonly worksInThreads?: boolean;
+  /** Drives the device where the guest is made of software. Left out: a guest that posts nothing of itself. */
+  readonly driver?: SoftwareDriver;
   /** What parts have to know about a device with these options; the family's plugins say which facts these are. */
   facts?(options: O): unknown;
   /** Builds the device. */

@@ -2,52 +2,50 @@
  * The `loopback` driver transport: a guest made of software instead of a virtual machine. It drives the device through
  * real virtqueues in memory of its own, so that everything between ring and network can be run, tested and measured
  * without a hypervisor.
+ *
+ * A device type may bring its driver's half (`DevicePlugin.driver`). Beside a device without one stands a guest that negotiates,
+ * sets all queues up, and leaves them to the program that built the machine ({@linkcode RequestGuest}).
  * @module
  */
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import { defineDriver, type DriverPlugin, type PartContext } from "../../core/plugin.ts";
+import { defineDriver, type DriverContext, type DriverPlugin } from "../../core/plugin.ts";
 import type { DriverTransport, Pollable } from "../../core/transport.ts";
-import { type GuestOptions, guestOptionsSchema } from "./options.ts";
-import { type GuestHooks, SoftwareGuest } from "./software_guest.ts";
-export { type ControlCommand, VIRTIO_NET_ERR, VIRTIO_NET_OK } from "./control.ts";
-export { BufferList, type DriverRing } from "./driver_ring.ts";
-export type { GuestCounters, GuestHooks } from "./software_guest.ts";
-export { NetControl, type ReceiveMode } from "./control.ts";
-export {
-  type GuestBehaviour,
-  type GuestOptions,
-  type GuestOptionsInput,
-  guestOptionsSchema,
-  type SendOptions,
-} from "./options.ts";
-export { type PacketHash, ReceivedPacket } from "./receive_queue.ts";
-export { SoftwareGuest } from "./software_guest.ts";
+import { guestOptionsSchema, type SoftwareGuestOptions } from "../../guest/options.ts";
+import { RequestGuest } from "../../guest/request_guest.ts";
+import { SoftwareGuest } from "../../guest/software_guest.ts";
 
 /** A software guest as a transport: it is worked whenever the reactor polls it. */
-export class LoopbackDriver implements DriverTransport, Pollable {
+export class LoopbackDriver<G extends SoftwareGuest = SoftwareGuest> implements DriverTransport, Pollable {
   /** The guest. */
-  readonly guest: SoftwareGuest;
-  /** Whom the guest tells what; may be filled at any time. */
-  readonly hooks: GuestHooks = {};
+  readonly guest: G;
+  #resolve: (() => void) | null = null;
 
   /**
-   * Makes the guest; it is attached by `serve`.
+   * Takes a guest that is not attached; `serve` attaches it.
    * @param context where the counters are published
-   * @param options complete options
    */
-  constructor(context: Pick<PartContext, "publish" | "report">, options: GuestOptions) {
-    if (context.report !== undefined) this.hooks.onEvent = context.report;
-    this.guest = new SoftwareGuest(options, this.hooks);
-    context.publish(this.guest.counters);
+  constructor(context: Pick<DriverContext, "publish" | "report">, guest: G) {
+    this.guest = guest;
+    if (context.report !== undefined) guest.hooks.onEvent = context.report;
+    context.publish(guest.counters);
   }
 
-  /** Attaches the guest to the device until `signal` aborts. Rejects with HostError if that cannot be, and with PluginError. */
+  /** Whom the guest tells what; may be filled at any time. */
+  get hooks(): G["hooks"] {
+    return this.guest.hooks;
+  }
+
+  /**
+   * Attaches the guest to the device until `signal` aborts, and is fulfilled earlier when the guest has done all that it was told.
+   * Rejects with HostError if it cannot be attached, and with PluginError.
+   */
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     this.guest.attach(device);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#resolve = resolve;
     signal.addEventListener("abort", () => {
       // A stage may fail when its device is reset; thrown from a listener, that would end the process.
       try {
@@ -72,6 +70,10 @@ export class LoopbackDriver implements DriverTransport, Pollable {
     if (!this.guest.attached) return false;
     const device = this.guest.session.poll(nowNs);
     const guest = this.guest.poll(nowNs);
+    if (this.#resolve !== null && this.guest.finished) {
+      this.#resolve();
+      this.#resolve = null;
+    }
     return device || guest;
   }
 
@@ -88,12 +90,20 @@ export class LoopbackDriver implements DriverTransport, Pollable {
 }
 
 /** The plugin of the transport. */
-export const loopbackDriver: DriverPlugin<GuestOptions> = defineDriver({
+export const loopbackDriver: DriverPlugin<SoftwareGuestOptions> = defineDriver({
   name: "loopback",
   summary: "a guest made of software, for tests, demonstrations and benchmarks",
   options: guestOptionsSchema,
-  create: (context: PartContext, options: GuestOptions): LoopbackDriver =>
-    new LoopbackDriver(context, options),
+  runsSoftwareDriver: true,
+  create: (context: DriverContext, options: SoftwareGuestOptions): LoopbackDriver => {
+    const { softwareDriver } = context;
+    if (softwareDriver === null) return new LoopbackDriver(context, new RequestGuest(options));
+    const guest = softwareDriver.create(options);
+    if (guest instanceof SoftwareGuest) return new LoopbackDriver(context, guest);
+    throw new TypeError(
+      "the driver's half of the device made no SoftwareGuest; extend SoftwareGuest or RequestGuest",
+    );
+  },
 });
 
 export default loopbackDriver;

@@ -7,9 +7,9 @@
  * has one of its own; the others are one descriptor each, which makes a frame of 64 KiB a chain of some thirty.
  * @module
  */
-import type { GuestMemory } from "../../core/memory.ts";
-import { type NetHeaderFields, writeNetHeader } from "../../wire/virtio_net_header.ts";
-import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";
+import type { GuestMemory } from "../../../core/memory.ts";
+import { type NetHeaderFields, writeNetHeader } from "../../../wire/virtio_net_header.ts";
+import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
 
 const MAX_HEADER_BYTES = 20;
 

@@ -2,15 +2,15 @@
  * What the software guest does of itself: return frames to their sender, or make frames up and send them.
  * @module
  */
-import type { FeatureSet } from "../../core/features.ts";
+import type { FeatureSet } from "../../../core/features.ts";
 import {
   ETHERNET_HEADER_BYTES,
   ETHERNET_SOURCE,
   ETHERNET_TYPE,
   MAC_BYTES,
   parseMac,
-} from "../../wire/ethernet.ts";
-import { HeaderLocator } from "../../wire/headers.ts";
+} from "../../../wire/ethernet.ts";
+import { HeaderLocator } from "../../../wire/headers.ts";
 import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_HOST_ECN,
@@ -18,8 +18,8 @@ import {
   VIRTIO_NET_F_HOST_TSO6,
   VIRTIO_NET_F_HOST_UFO,
   VIRTIO_NET_F_HOST_USO,
-} from "../../wire/net_features.ts";
-import { TCP_CHECKSUM } from "../../wire/tcp.ts";
+} from "../../../wire/net_features.ts";
+import { TCP_CHECKSUM } from "../../../wire/tcp.ts";
 import {
   type NetHeaderFields,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -30,7 +30,7 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
-} from "../../wire/virtio_net_header.ts";
+} from "../../../wire/virtio_net_header.ts";
 import type { SendOptions } from "./options.ts";
 import type { ReceivedPacket } from "./receive_queue.ts";
 

@@ -1,17 +1,19 @@
 /**
- * The driver's side of the control queue: commands sent and their answers (virtio 1.2, section 5.1.6.5).
+ * What a driver of a network device says by command and reads from configuration space (virtio 1.2, sections 5.1.4 and 5.1.6.5):
+ * the control queue with its commands on their way, and the commands by name.
  * @module
  */
-import type { FeatureSet } from "../../core/features.ts";
-import type { GuestMemory } from "../../core/memory.ts";
+import type { FeatureSet } from "../../../core/features.ts";
+import type { GuestMemory } from "../../../core/memory.ts";
+import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
+import { SoftwareGuest } from "../../../guest/software_guest.ts";
 import {
   VIRTIO_NET_F_MAC,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_MTU,
   VIRTIO_NET_F_RSS,
   VIRTIO_NET_F_STATUS,
-} from "../../wire/net_features.ts";
-import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";
+} from "../../../wire/net_features.ts";
 
 /** `ack` of a command that the device has carried out. */
 export const VIRTIO_NET_OK = 0;
@@ -136,8 +138,6 @@ export class ControlQueue {
   }
 }
 
-// What a virtio-net driver says by command and reads from configuration space (virtio 1.2, sections 5.1.4 and 5.1.6.5).
-
 /** The receive modes in the order of their commands (virtio 1.2, section 5.1.6.5.1). */
 export type ReceiveMode = "promisc" | "allmulti" | "alluni" | "nomulti" | "nouni" | "nobcast";
 const RECEIVE_MODES: readonly ReceiveMode[] = [
@@ -171,18 +171,10 @@ const STATUS_LINK_UP = 1;
 /** A driver that reads while the device changes its configuration again and again gives up after so many tries. */
 const MAX_CONFIG_TRIES = 100;
 
-/** A configuration space with its generation, as a session shows it. */
-export interface ConfigSource {
-  /** Counts the changes of the configuration. */
-  readonly configGeneration: number;
-  /** Copies `target.length` bytes from `offset` on. */
-  readConfig(offset: number, target: Uint8Array): void;
-}
-
 /** How many queue pairs the device has: 1 if it has no field for it. */
 export function readMaxQueuePairs(
   features: FeatureSet,
-  source: Omit<ConfigSource, "configGeneration">,
+  source: { readConfig(offset: number, target: Uint8Array): void },
 ): number {
   if (!features.has(VIRTIO_NET_F_MQ) && !features.has(VIRTIO_NET_F_RSS)) return 1;
   const field = new Uint8Array(2);
@@ -190,12 +182,8 @@ export function readMaxQueuePairs(
   return field[0] | field[1] << 8;
 }
 
-/** The commands and configuration fields of virtio-net, for a driver that can send and read them. */
-export abstract class NetControl {
-  /** The features that were agreed on. */
-  abstract get features(): FeatureSet;
-  /** Where configuration is read. */
-  protected abstract get configSource(): ConfigSource;
+/** The commands and configuration fields of a network device, as a software guest sends and reads them. */
+export abstract class NetControl extends SoftwareGuest {
   /** Sends a command; its `ack` is there once the device has answered and the guest was polled. */
   abstract control(commandClass: number, command: number, data: Uint8Array): ControlCommand;
 
@@ -216,7 +204,7 @@ export abstract class NetControl {
 
   /** How many queue pairs the device has. */
   get maxQueuePairs(): number {
-    return readMaxQueuePairs(this.features, this.configSource);
+    return readMaxQueuePairs(this.features, this.session);
   }
 
   /** Says which guest offloads are to be on, as feature bits below 64. */
@@ -275,7 +263,7 @@ export abstract class NetControl {
 
   /** A field of several bytes may change between two of them: it is read again until the generation has held still. */
   #read(offset: number, length: number): Uint8Array<ArrayBuffer> {
-    const source = this.configSource;
+    const source = this.session;
     const bytes = new Uint8Array(length);
     for (let tries = 0; tries < MAX_CONFIG_TRIES; tries++) {
       const generation = source.configGeneration;

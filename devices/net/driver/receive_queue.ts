@@ -9,9 +9,9 @@
  * test may be wrong in any way, but never stop the guest.
  * @module
  */
-import type { GuestMemory } from "../../core/memory.ts";
-import { NET_HEADER_BYTES, type NetHeaderFields, readNetHeader } from "../../wire/virtio_net_header.ts";
-import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";
+import type { GuestMemory } from "../../../core/memory.ts";
+import { NET_HEADER_BYTES, type NetHeaderFields, readNetHeader } from "../../../wire/virtio_net_header.ts";
+import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
 
 /** What the bytes of a header hold before the device has written them. */
 export const PRESET = 0xa5;

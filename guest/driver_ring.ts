@@ -2,8 +2,8 @@
  * A virtqueue as the driver sees it, whatever its layout: `SplitDriverRing` and `PackedDriverRing` implement it.
  * @module
  */
-import type { GuestMemory } from "../../core/memory.ts";
-import type { VirtqueueSetup } from "../../core/virtqueue.ts";
+import type { GuestMemory } from "../core/memory.ts";
+import type { VirtqueueSetup } from "../core/virtqueue.ts";
 
 /** `takeUsed()`: the device has used nothing more. */
 export const NOTHING_USED: number = -1;

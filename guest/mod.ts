@@ -1,0 +1,23 @@
+/**
+ * Guests made of software: the driver's side of rings, memory and status, and what drivers of device types are written with.
+ * @module
+ */
+export { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";
+export { type PlacedQueue, QueuePlan, type QueueWish } from "./guest_queues.ts";
+export {
+  completeGuestOptions,
+  type FeatureNames,
+  type FeatureWishes,
+  guestOptionsSchema,
+  type SoftwareGuestOptions,
+  softwareGuestOptions,
+  type SoftwareGuestOptionsInput,
+} from "./options.ts";
+export { type GuestRequest, type RequestCounters, RequestGuest, type RequestHooks } from "./request_guest.ts";
+export {
+  type GuestCounters,
+  type GuestHooks,
+  newGuestCounters,
+  QueueNotifications,
+  SoftwareGuest,
+} from "./software_guest.ts";
