@@ -52,12 +52,8 @@ export { rscV4 } from "./offloads/rsc_v4.ts";
 export { rscV6 } from "./offloads/rsc_v6.ts";
 export type { RscOptions } from "./offloads/rsc_chain/plugin.ts";
 export { default as loopback, type LoopbackOptions } from "./transports/loopback.ts";
-export {
-  type GuestBehaviour,
-  type GuestOptions,
-  loopbackDriver,
-  type SendOptions,
-} from "./transports/loopback_driver/mod.ts";
+export { type GuestBehaviour, type GuestOptions, type SendOptions } from "./devices/net/driver/mod.ts";
+export { loopbackDriver } from "./transports/loopback_driver/mod.ts";
 export { pcap, type PcapOptions, type ReplayPace, type ReplayTake } from "./transports/pcap/mod.ts";
 export { tap, type TapOptions } from "./transports/tap/mod.ts";
 export { type ProfileName, PROFILES, vhostUser, type VhostUserOptions } from "./transports/vhost_user/mod.ts";

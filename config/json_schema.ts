@@ -6,7 +6,7 @@
  * draft-07, because many editors know only the latter; therefore also `$ref` never has neighbours that matter.
  * @module
  */
-import type { Plugin } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin } from "../core/plugin.ts";
 import { type JsonSchema, jsonSchemaOf } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";
 import {
@@ -37,25 +37,29 @@ const SPECIFIER: JsonSchema = {
  */
 export function configJsonSchema(registry: PluginRegistry): JsonSchema {
   const definitions: Record<string, JsonSchema> = {};
-  for (const kind of PLUGIN_KINDS) {
-    const own = ownKeys(kind);
-    const names = registry.builtIns(kind).map((plugin) => {
-      const name = `${kind}.${plugin.name}`;
-      const { $defs, definitions: older, ...options } = withoutReference(
-        jsonSchemaOf(plugin.options) ?? { type: "object" },
-      );
-      for (const part of [$defs, older]) {
-        if (!isPlainObject(part)) continue;
-        for (const [key, one] of Object.entries(part)) {
-          definitions[`${name}.${key}`] = moved(one, name) as JsonSchema;
-        }
+  /** Defines the entry of a plugin that takes these options; returns its name. */
+  const define = (name: string, plugin: Plugin, schema: OptionsSchema<unknown>, own: OwnKeys) => {
+    const { $defs, definitions: older, ...options } = withoutReference(
+      jsonSchemaOf(schema) ?? { type: "object" },
+    );
+    for (const part of [$defs, older]) {
+      if (!isPlainObject(part)) continue;
+      for (const [key, one] of Object.entries(part)) {
+        definitions[`${name}.${key}`] = moved(one, name) as JsonSchema;
       }
-      definitions[name] = entryOf(plugin, moved(options, name) as JsonSchema, own);
-      return name;
+    }
+    definitions[name] = entryOf(plugin, moved(options, name) as JsonSchema, own);
+    return name;
+  };
+  for (const kind of PLUGIN_KINDS) {
+    const plugins = registry.builtIns(kind);
+    const names = plugins.map((plugin) => {
+      return define(`${kind}.${plugin.name}`, plugin, plugin.options, ownKeys(kind, driverChoice(plugin)));
     });
-    definitions[`${kind}.module`] = moduleEntry(kind, own);
-    definitions[kind] = choiceOf(kind, registry.builtIns(kind), names, definitions);
+    definitions[`${kind}.module`] = moduleEntry(kind, ownKeys(kind));
+    definitions[kind] = choiceOf(kind, plugins, names, definitions);
   }
+  defineSoftwareDrivers(registry, definitions, define);
   const file = jsonSchemaOf(fileKeys)!;
   const properties = file.properties as Record<string, JsonSchema>;
   return {
@@ -68,6 +72,34 @@ export function configJsonSchema(registry: PluginRegistry): JsonSchema {
     additionalProperties: false,
     $defs: definitions,
   };
+}
+
+/** Under which name it is defined what may stand under `driver` of this device. */
+function driverChoice({ kind, name, driver }: Plugin & Pick<DevicePlugin, "driver">): string {
+  return kind === "device" && driver !== undefined ? `driver.of.${name}` : "driver";
+}
+
+/** A guest made of software takes the options of the driver's half that a device brings; of a device from a module, any. */
+function defineSoftwareDrivers(
+  registry: PluginRegistry,
+  definitions: Record<string, JsonSchema>,
+  define: (name: string, plugin: Plugin, schema: OptionsSchema<unknown>, own: OwnKeys) => string,
+): void {
+  const drivers = registry.builtIns("driver") as readonly DriverPlugin[];
+  for (const device of registry.builtIns("device") as readonly DevicePlugin[]) {
+    if (device.driver === undefined) continue;
+    const { options } = device.driver;
+    const names = drivers.map((driver) => {
+      const name = `driver.${driver.name}`;
+      return driver.runsSoftwareDriver === true
+        ? define(`${name}.${device.name}`, driver, options, ownKeys("driver"))
+        : name;
+    });
+    definitions[driverChoice(device)] = choiceOf("driver", drivers, names, definitions);
+  }
+  for (const { name, runsSoftwareDriver } of drivers) {
+    if (runsSoftwareDriver === true) delete definitions[`driver.${name}`].additionalProperties;
+  }
 }
 
 /**
@@ -92,7 +124,7 @@ function withoutReference(schema: JsonSchema): JsonSchema {
 }
 
 /** The keys of ours beside those of a plugin. */
-function ownKeys(kind: PluginKind): OwnKeys {
+function ownKeys(kind: PluginKind, driver = "driver"): OwnKeys {
   if (kind === "offload") {
     return { properties: jsonSchemaOf(offloadKeys)!.properties as Record<string, JsonSchema>, required: [] };
   }
@@ -100,7 +132,7 @@ function ownKeys(kind: PluginKind): OwnKeys {
   const keys = jsonSchemaOf(deviceKeys)!.properties as Record<string, JsonSchema>;
   const properties = {
     ...keys,
-    driver: described("driver", keys.driver!),
+    driver: described(driver, keys.driver!),
     network: described("network", keys.network!),
     offloads: { ...keys.offloads, items: reference("offload"), maxItems: MAX_OFFLOADS },
   };

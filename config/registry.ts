@@ -279,8 +279,17 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (kind === "device" && plugin.facts !== undefined && typeof plugin.facts !== "function") {
     faults.push(`has the facts ${showValue(plugin.facts)}; it must be a function of the options`);
   }
+  if (kind === "device" && plugin.driver !== undefined) faults.push(...softwareDriverFaults(plugin.driver));
   if (kind === "device" && plugin.slots !== undefined) faults.push(...slotFaults(plugin.slots));
   return faults;
+}
+
+function softwareDriverFaults(driver: unknown): string[] {
+  if (!isObject(driver) || typeof driver.create !== "function") {
+    return [`has the driver ${showValue(driver)}; it must be an object with options and a create function`];
+  }
+  const fault = optionsFault(driver.options);
+  return fault === null ? [] : [`has a driver that ${fault}`];
 }
 
 function slotFaults(slots: unknown): string[] {

@@ -16,7 +16,7 @@
  * as it can be done at once. The key `inner` of a network is thereby reserved for networks.
  * @module
  */
-import type { DevicePlugin } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, OptionsSchema } from "../core/plugin.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { childPath, ConfigError, type ConfigIssue, quoted, quotedList } from "./errors.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
@@ -97,7 +97,7 @@ class Resolver {
     if (entry === null) return null;
     const keys = this.#take(await checkOptions(deviceKeys, entry.own, path)) as DeviceKeys | null;
     const device = await this.#plugin("device", entry, path, DEVICE_KEYS);
-    const driver = await this.#part("driver", entry.own.driver, childPath(path, "driver"));
+    const driver = await this.#driver(entry.own.driver, childPath(path, "driver"), this.#devicePlugin(entry));
     const wish = this.#networkWish(entry);
     const isGiven = entry.own.network !== undefined;
     if (wish === "none") {
@@ -128,16 +128,22 @@ class Resolver {
     };
   }
 
-  /** Must a device have a network? Known of its plugin, even if its options are wrong. */
-  #networkWish({ use, usePath }: Entry): "required" | "none" | undefined {
+  /** The plugin of a device, even if its options are wrong; undefined if there is none, which is an issue already. */
+  #devicePlugin({ use, usePath }: Entry): DevicePlugin | undefined {
     try {
-      const { slots } = this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin;
-      if (slots?.network === undefined) return "none";
-      return slots.network.required === true ? "required" : undefined;
+      return this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin;
     } catch {
-      // There is no such plugin, which is an issue already.
       return undefined;
     }
+  }
+
+  /** Must a device have a network? */
+  #networkWish(entry: Entry): "required" | "none" | undefined {
+    const plugin = this.#devicePlugin(entry);
+    if (plugin === undefined) return undefined;
+    const { slots } = plugin;
+    if (slots?.network === undefined) return "none";
+    return slots.network.required === true ? "required" : undefined;
   }
 
   /** Null if it is wrong, and also if it is right but switched off. */
@@ -150,6 +156,21 @@ class Resolver {
     if (isOff && PluginRegistry.isSpecifier(entry.use)) return null;
     const offload = await this.#plugin("offload", entry, path, OFFLOAD_KEYS);
     return isOff ? null : offload;
+  }
+
+  /** A guest made of software takes the options of the driver's half that the device brings. */
+  async #driver(
+    written: Plain | undefined,
+    path: string,
+    device: DevicePlugin | undefined,
+  ): Promise<ResolvedPart<DriverPlugin> | null> {
+    const entry = this.#entry("driver", written, path, []);
+    if (entry === null) return null;
+    return await this.#plugin("driver", entry, path, [], ({ runsSoftwareDriver, options }) => {
+      if (runsSoftwareDriver !== true) return options;
+      // Of an unknown device it is not known which options its driver takes.
+      return device === undefined ? null : device.driver?.options ?? options;
+    });
   }
 
   async #part<K extends PluginKind>(
@@ -166,6 +187,7 @@ class Resolver {
     entry: Entry,
     path: string,
     ownKeys: readonly string[],
+    schemaOf: (plugin: PluginOf<K>) => OptionsSchema<unknown> | null = ({ options }) => options,
   ): Promise<ResolvedPart<PluginOf<K>> | null> {
     let plugin;
     try {
@@ -175,7 +197,9 @@ class Resolver {
       this.#add(error.issues);
       return null;
     }
-    const result = await checkOptions(plugin.options, entry.options, path, {
+    const schema = schemaOf(plugin as PluginOf<K>);
+    if (schema === null) return null;
+    const result = await checkOptions(schema, entry.options, path, {
       alsoKnown: ownKeys,
       renamed: plugin.renamedOptions,
     });

@@ -90,7 +90,9 @@ const NOTHING: Uint8Array<ArrayBuffer> = new Uint8Array(0);
  * ```
  */
 export class RequestGuest extends SoftwareGuest {
+  /** Whom it tells what; may be filled at any time. */
   declare readonly hooks: RequestHooks;
+  /** What it has counted, over all attachments; live. */
   declare readonly counters: RequestCounters;
   readonly #heapBytes: number;
   #reserved: Reservation | null = null;
@@ -212,10 +214,12 @@ export class RequestGuest extends SoftwareGuest {
     return { understood: DEVICE_FEATURES, ...RING_FEATURE_NAMES };
   }
 
+  /** Accepts what the options say. */
   protected override chooseFeatures(offered: FeatureSet): FeatureSet {
     return chooseFeatures(offered, this.options, this.wishes);
   }
 
+  /** Uses every queue of the device. */
   protected override planQueues(plan: QueuePlan, device: Device): void {
     for (let index = 0; index < device.queueSizes.length; index++) {
       if (device.queueSizes[index] > 0) {
@@ -225,10 +229,12 @@ export class RequestGuest extends SoftwareGuest {
     this.#reserved = plan.reserve(this.#heapBytes);
   }
 
+  /** Makes the heap. */
   protected override prepare(_queues: readonly PlacedQueue[]): void {
     this.#heap = new Heap(this.memory, this.#reserved!.address, this.#heapBytes);
   }
 
+  /** Takes what the device has returned. */
   protected override work(_nowNs: number): boolean {
     const { notifications } = this;
     let worked = false;

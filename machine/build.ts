@@ -21,6 +21,7 @@ import { ManualClock, SystemClock } from "../core/clock.ts";
 import type { Device, DeviceContext, DeviceEvent } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
 import { featureName } from "../core/features.ts";
+import type { DriverContext } from "../core/plugin.ts";
 import type { NetworkContext, NetworkDeviceContext, NetworkFacts } from "../pipeline/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
 import type { DriverTransport } from "../core/transport.ts";
@@ -252,8 +253,11 @@ export class TransportBuilder {
   }
 
   /** Makes the way to a device's guest. Throws ConfigError, HostError and PluginError. */
-  driver({ name, driver: part }: ResolvedDevice, facts: NetworkFacts): DriverTransport {
-    const context = this.#context(name, part, `${name}.driver`, facts, () => {});
+  driver({ name, plugin, driver: part }: ResolvedDevice, facts: NetworkFacts): DriverTransport {
+    const context: DriverContext = {
+      ...this.#context(name, part, `${name}.driver`, facts, () => {}),
+      softwareDriver: part.plugin.runsSoftwareDriver === true ? plugin.driver ?? null : null,
+    };
     const driver = guarded(part, "create", () => part.plugin.create(context, part.options), checkDriver);
     this.#opened.push(driver);
     return driver;

@@ -20,7 +20,8 @@ import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { RuleBook } from "../pipeline/qemu_compat.ts";
 import type { VerdictLog } from "../pipeline/stage.ts";
 import type { CablePort } from "../transports/loopback.ts";
-import type { GuestOptionsInput, LoopbackDriver, SoftwareGuest } from "../transports/loopback_driver/mod.ts";
+import type { GuestOptionsInput, NetGuest } from "../devices/net/driver/mod.ts";
+import type { LoopbackDriver } from "../transports/loopback_driver/mod.ts";
 import {
   assertPoolWhole,
   bytesOf,
@@ -72,7 +73,7 @@ export class MachineBench implements AsyncDisposable {
   /** The machine. */
   readonly machine: Machine;
   /** The guest. */
-  readonly guest: SoftwareGuest;
+  readonly guest: NetGuest;
   /** The device's end of the cable. */
   readonly port: CablePort;
   #closed = false;
@@ -81,7 +82,7 @@ export class MachineBench implements AsyncDisposable {
   private constructor(machine: Machine) {
     this.machine = machine;
     const [{ driver, network }] = machine.devices;
-    const { guest, hooks } = driver as LoopbackDriver;
+    const { guest, hooks } = driver as LoopbackDriver<NetGuest>;
     this.guest = guest;
     this.port = network as CablePort;
     hooks.onPacket = (packet) => {

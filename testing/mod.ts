@@ -94,17 +94,27 @@ export {
   type CableTap,
   LoopbackCable,
 } from "../transports/loopback.ts";
-export type { ConfigSource } from "../transports/loopback_driver/control.ts";
 export {
   BufferList,
-  type ControlCommand,
   type DriverRing,
   type GuestCounters,
   type GuestHooks,
+  type GuestRequest,
+  type RequestCounters,
+  RequestGuest,
+  type RequestHooks,
+  SoftwareGuest,
+  type SoftwareGuestOptions,
+  type SoftwareGuestOptionsInput,
+} from "../guest/mod.ts";
+export {
+  type ControlCommand,
   type GuestOptionsInput,
   NetControl,
+  NetGuest,
+  type NetGuestCounters,
+  type NetGuestHooks,
   type PacketHash,
   ReceivedPacket,
   type ReceiveMode,
-  SoftwareGuest,
-} from "../transports/loopback_driver/mod.ts";
+} from "../devices/net/driver/mod.ts";

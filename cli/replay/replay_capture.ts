@@ -2,6 +2,7 @@
  * Replays one capture and says what came of it.
  * @module
  */
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
@@ -16,7 +17,8 @@ import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
 import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
-import type { LoopbackDriver, ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import { CaptureSink, CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
 import {
   type CaptureOddities,
@@ -114,7 +116,7 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   const output = new OutputCounters();
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
-  const driver = machine.devices[0].driver as LoopbackDriver;
+  const driver = machine.devices[0].driver as LoopbackDriver<NetGuest>;
   const network = machine.devices[0].network as PcapReplay;
   using delivered = outputs.out === undefined
     ? null

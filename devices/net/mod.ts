@@ -5,6 +5,7 @@
 import { defineNetworkDevice, type NetworkDevicePlugin } from "../../pipeline/plugin.ts";
 import { type NetOptions, netOptions } from "./config_space.ts";
 import { NetDevice } from "./device.ts";
+import { netDriver } from "./driver/mod.ts";
 export { NetDevice } from "./device.ts";
 export type { NetOptions } from "./config_space.ts";
 
@@ -15,5 +16,6 @@ export const net: NetworkDevicePlugin<NetOptions> = defineNetworkDevice<NetOptio
   options: netOptions,
   worksInThreads: true,
   facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs }),
+  driver: netDriver,
   create: (context, options) => new NetDevice(context, options),
 });

@@ -9,7 +9,7 @@ import {
   NOTHING_USED,
   PackedDriverRing,
   SplitDriverRing,
-} from "../../transports/loopback_driver/driver_ring.ts";
+} from "../../guest/driver_ring.ts";
 
 /** Where the guest's memory starts, as the guest sees it. */
 export const GUEST_BASE = 0x100000;

@@ -13,7 +13,7 @@
  * @module
  */
 import { NetHeader } from "../../pipeline/frame.ts";
-import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { fromHex, toHex, type Vector, type VectorHeader, type VectorPacket } from "./format.ts";
 import {

@@ -2,6 +2,7 @@
  * Runs a vector's events through a whole device: configuration, rings, control queue, clock.
  * @module
  */
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { LimitedBytesTransformStream, toText } from "@std/streams";
 import { newRegistry } from "../../config/builtins.ts";
 import { messageOf } from "../../config/errors.ts";
@@ -15,7 +16,8 @@ import type { VerdictLog } from "../../pipeline/stage.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import type { CablePort } from "../../transports/loopback.ts";
-import type { ControlCommand, LoopbackDriver, ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import type { ControlCommand, ReceivedPacket } from "../../devices/net/driver/mod.ts";
+import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { vectorPacket } from "./conservation.ts";
 import {
@@ -121,7 +123,7 @@ function vectorMachine(config: VectorConfig, { rules, rings = {} }: RunVectorOpt
 /** The outside of the machine: puts events in, takes deliveries down. */
 class VectorBench {
   readonly #machine: Machine;
-  readonly #driver: LoopbackDriver;
+  readonly #driver: LoopbackDriver<NetGuest>;
   readonly #port: CablePort;
   readonly #packets: VectorPacket[] = [];
   readonly #commands: { readonly t_ns: number; readonly command: ControlCommand }[] = [];
@@ -130,7 +132,7 @@ class VectorBench {
   constructor(machine: Machine) {
     this.#machine = machine;
     const [{ driver, network }] = machine.devices;
-    this.#driver = driver as LoopbackDriver;
+    this.#driver = driver as LoopbackDriver<NetGuest>;
     this.#port = network as CablePort;
     this.#driver.hooks.onPacket = (packet) => this.#note(packet);
   }

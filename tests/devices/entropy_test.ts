@@ -29,9 +29,9 @@ import {
   splitAvailableBytes,
   SplitDriverRing,
   splitUsedBytes,
-} from "../../transports/loopback_driver/driver_ring.ts";
-import { GuestMemoryAllocator } from "../../transports/loopback_driver/guest_queues.ts";
-import { SoftwareGuest } from "../../transports/loopback_driver/software_guest.ts";
+} from "../../guest/driver_ring.ts";
+import { GuestMemoryAllocator } from "../../guest/guest_queues.ts";
+import { NetGuest } from "../../devices/net/driver/mod.ts";
 import { setupAt } from "../core/support/drivers.ts";
 import { TestGuest } from "../core/support/guest.ts";
 
@@ -481,7 +481,7 @@ Deno.test("EntropyDevice offers no feature of its own, and RING_PACKED only if i
 
 Deno.test("EntropyDevice refuses a net driver by its number of queues", () => {
   const { device } = new Rig();
-  assertThrows(() => new SoftwareGuest().attach(device), HostError, "queue");
+  assertThrows(() => new NetGuest().attach(device), HostError, "queue");
 });
 
 Deno.test("the options of entropy: a burst needs a rate, and is what a second brings by default", () => {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { HostError } from "../../../core/errors.ts";
-import { GuestMemoryAllocator, MAX_GUEST_BYTES } from "../../../transports/loopback_driver/guest_queues.ts";
+import { HostError } from "../../core/errors.ts";
+import { GuestMemoryAllocator, MAX_GUEST_BYTES } from "../../guest/guest_queues.ts";
 
 const wish = fc.record({
   size: fc.integer({ min: 1, max: 20_000 }),

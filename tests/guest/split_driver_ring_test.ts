@@ -6,7 +6,7 @@ import {
   chainCapacity,
   NOTHING_USED,
   SplitDriverRing,
-} from "../../../transports/loopback_driver/driver_ring.ts";
+} from "../../guest/driver_ring.ts";
 import {
   descriptorAt,
   DESCRIPTORS,

@@ -1,3 +1,4 @@
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
@@ -27,7 +28,7 @@ class Spies {
   constructor() {
     const network = (context: NetworkContext, name: string): FrameTransport => {
       this.log.push(`open ${name}`);
-      this.contexts.push(context as NetworkContext);
+      this.contexts.push(context as unknown as NetworkContext);
       return {
         maxFrameBytes: 1514,
         capabilities: OffloadCapabilities.none,
@@ -62,7 +63,7 @@ class Spies {
         create: (context, { name, fails }) => {
           if (fails !== undefined) throw new TypeError(fails);
           this.log.push(`open ${name}`);
-          this.contexts.push(context as NetworkContext);
+          this.contexts.push(context as unknown as NetworkContext);
           return {
             serve: () => Promise.resolve(),
             [Symbol.dispose]: () => void this.log.push(`dispose ${name}`),
@@ -143,7 +144,7 @@ Deno.test("buildMachine() builds what the configuration describes, and starts no
     1,
   ]]);
   assertEquals([...machine.parts.shared.keys()], ["cable:default"]);
-  assertEquals((machine.devices[0].driver as LoopbackDriver).guest.attached, false);
+  assertEquals((machine.devices[0].driver as LoopbackDriver<NetGuest>).guest.attached, false);
   assertEquals([machine.parts.pool.made, machine.parts.manualClock !== null], [0, true]);
 });
 
@@ -405,7 +406,8 @@ Deno.test("buildMachine() builds a stage from a module that stands beside the co
   }, examples);
   const [{ driver, network }] = machine.devices;
   const ids: number[] = [];
-  (driver as LoopbackDriver).hooks.onPacket = ({ bytes }) => void ids.push(bytes[18] << 8 | bytes[19]);
+  (driver as LoopbackDriver<NetGuest>).hooks.onPacket = ({ bytes }) =>
+    void ids.push(bytes[18] << 8 | bytes[19]);
   machine.start();
   machine.parts.reactor.settle();
   for (let id = 1; id <= 10; id++) (network as CablePort).inject(tcp({ destinationMac: MACS[0], id }));

@@ -1,3 +1,4 @@
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
@@ -79,8 +80,8 @@ function device(keys: object = {}): Record<string, unknown> {
 
 const NEVER = new AbortController().signal;
 
-function driverOf(machine: Machine, index = 0): LoopbackDriver {
-  return machine.devices[index].driver as LoopbackDriver;
+function driverOf(machine: Machine, index = 0): LoopbackDriver<NetGuest> {
+  return machine.devices[index].driver as LoopbackDriver<NetGuest>;
 }
 
 function portOf(machine: Machine, index = 0): CablePort {

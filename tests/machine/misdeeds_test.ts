@@ -22,8 +22,9 @@ import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { net } from "../../devices/net/mod.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
+import { netDriver } from "../../devices/net/driver/mod.ts";
 import { loopbackDriver } from "../../transports/loopback_driver/mod.ts";
-import { guestOptions } from "../../transports/loopback_driver/options.ts";
+import { guestOptions } from "../../devices/net/driver/options.ts";
 
 const options = z.strictObject({});
 const SENDING = { use: "loopback", behaviour: { send: { count: 1000, intervalUs: 100, frameBytes: 60 } } };
@@ -72,7 +73,7 @@ function driver(more: (inner: DriverTransport) => object): Plugin {
     name: "bad",
     options,
     create: (context) => {
-      const inner = loopbackDriver.create(context, guestOptions({}));
+      const inner = loopbackDriver.create({ ...context, softwareDriver: netDriver }, guestOptions({}));
       return {
         serve: (device, signal) => inner.serve(device, signal),
         [Symbol.dispose]() {},
@@ -88,6 +89,7 @@ function device(change: (device: Device) => void): Plugin {
     name: "bad",
     options: net.options,
     facts: net.facts,
+    driver: netDriver,
     create: (context, netOptions) => {
       const made = net.create(context, netOptions);
       change(made);

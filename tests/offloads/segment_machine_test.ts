@@ -16,9 +16,9 @@ import {
   type HeaderFields,
   headerFields,
   internetSum,
+  type NetGuest,
   parseTcp,
   pseudoHeaderSum,
-  type SoftwareGuest,
   streamBytes,
   tcp,
   type TcpFields,
@@ -53,8 +53,8 @@ const SEGMENT_BYTES = 1428;
 
 interface Pair {
   readonly machine: Machine;
-  readonly sender: SoftwareGuest;
-  readonly receiver: SoftwareGuest;
+  readonly sender: NetGuest;
+  readonly receiver: NetGuest;
   readonly received: Delivered[];
 }
 
@@ -86,7 +86,7 @@ async function startPair(settings: PairSettings): Promise<Pair> {
     ],
   };
   const machine = buildMachine(await parseConfig(JSON.stringify(config), import.meta.url, newRegistry()));
-  const [left, right] = machine.devices.map(({ driver }) => driver as LoopbackDriver);
+  const [left, right] = machine.devices.map(({ driver }) => driver as LoopbackDriver<NetGuest>);
   const received: Delivered[] = [];
   right.hooks.onPacket = (packet) => {
     const { queue, bytes } = packet;
@@ -114,7 +114,7 @@ async function closeWhole({ machine, sender, receiver }: Pair): Promise<void> {
 }
 
 /** What the sender's stack makes of a write, with the offloads that its device has: one large frame, or many ordinary ones. */
-function sendTcp(guest: SoftwareGuest, fields: TcpFields & { readonly payload: Uint8Array }): void {
+function sendTcp(guest: NetGuest, fields: TcpFields & { readonly payload: Uint8Array }): void {
   const { features } = guest;
   const isV6 = fields.source!.includes(":");
   const { payload, seq = 0, id = 1, flags = ["ACK"] } = fields;
@@ -387,7 +387,7 @@ Deno.test("segment cuts large frames for a capture, which holds none", async () 
     const machine = buildMachine(await parseConfig(JSON.stringify(config), import.meta.url, newRegistry()));
     machine.start();
     const payload = streamBytes(0, 30_000);
-    const { guest } = machine.devices[0].driver as LoopbackDriver;
+    const { guest } = machine.devices[0].driver as LoopbackDriver<NetGuest>;
     sendTcp(guest, { ...FLOWS[0], sourceMac: LEFT, destinationMac: RIGHT, seq: 0, payload });
     machine.parts.reactor.settle();
     await machine.close();

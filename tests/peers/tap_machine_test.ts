@@ -5,7 +5,7 @@ import { HostError } from "../../core/errors.ts";
 import { addressOf, libc } from "../../host/libc.ts";
 import { buildMachine } from "../../machine/build.ts";
 import { internetSum, pseudoHeaderSum, streamBytes, tcp, udp } from "../../testing/mod.ts";
-import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import type { NetHeaderFields } from "../../wire/virtio_net_header.ts";
 import { openDescriptors } from "../host/support/counts.ts";
 import {

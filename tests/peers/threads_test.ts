@@ -14,7 +14,7 @@ import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
 import { QueueWorker } from "../../machine/threads/queue_workers.ts";
 import { parseTcp, TcpStream } from "../../testing/mod.ts";
-import { BufferList } from "../../transports/loopback_driver/driver_ring.ts";
+import { BufferList } from "../../guest/driver_ring.ts";
 import { Request } from "../../transports/vhost_user/messages.ts";
 import { mappingsOf, openDescriptors } from "../host/support/counts.ts";
 import { usualFeatures } from "../../rigs/vhost_user/front_end.ts";

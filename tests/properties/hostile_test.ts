@@ -1,3 +1,4 @@
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import { newRegistry } from "../../config/builtins.ts";
@@ -33,14 +34,14 @@ interface Place {
 /** A machine whose guest's rings can be found. */
 class Victim implements AsyncDisposable {
   readonly machine: Machine;
-  readonly guest: LoopbackDriver["guest"];
+  readonly guest: NetGuest;
   readonly port: CablePort;
   readonly places: Place[] = [];
   readonly received: Uint8Array[] = [];
 
   private constructor(machine: Machine) {
     this.machine = machine;
-    const driver = machine.devices[0].driver as LoopbackDriver;
+    const driver = machine.devices[0].driver as LoopbackDriver<NetGuest>;
     this.guest = driver.guest;
     this.port = machine.devices[0].network as CablePort;
     driver.hooks.onPacket = ({ bytes }) => this.received.push(bytes);

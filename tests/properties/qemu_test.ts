@@ -1,3 +1,4 @@
+import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import { newRegistry } from "../../config/builtins.ts";
@@ -35,7 +36,7 @@ async function problems(
   const machine = buildMachine(await parseConfig(text, import.meta.url, newRegistry()));
   const { reactor, pool } = machine.parts;
   const [{ device, driver, network }] = machine.devices;
-  const { guest } = driver as LoopbackDriver;
+  const { guest } = driver as LoopbackDriver<NetGuest>;
   const port = network as CablePort;
   machine.start();
   reactor.settle();
@@ -106,7 +107,7 @@ for (const rules of ["strict", "qemu"] as const) {
     const config = await parseConfig(text, import.meta.url, newRegistry());
     await using machine = buildMachine(config);
     const port = machine.devices[0].network as CablePort;
-    const { guest } = machine.devices[0].driver as LoopbackDriver;
+    const { guest } = machine.devices[0].driver as LoopbackDriver<NetGuest>;
     machine.start();
     const type = fc.constantFrom([8, 0, 0x45], [0x86, 0xdd, 0x60], [0x81, 0, 0], [8, 0, 0x4f], [8, 6, 0]);
     const header = fc.record({

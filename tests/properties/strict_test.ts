@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
-import type { ReceivedPacket } from "../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import { anyMachine, anyStream, EVENTS, NASTY, ORDINARY, scenarios } from "./support/arbitraries.ts";
 import { PROFILES } from "./support/profiles.ts";
 import { PLAIN_MACHINE, type Scenario, type Step } from "./support/scenario.ts";

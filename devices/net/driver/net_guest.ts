@@ -113,8 +113,11 @@ interface NetQueues {
  * ```
  */
 export class NetGuest extends NetControl {
+  /** Its options, complete. */
   declare readonly options: GuestOptions;
+  /** Whom it tells what; may be filled at any time. */
   declare readonly hooks: NetGuestHooks;
+  /** What it has counted, over all attachments; live. */
   declare readonly counters: NetGuestCounters;
   readonly #echo: NetHeaderFields = {
     flags: 0,
@@ -193,10 +196,12 @@ export class NetGuest extends NetControl {
     return waiting;
   }
 
+  /** Accepts what the options say. */
   protected override chooseFeatures(offered: FeatureSet): FeatureSet {
     return chooseNetFeatures(offered, this.options);
   }
 
+  /** Uses the queue pairs that the options say, and the control queue if there is one. */
   protected override planQueues(plan: QueuePlan, device: Device): void {
     const { queuePairs, descriptorsPerBuffer: pieces, transmitBufferBytes: slotBytes } = this.options;
     const { features } = plan;
@@ -224,12 +229,14 @@ export class NetGuest extends NetControl {
     });
   }
 
+  /** Makes the queues, and what makes frames up. */
   protected override prepare(placed: readonly PlacedQueue[]): void {
     this.#queues = this.#makeQueues(placed);
     this.#blocked = false;
     this.#maker = this.#makeMaker(this.#queues);
   }
 
+  /** Posts receive buffers, and tells the device how many pairs are used. */
   protected override begin(): void {
     const { queuePairs, receiveBuffers } = this.options;
     const buffers = receiveBuffers === "all" ? Infinity : receiveBuffers;
@@ -237,6 +244,7 @@ export class NetGuest extends NetControl {
     if (queuePairs > 1) this.setQueuePairs(queuePairs);
   }
 
+  /** Takes what was transmitted and received and answered, and makes frames up. */
   protected override work(nowNs: number): boolean {
     const queues = this.#queues!;
     const { notifications } = this;
@@ -250,6 +258,7 @@ export class NetGuest extends NetControl {
     return worked;
   }
 
+  /** When the next frame is to be made up, in ns. */
   protected override nextNs(): number {
     return this.#maker === null || this.#blocked ? Infinity : this.#maker.deadlineNs;
   }

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { FeatureSet } from "../../../core/features.ts";
 import { FrameBatch } from "../../../pipeline/frame_batch.ts";
 import { ethernet, parseTcp, tcp, TcpStream } from "../../../testing/mod.ts";
-import { BufferList } from "../../../transports/loopback_driver/driver_ring.ts";
+import { BufferList } from "../../../guest/driver_ring.ts";
 import * as net from "../../../wire/net_features.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS, type Side } from "./support/rig.ts";
 
@@ -701,9 +701,9 @@ Deno.test("NetDevice forgets what was negotiated: a driver that accepts less get
   rig.advanceTo(MS);
   assertEquals(one.packets[0].gsoType, 1);
   one.guest.detach();
-  const { SoftwareGuest } = await import("../../../transports/loopback_driver/mod.ts");
+  const { NetGuest } = await import("../../../devices/net/driver/mod.ts");
   const lengths: number[] = [];
-  const plain = new SoftwareGuest({ accept: [] }, {
+  const plain = new NetGuest({ accept: [] }, {
     onPacket: ({ bytes }) => void lengths.push(bytes.length),
   });
   const session = plain.attach(one.device);

@@ -2,8 +2,8 @@
  * Memory for one ring, its three parts and tables at known addresses, and the device's side worked by hand.
  * @module
  */
-import { GuestMemory } from "../../../../core/memory.ts";
-import type { IndirectUse, RingPlacement } from "../../../../transports/loopback_driver/driver_ring.ts";
+import { GuestMemory } from "../../../core/memory.ts";
+import type { IndirectUse, RingPlacement } from "../../../guest/driver_ring.ts";
 
 /** Where the parts of the ring lie. */
 export const DESCRIPTORS = 0x1000;

@@ -7,7 +7,7 @@ import {
   BENCH_FEATURES,
   type Delivered,
   type MachineBench,
-  SoftwareGuest,
+  NetGuest,
   StageBench,
 } from "../../../testing/mod.ts";
 import * as net from "../../../wire/net_features.ts";
@@ -180,7 +180,7 @@ for (const [letter, rules] of RULES) {
     bench.advanceTo(1);
     bench.guest.detach();
     const received: [number, string, Uint8Array][] = [];
-    const next = new SoftwareGuest({ legacy: true, mergeable: false, accept: ["GUEST_CSUM"] }, {
+    const next = new NetGuest({ legacy: true, mergeable: false, accept: ["GUEST_CSUM"] }, {
       onPacket: ({ flags, gsoType, bytes }) =>
         received.push([next.session.features.has(32) ? 12 : 10, `${flags},${gsoType}`, bytes.slice()]),
     });

@@ -10,8 +10,9 @@ import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import { FrameBatch } from "../../../pipeline/frame_batch.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
-import type { LoopbackDriver, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
-import type { GuestHooks } from "../../../transports/loopback_driver/software_guest.ts";
+import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
+import type { NetGuest } from "../../../devices/net/driver/mod.ts";
+import type { NetGuestHooks } from "../../../devices/net/driver/mod.ts";
 import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
 import type { Namespace } from "../../../rigs/namespace.ts";
 
@@ -190,12 +191,12 @@ export class TapMachine implements AsyncDisposable {
     return new TapMachine(buildMachine(await parseConfig(JSON.stringify(written), import.meta.url, plugins)));
   }
 
-  guest(index: number): SoftwareGuest {
-    return (this.machine.devices[index].driver as LoopbackDriver).guest;
+  guest(index: number): NetGuest {
+    return (this.machine.devices[index].driver as LoopbackDriver<NetGuest>).guest;
   }
 
-  hooks(index: number): GuestHooks {
-    return (this.machine.devices[index].driver as LoopbackDriver).hooks;
+  hooks(index: number): NetGuestHooks {
+    return (this.machine.devices[index].driver as LoopbackDriver<NetGuest>).hooks;
   }
 
   network(index: number): TapTransport {

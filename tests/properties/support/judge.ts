@@ -2,10 +2,12 @@
  * Finds out what is wrong with a machine under test: each epoch by itself, and at the end of a stream that nothing is left.
  * @module
  */
+import type { NetGuest } from "../../../devices/net/driver/mod.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import { vectorHeader } from "../../../testing/vectors/conservation.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
-import type { LoopbackDriver, ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
+import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../../devices/net/driver/mod.ts";
 import { Epoch, snapshot } from "./epoch.ts";
 import type { GuestState } from "./guest_state.ts";
 import type { MachineChoice } from "./scenario.ts";
@@ -15,14 +17,14 @@ export class Judge {
   /** What is wrong with the stream at hand, in words. */
   violations: string[] = [];
   readonly #machine: Machine;
-  readonly #driver: LoopbackDriver;
+  readonly #driver: LoopbackDriver<NetGuest>;
   /** What the guest has sent while the link was up, and what the cable has taken. */
   readonly #sent: Uint8Array[] = [];
   readonly #carried: Uint8Array[] = [];
   #epoch!: Epoch;
 
   /** Listens at the cable. There is no epoch yet. */
-  constructor(machine: Machine, driver: LoopbackDriver, port: CablePort) {
+  constructor(machine: Machine, driver: LoopbackDriver<NetGuest>, port: CablePort) {
     this.#machine = machine;
     this.#driver = driver;
     port.tap((frame) => this.#carried.push(frame.toBytes()));

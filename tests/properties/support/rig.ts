@@ -2,14 +2,12 @@
  * A machine under test with both of its ends: frames go into the open end of the device's cable, packets come from the guest.
  * @module
  */
+import type { NetGuest } from "../../../devices/net/driver/mod.ts";
 import type { NetDevice } from "../../../devices/net/device.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
-import type {
-  ControlCommand,
-  LoopbackDriver,
-  ReceivedPacket,
-} from "../../../transports/loopback_driver/mod.ts";
+import type { ControlCommand, ReceivedPacket } from "../../../devices/net/driver/mod.ts";
+import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
 import { GuestState } from "./guest_state.ts";
 import { Judge } from "./judge.ts";
 import { rssCommand } from "./machine.ts";
@@ -24,7 +22,7 @@ export class Rig {
   readonly choice: MachineChoice;
   readonly machine: Machine;
   readonly device: NetDevice;
-  readonly driver: LoopbackDriver;
+  readonly driver: LoopbackDriver<NetGuest>;
   readonly port: CablePort;
   readonly witness: Witness | null;
   readonly judge: Judge;
@@ -47,7 +45,7 @@ export class Rig {
     this.witness = witness;
     const [{ device, driver, network }] = machine.devices;
     this.device = device as NetDevice;
-    this.driver = driver as LoopbackDriver;
+    this.driver = driver as LoopbackDriver<NetGuest>;
     this.port = network as CablePort;
     this.judge = new Judge(machine, this.driver, this.port);
     this.driver.hooks.onPacket = (packet) => this.#note(packet);

@@ -14,7 +14,7 @@ import {
   type VectorPacket,
   writeVector,
 } from "../../../testing/vectors/format.ts";
-import type { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../../devices/net/driver/mod.ts";
 import { writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import { Bench } from "./bench.ts";
 import { ACCEPTED, possible, type Scenario } from "./scenario.ts";

@@ -2,7 +2,7 @@
  * Who wants to know what happens to a machine under test.
  * @module
  */
-import type { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
+import type { ReceivedPacket } from "../../../devices/net/driver/mod.ts";
 import type { Injection } from "./traffic.ts";
 
 /** Told of everything that goes in and comes out, for a record. */

@@ -1,23 +1,21 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
-import type { NetworkContext } from "../../../pipeline/plugin.ts";
-import plugin, {
-  type GuestOptionsInput,
-  type LoopbackDriver,
-  loopbackDriver,
-} from "../../../transports/loopback_driver/mod.ts";
-import { guestOptions } from "../../../transports/loopback_driver/options.ts";
-import { FakeNetDevice } from "./support/fake_net_device.ts";
-import { frameOf, OFFERED } from "./support/rig.ts";
+import type { DriverContext } from "../../../core/plugin.ts";
+import { type GuestOptionsInput, netDriver } from "../../../devices/net/driver/mod.ts";
+import { guestOptions } from "../../../devices/net/driver/options.ts";
+import plugin, { type LoopbackDriver, loopbackDriver } from "../../../transports/loopback_driver/mod.ts";
+import { FakeNetDevice } from "../../devices/net/driver/support/fake_net_device.ts";
+import { frameOf, OFFERED } from "../../devices/net/driver/support/rig.ts";
 
 function make(options: GuestOptionsInput): { driver: LoopbackDriver; published: Record<string, number>[] } {
   const published: Record<string, number>[] = [];
   const context = {
+    softwareDriver: netDriver,
     publish<T extends Record<string, number>>(counters: T): T {
       published.push(counters);
       return counters;
     },
-  } as NetworkContext;
+  } as unknown as DriverContext;
   return { driver: loopbackDriver.create(context, guestOptions(options)) as LoopbackDriver, published };
 }
 

@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import { FeatureSet } from "../../../core/features.ts";
-import { echoHeader, FrameMaker, swapMacs } from "../../../transports/loopback_driver/behaviour.ts";
-import { ReceivedPacket } from "../../../transports/loopback_driver/mod.ts";
-import { tcp } from "../../../testing/mod.ts";
+import { FeatureSet } from "../../../../core/features.ts";
+import { echoHeader, FrameMaker, swapMacs } from "../../../../devices/net/driver/behaviour.ts";
+import { ReceivedPacket } from "../../../../devices/net/driver/mod.ts";
+import { tcp } from "../../../../testing/mod.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED } from "./support/rig.ts";
 
@@ -67,7 +67,7 @@ Deno.test("swapMacs() exchanges the addresses and nothing else", () => {
   assertEquals([...short], [1, 2, 3]);
 });
 
-Deno.test("SoftwareGuest that echoes returns packets with the addresses exchanged, and keeps what it has told", () => {
+Deno.test("NetGuest that echoes returns packets with the addresses exchanged, and keeps what it has told", () => {
   for (const reuse of [false, true]) {
     const kept: Uint8Array[] = [];
     const rig = makeRig({ behaviour: "echo", queuePairs: 2, reuse }, new FakeNetDevice(OFFERED, 64, 2), {
@@ -88,7 +88,7 @@ Deno.test("SoftwareGuest that echoes returns packets with the addresses exchange
   }
 });
 
-Deno.test("SoftwareGuest that echoes counts what it cannot return", () => {
+Deno.test("NetGuest that echoes counts what it cannot return", () => {
   const rig = makeRig({ behaviour: "echo", accept: ["GUEST_CSUM", "GUEST_TSO4"], queueSize: 16 });
   rig.guest.attach(rig.device);
   rig.device.deliver(frameOf(200, 1), Uint8Array.of(1, 1, 54, 0, 100, 0, 34, 0, 16, 0, 0, 0));
@@ -129,7 +129,7 @@ Deno.test("FrameMaker numbers its frames and spaces them in time", () => {
   assertEquals(maker.deadlineNs, Infinity);
 });
 
-Deno.test("SoftwareGuest that sends is as fast as told, and waits for a full ring", () => {
+Deno.test("NetGuest that sends is as fast as told, and waits for a full ring", () => {
   const rig = makeRig({ behaviour: { send: { count: 5, intervalUs: 100, frameBytes: 100 } } });
   rig.guest.attach(rig.device);
   assertEquals(rig.guest.deadlineNs(), 0);

@@ -31,7 +31,7 @@ for (const { name, options } of matrix()) {
   // A ring that is no power of two wherever the layout allows it: the wrap comes at another place each time.
   const queueSize = options.ring === "packed" ? 13 : 16;
 
-  Deno.test(`SoftwareGuest moves frames both ways (${name})`, () => {
+  Deno.test(`NetGuest moves frames both ways (${name})`, () => {
     const rig = makeRig({
       ...options,
       queueSize,
@@ -57,7 +57,7 @@ for (const { name, options } of matrix()) {
     assertEquals(rig.guest.session.faults, {});
   });
 
-  Deno.test(`SoftwareGuest with one descriptor a buffer fills its whole ring (${name})`, () => {
+  Deno.test(`NetGuest with one descriptor a buffer fills its whole ring (${name})`, () => {
     const rig = makeRig({ ...options, queueSize, receiveBufferBytes: 256, transmitBufferBytes: 128 });
     rig.guest.attach(rig.device);
     rig.device.pausesTransmit = true;
@@ -78,7 +78,7 @@ for (const { name, options } of matrix()) {
     assertEquals(rig.guest.errors, []);
   });
 
-  Deno.test(`SoftwareGuest needs no kick from a device that polls, nor an interrupt if it polls (${name})`, () => {
+  Deno.test(`NetGuest needs no kick from a device that polls, nor an interrupt if it polls (${name})`, () => {
     const rig = makeRig({ ...options, queueSize, receiveBufferBytes: 4096, polling: true });
     rig.device.pollsRings = true;
     rig.guest.attach(rig.device);
@@ -91,7 +91,7 @@ for (const { name, options } of matrix()) {
     assertEquals(rig.guest.errors, []);
   });
 
-  Deno.test(`SoftwareGuest gets one interrupt for a burst and one kick for many buffers (${name})`, () => {
+  Deno.test(`NetGuest gets one interrupt for a burst and one kick for many buffers (${name})`, () => {
     const rig = makeRig({ ...options, queueSize: 8, receiveBufferBytes: 512 });
     rig.guest.attach(rig.device);
     assertEquals(rig.guest.counters.kicks, 1);
@@ -109,7 +109,7 @@ for (const { name, options } of matrix()) {
     assertEquals(rig.guest.counters.interrupts, 2);
   });
 
-  Deno.test(`SoftwareGuest sends commands in ${options.indirect ? 1 : 3} ring entries (${name})`, () => {
+  Deno.test(`NetGuest sends commands in ${options.indirect ? 1 : 3} ring entries (${name})`, () => {
     const rig = makeRig({ ...options, queueSize: 8 });
     rig.guest.attach(rig.device);
     const commands = [
@@ -134,7 +134,7 @@ for (const { name, options } of matrix()) {
 }
 
 for (const size of [1, 2, 3, 7, 256, 32768]) {
-  Deno.test(`SoftwareGuest drives a packed ring of ${size} entries round and round`, () => {
+  Deno.test(`NetGuest drives a packed ring of ${size} entries round and round`, () => {
     const rig = makeRig(
       { ring: "packed", queueSize: size, receiveBufferBytes: 256, transmitBufferBytes: 128, indirect: false },
       new FakeNetDevice(OFFERED, size),
@@ -155,7 +155,7 @@ for (const size of [1, 2, 3, 7, 256, 32768]) {
   });
 }
 
-Deno.test("SoftwareGuest goes on where the 16-bit indices of a split ring wrap", () => {
+Deno.test("NetGuest goes on where the 16-bit indices of a split ring wrap", () => {
   for (const eventIndex of [false, true]) {
     const rig = makeRig({ queueSize: 256, receiveBufferBytes: 128, transmitBufferBytes: 128, eventIndex });
     rig.guest.attach(rig.device);

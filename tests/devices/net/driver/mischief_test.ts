@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
-import { type GuestOptionsInput, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
+import { type GuestOptionsInput, NetGuest } from "../../../../devices/net/driver/mod.ts";
 import { FakeNetDevice, type Mischief } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED, type Rig } from "./support/rig.ts";
 
@@ -26,7 +26,7 @@ function expectNoticed(options: GuestOptionsInput, mischief: Mischief, length: n
 for (const ring of ["split", "packed"] as const) {
   const options = { ring, receiveBufferBytes: 256, queueSize: 64 };
 
-  Deno.test(`SoftwareGuest notices a length beyond the buffer (${ring})`, () => {
+  Deno.test(`NetGuest notices a length beyond the buffer (${ring})`, () => {
     const { guest } = expectNoticed(
       options,
       { addToLength: 1000 },
@@ -36,7 +36,7 @@ for (const ring of ["split", "packed"] as const) {
     assertEquals(guest.counters.malformed, 1);
   });
 
-  Deno.test(`SoftwareGuest notices a packet shorter than its header (${ring})`, () => {
+  Deno.test(`NetGuest notices a packet shorter than its header (${ring})`, () => {
     expectNoticed(
       options,
       { addToLength: -101 },
@@ -45,22 +45,22 @@ for (const ring of ["split", "packed"] as const) {
     );
   });
 
-  Deno.test(`SoftwareGuest notices num_buffers of 0, and that it was not written (${ring})`, () => {
+  Deno.test(`NetGuest notices num_buffers of 0, and that it was not written (${ring})`, () => {
     expectNoticed(options, { numBuffers: 0 }, 100, /num_buffers is 0, it must be 1 or more/);
     expectNoticed(options, { numBuffers: null }, 100, /num_buffers is not written/);
   });
 
-  Deno.test(`SoftwareGuest notices fewer buffers than num_buffers says (${ring})`, () => {
+  Deno.test(`NetGuest notices fewer buffers than num_buffers says (${ring})`, () => {
     expectNoticed(options, { numBuffers: 5 }, 700, /num_buffers is 5, but only 3 buffers have been used/);
   });
 
-  Deno.test(`SoftwareGuest notices a merged packet that leaves a buffer half empty (${ring})`, () => {
+  Deno.test(`NetGuest notices a merged packet that leaves a buffer half empty (${ring})`, () => {
     const problem = /buffer 1 of 4 holds 206 of 256 bytes, all but the last must be full/;
     const { guest } = expectNoticed(options, { leaveEmpty: 50 }, 700, problem);
     assertEquals(guest.counters.malformed, 1, "the whole packet is one mistake");
   });
 
-  Deno.test(`SoftwareGuest takes whatever stands in num_buffers if it cannot merge (${ring})`, () => {
+  Deno.test(`NetGuest takes whatever stands in num_buffers if it cannot merge (${ring})`, () => {
     for (const [numBuffers, seen] of [[null, 1], [7, 7]] as const) {
       const rig = makeRig({ ring, mergeable: false });
       rig.guest.attach(rig.device);
@@ -77,7 +77,7 @@ for (const ring of ["split", "packed"] as const) {
     }
   });
 
-  Deno.test(`SoftwareGuest notices lengths of transmitted frames and commands, unless it is legacy (${ring})`, () => {
+  Deno.test(`NetGuest notices lengths of transmitted frames and commands, unless it is legacy (${ring})`, () => {
     const rig = makeRig({ ring });
     rig.guest.attach(rig.device);
     rig.device.mischief = { transmitLength: 72, ackLength: 4 };
@@ -90,7 +90,7 @@ for (const ring of ["split", "packed"] as const) {
     assert(rig.guest.errors.some((error) => /used length 4 of command 3\/0, its ack is 1 byte/.test(error)));
   });
 
-  Deno.test(`SoftwareGuest counts interrupts of queues that it does not have (${ring})`, () => {
+  Deno.test(`NetGuest counts interrupts of queues that it does not have (${ring})`, () => {
     const rig = makeRig({ ring, accept: [] }, new FakeNetDevice(OFFERED, 64, 3));
     rig.guest.attach(rig.device);
     for (const index of [2, 6, 99]) rig.device.session!.interrupt(index);
@@ -100,7 +100,7 @@ for (const ring of ["split", "packed"] as const) {
   });
 }
 
-Deno.test("SoftwareGuest that is legacy ignores the lengths that old devices got wrong", () => {
+Deno.test("NetGuest that is legacy ignores the lengths that old devices got wrong", () => {
   const rig = makeRig({ legacy: true });
   rig.guest.attach(rig.device);
   rig.device.mischief = { transmitLength: 72, ackLength: 4 };
@@ -110,7 +110,7 @@ Deno.test("SoftwareGuest that is legacy ignores the lengths that old devices got
   assertEquals([command.ack, rig.guest.counters.transmitted, rig.guest.errors.length], [0, 1, 0]);
 });
 
-Deno.test("SoftwareGuest keeps a hundred errors and counts the rest", () => {
+Deno.test("NetGuest keeps a hundred errors and counts the rest", () => {
   const rig = makeRig({ receiveBufferBytes: 256 });
   rig.guest.attach(rig.device);
   rig.device.mischief = { numBuffers: 0 };
@@ -119,7 +119,7 @@ Deno.test("SoftwareGuest keeps a hundred errors and counts the rest", () => {
   assertEquals([rig.guest.errors.length, rig.guest.counters.malformed], [100, 150]);
 });
 
-Deno.test("SoftwareGuest survives a device that writes garbage into its memory", () => {
+Deno.test("NetGuest survives a device that writes garbage into its memory", () => {
   const hit = fc.record({ address: fc.nat(20_000), value: fc.nat(0xffff_ffff) });
   const shape = fc.record({
     ring: fc.constantFrom("split" as const, "packed" as const),
@@ -130,7 +130,7 @@ Deno.test("SoftwareGuest survives a device that writes garbage into its memory",
   });
   fc.assert(
     fc.property(shape, fc.array(hit, { maxLength: 60 }), (options, hits) => {
-      const guest = new SoftwareGuest({ ...options, queueSize: 8, receiveBufferBytes: 256 });
+      const guest = new NetGuest({ ...options, queueSize: 8, receiveBufferBytes: 256 });
       const device = new FakeNetDevice(OFFERED);
       guest.attach(device);
       const base = guest.memory.regions[0].guestAddress;

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { z } from "zod";
-import { guestOptionsSchema } from "../../../transports/loopback_driver/mod.ts";
-import { guestOptions, type GuestOptionsInput } from "../../../transports/loopback_driver/options.ts";
+import { guestOptionsSchema } from "../../../../devices/net/driver/mod.ts";
+import { guestOptions, type GuestOptionsInput } from "../../../../devices/net/driver/options.ts";
 
 Deno.test("guestOptions() has a default for everything", () => {
   assertEquals(guestOptions({}), {

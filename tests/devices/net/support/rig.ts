@@ -11,11 +11,8 @@ import { buildMachine } from "../../../../machine/build.ts";
 import type { Machine } from "../../../../machine/machine.ts";
 import { ethernet } from "../../../../testing/mod.ts";
 import { cableKey, type CablePort, type LoopbackCable } from "../../../../transports/loopback.ts";
-import type {
-  LoopbackDriver,
-  ReceivedPacket,
-  SoftwareGuest,
-} from "../../../../transports/loopback_driver/mod.ts";
+import type { LoopbackDriver } from "../../../../transports/loopback_driver/mod.ts";
+import type { NetGuest, ReceivedPacket } from "../../../../devices/net/driver/mod.ts";
 
 /** One device of a rig, as options of its parts. */
 export interface SideSettings {
@@ -53,7 +50,7 @@ export const RINGS: readonly { readonly name: string; readonly guest: Record<str
 /** One device with its two ends. */
 export class Side {
   readonly device: NetDevice;
-  readonly driver: LoopbackDriver;
+  readonly driver: LoopbackDriver<NetGuest>;
   readonly port: CablePort;
   /** What the guest has received. */
   readonly packets: ReceivedPacket[] = [];
@@ -67,13 +64,13 @@ export class Side {
     this.#machine = machine;
     this.#name = name;
     this.device = device as NetDevice;
-    this.driver = driver as LoopbackDriver;
+    this.driver = driver as LoopbackDriver<NetGuest>;
     this.port = network as CablePort;
     this.driver.hooks.onPacket = (packet) => void this.packets.push(packet);
     this.port.tap((frame) => void this.sent.push(frame.toBytes()));
   }
 
-  get guest(): SoftwareGuest {
+  get guest(): NetGuest {
     return this.driver.guest;
   }
 

@@ -3,11 +3,11 @@
  * what it is told, and misbehaves on request. It looks at a queue only if it was woken, so that a missing kick shows.
  * @module
  */
-import { DescriptorChain } from "../../../../core/descriptor_chain.ts";
-import type { Device, Session } from "../../../../core/device.ts";
-import type { GuestError } from "../../../../core/errors.ts";
-import type { FeatureSet } from "../../../../core/features.ts";
-import type { Virtqueue } from "../../../../core/virtqueue.ts";
+import { DescriptorChain } from "../../../../../core/descriptor_chain.ts";
+import type { Device, Session } from "../../../../../core/device.ts";
+import type { GuestError } from "../../../../../core/errors.ts";
+import type { FeatureSet } from "../../../../../core/features.ts";
+import type { Virtqueue } from "../../../../../core/virtqueue.ts";
 
 /** A frame to or from the guest, with its header's bytes. */
 export interface FakeFrame {

@@ -2,13 +2,13 @@
  * A software guest on a fake device, the turns they take, and the matrix of ring forms in which everything must work.
  * @module
  */
-import { FeatureSet } from "../../../../core/features.ts";
+import { FeatureSet } from "../../../../../core/features.ts";
 import {
-  type GuestHooks,
   type GuestOptionsInput,
+  NetGuest,
+  type NetGuestHooks,
   type ReceivedPacket,
-  SoftwareGuest,
-} from "../../../../transports/loopback_driver/mod.ts";
+} from "../../../../../devices/net/driver/mod.ts";
 import { FakeNetDevice } from "./fake_net_device.ts";
 
 /** Everything that the fake device can be asked to offer, but the hash report, which changes the header. */
@@ -19,7 +19,7 @@ export const OFFERED: FeatureSet = FeatureSet.of(
 
 /** A guest, its device, and what the guest has received. */
 export interface Rig {
-  readonly guest: SoftwareGuest;
+  readonly guest: NetGuest;
   readonly device: FakeNetDevice;
   readonly packets: ReceivedPacket[];
   /** Takes turns until neither has anything to do; returns the number of turns. */
@@ -30,10 +30,10 @@ export interface Rig {
 export function makeRig(
   options: GuestOptionsInput,
   device: FakeNetDevice = new FakeNetDevice(OFFERED),
-  hooks: GuestHooks = {},
+  hooks: NetGuestHooks = {},
 ): Rig {
   const packets: ReceivedPacket[] = [];
-  const guest = new SoftwareGuest(options, {
+  const guest = new NetGuest(options, {
     ...hooks,
     onPacket(packet) {
       packets.push(packet);

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { GuestError, HostError } from "../../../core/errors.ts";
-import { FeatureSet } from "../../../core/features.ts";
-import type { ReceivedPacket, SoftwareGuest } from "../../../transports/loopback_driver/mod.ts";
+import { GuestError, HostError } from "../../../../core/errors.ts";
+import { FeatureSet } from "../../../../core/features.ts";
+import type { NetGuest, ReceivedPacket } from "../../../../devices/net/driver/mod.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED } from "./support/rig.ts";
 
-Deno.test("SoftwareGuest.attach() accepts everything that is offered and understood", () => {
+Deno.test("NetGuest.attach() accepts everything that is offered and understood", () => {
   // 27, 35 and 62 are offered, but the guest does not know what to do with them.
   const { guest, device } = makeRig({}, new FakeNetDevice(OFFERED.with(27, 35, 57, 60, 62)));
   const session = guest.attach(device);
@@ -15,7 +15,7 @@ Deno.test("SoftwareGuest.attach() accepts everything that is offered and underst
   assertEquals(session.faults, {});
 });
 
-Deno.test("SoftwareGuest.attach() accepts by name and bit, and lets options decide the ring's features", () => {
+Deno.test("NetGuest.attach() accepts by name and bit, and lets options decide the ring's features", () => {
   const { guest, device } = makeRig({
     accept: ["GUEST_CSUM", "GUEST_TSO4", 61, "MRG_RXBUF", 28],
     mergeable: false,
@@ -26,8 +26,8 @@ Deno.test("SoftwareGuest.attach() accepts by name and bit, and lets options deci
   assertEquals([...guest.features], [1, 7, 29, 32, 34, 61]);
 });
 
-Deno.test("SoftwareGuest.attach() says what is missing and what to do", () => {
-  const refused: [ConstructorParameters<typeof SoftwareGuest>[0], FakeNetDevice, RegExp][] = [
+Deno.test("NetGuest.attach() says what is missing and what to do", () => {
+  const refused: [ConstructorParameters<typeof NetGuest>[0], FakeNetDevice, RegExp][] = [
     [{}, new FakeNetDevice(OFFERED.without(32)), /does not offer VERSION_1: write "legacy": true/],
     [{ ring: "packed" }, new FakeNetDevice(OFFERED.without(34)), /RING_PACKED: write "ring": "split"/],
     [{ accept: ["RSS", 57] }, new FakeNetDevice(OFFERED), /Cannot accept HASH_REPORT, RSS, which the device/],
@@ -50,7 +50,7 @@ Deno.test("SoftwareGuest.attach() says what is missing and what to do", () => {
   }
 });
 
-Deno.test("SoftwareGuest.attach() reports why a device refuses, and leaves it reset", () => {
+Deno.test("NetGuest.attach() reports why a device refuses, and leaves it reset", () => {
   const { guest, device } = makeRig({});
   device.refuses = new GuestError("features-dependency-missing", "RSC_EXT needs GUEST_TSO4");
   const error = assertThrows(() => guest.attach(device), HostError, "refuses to be driven with features 0x");
@@ -61,14 +61,14 @@ Deno.test("SoftwareGuest.attach() reports why a device refuses, and leaves it re
   assertEquals(guest.attach(device).status, 15);
 });
 
-Deno.test("SoftwareGuest.attach() refuses a device that breaks at DRIVER_OK, as it must for a legacy driver", () => {
+Deno.test("NetGuest.attach() refuses a device that breaks at DRIVER_OK, as it must for a legacy driver", () => {
   const { guest, device } = makeRig({ legacy: true });
   device.refuses = new GuestError("features-dependency-missing", "no");
   assertThrows(() => guest.attach(device), HostError, "refuses to be started");
   assert(!guest.attached);
 });
 
-Deno.test("SoftwareGuest has a header of 10, 12 or 20 bytes as the features want it", () => {
+Deno.test("NetGuest has a header of 10, 12 or 20 bytes as the features want it", () => {
   const cases = [
     { options: { legacy: true, mergeable: false }, offered: OFFERED, headerBytes: 10 },
     { options: { legacy: true }, offered: OFFERED, headerBytes: 12 },
@@ -116,7 +116,7 @@ Deno.test("SoftwareGuest has a header of 10, 12 or 20 bytes as the features want
   }
 });
 
-Deno.test("SoftwareGuest posts buffers for the largest packet when it cannot merge them", () => {
+Deno.test("NetGuest posts buffers for the largest packet when it cannot merge them", () => {
   const cases = [
     { accept: ["GUEST_CSUM", "GUEST_TSO6"], bytes: 65601 },
     { accept: ["GUEST_CSUM", "GUEST_TSO6", "HASH_REPORT"], bytes: 65609 },
@@ -134,7 +134,7 @@ Deno.test("SoftwareGuest posts buffers for the largest packet when it cannot mer
   }
 });
 
-Deno.test("SoftwareGuest sends and receives the largest packet in pieces", () => {
+Deno.test("NetGuest sends and receives the largest packet in pieces", () => {
   const rig = makeRig({ memoryRegions: 3 });
   rig.guest.attach(rig.device);
   const frame = frameOf(65589, 5);
@@ -147,7 +147,7 @@ Deno.test("SoftwareGuest sends and receives the largest packet in pieces", () =>
   assertEquals(rig.guest.errors, []);
 });
 
-Deno.test("SoftwareGuest.send() throws for a frame that can never fit", () => {
+Deno.test("NetGuest.send() throws for a frame that can never fit", () => {
   const rig = makeRig({ queueSize: 4, transmitBufferBytes: 256 });
   rig.guest.attach(rig.device);
   assert(rig.guest.send(frameOf(4 * 256 - 12, 1)));
@@ -158,7 +158,7 @@ Deno.test("SoftwareGuest.send() throws for a frame that can never fit", () => {
   );
 });
 
-Deno.test("SoftwareGuest starves as told, and postReceiveBuffers() ends it", () => {
+Deno.test("NetGuest starves as told, and postReceiveBuffers() ends it", () => {
   const rig = makeRig({ receiveBuffers: 2, receiveBufferBytes: 256 });
   rig.guest.attach(rig.device);
   for (let i = 0; i < 5; i++) rig.device.deliver(frameOf(100, i));
@@ -173,7 +173,7 @@ Deno.test("SoftwareGuest starves as told, and postReceiveBuffers() ends it", () 
   assertEquals(rig.packets.map((packet) => packet.bytes), [0, 1, 2, 3, 4].map((i) => frameOf(100, i)));
 });
 
-Deno.test("SoftwareGuest without a receive buffer receives nothing", () => {
+Deno.test("NetGuest without a receive buffer receives nothing", () => {
   const rig = makeRig({ receiveBuffers: 0 });
   rig.guest.attach(rig.device);
   rig.device.deliver(frameOf(100, 1));
@@ -181,7 +181,7 @@ Deno.test("SoftwareGuest without a receive buffer receives nothing", () => {
   assertEquals(rig.packets, []);
 });
 
-Deno.test("SoftwareGuest uses several queue pairs, and tells the device so", () => {
+Deno.test("NetGuest uses several queue pairs, and tells the device so", () => {
   const rig = makeRig({ queuePairs: 3, queueSize: 16 }, new FakeNetDevice(OFFERED, 64, 4));
   rig.guest.attach(rig.device);
   rig.run();
@@ -202,7 +202,7 @@ Deno.test("SoftwareGuest uses several queue pairs, and tells the device so", () 
   assertThrows(() => rig.guest.send(frameOf(60, 1), {}, 3), RangeError, "must be from 0 to 2");
 });
 
-Deno.test("SoftwareGuest takes the largest size that a device offers", () => {
+Deno.test("NetGuest takes the largest size that a device offers", () => {
   const split = makeRig({ queueSize: 256 }, new FakeNetDevice(OFFERED, 100));
   split.guest.attach(split.device);
   assertEquals(split.guest.rings[0]!.size, 64);
@@ -211,7 +211,7 @@ Deno.test("SoftwareGuest takes the largest size that a device offers", () => {
   assertEquals(packed.guest.rings[0]!.size, 100);
 });
 
-Deno.test("SoftwareGuest can be detached and attached again, also to another device", () => {
+Deno.test("NetGuest can be detached and attached again, also to another device", () => {
   const rig = makeRig({ queueSize: 8 });
   const other = new FakeNetDevice(OFFERED);
   for (const device of [rig.device, rig.device, other, rig.device]) {
@@ -233,7 +233,7 @@ Deno.test("SoftwareGuest can be detached and attached again, also to another dev
   assertEquals(rig.device.resets, 3);
 });
 
-Deno.test("SoftwareGuest may be detached from within a hook", () => {
+Deno.test("NetGuest may be detached from within a hook", () => {
   const rig = makeRig({}, undefined, { onPacket: () => rig.guest.detach() });
   rig.guest.attach(rig.device);
   for (let i = 0; i < 3; i++) rig.device.deliver(frameOf(100, i));
@@ -243,7 +243,7 @@ Deno.test("SoftwareGuest may be detached from within a hook", () => {
   assertEquals(rig.device.resets, 1);
 });
 
-Deno.test("SoftwareGuest reads the configuration, and defaults where a feature is missing", () => {
+Deno.test("NetGuest reads the configuration, and defaults where a feature is missing", () => {
   const rig = makeRig({}, new FakeNetDevice(OFFERED, 64, 5));
   rig.guest.attach(rig.device);
   assertEquals(rig.guest.mac, Uint8Array.of(0x52, 0x54, 0, 0, 0, 0x77));
@@ -261,7 +261,7 @@ Deno.test("SoftwareGuest reads the configuration, and defaults where a feature i
   assertThrows(() => bare.guest.announceAck(), Error, "feature CTRL_VQ was not negotiated");
 });
 
-Deno.test("SoftwareGuest hears of configuration changes", () => {
+Deno.test("NetGuest hears of configuration changes", () => {
   let told = 0;
   const rig = makeRig({}, undefined, { onConfigChanged: () => told++ });
   rig.guest.attach(rig.device);
@@ -269,7 +269,7 @@ Deno.test("SoftwareGuest hears of configuration changes", () => {
   assertEquals([told, rig.guest.counters.configChanges], [1, 1]);
 });
 
-Deno.test("SoftwareGuest writes commands as section 5.1.6.5 has them", () => {
+Deno.test("NetGuest writes commands as section 5.1.6.5 has them", () => {
   const answers: number[][] = [];
   const rig = makeRig({}, undefined, {
     onControl: ({ commandClass, command, ack }) => answers.push([commandClass, command, ack!]),
@@ -311,7 +311,7 @@ Deno.test("SoftwareGuest writes commands as section 5.1.6.5 has them", () => {
   assertEquals(answers, expected.map(([commandClass, command]) => [commandClass, command, 0]));
 });
 
-Deno.test("SoftwareGuest.control() says when it has no room, and fits into small rings", () => {
+Deno.test("NetGuest.control() says when it has no room, and fits into small rings", () => {
   const rig = makeRig({ queueSize: 256 });
   rig.guest.attach(rig.device);
   for (let i = 0; i < 16; i++) rig.guest.announceAck();
@@ -335,7 +335,7 @@ Deno.test("SoftwareGuest.control() says when it has no room, and fits into small
   assertThrows(() => tiny.guest.setVlan(7, true), Error, "control queue of 1 entries has no room");
 });
 
-Deno.test("SoftwareGuest tells of transmitted frames by queue pair", () => {
+Deno.test("NetGuest tells of transmitted frames by queue pair", () => {
   const used: number[] = [];
   const rig = makeRig({ queuePairs: 2 }, new FakeNetDevice(OFFERED, 64, 2), {
     onUsedTransmit: (queue) => used.push(queue),
@@ -347,7 +347,7 @@ Deno.test("SoftwareGuest tells of transmitted frames by queue pair", () => {
   assertEquals(used, [0, 1]);
 });
 
-Deno.test("SoftwareGuest hands every packet over in a copy of its own, unless told to reuse", () => {
+Deno.test("NetGuest hands every packet over in a copy of its own, unless told to reuse", () => {
   const rig = makeRig({});
   rig.guest.attach(rig.device);
   rig.device.deliver(frameOf(100, 1));
@@ -368,7 +368,7 @@ Deno.test("SoftwareGuest hands every packet over in a copy of its own, unless to
   assert(reusing.packets[0].bytes === reusing.packets[2].bytes, "views are kept by length");
 });
 
-Deno.test("SoftwareGuest leaves a queue alone until it is interrupted", () => {
+Deno.test("NetGuest leaves a queue alone until it is interrupted", () => {
   const rig = makeRig({});
   rig.guest.attach(rig.device);
   rig.run();
@@ -384,7 +384,7 @@ Deno.test("SoftwareGuest leaves a queue alone until it is interrupted", () => {
   assertEquals(rig.packets.length, 1);
 });
 
-Deno.test("SoftwareGuest refuses interrupts while it has more work than a turn allows", () => {
+Deno.test("NetGuest refuses interrupts while it has more work than a turn allows", () => {
   for (const eventIndex of [false, true]) {
     for (const ring of ["split", "packed"] as const) {
       const rig = makeRig({ eventIndex, ring });
@@ -408,7 +408,7 @@ Deno.test("SoftwareGuest refuses interrupts while it has more work than a turn a
   }
 });
 
-Deno.test("SoftwareGuest stops at a device that needs a reset, and starts anew when attached", () => {
+Deno.test("NetGuest stops at a device that needs a reset, and starts anew when attached", () => {
   const rig = makeRig({});
   rig.guest.attach(rig.device);
   rig.device.breaks = new GuestError("descriptor-loop", "made up");
