@@ -14,7 +14,7 @@ import {
   NOTHING_USED,
   PackedDriverRing,
   SplitDriverRing,
-} from "../../../../transports/loopback_driver/driver_ring.ts";
+} from "../../../../guest/driver_ring.ts";
 import { GuestMemory } from "../../../../core/memory.ts";
 import { LateDevice } from "../../../core/support/late_device.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./fake_host.ts";
