@@ -79,8 +79,6 @@ function ownCapture(): string {
   return path.startsWith(here) ? path.slice(here.length) : path;
 }
 
-// The text of the demonstration.
-
 /** One capture, three times. */
 export interface DemoRuns {
   /** A device without coalescing. */

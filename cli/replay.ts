@@ -30,7 +30,7 @@ export const REPLAY: CommandUsage = {
     "Sends the frames of a capture (pcap or pcapng, also packed by gzip, also from a pipe; - is standard input) through a network device with receive segment coalescing " +
     "for IPv4 and IPv6 to a guest made of software, and says what the guest got and why. Time is that of the capture: " +
     "the replay itself takes no longer than it must, and the same capture always gives the same result.",
-    "The guest is whoever receives most TCP payload in the capture, unless --guest names another.",
+    "The guest is the station that receives most TCP payload in the capture, unless --guest names another.",
   ],
   options: [
     {
@@ -122,7 +122,7 @@ export async function runReplay(args: readonly string[], io: Io): Promise<number
   return result.guestErrors.length === 0 ? EXIT_OK : EXIT_FAILED;
 }
 
-/** Who receives most TCP payload, or else most frames. Throws HostError if nobody receives anything. */
+/** The station that receives most TCP payload, or else most frames. Throws HostError if there is none. */
 export function busiestStation(statistics: CaptureStatistics, capture: string): string {
   const [busiest] = statistics.stations;
   if (busiest !== undefined) return busiest.mac;

@@ -1,6 +1,6 @@
 /**
- * `checksum`: completes a partial checksum that the receiver cannot take, and verifies checksums for a guest
- * that lets us.
+ * `checksum`: completes partial checksums that the receiver does not take, and verifies those of frames to
+ * the guest. Checksums over frames in several pieces (`addFrameToSum`) are computed here for all stages.
  * @module
  */
 import { z } from "zod";
@@ -107,8 +107,6 @@ class ChecksumStage implements Stage {
     return isSumRight(addFrameToSum(frame, at, pseudo, endAt)) ? "verified" : "wrong";
   }
 }
-
-// Checksums over frames in one or several pieces.
 
 const transport = new TransportHeader();
 

@@ -4,9 +4,9 @@
  * Theory of operation. A *large* frame (`gso_type` TCPV4, TCPV6 or UDP_L4) carries the payload of many
  * packets behind one set of headers, and `gso_size` bytes of it belong to each. To the guest, one that the
  * guest did not agree to take (GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_USO4 and 6) is cut; from the guest,
- * one that the network does not take (`capabilities`). So the stage may offer the guest to send large frames on
- * any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which they need. Having offered CSUM, it
- * also completes the partial checksums of ordinary frames that the receiver does not take.
+ * one that the network does not take (`capabilities`). So the stage may offer the guest to send large frames
+ * on any network: HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_USO, and CSUM, which they need. Having offered CSUM,
+ * it also completes the partial checksums of ordinary frames that the receiver does not take.
  *
  *     large, must be cut -> locate -> fault? -- dropped and counted by its name
  *                              |
@@ -22,7 +22,7 @@
  * like it fill the pool, they would wait for each other.
  *
  * Invariants: order is kept. `#held` is empty, or its first frame is the one that `#cutter` is at. A refusal
- * of the pool is not provoked again before something has changed, because the device drains its lines on
+ * of the pool is not provoked again before something has changed, because the device drains its pipelines on
  * each.
  *
  * Limits: a large frame whose transport header is encapsulated or hidden is dropped; so are a jumbogram (RFC
@@ -131,7 +131,7 @@ export class SegmentStage implements Stage {
   readonly #held = new FrameBatch();
   /** What the receiver takes unfinished. */
   #receiver: OffloadCapabilities;
-  /** Does it take packets that this device has coalesced, whatever else it takes? */
+  /** Does it take packets that this device has coalesced, even if it takes no other large frames? */
   #takesCoalesced = false;
   #nowNs = 0;
   #retryNs = 0;
@@ -214,7 +214,7 @@ export class SegmentStage implements Stage {
     held.dropFirst(done);
   }
 
-  /** There is still no memory: has the frame waited long enough? Then it is dropped. */
+  /** Drops the frame if there has been no memory for it for too long. */
   #giveUp(frame: Frame, progress: boolean): boolean {
     if (progress) this.#stuckSinceNs = this.#nowNs;
     if (this.#nowNs - this.#stuckSinceNs < MAX_WAIT_NS) return false;
@@ -223,13 +223,12 @@ export class SegmentStage implements Stage {
   }
 
   /**
-   * False if the frame is left off for want of memory. Otherwise it, or what was made of it, has been handed
-   * on.
+   * Passes, completes or cuts a frame, or drops it. False if it is left off for want of memory.
    */
   #take(frame: Frame, output: FrameBatch): boolean {
     const { header } = frame;
     if (header.gsoType === VIRTIO_NET_HDR_GSO_NONE) {
-      if (this.#isPartialUnwelcome(header)) {
+      if (this.#mustComplete(header)) {
         if (!completeChecksum(frame)) return this.#drop(frame, "dropped_odd_checksum");
         this.#counters.completed++;
       }
@@ -255,7 +254,7 @@ export class SegmentStage implements Stage {
     return this.#cut(frame, output);
   }
 
-  #isPartialUnwelcome(header: NetHeader): boolean {
+  #mustComplete(header: NetHeader): boolean {
     const partial = header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_RSC_INFO);
     return partial === VIRTIO_NET_HDR_F_NEEDS_CSUM && !this.#receiver.csum;
   }

@@ -3,7 +3,7 @@
  *
  * Theory of operation. `OffloadFinder` tells of each frame whether its checksum was left to the interface and
  * how many segments it holds. Such a frame is marked as a guest or a TAP would hand it over: NEEDS_CSUM,
- * `gso_type` and `gso_size`. Then the stage cuts it as `segment` does, whatever large frames the guest takes,
+ * `gso_type` and `gso_size`. Then the stage cuts it as `segment` does, even if the guest takes large frames,
  * so that a stage behind it, `rsc-v4` above all, gets what it would get from a wire. The checksums of all
  * these frames are taken for right: what they were on the wire cannot be told. They stay partial for a guest
  * that takes that, under the strict rules; the reference does not know NEEDS_CSUM.
@@ -30,7 +30,10 @@ export interface UndoOffloadsOptions {
   mss?: number | undefined;
   /** The MTU of the wire in bytes, 576 to 65535; default 1500, or more where a connection says so. */
   mtu?: number | undefined;
-  /** Rule book of the coalescing behind it: under `qemu` every checksum is completed. Default the device's own. */
+  /**
+   * Rule book of the coalescing behind it: under `qemu` every checksum is completed. Default the device's
+   * own.
+   */
   rules?: RuleBook | undefined;
 }
 

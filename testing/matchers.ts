@@ -1,6 +1,6 @@
 /**
- * What a packet must be, said in sentences: `assertTcp(bytes, hasSeq(1000), hasFlags("ACK"),
- * hasRightChecksums())`.
+ * What tests compare: TCP packets (`assertTcp(bytes, hasSeq(1000), hasFlags("ACK"))`), the verdicts of stages, what a bench
+ * delivered, and whether all frames are back in their pool.
  * @module
  */
 import { AssertionError } from "@std/assert";
@@ -44,7 +44,7 @@ export function hasWindow(window: number): TcpMatcher {
   return (packet) => same("window", packet.window, window);
 }
 
-/** It has exactly these flags, in whatever order. */
+/** It has exactly these flags, in any order. */
 export function hasFlags(...flags: readonly TcpFlag[]): TcpMatcher {
   return (packet) => same("flags", [...packet.flags].sort().join(" "), [...flags].sort().join(" "));
 }
@@ -86,8 +86,6 @@ export function hasPartialChecksum(): TcpMatcher {
 function same(what: string, got: number | string, wanted: number | string): string | null {
   return got === wanted ? null : `${what} is ${got}, not ${wanted}`;
 }
-
-// Collects what stages say about frames.
 
 /** What a stage did with one frame. */
 export interface Verdict {
@@ -142,8 +140,6 @@ export class VerdictList implements VerdictLog {
   }
 }
 
-// What came out at the end, as plain data that can be compared; and the question whether all frames are back.
-
 export type { HeaderFields };
 
 /** A frame that has come out. */
@@ -173,7 +169,7 @@ export interface FrameFacts {
   readonly number?: number;
 }
 
-/** Bytes, or whatever can make bytes of itself, such as a `Frame`. */
+/** Bytes, or an object that can make bytes of itself, such as a `Frame`. */
 export type FrameSource = Uint8Array | { toBytes(): Uint8Array };
 
 /** The bytes of a source. */
@@ -188,9 +184,8 @@ export function headerFields(header: Readonly<HeaderFields>): HeaderFields {
 }
 
 /**
- * Throws AssertionError unless every frame is back in its pool: none is held, lost, or owned by somebody who
- * forgot it.
- * @param pool the pool, or whatever has one
+ * Throws AssertionError unless every frame is back in its pool: none is held, lost or forgotten.
+ * @param pool the pool, or an object that has one
  */
 export function assertPoolWhole(pool: FramePool | { readonly pool: FramePool }): void {
   const { inUse } = "pool" in pool ? pool.pool : pool;

@@ -113,7 +113,7 @@ export class StageBench implements Disposable {
   readonly clock: ManualClock = new ManualClock();
   /** Where frames come from. */
   readonly pool: FramePool;
-  /** The line of stages. */
+  /** The stages in order. */
   readonly pipeline: Pipeline;
   readonly #batch = new FrameBatch();
   #features: FeatureSet | null;
@@ -167,7 +167,7 @@ export class StageBench implements Disposable {
     return frame;
   }
 
-  /** Moves the time on, and lets the stages go what is due on the way. Throws RangeError for a time that has passed. */
+  /** Moves the time on, and flushes the stages that are due on the way. Throws RangeError for a time that has passed. */
   advanceTo(nowNs: number): void {
     let rounds = 0;
     for (let due = this.pipeline.deadlineNs(); due <= nowNs; due = this.pipeline.deadlineNs()) {

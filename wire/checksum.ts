@@ -5,6 +5,10 @@
  * does not depend on the byte order, only its result is swapped, once, when it is stored. A *sum* here is a
  * plain integer that may exceed 16 bits; `fold` brings it back.
  *
+ * JavaScript has no vector instructions, and WebAssembly sees no memory but its own. Where speed matters,
+ * frames therefore lie in such memory, and a small WebAssembly kernel adds them up. (Measured, 1448 bytes: 37
+ * ns against 230 ns for the plain loop.)
+ *
  * @module
  */
 import { CHECKSUM_KERNEL } from "./checksum_kernel_wasm.ts";
@@ -87,11 +91,6 @@ export function storePartial(view: DataView, at: number, sum: number): void {
 export function isSumRight(sum: number): boolean {
   return fold(sum) === 0xffff;
 }
-
-// The Internet checksum by vectors, for bytes in the memory of WebAssembly.
-//
-// JavaScript has no vector instructions, and WebAssembly sees no memory but its own; hence frames lie in such
-// memory where speed matters. (Measured, 1448 bytes: 37 ns against 230 ns for the plain loop.)
 
 /** Sums up the 16-bit little-endian words of `lengthBytes` bytes from `at` on; at most 131071 bytes. */
 export type ChecksumKernel = (at: number, lengthBytes: number) => number;

@@ -1,5 +1,5 @@
 /**
- * Where the headers of an Ethernet frame are, whatever form it has: the one locator for all that look behind
+ * The one locator of headers: where those of an Ethernet frame of any form are, for all that look behind
  * VLAN tags, IPv4 options and IPv6 extension headers.
  *
  * Looks behind any number of VLAN tags (802.1Q, 802.1ad), LLC/SNAP, PPPoE sessions and MPLS labels, then

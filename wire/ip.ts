@@ -1,10 +1,10 @@
 /**
- * IPv4 headers (RFC 791): offsets from the first byte of the header, and sums.
+ * IPv4 (RFC 791) and IPv6 headers (RFC 8200): offsets from the first byte of the header, and sums.
  * @module
  */
 import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
 
-/** Bytes of a header without options. */
+/** Bytes of an IPv4 header without options. */
 export const IPV4_HEADER_BYTES = 20;
 /** Version and header length. */
 export const IPV4_VERSION_IHL = 0;
@@ -53,9 +53,7 @@ export function ipv4PseudoSum(view: DataView, at: number, protocol: number, segm
   return addToSum(view, at + IPV4_SOURCE, 8, sumOf16(protocol) + sumOf16(segmentBytes));
 }
 
-// IPv6 headers (RFC 8200): offsets from the first byte of the header, and sums.
-
-/** Bytes of the fixed header. */
+/** Bytes of the fixed header of IPv6. */
 export const IPV6_HEADER_BYTES = 40;
 /** Version, traffic class and flow label: 32 bits. */
 export const IPV6_FLOW = 0;

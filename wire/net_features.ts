@@ -176,12 +176,17 @@ const BITS: ReadonlyMap<string, number> = new Map(
   Array.from(NET_FEATURE_NAMES, ([bit, name]) => [name, bit]),
 );
 
-/** The name of a bit of a network device without its prefix, such as `RSC_EXT`; `bit 43` for one that has none. */
+/**
+ * The name of a bit of a network device without its prefix, such as `RSC_EXT`; `bit 43` for one that has
+ * none.
+ */
 export function featureName(bit: number): string {
   return NET_FEATURE_NAMES.get(bit) ?? `bit ${bit}`;
 }
 
-/** The bit of a network device of this name, such as `RSC_EXT`, without prefix; undefined if there is none. */
+/**
+ * The bit of a network device of this name, such as `RSC_EXT`, without prefix; undefined if there is none.
+ */
 export function featureBit(name: string): number | undefined {
   return BITS.get(name);
 }

@@ -1,5 +1,6 @@
 /**
- * The capture of a replay: it is looked at more than once, and a pipe can be read only once.
+ * The capture of a replay, kept so that it can be read several times (`CaptureInput`), and what is in it
+ * (`readStatistics`).
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
@@ -158,8 +159,6 @@ class SharedFileSource implements ByteSource {
   [Symbol.dispose](): void {}
 }
 
-// A first look at a capture: what is in it, and who in it is most likely the guest.
-
 /** Destinations that are told apart; a capture of a flood has more, and none of them is a guest. */
 const MAX_STATIONS = 65_536;
 
@@ -194,8 +193,8 @@ export interface CaptureStatistics {
   /** Bytes of TCP payload to all stations. */
   readonly payloadBytes: number;
   /**
-   * Who receives what, the one with most TCP payload first. Group addresses are no stations, nor is the
-   * address 0.
+   * The receivers, the one with most TCP payload first: the likeliest guest. Group addresses are no stations,
+   * nor is the address 0.
    */
   readonly stations: readonly Station[];
   /** What its connections have announced, in both directions. */

@@ -1,5 +1,5 @@
 /**
- * Replays one capture and says what came of it.
+ * Replays a capture: builds the machine, runs it to the end of the capture, and collects the result.
  * @module
  */
 import type { NetGuest } from "../../devices/net/driver/mod.ts";
@@ -32,6 +32,24 @@ import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wi
 import type { CaptureInput } from "./capture_input.ts";
 import { type Explainer, type Reason, VerdictCounters } from "./explainer.ts";
 import { InputCounters, OutputCounters } from "./summary.ts";
+
+/** What a replay is to be. */
+export interface ReplaySetup {
+  /** The capture. */
+  readonly capture: CaptureInput;
+  /** The guest's address. */
+  readonly guestMac: string;
+  /** The rule book. */
+  readonly rules: RuleBook;
+  /** Longest time a segment is held, in microseconds; null for a device without RSC. */
+  readonly intervalUs: number | null;
+  /** Make of frames captured with offloads what was on the wire? */
+  readonly undoOffloads: boolean;
+  /** What the connections of the capture have announced. */
+  readonly knownMss: MssTable;
+  /** When frames arrive. */
+  readonly pace: ReplayPace;
+}
 
 /** What a replay writes besides its result. */
 export interface ReplayOutputs {
@@ -213,29 +231,11 @@ function dropped(counters: Counters): Record<string, number> {
   return Object.fromEntries(lost);
 }
 
-// The machine of a replay: a network device with both RSC stages, a capture as its network, a guest made of
-// software.
-
-/** What a replay is to be. */
-export interface ReplaySetup {
-  /** The capture. */
-  readonly capture: CaptureInput;
-  /** The guest's address. */
-  readonly guestMac: string;
-  /** The rule book. */
-  readonly rules: RuleBook;
-  /** Longest time a segment is held, in microseconds; null for a device without RSC. */
-  readonly intervalUs: number | null;
-  /** Make of frames captured with offloads what was on the wire? */
-  readonly undoOffloads: boolean;
-  /** What the connections of the capture have announced. */
-  readonly knownMss: MssTable;
-  /** When frames arrive. */
-  readonly pace: ReplayPace;
-}
-
-/** Builds the machine. Throws HostError if the capture cannot be opened. */
-export async function buildReplayMachine(
+/**
+ * Builds a network device with both RSC stages, a capture as its network, and a guest made of software.
+ * Throws HostError if the capture cannot be opened.
+ */
+async function buildReplayMachine(
   setup: ReplaySetup,
   input: InputCounters,
   verdicts: VerdictLog,
@@ -284,10 +284,8 @@ function inputNetwork({ capture, pace }: ReplaySetup): NetworkPlugin<Record<stri
   });
 }
 
-// Writes what the guest got to a capture, packet by packet, at the times of delivery.
-
-/** A capture of deliveries. */
-export class DeliveryCapture implements Disposable {
+/** Writes what the guest got to a capture, packet by packet, at the times of delivery. */
+class DeliveryCapture implements Disposable {
   readonly #writer: CaptureWriter;
 
   /**

@@ -230,11 +230,12 @@ function grouped(entries: readonly (readonly [string, number])[]): Group[] {
   return groups;
 }
 
-// What must be known before the numbers of a replay are believed: why nothing came, why nothing was merged.
-
 const MAX_STATIONS_NAMED = 3;
 
-/** Remarks in sentences, the most important first; none if the numbers speak for themselves. */
+/**
+ * What must be known before the numbers are believed, in sentences, the most important first: why nothing
+ * came, or why nothing was merged.
+ */
 export function remarksOn(setup: ReplaySetup, statistics: CaptureStatistics, result: ReplayResult): string[] {
   const remarks = offloadRemarks(result);
   const { input, output, leftOut } = result;

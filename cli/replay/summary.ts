@@ -256,7 +256,7 @@ export const NO_TCP = -1;
 const headers = new HeaderLocator();
 
 /**
- * Bytes of TCP payload in a frame, behind whatever tags, options and extension headers; `NO_TCP` for a
+ * Bytes of TCP payload in a frame, behind any tags, options and extension headers; `NO_TCP` for a
  * fragment, for another protocol, and for a packet that is not wholly in the frame.
  * @param bytes where the frame is; @param at its first byte; @param length its bytes, or as many as it had if
  * it was cut

@@ -66,7 +66,8 @@ export class QemuChain extends RscChain implements QemuStage {
 
   /** Both families follow what was accepted, whether or not GUEST_CSUM was. */
   override negotiated(state: Negotiated, _output: FrameBatch, _nowNs: number): void {
-    // Later changes come by `qemu.offloadsRequested`, which the reference obeys even if it then refuses the command.
+    // Later changes come by `qemu.offloadsRequested`, which the reference obeys even if it then refuses the
+    // command.
     if (state.features === this.#features) return;
     this.#features = state.features;
     this.#follow(state.features);

@@ -3,7 +3,7 @@
  *
  * Theory of operation. `take` asks in order: is the family on; is it a well-formed segment (S1); is its
  * checksum right (S2); do flags and options allow merging (S3). A frame that fails passes alone, but never
- * before what is held of its flow, whatever form it has: where it is not a plain segment, `HeaderLocator`
+ * before what is held of its flow, in any form: where it is not a plain segment, `HeaderLocator`
  * finds its addresses and ports, and where the ports are hidden, all flows between the two addresses are
  * flushed first. The VLAN is part of the flow; a tag with id 0 is none.
  *

@@ -185,7 +185,7 @@ export const QEMU_RULES = ruleTable({
   data_after_pure_ack: [
     "Q12",
     "Merges, counted as two segments",
-    "data behind a pure ACK, whatever its ACK number (case 24); padding of the ACK becomes data (case 53)",
+    "data behind a pure ACK, with any ACK number (case 24); padding of the ACK becomes data (case 53)",
   ],
   data_out_of_order: ["Q13", FLUSHES, "within 65535 ahead, but not the next byte"],
   over_size: [

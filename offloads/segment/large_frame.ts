@@ -1,6 +1,6 @@
 /**
- * Finding what a large frame consists of, before it is cut: headers, payload, and whether they agree with
- * each other.
+ * One large frame and its segments: finds headers and payload and whether they agree (`LargeFrame`), cuts
+ * (`Cutter`), and writes the headers of each segment.
  * @module
  */
 import type { Frame, NetHeader } from "../../pipeline/frame.ts";
@@ -64,8 +64,8 @@ export type LargeFault =
   /** NEEDS_CSUM is for another place than the transport header's checksum, or for one outside the frame. */
   | "dropped_odd_checksum"
   /**
-   * Nobody vouches for the data, and the checksum over the whole is wrong: right ones must not be made of
-   * that.
+   * The network does not vouch for the data, and the checksum over the whole is wrong: right ones must not be
+   * made of that.
    */
   | "dropped_bad_checksum";
 
@@ -169,8 +169,6 @@ export class LargeFrame {
   }
 }
 
-// Writing the headers of a segment: what differs from those of the large frame that it was cut from.
-
 const TCP_URGENT = 18;
 
 /**
@@ -242,8 +240,8 @@ export function finishChecksum(segment: Frame, large: LargeFrame, partial: boole
 }
 
 /**
- * Must this large frame be cut for a receiver with these capabilities? One of a kind that cannot be cut need not: it is for
- * others to judge.
+ * Must this large frame be cut for a receiver with these capabilities? One of a kind that cannot be cut need
+ * not: it is for others to judge.
  */
 export function mustCut({ gsoType }: NetHeader, receiver: OffloadCapabilities): boolean {
   const kind = gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
@@ -253,9 +251,7 @@ export function mustCut({ gsoType }: NetHeader, receiver: OffloadCapabilities): 
   return canCut && !(receiver.csum && receiver.admitsGso(gsoType));
 }
 
-// Cutting one large frame into segments, one at a time, so that it can be left off and gone on with.
-
-/** Goes along the payload of a large frame, piece by piece. */
+/** Cuts a large frame into segments, one at a time, so that cutting can be interrupted and continued. */
 export class Cutter {
   readonly #large: LargeFrame;
   readonly #pool: FramePool;

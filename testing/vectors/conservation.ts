@@ -1,5 +1,5 @@
 /**
- * What must hold of every run under strict rules, whatever went in: nothing lost, nothing made up, nothing
+ * What must hold of every run under strict rules, for any input: nothing lost, nothing made up, nothing
  * reordered.
  *
  * How it is checked. Inputs and outputs are sorted into flows by a reading of their own (`viewTcp`); what is
@@ -12,16 +12,14 @@
  *
  * @module
  */
-import { NetHeader } from "../../pipeline/frame.ts";
-import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
-import { readNetHeader } from "../../wire/virtio_net_header.ts";
-import { fromHex, toHex, type Vector, type VectorHeader, type VectorPacket } from "./format.ts";
+import type { NetHeader } from "../../pipeline/frame.ts";
+import { fromHex, headerOf, type Vector, type VectorPacket } from "./format.ts";
 import {
   checkMergedPacket,
-  divide,
   type Flow,
   guessEnd,
   type Part,
+  partition,
   type Placed,
   type PlacedOutput,
 } from "./merged_packet.ts";
@@ -84,11 +82,7 @@ export function strictViolations(vector: Vector, run: VectorRun): string[] {
   const inputs: ConservedInput[] = [];
   for (const event of vector.events) {
     if (!("frame" in event)) continue;
-    const header = new NetHeader();
-    const raw = new Uint8Array(12);
-    raw.set(fromHex(event.vnet_hdr ?? "").subarray(0, 12));
-    readNetHeader(new DataView(raw.buffer), 0, header);
-    inputs.push({ atNs: event.t_ns, bytes: fromHex(event.frame), header });
+    inputs.push({ atNs: event.t_ns, bytes: fromHex(event.frame), header: headerOf(event) });
   }
   const outputs = run.packets.map(({ t_ns, hdr, frame }) => ({ atNs: t_ns, hdr, bytes: fromHex(frame) }));
   const { features, rx_posted, rsc_interval_ns } = vector.head.config;
@@ -112,20 +106,20 @@ function hashOf(bytes: Uint8Array): string {
 }
 
 /**
- * Finds out where each input of a flow went. The first division that the data allow is mostly the right one;
+ * Finds out where each input of a flow went. The first partition that the data allow is mostly the right one;
  * if it is not, one is looked for in which every packet is right, and only if there is none the packets are
  * wrong.
  */
 function match(flow: Flow, options: ConservationOptions, places: number[], violations: string[]): void {
-  const first = assign(flow, divide(flow, options, null), options, places);
+  const first = assign(flow, partition(flow, options, null), options, places);
   if (first.length === 0) return;
   const judge = (output: PlacedOutput, parts: readonly Placed[]) =>
     violationsIn(output, parts, options).length === 0;
-  const ends = divide(flow, options, judge);
+  const ends = partition(flow, options, judge);
   violations.push(...(ends === null ? first : assign(flow, ends, options, places)));
 }
 
-/** Puts every input in its place, and returns what is wrong then. @param ends what `divide` has found */
+/** Puts every input in its place, and returns what is wrong then. @param ends what `partition` has found */
 function assign(
   flow: Flow,
   ends: readonly number[] | null,
@@ -219,8 +213,6 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return true;
 }
 
-// What is checked for being conserved: what went in, what came out, and under what conditions.
-
 /** A frame that went in. */
 export interface ConservedInput {
   /** When, in ns. */
@@ -265,28 +257,6 @@ export interface ConservationOptions {
   readonly endsInReset?: boolean;
 }
 
-// What a software guest received, as vectors record it.
-
-/** The virtio header of a packet; `num_buffers` is null where the device has not written it. */
-export function vectorHeader(packet: ReceivedPacket): VectorHeader {
-  return {
-    flags: packet.flags,
-    gso_type: packet.gsoType,
-    hdr_len: packet.hdrLen,
-    gso_size: packet.gsoSize,
-    csum_start: packet.csumStart,
-    csum_offset: packet.csumOffset,
-    num_buffers: packet.numBuffersWritten ? packet.numBuffers : null,
-  };
-}
-
-/** A packet that was delivered at `atNs`. */
-export function vectorPacket(atNs: number, packet: ReceivedPacket): VectorPacket {
-  return { t_ns: atNs, hdr: vectorHeader(packet), frame: toHex(packet.bytes) };
-}
-
-// Did frames of one flow change places? Also those that show their flow only in part.
-
 interface Member {
   readonly place: number;
   /** Hides its ports, and so may belong to any flow between its addresses. */
@@ -294,9 +264,9 @@ interface Member {
 }
 
 /**
- * Every violation, in words. Within a queue, the frames of a flow must leave in the order in which they came,
- * whether or not they can be merged; a frame that hides its ports must not change places with any flow
- * between its addresses.
+ * Every change of places within a flow, in words. Within a queue, the frames of a flow must leave in the
+ * order in which they came, whether or not they can be merged; a frame that hides its ports must not change
+ * places with any flow between its addresses.
  * @param places for each input the output that it is in; -1 for none
  */
 export function orderViolations(

@@ -4,6 +4,9 @@
  * @module
  */
 import { z } from "zod";
+import { NetHeader } from "../../pipeline/frame.ts";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
+import { readNetHeader } from "../../wire/virtio_net_header.ts";
 
 const hex = z.string().regex(/^(?:[0-9a-f]{2})*$/i, "write an even number of hexadecimal digits");
 const timeNs = z.int().min(0);
@@ -151,6 +154,33 @@ export function writeVector(vector: Vector): string {
   const outputs = [...vector.packets, ...vector.acks].sort((a, b) => a.t_ns - b.t_ns);
   for (const output of outputs) lines.push(JSON.stringify({ out: output }));
   return lines.join("\n") + "\n";
+}
+
+/** The virtio header that came with a frame of a vector; all 0 if none did. */
+export function headerOf({ vnet_hdr = "" }: { readonly vnet_hdr?: string | undefined }): NetHeader {
+  const header = new NetHeader();
+  const bytes = new Uint8Array(12);
+  bytes.set(fromHex(vnet_hdr).subarray(0, 12));
+  readNetHeader(new DataView(bytes.buffer), 0, header);
+  return header;
+}
+
+/** The virtio header of a packet; `num_buffers` is null where the device has not written it. */
+export function vectorHeader(packet: ReceivedPacket): VectorHeader {
+  return {
+    flags: packet.flags,
+    gso_type: packet.gsoType,
+    hdr_len: packet.hdrLen,
+    gso_size: packet.gsoSize,
+    csum_start: packet.csumStart,
+    csum_offset: packet.csumOffset,
+    num_buffers: packet.numBuffersWritten ? packet.numBuffers : null,
+  };
+}
+
+/** A packet that was delivered at `atNs`. */
+export function vectorPacket(atNs: number, packet: ReceivedPacket): VectorPacket {
+  return { t_ns: atNs, hdr: vectorHeader(packet), frame: toHex(packet.bytes) };
 }
 
 /** The bytes of hexadecimal digits. */

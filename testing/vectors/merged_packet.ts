@@ -1,6 +1,7 @@
 /**
- * What must hold of one packet that was made of segments: contents, headers, and that the segments may be
- * merged at all.
+ * Packets made of segments: which inputs of a flow each output is made of (`partition`), and what must hold
+ * of one made of several (`checkMergedPacket`): contents, headers, and that the segments may be merged at
+ * all.
  * @module
  */
 import type { ConservationOptions, ConservedInput, ConservedOutput } from "./conservation.ts";
@@ -218,8 +219,6 @@ function sameAt(whole: Uint8Array, part: Uint8Array, at: number): boolean {
   return true;
 }
 
-// Which inputs of a flow went into which of its outputs?
-
 /** An input of a flow. */
 export interface Placed {
   /** Its number among all inputs. */
@@ -241,7 +240,7 @@ export interface PlacedOutput {
 }
 
 /** May this output be made of these inputs? */
-export type DivisionJudge = (output: PlacedOutput, parts: readonly Placed[]) => boolean;
+export type PartitionJudge = (output: PlacedOutput, parts: readonly Placed[]) => boolean;
 
 /** The inputs and the outputs that have the same addresses and ports, or else the same bytes. */
 export interface Flow {
@@ -254,14 +253,15 @@ export interface Flow {
 }
 
 /**
- * Behind which input each output ends. What window updates went into an output can only be told from what is
- * left for the others, so this searches for a division of all inputs among all outputs; null if there is
- * none. What `judge` does not allow is left out; if it is null, whatever the data allow is allowed.
+ * Finds a partition of all inputs of a flow among its outputs: behind which input each output ends; null if
+ * there is none. Which window updates went into an output can only be told from what is left for the others,
+ * so this is a search. What `judge` does not allow is left out; if it is null, everything that the data allow
+ * is allowed.
  */
-export function divide(
+export function partition(
   flow: Flow,
   options: ConservationOptions,
-  judge: DivisionJudge | null,
+  judge: PartitionJudge | null,
 ): number[] | null {
   const { inputs, outputs } = flow;
   const ends: number[] = [];

@@ -1,5 +1,6 @@
 /**
- * Runs a vector's events through a whole device: configuration, rings, control queue, clock.
+ * Finds and reads vectors, runs their events through a whole device (configuration, rings, control queue,
+ * clock), and compares what it delivered with the recording, bit for bit.
  * @module
  */
 import type { NetGuest } from "../../devices/net/driver/mod.ts";
@@ -10,7 +11,6 @@ import { parseConfig } from "../../config/load.ts";
 import type { CounterGroups } from "../../core/device.ts";
 import { HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { NetHeader } from "../../pipeline/frame.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { VerdictLog } from "../../pipeline/stage.ts";
 import { buildMachine } from "../../machine/build.ts";
@@ -18,11 +18,10 @@ import type { Machine } from "../../machine/machine.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { ControlCommand, ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
-import { readNetHeader } from "../../wire/virtio_net_header.ts";
-import { vectorPacket } from "./conservation.ts";
 import {
   DEFAULT_FEATURES,
   fromHex,
+  headerOf,
   parseVector,
   type Vector,
   type VectorAck,
@@ -30,6 +29,7 @@ import {
   VectorError,
   type VectorEvent,
   type VectorPacket,
+  vectorPacket,
 } from "./format.ts";
 
 /** How the rings are driven; what a vector delivers must not depend on it. */
@@ -140,13 +140,7 @@ class VectorBench {
   /** Does what the event says, and everything that follows from it at that moment. */
   apply(event: VectorEvent): void {
     if ("frame" in event) {
-      const header = new NetHeader();
-      if (event.vnet_hdr !== undefined) {
-        const bytes = new Uint8Array(12);
-        bytes.set(fromHex(event.vnet_hdr).subarray(0, 12));
-        readNetHeader(new DataView(bytes.buffer), 0, header);
-      }
-      this.#port.inject(fromHex(event.frame), header);
+      this.#port.inject(fromHex(event.frame), headerOf(event));
     } else if ("offloads" in event) {
       this.#commands.push({
         t_ns: event.t_ns,
@@ -177,8 +171,6 @@ class VectorBench {
     this.#packets.push(vectorPacket(this.#machine.parts.reactor.clock.nowNs(), packet));
   }
 }
-
-// What a device delivered against what was recorded: every difference, by number and field.
 
 /** Names each difference; none if the run is equal to the recording, bit for bit. */
 export function differences(vector: Vector, run: VectorRun): string[] {
@@ -226,8 +218,6 @@ function frameDifference(wanted: string, got: string): string {
   const excerpt = (digits: string) => digits.slice(2 * byte, 2 * byte + 16);
   return `frame, byte ${byte}: wanted ${excerpt(wanted)}…, got ${excerpt(got)}…`;
 }
-
-// Finds and reads vector files.
 
 /** The most bytes of a vector; the recorded ones have less than a hundredth. */
 export const MAX_VECTOR_BYTES: number = 64 * 1024 * 1024;

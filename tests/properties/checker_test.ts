@@ -6,9 +6,8 @@ import {
   type ConservedInput,
   type ConservedOutput,
   strictViolations,
-  vectorHeader,
 } from "../../testing/vectors/conservation.ts";
-import { parseVector } from "../../testing/vectors/format.ts";
+import { parseVector, vectorHeader } from "../../testing/vectors/format.ts";
 import { runVector } from "../../testing/vectors/run_vector.ts";
 import { Bench } from "./support/bench.ts";
 import { Epoch, snapshot } from "./support/epoch.ts";

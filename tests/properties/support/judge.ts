@@ -4,7 +4,7 @@
  */
 import type { NetGuest } from "../../../devices/net/driver/mod.ts";
 import type { Machine } from "../../../machine/machine.ts";
-import { vectorHeader } from "../../../testing/vectors/conservation.ts";
+import { vectorHeader } from "../../../testing/vectors/format.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
 import type { ReceivedPacket } from "../../../devices/net/driver/mod.ts";

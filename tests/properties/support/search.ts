@@ -6,7 +6,7 @@
  * @module
  */
 import fc from "fast-check";
-import { vectorPacket } from "../../../testing/vectors/conservation.ts";
+import { vectorPacket } from "../../../testing/vectors/format.ts";
 import {
   toHex,
   type Vector,
