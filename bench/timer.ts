@@ -1,5 +1,5 @@
 /**
- * How late held units leave: `deno task bench timer`.
+ * How late held packets leave: `deno task bench timer`.
  *
  * First the reactor alone: from a deadline to the round that serves it, by its ways to sleep. Then the whole path: a segment is
  * sent into a TAP, held by a machine in a process of its own, and delivered to a guest whose interrupt rings; the interval is
@@ -22,7 +22,7 @@ const SLEEPS = {
 /** The suite. */
 export const suite: Suite = {
   name: "timer",
-  summary: "how late deadlines are served, and held units leave",
+  summary: "how late deadlines are served, and held packets leave",
   needs: linux,
   run,
 };

@@ -5,6 +5,7 @@
 import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { addToSum, isSumRight, sumOf16 } from "../wire/checksum.ts";
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
 import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
 import {
   IPV4_DF,
@@ -33,8 +34,7 @@ import {
 import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
 import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
 
-const ETHERNET_BYTES = 14;
-const HEADERS_BYTES = ETHERNET_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
+const HEADERS_BYTES = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 
 function fillKey(view: DataView, segment: ParsedSegment): void {
@@ -47,7 +47,7 @@ function fillKey(view: DataView, segment: ParsedSegment): void {
 export const ipv4Family: RscFamily = {
   name: "v4",
   version: 4,
-  etherType: 0x0800,
+  etherType: ETHERTYPE_IPV4,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV4,
   guestTso: VIRTIO_NET_F_GUEST_TSO4,
   keyWords: 3,
@@ -93,14 +93,14 @@ export const ipv4Family: RscFamily = {
 
   locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated {
     const { view } = frame;
-    const ip = frame.start + ETHERNET_BYTES;
+    const ip = frame.start + ETHERNET_HEADER_BYTES;
     if (frame.total < HEADERS_BYTES) return "bypass_not_tcp";
     if (view.getUint8(ip) !== 0x45) return "ip_option";
     if (view.getUint8(ip + IPV4_PROTOCOL) !== PROTOCOL_TCP) return "bypass_not_tcp";
     if ((view.getUint16(ip + IPV4_FRAGMENT) & IPV4_DF) === 0) return "ip_frag";
     if ((view.getUint8(ip + IPV4_TOS) & 3) !== 0) return "ip_ecn";
     const ipLength = view.getUint16(ip + IPV4_TOTAL_LENGTH);
-    if (ipLength < MIN_LENGTH || ipLength > frame.total - ETHERNET_BYTES) return "ip_hacked";
+    if (ipLength < MIN_LENGTH || ipLength > frame.total - ETHERNET_HEADER_BYTES) return "ip_hacked";
     segment.ipAt = ip;
     segment.tcpAt = ip + IPV4_HEADER_BYTES;
     segment.ipLength = ipLength;

@@ -5,6 +5,7 @@
 import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { addToSum, sumOf16 } from "../wire/checksum.ts";
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV6 } from "../wire/ethernet.ts";
 import {
   IPV6_FLOW,
   IPV6_HEADER_BYTES,
@@ -28,8 +29,7 @@ import {
 import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
 import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
 
-const ETHERNET_BYTES = 14;
-const HEADERS_BYTES = ETHERNET_BYTES + IPV6_HEADER_BYTES + TCP_HEADER_BYTES;
+const HEADERS_BYTES = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + TCP_HEADER_BYTES;
 const ADDRESS_WORDS = 8;
 /** The bits of the second header byte that the reference takes for ECN; they are the low bits of DSCP. */
 const QEMU_ECN_MASK = 0xc0;
@@ -61,7 +61,7 @@ function fillKey(view: DataView, segment: ParsedSegment): void {
 export const ipv6Family: RscFamily = {
   name: "v6",
   version: 6,
-  etherType: 0x86dd,
+  etherType: ETHERTYPE_IPV6,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV6,
   guestTso: VIRTIO_NET_F_GUEST_TSO6,
   keyWords: ADDRESS_WORDS + 1,
@@ -98,7 +98,7 @@ export const ipv6Family: RscFamily = {
 
   locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated {
     const { view } = frame;
-    const ip = frame.start + ETHERNET_BYTES;
+    const ip = frame.start + ETHERNET_HEADER_BYTES;
     if (frame.total < HEADERS_BYTES) return "uncounted";
     if (view.getUint8(ip) >>> 4 !== 6) return "uncounted";
     if (view.getUint8(ip + IPV6_NEXT_HEADER) !== PROTOCOL_TCP) return "bypass_not_tcp";

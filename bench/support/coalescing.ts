@@ -6,9 +6,9 @@
  * - `alone`: the frames are there, as a network transport has read them. Making them is not timed; holding, merging, finishing,
  *   letting go and giving back is.
  * - `withCopy`: the frames lie in 64 buffers outside the pool and are copied in, timed too. That is what a coalescer does that
- *   builds a unit in one buffer, as the C programs in `bench/peers` do.
+ *   builds a packet in one buffer, as the C programs in `bench/peers` do.
  *
- * Everything held leaves after `held` segments a flow, which is a cycle; a unit that is full leaves before. A run ends with
+ * Everything held leaves after `held` segments a flow, which is a cycle; a packet that is full leaves before. A run ends with
  * nothing held. The first cycle of every run is not timed but counted: the caller checks that no payload got lost.
  *
  * @module

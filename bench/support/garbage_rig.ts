@@ -24,7 +24,7 @@ const RING_SIZE = 64;
 const VIRTQ_DESC_F_WRITE = 2;
 /** Behind the rings of the guest. */
 const BUFFERS_AT = GUEST_BASE + 0x40000;
-/** Of mergeable receive buffers; a ring of them takes some of the largest units. */
+/** Of mergeable receive buffers; a ring of them takes some of the largest packets. */
 const BUFFER_BYTES = 4096;
 
 /** What the machine is like. */
@@ -140,7 +140,7 @@ export class GarbageRig implements AsyncDisposable {
     });
   }
 
-  /** Frames that came through; of those that go to the guest in units, the segments that were held. */
+  /** Frames that came through; of those that go to the guest in packets, the segments that were held. */
   #moved(): number {
     if (!this.#setup.toGuest) return this.#network.sent;
     const { counters } = this.#machine;

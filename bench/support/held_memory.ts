@@ -12,7 +12,7 @@ import { Coalescing } from "./coalescing.ts";
 
 if (import.meta.main) {
   const [flows, held, payloadBytes] = Deno.args.map(Number);
-  // A small one first: what is compiled and made once is not the memory of units.
+  // A small one first: what is compiled and made once is not the memory of packets.
   new Coalescing({ family: "v4", rules: "strict", flows: 64, held: 8, payloadBytes }, newFramePool(16 << 20))
     .run(16_384, "alone");
   // The segments' source has a copy of a segment for each flow; it is there before.

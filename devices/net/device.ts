@@ -13,7 +13,7 @@
  * driver programs meanwhile is in `driver_settings.ts`.
  *
  * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network the guest's queue is
- * not emptied; when the frame pool has refused somebody a frame, whoever that was, held units are let go early
+ * not emptied; when the frame pool has refused somebody a frame, whoever that was, held packets are let go early
  * (`MemoryRelief`). A link that is down is no back-pressure: frames either way are dropped and counted.
  *
  * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the control queue
@@ -228,7 +228,7 @@ export class NetDevice implements NetworkDevice {
     return { toGuest: toGuest.waitingFrames, fromGuest: fromGuest.waitingFrames };
   }
 
-  /** When a held unit is due or the network has a frame, in ns. */
+  /** When a held packet is due or the network has a frame, in ns. */
   deadlineNs(): number {
     const { toGuest, toGuestLine, fromGuestLine, relief } = this.#parts;
     const due = Math.min(toGuestLine.deadlineNs(), fromGuestLine.deadlineNs());

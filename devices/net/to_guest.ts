@@ -9,7 +9,7 @@
  * `publish`.
  *
  * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the guest's ring turns
- * out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but units of a chain that overtake
+ * out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but packets of a chain that overtake
  * frames offered again, as in the reference. No buffer is used of a pair that is not in use.
  *
  * @module
@@ -217,7 +217,7 @@ export class ToGuest implements FrameSink, Starvation {
       if (this.#deliver(frame)) return;
       this.#counters.starved++;
     }
-    // Behind a unit that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
+    // Behind a packet that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
     if (frame.mark === OFFER_AGAIN) this.again.push(frame);
     else {
       if (waiting.length === 0) this.#tried[frame.queue] = true;
@@ -421,7 +421,7 @@ function tooSmallForHeader(bytes: number, headerBytes: number): GuestError {
   );
 }
 
-// Lets held units go before their time when memory for frames runs out.
+// Lets held packets go before their time when memory for frames runs out.
 //
 // Theory of operation. The pool counts whom it has refused a frame, be it this device or anybody else with the same pool. A
 // refusal that was not seen yet calls for relief: everything that is held leaves, both ways. Whoever polls after the device
@@ -443,7 +443,7 @@ export class MemoryRelief {
   #outWhenRelieved = -1;
   #lookedNs = -Infinity;
 
-  /** Watches `pool`. @param toGuest and @param fromGuest are what holds units; @param counters where relief is counted */
+  /** Watches `pool`. @param toGuest and @param fromGuest are what holds packets; @param counters where relief is counted */
   constructor(
     pool: FramePool,
     toGuest: Pipeline,
@@ -461,7 +461,7 @@ export class MemoryRelief {
     return this.#pool.refusals !== this.#refusalsSeen && this.#pool.inUse !== this.#outWhenRelieved;
   }
 
-  /** Lets held units go, if the pool has refused somebody a frame. True if any could. Throws GuestError and PluginError. */
+  /** Lets held packets go, if the pool has refused somebody a frame. True if any could. Throws GuestError and PluginError. */
   relieve(nowNs: number): boolean {
     const { refusals } = this.#pool;
     if (refusals === this.#refusalsSeen) return false;

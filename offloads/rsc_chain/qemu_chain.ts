@@ -15,6 +15,8 @@ import type { Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { OFFER_AGAIN, type QemuReceivePath, type QemuStage } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";
+import { IPV6_HEADER_BYTES } from "../../wire/ip.ts";
 import {
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,
@@ -23,6 +25,7 @@ import {
 import {
   TCP_ACK_NUMBER,
   TCP_FIN,
+  TCP_HEADER_BYTES,
   TCP_OFFSET_FLAGS,
   TCP_RST,
   TCP_SYN,
@@ -38,12 +41,11 @@ import { QEMU_RULES, type QemuVerdict } from "./verdicts.ts";
 /** Most flows held under the reference's rules; the reference itself knows no limit. */
 const MAX_FLOWS = 65_536;
 /** Bytes of frame that the reference's buffer takes: Ethernet and IPv6 headers and the largest payload. */
-const MAX_HELD_BYTES = 14 + 40 + 65_535;
+const MAX_HELD_BYTES = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + 65_535;
 /** Largest distance in sequence numbers that counts as inside the window. */
 const MAX_WINDOW = 65_535;
-const OPTIONLESS_TCP_BYTES = 20;
 /** EtherTypes that have a chain: IPv4 and IPv6. */
-const COALESCED_TYPES: readonly number[] = [0x0800, 0x86dd];
+const COALESCED_TYPES: readonly number[] = [ETHERTYPE_IPV4, ETHERTYPE_IPV6];
 
 /** One family's chain under the reference's rules. */
 export class QemuChain extends RscChain implements QemuStage {
@@ -83,7 +85,7 @@ export class QemuChain extends RscChain implements QemuStage {
 
   /** Judges one frame, in the reference's order. */
   protected override take(frame: Frame, nowNs: number): void {
-    const type = frame.length < 14 ? 0 : this.etherTypeOf(frame);
+    const type = frame.length < ETHERNET_HEADER_BYTES ? 0 : this.etherTypeOf(frame);
     if (!this.#anyOn || type !== this.family.etherType) {
       // What the other family's chain flushes waits for room as it is; that chain marks what is offered
       // again.
@@ -107,11 +109,11 @@ export class QemuChain extends RscChain implements QemuStage {
     const { table } = this;
     if ((flags & (TCP_FIN | TCP_URG | TCP_RST)) !== 0) {
       this.counters.tcp_ctrl_drain++;
-      return this.#final(table.find(this.segment), frame, "tcp_ctrl_drain");
+      return this.#flushThenPass(table.find(this.segment), frame, "tcp_ctrl_drain");
     }
-    if (this.segment.tcpHeaderBytes > OPTIONLESS_TCP_BYTES) {
+    if (this.segment.tcpHeaderBytes > TCP_HEADER_BYTES) {
       this.counters.tcp_all_opt++;
-      return this.#final(table.find(this.segment), frame, "tcp_all_opt");
+      return this.#flushThenPass(table.find(this.segment), frame, "tcp_all_opt");
     }
     this.#candidate(frame, nowNs);
   }
@@ -142,20 +144,20 @@ export class QemuChain extends RscChain implements QemuStage {
     const distance = segment.seq - held.seq >>> 0;
     if (distance > MAX_WINDOW) {
       counters.data_out_of_win++;
-      return this.#final(held, frame, "data_out_of_win");
+      return this.#flushThenPass(held, frame, "data_out_of_win");
     }
     if (distance === 0) {
       if (held.payloadBytes !== 0 || segment.payloadBytes === 0) return this.#acknowledgment(held, frame);
       counters.data_after_pure_ack++;
     } else if (distance !== held.payloadBytes) {
       counters.data_out_of_order++;
-      return this.#final(held, frame, "data_out_of_order");
+      return this.#flushThenPass(held, frame, "data_out_of_order");
     }
     const tooLarge = held.ipLength + segment.payloadBytes > this.family.maxIpLengthQemu ||
       held.totalBytes + segment.payloadBytes > MAX_HELD_BYTES;
     if (tooLarge) {
       counters.over_size++;
-      return this.#final(held, frame, "over_size");
+      return this.#flushThenPass(held, frame, "over_size");
     }
     held.ipLength += segment.payloadBytes;
     held.offsetFlags = segment.offsetFlags;
@@ -174,13 +176,13 @@ export class QemuChain extends RscChain implements QemuStage {
     const advance = segment.ack - held.ack >>> 0;
     if (advance >= MAX_WINDOW) {
       counters.ack_out_of_win++;
-      this.#final(held, frame, "ack_out_of_win");
+      this.#flushThenPass(held, frame, "ack_out_of_win");
     } else if (advance !== 0) {
       counters.pure_ack++;
-      this.#final(held, frame, "pure_ack");
+      this.#flushThenPass(held, frame, "pure_ack");
     } else if (segment.window === held.window) {
       counters.dup_ack++;
-      this.#final(held, frame, "dup_ack");
+      this.#flushThenPass(held, frame, "dup_ack");
     } else {
       counters.win_update++;
       held.window = segment.window;
@@ -202,7 +204,7 @@ export class QemuChain extends RscChain implements QemuStage {
   }
 
   /** Flushes the flow, if anything is held of it, and passes the frame. */
-  #final(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict): void {
+  #flushThenPass(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict): void {
     if (this.verdicts !== null) this.#explain(frame, verdict, held);
     if (held !== null) this.#flush(held);
     frame.mark = OFFER_AGAIN;

@@ -79,7 +79,7 @@ export class StrictChain extends RscChain {
   readonly counters: Record<StrictCounter, number>;
   readonly #duplicates: DuplicateAcks;
   readonly #headers = new HeaderLocator();
-  #terms: StrictTerms = NO_TERMS;
+  #accepted: AcceptedOffloads = NOTHING_ACCEPTED;
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
@@ -90,22 +90,22 @@ export class StrictChain extends RscChain {
     this.#duplicates = new DuplicateAcks(family.keyWords);
   }
 
-  /** Flushes what is held under other terms, under those. */
+  /** Flushes what is held under what was accepted before, if that changes. */
   override negotiated(state: Negotiated, output: FrameBatch, _nowNs: number): void {
-    const terms = strictTerms(state, this.family);
-    const { on, rscInfo, guestEcn } = this.#terms;
-    if (on && (!terms.on || rscInfo !== terms.rscInfo || guestEcn !== terms.guestEcn)) {
+    const accepted = acceptedOffloads(state, this.family);
+    const { on, rscInfo, guestEcn } = this.#accepted;
+    if (on && (!accepted.on || rscInfo !== accepted.rscInfo || guestEcn !== accepted.guestEcn)) {
       this.counters.drained_by_switch += this.table.count;
       this.flush(output, Infinity);
     }
-    this.#terms = terms;
+    this.#accepted = accepted;
   }
 
   /** The driver is gone: off until the next one has agreed to something. */
   override reset(output: FrameBatch): void {
     super.reset(output);
     this.#duplicates.clear();
-    this.#terms = NO_TERMS;
+    this.#accepted = NOTHING_ACCEPTED;
   }
 
   /** Judges one frame. */
@@ -123,7 +123,7 @@ export class StrictChain extends RscChain {
       this.output.push(frame);
       return;
     }
-    if (!this.#terms.on) return this.#pass(frame, "off");
+    if (!this.#accepted.on) return this.#pass(frame, "off");
     this.counters.received++;
     if (!isPlain && (this.#headers.isEncapsulated || segment.tagBytes > MAX_TAG_BYTES)) {
       return this.#flushAndPassOtherForm(frame, "encapsulated");
@@ -146,8 +146,8 @@ export class StrictChain extends RscChain {
       return this.#flushAndPass(frame, "tcp_options");
     }
     const held = this.table.find(segment);
-    if (held === null) this.#begin(frame, nowNs);
-    else this.#meet(held, frame, nowNs);
+    if (held === null) this.#tryHold(frame, nowNs);
+    else this.#tryMerge(held, frame, nowNs);
   }
 
   /** Looks behind VLAN tags and encapsulations. False if what is there is not of this family. */
@@ -166,32 +166,32 @@ export class StrictChain extends RscChain {
     return true;
   }
 
-  /** Nothing is held of the segment's flow. */
-  #begin(frame: Frame, nowNs: number): void {
+  /** Holds a segment of a flow of which nothing is held; a repeated duplicate ACK passes. */
+  #tryHold(frame: Frame, nowNs: number): void {
     const segment = this.segment;
     if (segment.payloadBytes === 0 && this.#duplicates.isRepeated(segment)) {
-      this.#await();
+      this.#waitForOtherThreads();
       return this.#pass(frame, "duplicate_ack");
     }
     this.#open(frame, nowNs, "held");
   }
 
-  /** Something is held of the segment's flow. */
-  #meet(held: CoalescedSegment, frame: Frame, nowNs: number): void {
-    const differs = difference(held, frame, this.segment, this.#terms.guestEcn);
-    if (differs !== null) return this.#reopen(held, frame, nowNs, differs);
+  /** Merges a segment into what is held of its flow, or flushes that and holds or passes the segment. */
+  #tryMerge(held: CoalescedSegment, frame: Frame, nowNs: number): void {
+    const differs = difference(held, frame, this.segment, this.#accepted.guestEcn);
+    if (differs !== null) return this.#flushThenHold(held, frame, nowNs, differs);
     const segment = this.segment;
     if (segment.seq !== (held.seq + held.payloadBytes | 0)) {
-      return this.#final(held, frame, "out_of_order");
+      return this.#flushThenPass(held, frame, "out_of_order");
     }
     const back = setback(held, segment);
-    if (back !== null) return this.#final(held, frame, back);
+    if (back !== null) return this.#flushThenPass(held, frame, back);
     if (segment.payloadBytes === 0) return this.#pureAck(held, frame);
-    if (held.ipLength + segment.payloadBytes + segment.tagBytes > this.#terms.maxIpLength) {
-      return this.#reopen(held, frame, nowNs, "over_size");
+    if (held.ipLength + segment.payloadBytes + segment.tagBytes > this.#accepted.maxIpLength) {
+      return this.#flushThenHold(held, frame, nowNs, "over_size");
     }
     if (held.segments >= this.options.maxSegments) {
-      return this.#reopen(held, frame, nowNs, "max_segments");
+      return this.#flushThenHold(held, frame, nowNs, "max_segments");
     }
     takeOver(held, segment);
     held.segments++;
@@ -209,10 +209,10 @@ export class StrictChain extends RscChain {
    */
   #pureAck(held: CoalescedSegment, frame: Frame): void {
     const segment = this.segment;
-    if (segment.ack !== held.ack) return this.#final(held, frame, "pure_ack");
+    if (segment.ack !== held.ack) return this.#flushThenPass(held, frame, "pure_ack");
     if (segment.window === held.window) {
       if (held.segments > 0) this.#duplicates.remember(segment);
-      return this.#final(held, frame, "duplicate_ack");
+      return this.#flushThenPass(held, frame, "duplicate_ack");
     }
     takeOver(held, segment);
     this.counters.window_update++;
@@ -243,13 +243,13 @@ export class StrictChain extends RscChain {
   }
 
   /** Flushes the flow, and holds the segment. */
-  #reopen(held: CoalescedSegment, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
+  #flushThenHold(held: CoalescedSegment, frame: Frame, nowNs: number, verdict: StrictVerdict): void {
     this.flushFlow(held);
     this.#open(frame, nowNs, verdict);
   }
 
   /** Flushes the flow, and passes the frame. */
-  #final(held: CoalescedSegment, frame: Frame, verdict: StrictVerdict): void {
+  #flushThenPass(held: CoalescedSegment, frame: Frame, verdict: StrictVerdict): void {
     if (this.verdicts !== null) this.#explain(frame, verdict, held);
     this.flushFlow(held);
     this.counters[verdict]++;
@@ -259,15 +259,15 @@ export class StrictChain extends RscChain {
   /** Flushes the located segment's flow, if anything is held of it, and passes the frame. */
   #flushAndPass(frame: Frame, verdict: StrictVerdict): void {
     const held = this.table.find(this.segment);
-    if (held !== null) return this.#final(held, frame, verdict);
-    this.#await();
+    if (held !== null) return this.#flushThenPass(held, frame, verdict);
+    this.#waitForOtherThreads();
     this.#pass(frame, verdict);
   }
 
   /**
    * Waits until no other thread holds anything of the located segment's flow, of which a frame is to pass.
    */
-  #await(): void {
+  #waitForOtherThreads(): void {
     const { claims, segment, family } = this;
     if (claims !== null) claims.pass(segment.key, family.keyWords, this.#salt);
   }
@@ -321,7 +321,7 @@ export class StrictChain extends RscChain {
       this.counters.packets_coalesced++;
       this.counters.segments_coalesced += held.segments;
     } else this.counters.packets_single++;
-    if (held.changed) finishStrict(held, frame, this.family, this.#terms.rscInfo);
+    if (held.changed) finishStrict(held, frame, this.family, this.#accepted.rscInfo);
   }
 
   #explain(frame: Frame, verdict: StrictVerdict, held: CoalescedSegment | null): void {
@@ -426,7 +426,7 @@ function finishStrict(held: CoalescedSegment, frame: Frame, family: RscFamily, r
 const MAX_BYTES_IN_ONE_BUFFER = 65_550;
 
 /** What the guest's features and offloads mean for one family. */
-interface StrictTerms {
+interface AcceptedOffloads {
   /** Are they merged at all? */
   readonly on: boolean;
   /** Does the guest look at RSC_INFO? */
@@ -438,13 +438,13 @@ interface StrictTerms {
 }
 
 /** Nothing is merged. */
-const NO_TERMS: StrictTerms = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
+const NOTHING_ACCEPTED: AcceptedOffloads = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
 
 /**
- * The terms of a guest. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must
+ * What a guest has accepted. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must
  * have it on too, one that does not gets ordinary large packets.
  */
-function strictTerms({ features, offloads }: Negotiated, family: RscFamily): StrictTerms {
+function acceptedOffloads({ features, offloads }: Negotiated, family: RscFamily): AcceptedOffloads {
   const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
   const { maxIpLength, ipHeaderUncounted } = family;
   return {

@@ -38,7 +38,7 @@ Deno.test("a flood of one-byte segments of several flows is held in a few frames
   }
 });
 
-Deno.test("a flood of fragments lets only units of its own pair of addresses go, in this direction", () => {
+Deno.test("a flood of fragments flushes only flows of its own pair of addresses, in this direction", () => {
   using bench = new StageBench(rscV4);
   for (let i = 0; i < 1000; i++) bench.feed(tcp({ source: address(i), payload: 10 }));
   const reverse = { source: "10.0.0.2", destination: address(3), sourcePort: 80, destinationPort: 1111 };
@@ -50,7 +50,7 @@ Deno.test("a flood of fragments lets only units of its own pair of addresses go,
   assertEquals(bench.counters["rsc-v4"].fragment, 501);
 });
 
-Deno.test("fragments let no other pair's units go where more pairs are held than are told apart by hash", () => {
+Deno.test("fragments flush no other pair's flows where more pairs are held than are told apart by hash", () => {
   using bench = new StageBench({ plugin: rscV4, options: { maxFlows: 10_000 } });
   for (let i = 0; i < 10_000; i++) bench.feed(tcp({ source: address(i), payload: 10 }));
   for (let i = 0; i < 100; i++) bench.feed(tcp({ source: address(97 * i), fragmentOffset: 1, payload: 8 }));
@@ -73,7 +73,7 @@ Deno.test("a flood of bad segments of one flow disturbs no other flow", () => {
   assertEquals(bench.out.length, 61);
 });
 
-Deno.test("a unit is never older than the interval, however busy its flow is", () => {
+Deno.test("nothing is held longer than the interval, however busy its flow is", () => {
   using bench = new StageBench({ plugin: rscV4, options: { maxSegments: 65_535, intervalUs: 10 } });
   const stream = new TcpStream();
   for (let atNs = 0; atNs < 100_000; atNs += 500) {
@@ -81,7 +81,7 @@ Deno.test("a unit is never older than the interval, however busy its flow is", (
     bench.feed(stream.next(10));
   }
   bench.advanceTo(200_000);
-  // At a deadline the timer is first: the segment that comes then opens the next unit.
+  // At a deadline the timer is first: the segment that comes then opens the next packet.
   assertEquals(bench.out.map(({ atNs }) => atNs), Array.from({ length: 10 }, (_, i) => 10_000 * (i + 1)));
 });
 

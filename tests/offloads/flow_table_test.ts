@@ -11,13 +11,13 @@ function segmentOf(...words: number[]): ParsedSegment {
   return segment;
 }
 
-/** A unit for a flow that has none. */
+/** What is opened for a flow of which nothing is held. */
 function opened(table: FlowTable, segment: ParsedSegment): CoalescedSegment {
   assertEquals(table.find(segment), null);
   return table.open(segment);
 }
 
-/** The keys of the units held, in order of opening, found by walking the list both ways. */
+/** The keys of the packets held, in order of opening, found by walking the list both ways. */
 function listed(table: FlowTable): CoalescedSegment[] {
   const forwards: CoalescedSegment[] = [];
   for (let held = table.oldest; held !== null; held = held.following) forwards.push(held);
@@ -53,7 +53,7 @@ Deno.test("FlowTable finds and lists what a Map finds and lists", () => {
   );
 });
 
-/** The units that may be between the addresses of this segment. */
+/** The packets that may be between the addresses of this segment. */
 function pairList(table: FlowTable, segment: ParsedSegment): CoalescedSegment[] {
   const count: CoalescedSegment[] = [];
   for (let held = table.firstOfPair(segment); held !== null; held = held.followingOfPair) count.push(held);

@@ -132,7 +132,7 @@ for (const packed of [false, true]) {
     const stats = await bench.statsWhen((stats) => payload(stats) >= expected);
     assertEquals(payload(stats), expected);
     assertEquals(bench.sums("toGuest"), { passed: stats.received, dropped: 0 });
-    assert(stats.received < segments.length / 10, `${stats.received} units`);
+    assert(stats.received < segments.length / 10, `${stats.received} packets`);
     bench.assertNoFault();
   });
 

@@ -205,8 +205,8 @@ for (const family of ["IPv4", "IPv6"] as const) {
         const frames = burst(family, 10);
         assertEquals(await rig.deliver(frames, 10), frames.map(plain));
         const other = family === "IPv4" ? "IPv6" : "IPv4";
-        const [unit] = await rig.deliver(burst(other, 10), 1);
-        assertEquals([unit.header.flags, unit.header.csumStart], [rules === "strict" ? 5 : 4, 10]);
+        const [packet] = await rig.deliver(burst(other, 10), 1);
+        assertEquals([packet.header.flags, packet.header.csumStart], [rules === "strict" ? 5 : 4, 10]);
       }
     },
   );
@@ -245,12 +245,12 @@ for (const rules of RULES) {
   hostTest(name, NEW, async () => {
     await using rig = await start({ rules });
     const frames = burst("IPv4", 10);
-    const unit = rules === "strict"
+    const packet = rules === "strict"
       ? large("IPv4", 10, rscInfo(10))
       : reference("IPv4", frames[0], { payload: 10 * MSS }, 10);
     for (let times = 0; times < 3; times++) {
       await rig.drive(WANTED);
-      assertEquals(await rig.deliver(frames, 1), [unit]);
+      assertEquals(await rig.deliver(frames, 1), [packet]);
       await rig.drive(WANTED.without(TSO4, TSO6, RSC));
       assertEquals(await rig.deliver(frames, 10), frames.map(plain));
     }

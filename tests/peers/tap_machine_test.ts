@@ -124,7 +124,7 @@ hostTest("a machine whose only interface is deleted ends, and says why", network
 });
 
 hostTest(
-  "a unit that RSC holds leaves at its deadline although no further frame comes",
+  "a packet that RSC holds leaves at its deadline although no further frame comes",
   network,
   async () => {
     using namespace = new Namespace();
@@ -149,7 +149,7 @@ hostTest(
       const fields = { destinationMac: OUR_MAC, sourcePort: 1000 + i };
       const sentMs = performance.now();
       peer.send([tcp({ ...fields, payload: 100 }), tcp({ ...fields, seq: 1100, payload: 100 })]);
-      await until("the unit has come", () => arrivals.length > 0);
+      await until("the packet has come", () => arrivals.length > 0);
       assertEquals([arrivals.length, arrivals[0].bytes], [1, 254]);
       assertEquals(arrivals[0].flags & 4, 4, "it was not coalesced");
       lateness.push(arrivals[0].atMs - sentMs - 2);
@@ -184,7 +184,7 @@ hostTest(
     }
     const bytes = streamBytes(0, 2_000_000);
     assertEquals(await transfer(a, b, "10.8.0.2", bytes), bytes);
-    assert(coalesced > 20, `only ${coalesced} units`);
+    assert(coalesced > 20, `only ${coalesced} packets`);
   },
 );
 

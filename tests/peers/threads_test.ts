@@ -130,7 +130,7 @@ hostTest(
 );
 
 hostTest(
-  "a unit that a thread holds leaves at its deadline, and at once when its ring is disabled",
+  "a packet that a thread holds leaves at its deadline, and at once when its ring is disabled",
   [linux],
   async () => {
     for (const [intervalUs, leaves] of [[300_000, "by itself"], [10_000_000, "by a message"]] as const) {
@@ -143,11 +143,11 @@ hostTest(
       const received: Uint8Array[] = [];
       if (leaves === "by a message") {
         received.push(...front.guest.received(0));
-        assertEquals(received, [], "a unit was not held");
+        assertEquals(received, [], "a packet was not held");
         front.front.enable(0, false);
         front.front.features();
       }
-      await until("the unit has come", () => received.push(...front.guest.received(0)) > 0);
+      await until("the packet has come", () => received.push(...front.guest.received(0)) > 0);
       assertEquals(received.length, 1);
       assertEquals(parseTcp(received[0]).payload.length, 300);
       assertEquals(rig.counters("net0.rsc-v4").merged, 2);

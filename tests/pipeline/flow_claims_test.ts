@@ -19,7 +19,7 @@ Deno.test("FlowClaims: what is claimed is free again when it was released and se
   assertGreaterOrEqual(slot, 0);
   assertEquals(timed(() => b.pass(OTHER, 3, 0)) < LIMIT_MS, true, "another flow is not waited for");
   a.release(slot);
-  // Twice by one pair: a unit of the flow leaves, and the next one is opened in the same round.
+  // Twice by one pair: a packet of the flow leaves, and the next one is opened in the same round.
   assertEquals(a.claim(KEY, 3, 0), slot);
   a.settle();
   assertGreaterOrEqual(timed(() => b.pass(KEY, 3, 0)), LIMIT_MS);

@@ -94,7 +94,7 @@ Deno.test(`NetDevice merges all that it may of a clean stream (seed ${SEED})`, a
     async (all, v6, most) => {
       const stream = all.map((size): Step => ["next", v6 ? 1 : 0, size, 0, 0]);
       const output = new Output();
-      let units = 0;
+      let packets = 0;
       let ipLength = Infinity;
       let segments = 0;
       const machine = { ...PLAIN_MACHINE, maxSegments: most };
@@ -109,13 +109,13 @@ Deno.test(`NetDevice merges all that it may of a clean stream (seed ${SEED})`, a
       for (const payload of bytes) {
         ipLength += payload;
         if (ipLength > 65_535 || segments === most) {
-          units++;
+          packets++;
           ipLength = payload + (v6 ? 20 : 40);
           segments = 0;
         }
         segments++;
       }
-      assertEquals(output.packets.length, units);
+      assertEquals(output.packets.length, packets);
     },
   );
   // Exactly as long as IP allows, and one byte more.

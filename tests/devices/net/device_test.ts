@@ -79,7 +79,7 @@ for (const { name, guest } of RINGS) {
     for (const number of [1, 2, 3]) one.guest.enqueue(numbered(number, 60, MACS[1]));
     one.guest.flush();
     rig.settle();
-    // Held: two units of several segments; waiting: two frames each way, as the peer took one.
+    // Held: two packets of several segments; waiting: two frames each way, as the peer took one.
     assertEquals([rig.inUse, one.device.waitingFrames], [7, { toGuest: 2, fromGuest: 2 }]);
     one.guest.session.writeStatus(0);
     assertEquals(rig.inUse, 1, "what the peer has is the peer's");
@@ -141,7 +141,7 @@ Deno.test("NetDevice pushes back on a sender whose receiver has no buffers, and 
   }
 });
 
-Deno.test("NetDevice lets held units go early when its own guest finds no frame, and loses nothing", async () => {
+Deno.test("NetDevice lets held packets go early when its own guest finds no frame, and loses nothing", async () => {
   await using rig = await Rig.start([{
     guest: { queueSize: 256, accept: TSO },
     offloads: [{ use: "rsc-v4", intervalUs: 10_000_000 }],
@@ -149,7 +149,7 @@ Deno.test("NetDevice lets held units go early when its own guest finds no frame,
   }], { frameMemoryMiB: 1 });
   const { one } = rig;
   let fed = 0;
-  // Every segment opens a unit, so that in the end everything that the pool has is held.
+  // Every segment is held, so that in the end everything that the pool has is held.
   while (one.port.inject(stream(1 + fed).next(1000))) {
     fed++;
     if (fed % 8 === 0) rig.settle();
@@ -163,7 +163,7 @@ Deno.test("NetDevice lets held units go early when its own guest finds no frame,
   assertEquals(one.packets.map(({ bytes }) => parseTcp(bytes).sourcePort), range(1, fed));
 });
 
-Deno.test("NetDevice lets held units go early when somebody else finds no frame", async () => {
+Deno.test("NetDevice lets held packets go early when somebody else finds no frame", async () => {
   for (const holderFirst of [true, false]) {
     const holder = {
       guest: { queueSize: 256, accept: TSO },
@@ -205,7 +205,7 @@ Deno.test("NetDevice takes a large frame from its guest although small ones have
   assertEquals(one.sent.map((frame) => frame.length), [65_000]);
 });
 
-Deno.test("NetDevice sleeps while units are held, and its deadline is theirs", async () => {
+Deno.test("NetDevice sleeps while packets are held, and its deadline is theirs", async () => {
   await using rig = await Rig.start([{ guest: { accept: TSO }, offloads: RSC }]);
   const { one } = rig;
   rig.advanceTo(5 * MS);
@@ -220,7 +220,7 @@ Deno.test("NetDevice sleeps while units are held, and its deadline is theirs", a
   assertEquals(parseTcp(one.packets[0].bytes).payload.length, 400);
 });
 
-Deno.test("NetDevice lets held units go under the old terms when its guest takes the offload back", async () => {
+Deno.test("NetDevice lets held packets go under the old terms when its guest takes the offload back", async () => {
   for (const ring of ["split", "packed"]) {
     await using rig = await Rig.start([{ guest: { ring, accept: TSO }, offloads: RSC }]);
     const { one } = rig;
@@ -603,7 +603,7 @@ for (const ring of ["split", "packed"]) {
       assertEquals([one.faults(fault), one.guest.counters.needsReset], [1, 1]);
       assertEquals([one.guest.session.status & 64, one.counters().resets], [64, 1]);
       assertEquals(one.guest.counters.configChanges, 1, "the driver is told");
-      // Held were two segments, which are one unit; of the six frames the cable has dropped what was not received.
+      // Held were two segments, which are one packet; of the six frames the cable has dropped what was not received.
       const accounted = one.counters().discarded_at_reset + one.counters("toGuest").packets;
       assertEquals(accounted, 1 + 6 - one.port.counters.noGuest);
       assertEquals([rig.inUse, one.port.waiting], [0, 0], "nothing is left for the next driver");

@@ -40,7 +40,7 @@ testCase(25, { arrive: [[0, A], [1, K7]] }, {
     counters: { coalesced: 1 },
   },
   S: {
-    says: "a pure ACK behind data lets A go and passes",
+    says: "a pure ACK behind data flushes A and passes",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", K7]],
     counters: { pure_ack: 1 },
   },
@@ -68,7 +68,7 @@ testCase(27, { arrive: [[0, A], [1, longer]] }, {
     counters: { win_update: 1 },
   },
   S: {
-    says: "a longer retransmission lets A go and passes whole",
+    says: "a longer retransmission flushes A and passes whole",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", longer]],
     counters: { out_of_order: 1 },
   },
@@ -143,7 +143,7 @@ testCase(31, { arrive: [[0, A], [1, pureAck({ seq: 1100, window: 501 })], [2, B]
 
 testCase(25, { arrive: [[0, A], [1, B], [2, pureAck({ seq: 1200 })]] }, {
   S: {
-    says: "a pure ACK behind merged data lets the unit go and passes",
+    says: "a pure ACK behind merged data flushes the flow and passes",
     out: [
       [2, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],
       [2, "[0,0,-]", pureAck({ seq: 1200 })],

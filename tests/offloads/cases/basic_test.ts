@@ -33,11 +33,11 @@ testCase(3, {
   ],
 }, {
   Q: {
-    says: "the unit takes over ack, window and PSH of the latest",
+    says: "the packet takes over ack, window and PSH of the latest",
     out: [[300_000, "[4,1,3]", stale(A, latest)]],
   },
   S: {
-    says: "the unit takes over ack, window and PSH of the latest",
+    says: "the packet takes over ack, window and PSH of the latest",
     out: [[300_000, "[5,1,3]", merged(latest), { gsoSize: 100 }]],
   },
 });
@@ -56,18 +56,18 @@ testCase(4, { arrive: [[0, A], [1, pushed], [2, C]] }, {
 
 testCase(5, { arrive: [[0, A], [1, pushed]] }, {
   Q: {
-    says: "PSH does not let the unit go",
+    says: "PSH does not flush the flow",
     out: [[300_000, "[4,1,2]", stale(A, { payload: 200, flags: ["ACK", "PSH"] })]],
   },
   S: {
-    says: "PSH does not let the unit go",
+    says: "PSH does not flush the flow",
     out: [[300_000, "[5,1,2]", merged({ payload: 200, flags: ["ACK", "PSH"] }), { gsoSize: 100 }]],
   },
 });
 
 testCase(5, { arrive: [[0, A], [1, pushed], [2, C]], options: { flushOnPush: true } }, {
   S: {
-    says: "PSH lets the unit go at once with flushOnPush",
+    says: "PSH flushes the flow at once with flushOnPush",
     out: [
       [1, "[5,1,2]", merged({ payload: 200, flags: ["ACK", "PSH"] }), { gsoSize: 100 }],
       [300_002, "[0,0,-]", C],
@@ -147,7 +147,7 @@ testCase(11, { arrive: [[0, A], [1, beyondWindow]] }, {
 const older = packet({ seq: 900 });
 testCase(12, { arrive: [[0, A], [1, older], [2, B], [3, C]] }, {
   Q: {
-    says: "an older segment lets A go, and B, C make a unit",
+    says: "an older segment flushes A, and B, C are merged",
     out: [
       [1, "[0,0,-]", A],
       [1, "[0,0,-]", older],
@@ -156,7 +156,7 @@ testCase(12, { arrive: [[0, A], [1, older], [2, B], [3, C]] }, {
     counters: { data_out_of_win: 1 },
   },
   S: {
-    says: "an older segment lets A go, and B, C make a unit",
+    says: "an older segment flushes A, and B, C are merged",
     out: [
       [1, "[0,0,-]", A],
       [1, "[0,0,-]", older],
@@ -181,7 +181,7 @@ testCase(13, { arrive: probed }, {
 const keepAlive = pureAck({ seq: 999 });
 testCase(14, { arrive: [[0, A], [1, keepAlive]] }, {
   QS: {
-    says: "a keep-alive probe lets A go and passes",
+    says: "a keep-alive probe flushes A and passes",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", keepAlive]],
     Q: { data_out_of_win: 1 },
     S: { out_of_order: 1 },

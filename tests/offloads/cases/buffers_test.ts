@@ -19,7 +19,7 @@ for (const [letter, rules] of RULES) {
     bench.advanceTo(5);
     bench.guest.postReceiveBuffers(4);
     bench.advanceTo(2_000_000);
-    // The reference offers the packet that made A leave again, from the first rule on: now it opens a unit.
+    // The reference offers the packet that made A leave again, from the first rule on: now it is held.
     const gapLeaves = rules === "qemu" ? 300_005 : 5;
     assertEquals(departures(bench), [[5, "[0,0,-]", A], [gapLeaves, "[0,0,-]", gap]]);
     if (rules === "qemu") assertEquals(bench.counters["rsc-v4"].final_failed, 0);
@@ -40,8 +40,8 @@ for (const [letter, rules] of RULES) {
     assertEquals(departures(bench), [[5, "[0,0,-]", A], [gapLeaves, "[0,0,-]", gap]]);
   });
 
-  Deno.test(`case 85 ${letter}: a small packet does not overtake the unit that it let go`, async () => {
-    // Two buffers of 256 bytes: the unit of two needs both, the packet behind it only one.
+  Deno.test(`case 85 ${letter}: a small packet does not overtake the packet that it flushed`, async () => {
+    // Two buffers of 256 bytes: the packet of two needs both, the packet behind it only one.
     await using bench = await startDevice(rules, {}, { receiveBuffers: 1, receiveBufferBytes: 256 });
     bench.feed(A);
     bench.feed(B);
@@ -51,9 +51,9 @@ for (const [letter, rules] of RULES) {
     bench.advanceTo(5);
     bench.guest.postReceiveBuffers(2);
     bench.settle();
-    const unit = rules === "qemu" ? stale(A, { payload: 200 }) : merged({ payload: 200 });
+    const packet = rules === "qemu" ? stale(A, { payload: 200 }) : merged({ payload: 200 });
     const info = rules === "qemu" ? "[4,1,2]" : "[5,1,2]";
-    assertEquals(departures(bench), [[5, info, unit], [5, "[0,0,-]", fin2]]);
+    assertEquals(departures(bench), [[5, info, packet], [5, "[0,0,-]", fin2]]);
   });
 
   Deno.test(`case 86 ${letter}: without buffers at FIN, A waits and FIN behind it`, async () => {
@@ -69,7 +69,7 @@ for (const [letter, rules] of RULES) {
     if (rules === "qemu") assertEquals(bench.counters["rsc-v4"].drain_failed, 0);
   });
 
-  Deno.test(`case 86 ${letter}: without buffers when the timer runs out, units wait in order`, async () => {
+  Deno.test(`case 86 ${letter}: without buffers when the timer runs out, packets wait in order`, async () => {
     await using bench = await startDevice(rules, {}, NO_BUFFERS);
     const flows = [packet({ sourcePort: 1 }), packet({ sourcePort: 2 }), packet({ sourcePort: 3 })];
     for (const frame of flows) bench.feed(frame);
@@ -87,7 +87,7 @@ for (const [letter, rules] of RULES) {
     if (rules === "qemu") assertEquals(bench.counters["rsc-v4"].purge_failed, 0);
   });
 
-  Deno.test(`case 86 ${letter}: while a unit waits, nothing more is taken from the network`, async () => {
+  Deno.test(`case 86 ${letter}: while a packet waits, nothing more is taken from the network`, async () => {
     await using bench = await startDevice(rules, {}, NO_BUFFERS);
     bench.feed(A);
     bench.advanceTo(300_000);
@@ -97,12 +97,12 @@ for (const [letter, rules] of RULES) {
     bench.advanceTo(400_000);
     bench.guest.postReceiveBuffers(8);
     bench.advanceTo(2_000_000);
-    const unit = rules === "qemu"
+    const packet = rules === "qemu"
       ? stale(B, { seq: 1100, payload: 200 })
       : merged({ seq: 1100, payload: 200 });
     assertEquals(departures(bench), [
       [400_000, "[0,0,-]", A],
-      [700_000, rules === "qemu" ? "[4,1,2]" : "[5,1,2]", unit],
+      [700_000, rules === "qemu" ? "[4,1,2]" : "[5,1,2]", packet],
     ]);
   });
 

@@ -13,7 +13,7 @@ for (const flags of [["SYN"], ["SYN", "FIN"]] as const) {
       counters: { tcp_syn: 1 },
     },
     S: {
-      says: `${flags.join("|")} lets A go first`,
+      says: `${flags.join("|")} flushes A first`,
       out: [[1, "[0,0,-]", A], [1, "[0,0,-]", syn]],
       counters: { syn: 1 },
     },
@@ -23,7 +23,7 @@ for (const flags of [["SYN"], ["SYN", "FIN"]] as const) {
 const fin = packet({ seq: 1100, flags: ["FIN", "ACK"] });
 testCase(33, { arrive: [[0, A], [1, fin]] }, {
   QS: {
-    says: "FIN with data lets A go and passes, unmerged",
+    says: "FIN with data flushes A and passes, unmerged",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", fin]],
     Q: { tcp_ctrl_drain: 1 },
     S: { fin: 1 },
@@ -44,7 +44,7 @@ testCase(34, { arrive: [[0, A], [1, other], [2, rst]] }, {
 const urg = packet({ seq: 1100, flags: ["URG", "ACK"], urgentPointer: 5 });
 testCase(35, { arrive: [[0, A], [1, urg]] }, {
   QS: {
-    says: "URG lets A go and passes",
+    says: "URG flushes A and passes",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", urg]],
     Q: { tcp_ctrl_drain: 1 },
     S: { urg: 1 },
@@ -59,7 +59,7 @@ testCase(36, { arrive: [[0, A], [1, echoed]] }, {
     out: [[300_000, "[4,1,2]", stale(A, { payload: 200, flags: ece })]],
   },
   S: {
-    says: "B with ECE opens a unit of its own",
+    says: "B with ECE opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", echoed]],
     counters: { tcp_ecn_differs: 1 },
   },
@@ -72,7 +72,7 @@ testCase(36, { arrive: [[0, reduced], [1, B]] }, {
     out: [[300_000, "[4,1,2]", stale(reduced, { payload: 200 })]],
   },
   S: {
-    says: "B without CWR opens a unit of its own",
+    says: "B without CWR opens a packet of its own",
     out: [[1, "[0,0,-]", reduced], [300_001, "[0,0,-]", B]],
     counters: { tcp_ecn_differs: 1 },
   },
@@ -93,7 +93,7 @@ testCase(37, { arrive: [[0, A], [1, accurate]] }, {
     out: [[300_000, "[4,1,2]", stale(A, { payload: 200, flags: ["ACK", "AE"] })]],
   },
   S: {
-    says: "B with AE opens a unit of its own",
+    says: "B with AE opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", accurate]],
     counters: { tcp_ecn_differs: 1 },
   },
@@ -106,7 +106,7 @@ testCase(37, { arrive: [[0, A], [1, reserved]] }, {
     out: [[300_000, "[4,1,2]", stale(A, { payload: 200, reserved: 1 })]],
   },
   S: {
-    says: "B with a reserved bit opens a unit of its own",
+    says: "B with a reserved bit opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", reserved]],
     counters: { tcp_ecn_differs: 1 },
   },
@@ -129,12 +129,12 @@ const stampedA = packet({ timestamp: [7, 3] });
 const stampedB = packet({ seq: 1100, timestamp: [9, 4] });
 testCase(39, { arrive: [[0, A], [1, stampedB]] }, {
   Q: {
-    says: "an option lets A go and passes",
+    says: "an option flushes A and passes",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", stampedB]],
     counters: { tcp_all_opt: 1 },
   },
   S: {
-    says: "with another option layout B opens a unit of its own",
+    says: "with another option layout B opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", stampedB]],
     counters: { timestamp_option_differs: 1 },
   },
@@ -198,7 +198,7 @@ testCase(40, { arrive: [[0, none], [1, noneNext]] }, {
 
 testCase(40, { arrive: [[0, A], [1, packet({ seq: 1100, dataOffset: 4 })]] }, {
   S: {
-    says: "data offset 4 lets the unit of its flow go first",
+    says: "data offset 4 flushes its flow first",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", packet({ seq: 1100, dataOffset: 4 })]],
     counters: { bad_data_offset: 1 },
   },

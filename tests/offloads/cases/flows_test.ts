@@ -12,7 +12,7 @@ const flow = (sourcePort: number, seq = 1000) => packet({ sourcePort, seq });
 
 testCase(70, { arrive: [[0, flow(1)], [1, flow(2)], [2, flow(1, 1100)], [3, flow(2, 1100)]] }, {
   Q: {
-    says: "interleaved flows leave as two units, in order of opening",
+    says: "interleaved flows leave as two packets, in order of opening",
     out: [
       [300_000, "[4,1,2]", stale(flow(1), { sourcePort: 1, payload: 200 })],
       [300_000, "[4,1,2]", stale(flow(2), { sourcePort: 2, payload: 200 })],
@@ -20,7 +20,7 @@ testCase(70, { arrive: [[0, flow(1)], [1, flow(2)], [2, flow(1, 1100)], [3, flow
     counters: { no_match: 2, no_match_cache: 1, empty_cache: 1 },
   },
   S: {
-    says: "interleaved flows leave as two units, in order of opening",
+    says: "interleaved flows leave as two packets, in order of opening",
     out: [
       [300_000, "[5,1,2]", merged({ sourcePort: 1, payload: 200 }), { gsoSize: 100 }],
       [300_000, "[5,1,2]", merged({ sourcePort: 2, payload: 200 }), { gsoSize: 100 }],
@@ -32,7 +32,7 @@ testCase(70, { arrive: [[0, flow(1)], [1, flow(2)], [2, flow(1, 1100)], [3, flow
 const five = [[0, flow(1)], [1, flow(2)], [2, flow(3)], [3, flow(2)], [4, flow(2, 1100)]] as const;
 testCase(71, { arrive: five }, {
   QS: {
-    says: "a flow that was let go opens its next unit at the end of the order",
+    says: "a flow that was flushed opens its next packet at the end of the order",
     out: [
       [3, "[0,0,-]", flow(2)],
       [3, "[0,0,-]", flow(2)],
@@ -104,7 +104,7 @@ testCase(76, { arrive: [[0, A], [300_000, B]] }, {
 
 for (const rules of ["qemu", "strict"] as const) {
   const [letter, says, wanted] = rules === "qemu"
-    ? ["Q", "two queues share a unit, which goes to the first one's", [[300_000, "[4,1,2]", 0, 254]]]
+    ? ["Q", "two queues share a packet, which goes to the first one's", [[300_000, "[4,1,2]", 0, 254]]]
     : [
       "S",
       "what is held for the old queue leaves before the flow goes on on the new one",
@@ -149,7 +149,7 @@ testCase(79, { arrive: [[0, A], [1, arp()], [2, tagged], [3, B]] }, {
     counters: { received: 2 },
   },
   S: {
-    says: "ARP passes at once, and a VLAN has units of its own",
+    says: "ARP passes at once, and a VLAN has flows of its own",
     out: [
       [1, "[0,0,-]", arp()],
       [300_000, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],

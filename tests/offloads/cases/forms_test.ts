@@ -26,7 +26,7 @@ testCase(97, { arrive: [[0, A], [1, prioritised], [2, service]] }, {
     out: [[1, "[0,0,-]", prioritised], [2, "[0,0,-]", service], [300_000, "[0,0,-]", A]],
   },
   S: {
-    says: "a priority tag makes no other connection, but another unit",
+    says: "a priority tag makes no other connection, but another packet",
     out: [[1, "[0,0,-]", A], [2, "[0,0,-]", prioritised], [2, "[0,0,-]", service]],
     counters: { vlan_tag_differs: 1, fin: 1 },
   },
@@ -40,7 +40,7 @@ testCase(98, { arrive: [[0, A], [1, wrapped], [2, C]] }, {
     counters: { data_out_of_order: 1 },
   },
   S: {
-    says: "a segment in LLC/SNAP lets the unit of its flow go and passes",
+    says: "a segment in LLC/SNAP flushes its flow and passes",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", wrapped], [300_002, "[0,0,-]", C]],
     counters: { encapsulated: 1 },
   },

@@ -42,17 +42,17 @@ testCase(82, {
 const odd = { flags: 1, csumStart: 34, csumOffset: 6 };
 testCase(82, { arrive: [[0, A], [1, partialNext, { header: odd }]] }, {
   S: {
-    says: "a partial checksum that is not TCP's lets A go and passes unchanged",
+    says: "a partial checksum that is not TCP's flushes A and passes unchanged",
     out: [[1, "[0,0,-]", A], [1, "[1,0,-]", partialNext, odd]],
     counters: { odd_partial_checksum: 1 },
   },
 });
 
-// Completed by the guest, this sum would make a wrong checksum; a unit has a new sum, and would make it right.
+// Completed by the guest, this sum would make a wrong checksum; a merged packet has a new sum, and would make it right.
 const wrongSeed = packet({ seq: 1100, checksum: 0x1234 });
 testCase(82, { arrive: [[0, A], [1, wrongSeed, { header: partialHeader }]] }, {
   S: {
-    says: "a partial checksum on top of another pseudo header lets A go and passes unchanged",
+    says: "a partial checksum on top of another pseudo header flushes A and passes unchanged",
     out: [[1, "[0,0,-]", A], [1, "[1,0,-]", wrongSeed, partialHeader]],
     counters: { odd_partial_checksum: 1 },
   },
@@ -79,7 +79,7 @@ testCase(83, { arrive: [[0, large, { header: gso }]] }, {
 
 testCase(83, { arrive: [[0, A], [1, large, { header: gso }]] }, {
   S: {
-    says: "a large frame lets the unit of its flow go first",
+    says: "a large frame flushes its flow first",
     out: [[1, "[0,0,-]", A], [1, "[1,1,-]", large, kept]],
     counters: { already_large: 1 },
   },
@@ -106,7 +106,7 @@ testCase(88, { arrive: [[0, A], [1, bad], [2, C]] }, {
     counters: { coalesced: 2 },
   },
   S: {
-    says: "a segment with a wrong checksum lets A go and passes alone and unmodified",
+    says: "a segment with a wrong checksum flushes A and passes alone and unmodified",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", bad], [300_002, "[0,0,-]", C]],
     counters: { bad_tcp_checksum: 1 },
   },
@@ -123,7 +123,7 @@ testCase(88, { arrive: [[0, packet6()], [1, bad6]], family: "v6" }, {
 
 testCase(88, { arrive: [[0, bad], [1, B]] }, {
   S: {
-    says: "a segment with a wrong checksum opens no unit: its retransmission does",
+    says: "a segment with a wrong checksum is not held: its retransmission is",
     out: [[0, "[0,0,-]", bad], [300_001, "[0,0,-]", B]],
     counters: { bad_tcp_checksum: 1 },
   },

@@ -28,7 +28,7 @@ testCase(42, { arrive: [[0, A], [1, clearB]] }, {
     counters: { ip_frag: 1 },
   },
   S: {
-    says: "B without DF opens a unit of its own",
+    says: "B without DF opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", clearB]],
     counters: { traits_differ: 1 },
   },
@@ -57,7 +57,7 @@ for (
       counters: { coalesced: 1 },
     },
     S: {
-      says: `DF with ${what} lets A go first and passes`,
+      says: `DF with ${what} flushes A first and passes`,
       out: [[1, "[0,0,-]", A], [1, "[0,0,-]", fragment]],
       counters: { fragment: 1 },
     },
@@ -69,7 +69,7 @@ const lateFragment = packet({ seq: 1100, dontFragment: false, fragmentOffset: 1 
 const secondPort = packet({ sourcePort: 2222 });
 testCase(43, { arrive: [[0, A], [1, elsewhere], [2, secondPort], [3, lateFragment]] }, {
   S: {
-    says: "a fragment lets all units between its addresses go, and no other",
+    says: "a fragment flushes all flows between its addresses, and no other",
     out: [
       [3, "[0,0,-]", A],
       [3, "[0,0,-]", secondPort],
@@ -89,7 +89,7 @@ testCase(44, { arrive: [[0, A], [1, ectB]] }, {
     counters: { ip_ecn: 1 },
   },
   S: {
-    says: "B with ECT(0) opens a unit of its own",
+    says: "B with ECT(0) opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", ectB]],
     counters: { traits_differ: 1 },
   },
@@ -132,7 +132,7 @@ testCase(45, { arrive: [[0, A], [1, dscp]] }, {
     out: [[300_000, "[4,1,2]", stale(A, { payload: 200 })]],
   },
   S: {
-    says: "B with another DSCP opens a unit of its own",
+    says: "B with another DSCP opens a packet of its own",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", dscp]],
     counters: { traits_differ: 1 },
   },
@@ -158,7 +158,7 @@ for (const macs of [{ destinationMac: "52:54:00:12:34:57" }, { sourceMac: "02:aa
       out: [[300_000, "[4,1,2]", stale(A, { payload: 200 })]],
     },
     S: {
-      says: `another ${which} opens a unit of its own`,
+      says: `another ${which} opens a packet of its own`,
       out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", moved]],
       counters: { mac_differs: 1 },
     },
@@ -194,7 +194,7 @@ for (const ipLength of [39, 141]) {
       counters: { ip_hacked: 1 },
     },
     S: {
-      says: `IP length ${ipLength} of 140 lets A go first and passes`,
+      says: `IP length ${ipLength} of 140 flushes A first and passes`,
       out: [[1, "[0,0,-]", A], [1, "[0,0,-]", hacked]],
       counters: { bad_length: 1 },
     },
@@ -236,7 +236,7 @@ testCase(51, { arrive: [[0, A], [1, ruined], [2, C]] }, {
     out: [[300_000, "[4,1,3]", stale(A, { payload: 300 })]],
   },
   S: {
-    says: "a wrong IP header checksum lets A go, passes unmodified, and C opens the next unit",
+    says: "a wrong IP header checksum flushes A, passes unmodified, and C opens the next packet",
     out: [[1, "[0,0,-]", A], [1, "[0,0,-]", ruined], [300_002, "[0,0,-]", C]],
     counters: { bad_ip_checksum: 1 },
   },

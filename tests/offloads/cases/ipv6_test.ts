@@ -34,7 +34,7 @@ for (const [number, what, fields] of lost) {
   testCase(number, { arrive: [[0, A], [1, changed]], family: "v6" }, {
     Q: { says: `B with ${what} merges, and it is lost`, out: [[300_000, "[4,4,2]", stale(A, both)]] },
     S: {
-      says: `B with ${what} opens a unit of its own`,
+      says: `B with ${what} opens a packet of its own`,
       out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", changed]],
       counters: { traits_differ: 1 },
     },
@@ -49,7 +49,7 @@ testCase(65, { arrive: [[0, A], [1, dscp]], family: "v6" }, {
     counters: { ip_ecn: 1 },
   },
   S: {
-    says: "B with traffic class 4 opens a unit of its own, in order",
+    says: "B with traffic class 4 opens a packet of its own, in order",
     out: [[1, "[0,0,-]", A], [300_001, "[0,0,-]", dscp]],
     counters: { traits_differ: 1 },
   },
@@ -89,7 +89,7 @@ for (const ipLength of [0, 19, 121]) {
       counters: { ip_hacked: 1 },
     },
     S: {
-      says: `payload length ${ipLength} of 120 lets A go first and passes`,
+      says: `payload length ${ipLength} of 120 flushes A first and passes`,
       out: [[1, "[0,0,-]", A], [1, "[0,0,-]", hacked]],
       counters: { bad_length: 1 },
     },

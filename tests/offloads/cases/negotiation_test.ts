@@ -26,8 +26,8 @@ const B6 = packet6({ seq: 1100 });
 const RULES = [["Q", "qemu"], ["S", "strict"]] as const;
 type Rules = (typeof RULES)[number][1];
 
-/** The unit that A and B make, by rule book and family. */
-function unit(rules: Rules, family: "v4" | "v6" = "v4"): [string, Uint8Array] {
+/** The packet that A and B make, by rule book and family. */
+function packet(rules: Rules, family: "v4" | "v6" = "v4"): [string, Uint8Array] {
   const gso = family === "v4" ? 1 : 4;
   const fields = { payload: 200, ...(family === "v6" ? { source: "fd00::1" } : {}) };
   return rules === "qemu"
@@ -57,7 +57,7 @@ for (const [letter, rules] of RULES) {
       assertEquals(departures({ out: feedAll(bench) }), [
         [0, "[0,0,-]", first],
         [0, "[0,0,-]", second],
-        [300_000, ...unit(rules, on)],
+        [300_000, ...packet(rules, on)],
       ]);
     });
   }
@@ -91,9 +91,9 @@ Deno.test("case 89 S: RSC_EXT without any GUEST_TSO does nothing in the stage it
 
 Deno.test("case 89 Q: without GUEST_CSUM it is on all the same", async () => {
   await using bench = await startDevice("qemu", { features: BENCH_FEATURES.without(CSUM) });
-  assertEquals(departures({ out: feedAll(bench) }), [[300_000, ...unit("qemu")], [
+  assertEquals(departures({ out: feedAll(bench) }), [[300_000, ...packet("qemu")], [
     300_000,
-    ...unit("qemu", "v6"),
+    ...packet("qemu", "v6"),
   ]]);
 });
 
@@ -109,7 +109,7 @@ Deno.test("case 90 Q: GUEST_OFFLOADS_SET switches on what was never negotiated",
   await using bench = await startDevice("qemu", { features: CONTROL.without(RSC) });
   assertEquals(departures({ out: feedAll(bench) }), ALONE);
   assertEquals(offloads(bench, RSC, TSO4), 0);
-  const [info, bytes] = unit("qemu");
+  const [info, bytes] = packet("qemu");
   assertEquals(departures({ out: feedAll(bench) }), [
     [1_000_000, "[0,0,-]", A6],
     [1_000_000, "[0,0,-]", B6],
@@ -139,7 +139,7 @@ for (const [letter, rules] of RULES) {
       assertEquals(out, [
         [1_000_000, "[0,0,-]", A6],
         [1_000_000, "[0,0,-]", B6],
-        [1_300_000, ...unit("qemu")],
+        [1_300_000, ...packet("qemu")],
       ]);
     } else {
       assertEquals(
@@ -150,7 +150,7 @@ for (const [letter, rules] of RULES) {
   });
 }
 
-Deno.test("case 92 Q: a packet behind the command that switches off overtakes the unit", async () => {
+Deno.test("case 92 Q: a packet behind the command that switches off overtakes what is held", async () => {
   await using bench = await startDevice("qemu", { features: CONTROL });
   bench.feed(A);
   bench.advanceTo(1);
@@ -161,7 +161,7 @@ Deno.test("case 92 Q: a packet behind the command that switches off overtakes th
   assertEquals(departures(bench), [[2, "[0,0,-]", B], [300_000, "[0,0,-]", A]]);
 });
 
-Deno.test("case 92 S: the command that switches off lets the unit go first", async () => {
+Deno.test("case 92 S: the command that switches off flushes the flow first", async () => {
   await using bench = await startDevice("strict", { features: CONTROL });
   bench.feed(A);
   bench.advanceTo(1);
@@ -202,7 +202,7 @@ for (const [letter, rules] of RULES) {
     bench.feed(B);
     bench.advanceTo(5);
     bench.machine.drain();
-    assertEquals(departures(bench), [[5, ...unit(rules)]]);
+    assertEquals(departures(bench), [[5, ...packet(rules)]]);
     bench.advanceTo(1_000_000);
     assertEquals(bench.out.length, 1);
   });
@@ -219,6 +219,6 @@ Deno.test("case 95 S: without RSC_EXT an ordinary large packet comes, without RS
   const place = (csumStart: number) => ({ flags: 1, gsoSize: 100, csumStart, csumOffset: 16 });
   assertEquals(v4.header, { ...place(34), gsoType: 1, hdrLen: 54 });
   assertEquals(v6.header, { ...place(54), gsoType: 4, hdrLen: 74 });
-  assertEquals([v4.bytes, v6.bytes], [unit("strict")[1], unit("strict", "v6")[1]]);
+  assertEquals([v4.bytes, v6.bytes], [packet("strict")[1], packet("strict", "v6")[1]]);
   assertEquals(bench.out.length, 2);
 });

@@ -61,7 +61,7 @@ for (const [number, source, gso] of [[56, "10.0.0.1", 1], [57, "fd00::1", 4]] as
       counters: { over_size: 1, coalesced: 44 },
     },
     S: {
-      says: "45 full segments leave as one, the 46th opens the next unit",
+      says: "45 full segments leave as one, the 46th opens the next packet",
       out: [
         [45, `[5,${gso},45]`, merged({ source, payload: 45 * FULL }), { gsoSize: FULL }],
         [300_045, `[5,${gso},2]`, merged({ source, seq: tail, payload: 2 * FULL }), { gsoSize: FULL }],
@@ -74,7 +74,7 @@ for (const [number, source, gso] of [[56, "10.0.0.1", 1], [57, "fd00::1", 4]] as
 const three: Arrival[] = [[0, A], [1, B], [2, packet({ seq: 1200 })]];
 testCase(56, { arrive: three, options: { maxSegments: 2 } }, {
   S: {
-    says: "with maxSegments 2 the third opens the next unit",
+    says: "with maxSegments 2 the third opens the next packet",
     out: [
       [2, "[5,1,2]", merged({ payload: 200 }), { gsoSize: 100 }],
       [300_002, "[0,0,-]", packet({ seq: 1200 })],
@@ -113,7 +113,7 @@ testCase(58, { arrive: [[0, half], [1, behindHalf(33_495)]] }, {
 
 testCase(58, { arrive: [[0, half], [1, behindHalf(33_496)]] }, {
   S: {
-    says: "IP length 65536 is too large, and the segment opens the next unit",
+    says: "IP length 65536 is too large, and the segment opens the next packet",
     out: [[1, "[0,0,-]", half], [300_001, "[0,0,-]", behindHalf(33_496)]],
     counters: { over_size: 1 },
   },
@@ -139,7 +139,7 @@ testCase(59, { arrive: [[0, half6], [1, behindHalf6(33_516)]], family: "v6" }, {
     counters: { over_size: 1 },
   },
   S: {
-    says: "payload length 65536 is too large, and the segment opens the next unit",
+    says: "payload length 65536 is too large, and the segment opens the next packet",
     out: [[1, "[0,0,-]", half6], [300_001, "[0,0,-]", behindHalf6(33_516)]],
     counters: { over_size: 1 },
   },
@@ -179,7 +179,7 @@ for (let i = 1; i < 47; i++) longArrive.push([i, long.next(FULL)]);
 const longData = longArrive.slice(1, 44).map(([, frame]) => frame.subarray(54));
 testCase(61, { arrive: longArrive }, {
   Q: {
-    says: "1400 bytes of padding count against the capacity of a unit: 44 segments instead of 45",
+    says: "1400 bytes of padding count against the capacity of a packet: 44 segments instead of 45",
     out: [
       [44, "[4,1,44]", patch16(join(longFirst, ...longData), 16, 40 + 44 * FULL)],
       [44, "[0,0,-]", longArrive[44][1]],

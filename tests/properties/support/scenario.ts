@@ -134,9 +134,9 @@ export interface MachineChoice {
   readonly intervalUs: number;
   /** Most flows held. */
   readonly maxFlows: number;
-  /** Most segments in a unit. */
+  /** Most segments in a packet. */
   readonly maxSegments: number;
-  /** Let units go at PSH. */
+  /** Flush flows at PSH. */
   readonly flushOnPush: boolean;
   /** Merge segments with timestamps. */
   readonly timestamps: boolean;
