@@ -13,6 +13,9 @@
  * `DeviceMigration.save` gives it. Messages and commands are rare, so that stopping everything for them costs nothing, and they
  * are dealt with in one thread.
  *
+ * Requests that a worker has in flight are part of `Device.inflight` as the driver transport sees it: what it does before it
+ * takes rings or memory away holds for workers as well.
+ *
  * @module
  */
 import type { GuestError } from "./errors.ts";
@@ -123,9 +126,11 @@ export interface QueueWorkers {
   attach(rings: AttachedRings): void;
   /**
    * Has the workers let go what they hold, and takes all rings back: they are not touched any more when this returns, unless a
-   * worker `isStuck` then.
+   * worker `isStuck` then. Requests in flight are waited for, but no longer than half of the time that a worker may take to
+   * answer: the fault is `quiesce-timeout` then. A device that must not be held up quiesces first (`Device.inflight`).
+   * @param giveUp the device is reset next: requests in flight are given up and not waited for
    */
-  detach(): DetachedRings;
+  detach(giveUp: boolean): DetachedRings;
   /** The driver takes the device back, or begins anew: everything about it is forgotten. After `detach`. */
   reset(): void;
   /** What there is to say since this was last asked; null if nothing, which costs nothing. */

@@ -231,6 +231,11 @@ export class BlockingWaiter implements Waiter {
     this.#owned = made.move();
   }
 
+  /** The descriptor of its set, which is readable when something has happened: for another waiter to watch. */
+  get number(): number {
+    return this.#epoll.fd.number;
+  }
+
   /**
    * Ends sleeps whenever this descriptor becomes readable or writable, or its other side closes. Dispose of
    * the watch before the descriptor is closed, and before it is watched anew. Throws SystemCallError if it

@@ -167,7 +167,7 @@ class Builder {
     { name, network: part, path, threadLimitMs }: ResolvedDevice,
     device: number,
     network: FrameTransport | null,
-    { workers: sets }: Device,
+    { workers: sets, inflight }: Device,
   ): ThreadWorkers {
     if (sets === undefined) {
       throw new ConfigError([{
@@ -193,6 +193,7 @@ class Builder {
       baseUrl,
       device,
       sets,
+      inflight,
       limitMs: threadLimitMs,
       parts: { network },
       counters: this.#book.groups,

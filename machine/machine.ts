@@ -6,7 +6,7 @@ import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
-import { Quiescence } from "../core/in_flight.ts";
+import { Quiescence, type RequestsInFlight } from "../core/in_flight.ts";
 import type { QueueWorkers } from "../core/queue_workers.ts";
 import type { Pollable, Reactor } from "../core/reactor.ts";
 import { type DriverTransport, isPollable } from "../core/transport.ts";
@@ -25,6 +25,8 @@ import {
 
 /** The threads that serve sets of a device's queues. */
 export interface DeviceWorkers extends QueueWorkers, Pollable {
+  /** What the device has in flight, in the main thread and in theirs. */
+  readonly inflight: RequestsInFlight;
   /** Frames that they had not given back when they ended; for tests. */
   readonly framesKept: number;
   /** Starts them. Throws HostError if a part of the device gives them nothing. */
@@ -243,17 +245,20 @@ export class Machine implements AsyncDisposable {
     // A device that began before this one may have ended the machine.
     if (this.#stop.signal.aborted) stop.abort();
     const { signal } = stop;
-    const served = this.#served(one, guardDevice(device, resolved, failed), signal).then(() => {
-      if (!signal.aborted) this.#abandoned.add(driver);
-    }, (cause: unknown) => {
-      // What fails because its device has is no news.
-      if (this.#failed.has(one)) return;
-      if (cause instanceof HostError) {
-        this.parts.locate(cause, resolved.driver.path);
-        this.#break(cause);
-        this.#stopAll();
-      } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
-    }).finally(() => reactor.wake());
+    const served = this.#served(one, guardDevice(device, resolved, failed, inflightOf(one)), signal).then(
+      () => {
+        if (!signal.aborted) this.#abandoned.add(driver);
+      },
+      (cause: unknown) => {
+        // What fails because its device has is no news.
+        if (this.#failed.has(one)) return;
+        if (cause instanceof HostError) {
+          this.parts.locate(cause, resolved.driver.path);
+          this.#break(cause);
+          this.#stopAll();
+        } else this.#stopDevice(one, pluginError(resolved.driver, "serve", cause));
+      },
+    ).finally(() => reactor.wake());
     this.#serving.push(served);
   }
 
@@ -308,10 +313,10 @@ export class Machine implements AsyncDisposable {
   /** Has devices finish what they have in flight while their guests are there. One that takes too long has failed. */
   async #quiesce(): Promise<void> {
     const { reactor, devices } = this.parts;
-    const isBusy = (one: MachineDevice) => !this.#failed.has(one) && (one.device.inflight?.count ?? 0) > 0;
+    const isBusy = (one: MachineDevice) => !this.#failed.has(one) && (inflightOf(one)?.count ?? 0) > 0;
     const busy = devices.filter(isBusy).map((one) => ({
       one,
-      quiescence: new Quiescence(one.device.inflight),
+      quiescence: new Quiescence(inflightOf(one)),
     }));
     // The host's time, also by a manual clock: requests are finished by the host.
     while (busy.some(({ one }) => isBusy(one))) {
@@ -350,4 +355,9 @@ export class Machine implements AsyncDisposable {
     this.#isTold = true;
     throw this.#first.cause;
   }
+}
+
+/** What a device has in flight, in all its threads. */
+function inflightOf({ device, workers }: MachineDevice): RequestsInFlight | undefined {
+  return workers?.inflight ?? device.inflight;
 }

@@ -215,10 +215,15 @@ function checkedWork(did: unknown): boolean {
 
 /**
  * A device as its driver transport gets it. It has those of the hooks that may be left out which the device has.
- * @param failed told once, when the device has failed
+ * @param failed told once, when the device has failed; @param inflight what it has in flight, here and in other threads
  */
-export function guardDevice(device: Device, part: ResolvedPart, failed: (error: Error) => void): Device {
-  const guarded = new GuardedDevice(device, part, failed);
+export function guardDevice(
+  device: Device,
+  part: ResolvedPart,
+  failed: (error: Error) => void,
+  inflight = device.inflight,
+): Device {
+  const guarded = new GuardedDevice(device, part, failed, inflight);
   for (const name of Object.keys(CAPABILITIES)) {
     const capability = (device as unknown as Record<string, unknown>)[name];
     if (capability !== undefined) {
@@ -247,7 +252,12 @@ class GuardedDevice implements Device {
   #wantedNs = Infinity;
   #vainRounds = 0;
 
-  constructor(device: Device, part: ResolvedPart, failed: (error: Error) => void) {
+  constructor(
+    device: Device,
+    part: ResolvedPart,
+    failed: (error: Error) => void,
+    inflight: Device["inflight"],
+  ) {
     this.#device = device;
     this.#part = part;
     this.#failed = failed;
@@ -256,7 +266,7 @@ class GuardedDevice implements Device {
     this.features = device.features;
     this.featureNames = new Map(device.featureNames);
     this.queueSizes = [...device.queueSizes];
-    this.inflight = device.inflight;
+    this.inflight = inflight;
     this.workers = device.workers;
   }
 

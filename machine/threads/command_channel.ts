@@ -36,10 +36,12 @@ import type { AttachedRings } from "../../core/queue_workers.ts";
 export const NOTICE_READY = 1;
 /** A guest has broken a rule. */
 export const NOTICE_FAULT = 2;
+/** Nothing is in flight any more. */
+export const NOTICE_QUIET = 4;
 /** The first queue of the set has used buffers and no event to say so; the bits of the others follow. */
-export const NOTICE_INTERRUPT = 4;
+export const NOTICE_INTERRUPT = 8;
 /** Queues of a set that have a bit of their own; the last bit is of all that follow, too. */
-export const INTERRUPT_BITS = 29;
+export const INTERRUPT_BITS = 28;
 
 /** The number of the last command. */
 const COMMAND = 0;
@@ -263,8 +265,10 @@ export class CommandChannel {
 export type WorkerCommand =
   /** Serve these rings. */
   | { readonly kind: "attach"; readonly rings: AttachedRings }
-  /** Let everything go, and give the rings back. */
-  | { readonly kind: "detach" }
+  /** Let everything go, and give the rings back: after `limitMs` at the latest, if requests are in flight. */
+  | { readonly kind: "detach"; readonly limitMs: number }
+  /** Take no further requests, and raise NOTICE_QUIET when none is in flight; or take them again. */
+  | { readonly kind: "pause" | "resume" }
   /** The driver takes the device back. */
   | { readonly kind: "reset" }
   /** Let everything go, and go on. */
@@ -276,6 +280,8 @@ export type WorkerCommand =
 export interface WorkerReply {
   /** What was counted since the last answer, by group. */
   readonly counters: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Requests in flight, at least 1 as long as others may be taken; left out if the device keeps none. */
+  readonly inFlight?: number | undefined;
   /** Where each ring stands, as pairs of index and place; in answer to `detach`, and at an end with rings. */
   readonly bases?: readonly (readonly [index: number, base: number])[];
   /** The rule that the guest has broken; in answer to `detach`. */

@@ -10,6 +10,10 @@
  *                               |
  *                               +--GuestError--> touches nothing; says so by a notice, and in answer to detach
  *
+ * A device with requests in flight (`Device.inflight`) is paused before a detach, and polled until they are over; only then is
+ * the detach answered. If that takes too long, the device is reset, and its requests are given up. They still count until
+ * they are over, which a notice tells: until then the main thread keeps their memory mapped.
+ *
  * Errors that are not the guest's end the thread, and with it the device.
  * @module
  */
@@ -37,6 +41,7 @@ import {
   INTERRUPT_BITS,
   NOTICE_FAULT,
   NOTICE_INTERRUPT,
+  NOTICE_QUIET,
   type WorkerCommand,
   type WorkerReply,
   writeError,
@@ -74,6 +79,11 @@ export class QueueSetRunner implements Pollable {
   #rings: WorkerRings | null = null;
   #session: WorkerSession | null = null;
   #fault: GuestError | null = null;
+  /** When a detach is answered at the latest, in ns; null if none is to be. */
+  #detachUntilNs: number | null = null;
+  #isPaused = false;
+  /** Requests in flight that the main thread knows of. */
+  #reported = 0;
   #nowNs = 0;
 
   /** There are no rings yet. */
@@ -92,12 +102,22 @@ export class QueueSetRunner implements Pollable {
     }
     const commanded = channel.hasCommand;
     if (commanded) this.#serve(channel.takeCommand() as WorkerCommand);
+    const did = this.#pollDevice() || commanded;
+    if (this.#detachUntilNs !== null) this.#detach(this.#detachUntilNs);
+    if (this.#reported > 0 && !this.#mayTake && this.#inFlight === 0) {
+      this.#reported = 0;
+      this.#parts.notice(NOTICE_QUIET);
+    }
+    return did;
+  }
+
+  #pollDevice(): boolean {
     const rings = this.#rings;
-    if (rings === null || this.#fault !== null) return commanded;
-    let did = commanded;
+    if (rings === null || this.#fault !== null) return false;
+    let did = false;
     rings.budget.refill();
     try {
-      if (this.#parts.device.poll(nowNs) || rings.budget.isExceeded) did = true;
+      did = this.#parts.device.poll(this.#nowNs) || rings.budget.isExceeded;
     } catch (error) {
       this.#fail(error);
     }
@@ -105,31 +125,46 @@ export class QueueSetRunner implements Pollable {
     return did;
   }
 
+  /** May the device take requests that it keeps? */
+  get #mayTake(): boolean {
+    const isServing = this.#rings !== null && !this.#isPaused && this.#fault === null;
+    return isServing && this.#parts.device.inflight !== undefined;
+  }
+
+  get #inFlight(): number {
+    return this.#parts.device.inflight?.count ?? 0;
+  }
+
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
     const rings = this.#rings;
     if (rings === null || this.#fault !== null) return Infinity;
-    const due = this.#parts.device.deadlineNs();
+    const due = Math.min(this.#parts.device.deadlineNs(), this.#detachUntilNs ?? Infinity);
     return rings.isPolled ? Math.min(due, this.#nowNs + RING_POLL_INTERVAL_NS) : due;
   }
 
-  /** Lets everything go: the thread ends. Returns where the rings stand that it had. */
-  close(): WorkerReply["bases"] {
+  /** Lets everything go: the thread ends. Returns where the rings stand that it had, and what is still in flight. */
+  close(): Pick<WorkerReply, "bases" | "inFlight"> {
     const bases = this.#bases();
     this.#letGo();
     this.#reset();
-    return bases;
+    return { bases, inFlight: this.#inFlight };
   }
 
   #serve(command: WorkerCommand): void {
-    const { channel, deltas } = this.#parts;
-    let more: Partial<WorkerReply> = {};
     switch (command.kind) {
       case "attach":
         this.#attempt(() => this.#attach(command.rings));
         break;
       case "detach":
-        more = this.#detach();
+        this.#pause();
+        this.#detach(this.#detachUntilNs = this.#nowNs + command.limitMs * 1e6);
+        return;
+      case "pause":
+        this.#pause();
+        break;
+      case "resume":
+        this.#resume();
         break;
       case "reset":
         this.#reset();
@@ -140,7 +175,23 @@ export class QueueSetRunner implements Pollable {
       case "count":
         break;
     }
-    channel.answer({ counters: deltas.take(), ...more } satisfies WorkerReply);
+    this.#answer({});
+  }
+
+  #answer(more: Partial<WorkerReply>): void {
+    const { channel, deltas } = this.#parts;
+    this.#reported = Math.max(this.#inFlight, this.#mayTake ? 1 : 0);
+    channel.answer({ counters: deltas.take(), inFlight: this.#reported, ...more } satisfies WorkerReply);
+  }
+
+  #pause(): void {
+    this.#isPaused = true;
+    this.#parts.device.inflight?.pause();
+  }
+
+  #resume(): void {
+    this.#isPaused = false;
+    this.#parts.device.inflight?.resume();
   }
 
   #attach(attached: AttachedRings): void {
@@ -148,6 +199,7 @@ export class QueueSetRunner implements Pollable {
     const features = FeatureSet.fromBigInt(BigInt(attached.features));
     const rings = this.#rings = new WorkerRings(attached, features, watch);
     const session = this.#session ?? this.#activate(features);
+    this.#resume();
     device.migration?.restore(attached.state);
     session.memory = rings.memory;
     session.queues.fill(null);
@@ -173,13 +225,22 @@ export class QueueSetRunner implements Pollable {
     return session;
   }
 
-  #detach(): Partial<WorkerReply> {
+  /** Answers a detach, unless requests are in flight that may be waited for. */
+  #detach(untilNs: number): void {
+    const isOver = this.#inFlight === 0 || this.#rings === null || this.#fault !== null;
+    if (!isOver && this.#nowNs < untilNs) return;
+    this.#detachUntilNs = null;
     this.#attempt(() => this.#drain());
     const bases = this.#bases();
+    const count = this.#inFlight;
+    if (count > 0) {
+      this.#fault ??= new GuestError("quiesce-timeout", `${count} requests of a queue worker are in flight`);
+      this.#reset();
+    }
     const fault = this.#fault && writeError(this.#fault);
     this.#fault = null;
     this.#letGo();
-    return { bases, fault };
+    this.#answer({ bases, fault });
   }
 
   #bases(): NonNullable<WorkerReply["bases"]> {

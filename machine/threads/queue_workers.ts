@@ -7,6 +7,7 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
+import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "../../core/in_flight.ts";
 import type {
   AttachedRings,
   DetachedRings,
@@ -20,6 +21,7 @@ import {
   INTERRUPT_BITS,
   NOTICE_FAULT,
   NOTICE_INTERRUPT,
+  NOTICE_QUIET,
   NOTICE_READY,
   readError,
   type WorkerCommand,
@@ -37,6 +39,8 @@ export interface ThreadWorkersParts {
   readonly baseUrl: string;
   /** Which of its devices. */
   readonly device: number;
+  /** What the device in the main thread has in flight, if it keeps requests. */
+  readonly inflight: RequestsInFlight | undefined;
   /** Its sets of queues. */
   readonly sets: WorkersCapability;
   /** How long all of them together may take to answer a command, in ms. */
@@ -58,9 +62,17 @@ export class ThreadWorkers implements DeviceWorkers {
   readonly #notices: number[] = [];
   #isReady = false;
 
+  /** What the device has in flight, here and in all threads. */
+  readonly inflight: RequestsInFlight;
+
   /** Starts nothing before `start`. */
   constructor(parts: ThreadWorkersParts) {
     this.#parts = parts;
+    this.inflight = new AllInFlight(
+      parts.inflight,
+      this.#workers,
+      (kind) => void this.#all(() => ({ kind })),
+    );
   }
 
   /** Do all threads work? */
@@ -145,13 +157,15 @@ export class ThreadWorkers implements DeviceWorkers {
   }
 
   /** Takes all rings back. */
-  detach(): DetachedRings {
+  detach(giveUp: boolean): DetachedRings {
     const bases = new Map<number, number>();
     let fault: GuestError | null = null;
-    for (const reply of this.#all(() => ({ kind: "detach" }))) {
+    const limitMs = giveUp ? 0 : this.#parts.limitMs / 2;
+    for (const reply of this.#all(() => ({ kind: "detach", limitMs }))) {
       for (const [index, base] of reply.bases ?? []) bases.set(index, base);
       const error = reply.fault ? readError(reply.fault) : null;
-      if (error instanceof GuestError) fault ??= error;
+      if (!(error instanceof GuestError) || giveUp && error.fault === "quiesce-timeout") continue;
+      fault ??= error;
     }
     for (const worker of this.#workers) {
       for (const [index, base] of worker.takeBases()) bases.set(index, base);
@@ -221,7 +235,14 @@ export class ThreadWorkers implements DeviceWorkers {
   }
 
   #collect(): void {
-    for (let i = 0; i < this.#workers.length; i++) this.#notices[i] |= this.#workers[i].takeNotices();
+    let any = NO_NOTICES;
+    for (let i = 0; i < this.#workers.length; i++) {
+      const notices = this.#workers[i].takeNotices();
+      any |= notices;
+      this.#notices[i] |= notices & ~(NOTICE_READY | NOTICE_QUIET);
+    }
+    // A notice may be older than the last reply: only what is asked for now is certain.
+    if ((any & NOTICE_QUIET) !== 0) this.pullCounters();
   }
 
   #count(counters: WorkerReply["counters"]): void {
@@ -229,6 +250,44 @@ export class ThreadWorkers implements DeviceWorkers {
       const sums = this.#parts.counters[group] ??= {};
       for (const [name, count] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + count;
     }
+  }
+}
+
+/** What a device in several threads has in flight. */
+class AllInFlight implements RequestsInFlight {
+  readonly limitNs: number;
+  readonly #own: RequestsInFlight | undefined;
+  readonly #workers: readonly QueueWorker[];
+  readonly #command: (kind: "pause" | "resume") => void;
+  #isPaused = false;
+
+  constructor(
+    own: RequestsInFlight | undefined,
+    workers: readonly QueueWorker[],
+    command: (kind: "pause" | "resume") => void,
+  ) {
+    this.limitNs = own?.limitNs ?? DEFAULT_QUIESCE_LIMIT_NS;
+    this.#own = own;
+    this.#workers = workers;
+    this.#command = command;
+  }
+
+  get count(): number {
+    let count = this.#own?.count ?? 0;
+    for (let i = 0; i < this.#workers.length; i++) count += this.#workers[i].inFlight;
+    return count;
+  }
+
+  pause(): void {
+    this.#own?.pause();
+    if (!this.#isPaused) this.#command("pause");
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    this.#own?.resume();
+    if (this.#isPaused) this.#command("resume");
+    this.#isPaused = false;
   }
 }
 
@@ -282,6 +341,7 @@ export class QueueWorker {
   #isStuck = false;
   #failure: Error | null = null;
   #framesKept = 0;
+  #inFlight = 0;
   #bases: WorkerReply["bases"] = [];
 
   /** Starts the thread. Throws SystemCallError. */
@@ -326,6 +386,11 @@ export class QueueWorker {
   /** Why it has ended without being told to; null if it has not. */
   get failure(): Error | null {
     return this.#failure;
+  }
+
+  /** Requests that it has in flight, or may have. What it had when it ended stays in flight. */
+  get inFlight(): number {
+    return this.#inFlight;
   }
 
   /** Frames that it had not given back when it ended. */
@@ -374,7 +439,10 @@ export class QueueWorker {
       leftMs -= Math.min(performance.now() - beganMs, sliceMs);
       if (reply !== null || this.#channel.hasEnded || leftMs <= 0) break;
     }
-    if (reply !== null) this.#parts.count(reply.counters);
+    if (reply !== null) {
+      this.#parts.count(reply.counters);
+      this.#inFlight = reply.inFlight ?? 0;
+    }
     if (this.#channel.hasEnded) this.#end();
     else if (reply === null) this.#giveUp(`has not answered for ${this.#parts.limitMs / 1000} s`);
     return [reply, leftMs];
@@ -419,6 +487,7 @@ export class QueueWorker {
     this.#parts.count(last.counters);
     if (last.failure !== undefined) this.#failure = readError(last.failure);
     this.#framesKept = last.framesKept ?? 0;
+    this.#inFlight = last.inFlight ?? this.#inFlight;
     this.#bases = last.bases;
     this.#worker.terminate();
     this.#ended.resolve();

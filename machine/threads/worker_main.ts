@@ -10,7 +10,7 @@ import type { DeviceContext } from "../../core/device.ts";
 import { Reactor } from "../../core/reactor.ts";
 import type { NetworkDeviceContext } from "../../pipeline/plugin.ts";
 import { endSignals } from "../../host/event_fd.ts";
-import { BlockingWaiter } from "../../host/waiters.ts";
+import { BlockingWaiter, EpollWaiter } from "../../host/waiters.ts";
 import { CounterBook, newFramePool } from "../build.ts";
 import { guardNetwork, keptFrames, partBehind, pluginError } from "../plugin_guards.ts";
 import {
@@ -59,7 +59,7 @@ async function serveSet(
   channel: CommandChannel,
   book: CounterBook,
   deltas: CounterDeltas,
-  last: { framesKept?: number; bases?: WorkerReply["bases"] },
+  last: { framesKept?: number },
 ): Promise<void> {
   const config = await parseConfig(text, baseUrl, newRegistry());
   const own = config.devices[index];
@@ -105,6 +105,12 @@ async function serveSet(
     } satisfies DeviceContext & Omit<NetworkDeviceContext, "parts">;
     const device = plugin.create(context, options);
     device.wake = () => reactor.wake();
+    // What finishes later does so in the event loop, which stands still while this thread sleeps in the kernel.
+    if (device.inflight !== undefined) {
+      const awaiting = opened.use(new EpollWaiter());
+      awaiting.watch(waiter.number);
+      reactor.waiter = awaiting;
+    }
     const runner = new QueueSetRunner({
       channel,
       device,
@@ -117,7 +123,7 @@ async function serveSet(
       },
       stop: () => stop.abort(),
     });
-    opened.defer(() => last.bases = runner.close());
+    opened.defer(() => void Object.assign(last, runner.close()));
     reactor.add(runner);
     if (channel.notice(NOTICE_READY)) scope.postMessage(null);
     try {

@@ -72,11 +72,19 @@ export class RingAttachment {
     workers.attach({ features: features.toString(), regions, log: this.log, rings, state });
   }
 
-  /** Takes everything back. Returns the rule that the guest has broken meanwhile; null if none was. */
-  detach(features: FeatureSet | null): GuestError | null {
+  /** Have the workers rings? */
+  get isAttached(): boolean {
+    return this.#isAttached;
+  }
+
+  /**
+   * Takes everything back. Returns the rule that the guest has broken meanwhile; null if none was.
+   * @param giveUp requests in flight are given up, for the device is reset next
+   */
+  detach(features: FeatureSet | null, giveUp: boolean): GuestError | null {
     if (!this.#isAttached || this.#workers === null) return null;
     this.#isAttached = false;
-    const { bases, fault } = this.#workers.detach();
+    const { bases, fault } = this.#workers.detach(giveUp);
     for (const ring of this.#rings.all) {
       if (!ring.isAttached) continue;
       ring.isAttached = false;

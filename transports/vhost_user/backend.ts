@@ -125,11 +125,12 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
-   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits: ask
-   * again after the next round.
+   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits, and all
+   * messages do while workers have rings: ask again after the next round.
    */
   isReadyFor({ id }: codec.Header, payload: Uint8Array): boolean {
-    return !this.#link.isBusy || !takesAway(id, payload, this.#link) || this.#link.quiesce();
+    const link = this.#link;
+    return !link.isBusy || !(link.isAttached || takesAway(id, payload, link)) || link.quiesce();
   }
 
   /**
@@ -205,7 +206,7 @@ export class Backend implements Pollable, Disposable {
 
   /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
   [Symbol.dispose](): void {
-    this.#link.detach();
+    this.#link.detach(true);
     const isStuck = this.#isStuck;
     if (!isStuck) this.#logging[Symbol.dispose]();
     this.#link[Symbol.dispose]();

@@ -164,9 +164,17 @@ export class DeviceLink implements Disposable {
     this.#rings.logTo(log);
   }
 
-  /** Takes back what the workers have, before anything changes. What they have found broken is dealt with. */
-  detach(): void {
-    this.#guard(() => this.#detach());
+  /**
+   * Takes back what the workers have, before anything changes. What they have found broken is dealt with.
+   * @param giveUp requests in flight are given up, for the device is reset next
+   */
+  detach(giveUp = false): void {
+    this.#guard(() => this.#detach(giveUp));
+  }
+
+  /** Have workers rings, which every message takes back? */
+  get isAttached(): boolean {
+    return this.#attachment.isAttached;
   }
 
   /** Uses this memory to record requests in flight, and repeats those that it knows of. */
@@ -234,7 +242,7 @@ export class DeviceLink implements Disposable {
     let did = false;
     if (this.#activationWaits && !this.#isLate) this.settle();
     try {
-      if (this.#attachment.takeNotices()) this.#detach();
+      if (this.#attachment.takeNotices()) this.#detach(true);
       did = this.#rings.discard();
       if (this.#device.poll(nowNs) || this.#rings.budget.isExceeded) did = true;
     } catch (error) {
@@ -256,7 +264,7 @@ export class DeviceLink implements Disposable {
 
   /** The front-end is gone. */
   [Symbol.dispose](): void {
-    this.detach();
+    this.detach(true);
     this.#forget();
     this.#rings[Symbol.dispose]();
   }
@@ -294,8 +302,8 @@ export class DeviceLink implements Disposable {
   }
 
   /** Throws GuestError for what the guest has broken meanwhile. */
-  #detach(): void {
-    const fault = this.#attachment.detach(this.#features);
+  #detach(giveUp = false): void {
+    const fault = this.#attachment.detach(this.#features, giveUp);
     if (fault !== null) throw fault;
   }
 
@@ -315,7 +323,7 @@ export class DeviceLink implements Disposable {
 
   #fail(error: unknown): void {
     this.#faults.note(error);
-    const second = this.#attachment.detach(this.#features);
+    const second = this.#attachment.detach(this.#features, true);
     if (second !== null) this.#faults.note(second);
     this.#rings.break();
     this.#rings.changed();
