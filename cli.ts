@@ -1,5 +1,5 @@
 /**
- * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `init`, `demo`. It prints and ends the process;
+ * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `init`, `guest`, `demo`. It prints and ends the process;
  * nothing else in the project does.
  *
  * ```sh
@@ -47,6 +47,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<Command>> = new Map([
     () => import("./cli/schema.ts").then(({ SCHEMA, runSchema }) => ({ usage: SCHEMA, run: runSchema })),
   ],
   ["init", () => import("./cli/init.ts").then(({ INIT, runInit }) => ({ usage: INIT, run: runInit }))],
+  ["guest", () => import("./cli/guest.ts").then(({ GUEST, runGuest }) => ({ usage: GUEST, run: runGuest }))],
   ["demo", () => import("./cli/demo.ts").then(({ DEMO, runDemo }) => ({ usage: DEMO, run: runDemo }))],
 ]);
 

@@ -14,6 +14,7 @@ const LIMIT_MS = 240_000;
 /** Commands that are not run here, and why not. */
 const NOT_RUN: readonly (readonly [command: RegExp, why: string])[] = [
   [/^npx .* task test\b/, "this is a part of it"],
+  [/^npx .* task guest\b/, "boots User-mode Linux, where it is there: tests/peers does this"],
   [/^deno task bench/, "takes minutes; every suite is tried with --quick by its own test"],
   [/^apt-get /, "changes the machine"],
   [/^(ip|wget|kill|qemu-system-\S+) /, "needs a guest: tests/peers does this with a real one"],

@@ -13,6 +13,12 @@ interface Example {
 
 /** What an example must have done when it stops; `endless` ones are stopped by a signal. */
 const EXAMPLES: Record<string, Example> = {
+  // With its guest in another test.
+  "guest.jsonc": {
+    endless: true,
+    needs: network,
+    done: (counters) => counters["near.driver"].connections === 0 && "sent" in counters["far.network"],
+  },
   "loopback_echo.jsonc": {
     endless: true,
     done: (counters) =>

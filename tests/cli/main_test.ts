@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertFalse, assertMatch, assertStringIncludes } from "@std/assert";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 
-const COMMANDS = ["run", "check", "replay", "vectors", "plugins", "schema", "init", "demo"];
+const COMMANDS = ["run", "check", "replay", "vectors", "plugins", "schema", "init", "guest", "demo"];
 
 async function golden(name: string): Promise<string> {
   return await Deno.readTextFile(new URL(`./golden/${name}.txt`, import.meta.url));
