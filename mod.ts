@@ -45,7 +45,7 @@ export type {
 } from "./config/types.ts";
 export { entropy, type EntropyOptions } from "./devices/entropy/mod.ts";
 export { net } from "./devices/net/mod.ts";
-export type { NetOptions } from "./devices/net/config_space.ts";
+export type { NetOptions } from "./devices/net/options.ts";
 export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";
 export { segment, type SegmentOptions } from "./offloads/segment.ts";
 export { rscV4 } from "./offloads/rsc_v4.ts";

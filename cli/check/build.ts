@@ -8,7 +8,7 @@ import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { NetOptions } from "../../devices/net/config_space.ts";
+import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import { absolutePath, buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";

@@ -7,7 +7,7 @@ import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import type { NetOptions } from "../../devices/net/config_space.ts";
+import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import { mayAccess, mayAdministerNetwork } from "../../host/descriptors.ts";
 import { absolutePath } from "../../machine/build.ts";

@@ -9,7 +9,7 @@ import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/
 import type { Device } from "../../core/device.ts";
 import { featureName, type FeatureSet } from "../../core/features.ts";
 import type { Direction } from "../../pipeline/stage.ts";
-import type { NetOptions } from "../../devices/net/config_space.ts";
+import type { NetOptions } from "../../devices/net/options.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { frontEndsOf, type Passage, passagesTo, type ProfileName } from "../../transports/vhost_user/mod.ts";
 import {

@@ -8,7 +8,7 @@ import { loadConfig } from "../../config/load.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { entropy } from "../../devices/entropy/mod.ts";
-import type { NetOptions } from "../../devices/net/config_space.ts";
+import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import type { Machine } from "../../machine/machine.ts";
 import {

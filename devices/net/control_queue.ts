@@ -16,12 +16,9 @@
  *
  * @module
  */
-import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import type { GuestMemory } from "../../core/memory.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
 import { isMulticast, MAC_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
@@ -187,56 +184,6 @@ export class ControlQueue {
     if (!judged.minus(guestOffloads(this.#features)).isEmpty) return "not_negotiated";
     hooks.setGuestOffloads(judged);
     return null;
-  }
-}
-
-// What the data paths of a device see whose queue pairs other threads work: a session with the control queue alone.
-
-/** A session less its data queues. */
-export class ControlSession implements Session {
-  /** Queues come and go, as far as anybody here can see. */
-  readonly startsQueues = true;
-  /** The queues by index: the control queue, once it is there. */
-  readonly queues: (Virtqueue | null)[];
-  readonly #whole: Session;
-  readonly #controlIndex: number;
-
-  /** Shows only queue `controlIndex` of `whole`. */
-  constructor(whole: Session, controlIndex: number) {
-    this.#whole = whole;
-    this.#controlIndex = controlIndex;
-    this.queues = new Array<Virtqueue | null>(whole.queues.length).fill(null);
-    this.update();
-  }
-
-  /** The guest's memory. */
-  get memory(): GuestMemory {
-    return this.#whole.memory;
-  }
-
-  /** What was agreed on. */
-  get features(): FeatureSet {
-    return this.#whole.features;
-  }
-
-  /** Queues have come or gone. */
-  update(): void {
-    this.queues[this.#controlIndex] = this.#whole.queues[this.#controlIndex] ?? null;
-  }
-
-  /** Tells the driver that queue `index` has used buffers. */
-  interrupt(index: number): void {
-    this.#whole.interrupt(index);
-  }
-
-  /** Tells the driver that configuration space has changed. */
-  configChanged(): void {
-    this.#whole.configChanged();
-  }
-
-  /** Takes back the queues that workers have. */
-  detachWorkers(): void {
-    this.#whole.detachWorkers?.();
   }
 }
 

@@ -1,30 +1,47 @@
 /**
- * The virtio network device (virtio 1.2, section 5.1): two lines of stages between a guest's queues and a network.
+ * The virtio network device (virtio 1.2, section 5.1): two pipelines between a guest's queues and a network.
  *
- * Theory of operation. Queues 2n and 2n+1 are receiveq and transmitq of pair n, the last is the control queue. A round
- * (`poll`) does, in this order: commands of the control queue; frames from the guest (`FromGuest`), through the `fromGuest`
- * stages to the network; frames that waited for receive buffers (`ToGuest`); stages that are due; frames that are to be
- * offered again; and then, if nothing waits any more, a burst from the network (`FromNetwork`), which must pass the receive
- * filter *before* anything is held, and goes through the `toGuest` stages into receive buffers. At the end the used buffers
- * are published. A round that did nothing asks the driver for kicks and looks once more (`KickSwitch`).
+ *     guest <- ToGuest <- pipeline <- FromNetwork <- network     receive filter and steering judge at FromNetwork
+ *     guest -> FromGuest -> pipeline -> ToNetwork -> network     steering learns at FromGuest
  *
- * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault) discards and counts
- * what is held or waits: its buffers are gone. `drain` lets everything go in order while the driver is still there. What the
- * driver programs meanwhile is in `driver_settings.ts`.
+ * Theory of operation. Queues 2n and 2n+1 are receiveq and transmitq of queue pair n, the last is the control
+ * queue. A round (`poll`) does, in this order: commands of the control queue; frames from the guest; frames that
+ * waited for receive buffers; stages that are due; frames that are to be offered again; and then, if nothing
+ * waits any more, a burst from the network, which must pass the receive filter *before* anything is held. At the
+ * end the used buffers are published. A round that did nothing asks the driver for notifications and looks once
+ * more (`NotificationSuppression`).
  *
- * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network the guest's queue is
- * not emptied; when the frame pool has refused somebody a frame, whoever that was, held packets are let go early
- * (`MemoryRelief`). A link that is down is no back-pressure: frames either way are dropped and counted.
+ * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault) discards
+ * and counts what is held or waits: its buffers are gone. `drain` flushes everything in order while the driver is
+ * still there. What the driver programs meanwhile is in `driver_settings.ts`.
  *
- * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the control queue
- * (`ControlSession`), and those in the role `{ set }` only one pair: everything from the network is theirs, and nothing
- * is steered. What is steered by the driver's table (RSS) would need all pairs, so that it is not offered then.
+ * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network its transmit
+ * queue is not emptied; when the frame pool has refused a frame, to whatever part of the machine, what is held is
+ * flushed early (`PoolPressure`). A link that is down is no back-pressure: frames either way are dropped and
+ * counted.
+ *
+ * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the control
+ * queue (`ControlSession`), and those in the role `{ set }` only one pair: everything from the network is theirs,
+ * and nothing is steered. What is steered by the driver's table (RSS) would need all pairs, so that it is not
+ * offered then.
  *
  * @module
  */
 import { kindOf, refusePromise } from "../../core/contract.ts";
-import { stageFault } from "../../pipeline/frame_contract.ts";
 import type { DeviceMigration, Session } from "../../core/device.ts";
+import { GuestError, PluginError } from "../../core/errors.ts";
+import type { FeatureSet } from "../../core/features.ts";
+import type { GuestMemory } from "../../core/memory.ts";
+import { NotificationSuppression, type QueueInterest } from "../../core/queue_service.ts";
+import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
+import type { Virtqueue } from "../../core/virtqueue.ts";
+import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
+import type { FrameHolder } from "../../pipeline/frame.ts";
+import { stageFault } from "../../pipeline/frame_contract.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
 import {
   inheritOptions,
   type NetworkCapability,
@@ -32,29 +49,18 @@ import {
   type NetworkDeviceContext,
   type ResolvedOffload,
 } from "../../pipeline/plugin.ts";
-import { GuestError, PluginError } from "../../core/errors.ts";
-import type { FeatureSet } from "../../core/features.ts";
-import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
-import type { FrameHolder } from "../../pipeline/frame.ts";
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
-import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Direction } from "../../pipeline/stage.ts";
-import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
-import { NetConfigSpace, type NetOptions, SPEED_UNKNOWN } from "./config_space.ts";
-import { ControlSession } from "./control_queue.ts";
-import { stateFromJson, stateToJson } from "./device_state.ts";
-import { DriverSettings } from "./driver_settings.ts";
+import { NetConfigSpace } from "./config_space.ts";
+import { DriverSettings, stateFromJson, stateToJson } from "./driver_settings.ts";
 import { checkAcceptable, offeredFeatures } from "./features.ts";
-import { FromGuest, guestSends } from "./from_guest.ts";
-import { FromNetwork, guestTakes, NetworkTerms } from "./from_network.ts";
-import { KickSwitch } from "./kick_switch.ts";
-import { newFromGuestCounters, newToGuestCounters } from "./path_counters.ts";
-import { RarpSender } from "./rarp.ts";
+import { FromGuest, newFromGuestCounters } from "./from_guest.ts";
+import { FromNetwork } from "./from_network.ts";
+import type { NetOptions } from "./options.ts";
 import { ReceiveFilter } from "./receive_filter.ts";
 import { Steering } from "./steering.ts";
-import { MemoryRelief, ToGuest } from "./to_guest.ts";
+import { newToGuestCounters, ToGuest } from "./to_guest.ts";
+import { ToNetwork } from "./to_network.ts";
 
 /** Most entries of the control queue. User-mode Linux and crosvm make all their rings of 256. */
 const CONTROL_QUEUE_SIZE = 256;
@@ -74,43 +80,118 @@ export class NetDevice implements NetworkDevice {
   readonly #options: NetOptions;
   readonly #network: FrameTransport;
   readonly #claims: FlowClaims | null = null;
-  readonly #parts: NetParts;
+  readonly #counters: Record<"discarded_at_reset" | "flushed_for_memory" | "activations" | "resets", number>;
+  readonly #space: NetConfigSpace;
+  readonly #filter: ReceiveFilter;
+  readonly #steering: Steering;
+  readonly #toGuest: ToGuest;
+  readonly #toGuestPipeline: Pipeline;
+  readonly #fromNetwork: FromNetwork;
+  readonly #toNetwork: ToNetwork;
+  readonly #fromGuestPipeline: Pipeline;
+  readonly #fromGuest: FromGuest;
+  readonly #settings: DriverSettings;
+  readonly #pressure: PoolPressure;
+  readonly #interest: NetQueueInterest;
+  readonly #notifications: NotificationSuppression;
   #session: Session | null = null;
-  /** The session as far as queues are worked here. */
+  /** The session as far as queues are served here. */
   #own: Session | null = null;
   #nowNs = 0;
 
-  /** Builds the stages. Throws PluginError if one of them cannot be made. */
+  /** Builds the stages and publishes counters. Throws PluginError if a stage cannot be made. */
   constructor(context: NetworkDeviceContext, options: NetOptions) {
-    const { network } = context.parts;
+    const { pool, parts: { network, offloads } } = context;
+    const { mac, mtu, queuePairs, rules } = options;
     this.name = context.name;
     this.#role = context.role ?? "whole";
     this.#options = options;
     this.#network = network;
+    const onlyPair = typeof this.#role === "object" ? this.#role.set : null;
     const { sharedMemory } = context;
-    if (typeof this.#role === "object" && sharedMemory !== undefined) {
-      this.#claims = new FlowClaims(sharedMemory, this.#role.set);
+    if (onlyPair !== null && sharedMemory !== undefined) {
+      this.#claims = new FlowClaims(sharedMemory, onlyPair);
     }
-    this.#parts = buildParts(context, this.#role, options, network, this.#claims);
     if (this.#role === "control") {
-      const queueSets = Array.from({ length: options.queuePairs }, (_, pair) => [2 * pair, 2 * pair + 1]);
+      const queueSets = Array.from({ length: queuePairs }, (_, pair) => [2 * pair, 2 * pair + 1]);
       this.workers = { queueSets, sharedMemory: newClaimMemory() };
     }
-    this.features = this.#parts.features;
-    const queueSizes = new Array<number>(2 * options.queuePairs).fill(options.queueSize);
-    this.queueSizes = [...queueSizes, CONTROL_QUEUE_SIZE];
+    const withheld = this.#role === "whole" ? [] : [VIRTIO_NET_F_RSS];
+    this.features = offeredFeatures({
+      queuePairs,
+      network: network.capabilities,
+      fromStages: stageOffers(offloads),
+      extra: options.extraFeatures,
+      withheld: [...options.withheldFeatures, ...withheld],
+      rules,
+    });
+    this.queueSizes = [...new Array<number>(2 * queuePairs).fill(options.queueSize), CONTROL_QUEUE_SIZE];
+    this.#space = new NetConfigSpace(this.features, options);
+    this.#filter = new ReceiveFilter(mac, rules);
+    context.publish(this.#filter.counters, "filter");
+    this.#steering = new Steering(queuePairs);
+    this.#counters = context.publish({
+      discarded_at_reset: 0,
+      flushed_for_memory: 0,
+      activations: 0,
+      resets: 0,
+    });
+    const toGuestCounters = context.publish(newToGuestCounters(), "toGuest");
+    const fromGuestCounters = context.publish(newFromGuestCounters(), "fromGuest");
+    const stages = buildStages(context, options, network.capabilities, this.#claims);
+    const common = { network, filter: this.#filter, steering: this.#steering, queuePairs, pool };
+    this.#toGuest = new ToGuest({
+      queuePairs,
+      counters: toGuestCounters,
+      packetHash: this.#steering.packetHash,
+      rules,
+      mtu,
+    });
+    this.#toGuestPipeline = new Pipeline(stages.toGuest, this.#toGuest, common);
+    this.#fromNetwork = new FromNetwork({
+      ...common,
+      counters: toGuestCounters,
+      onlyPair,
+      pipeline: this.#toGuestPipeline,
+      toGuest: this.#toGuest,
+    });
+    this.#toNetwork = new ToNetwork({
+      ...common,
+      counters: fromGuestCounters,
+      tellsNetwork: onlyPair === null,
+    });
+    this.#fromGuestPipeline = new Pipeline(stages.fromGuest, this.#toNetwork, common);
+    this.#fromGuest = new FromGuest({
+      ...common,
+      counters: fromGuestCounters,
+      pipeline: this.#fromGuestPipeline,
+      toNetwork: this.#toNetwork,
+    });
+    this.#settings = new DriverSettings({
+      options,
+      isOnePair: onlyPair !== null,
+      space: this.#space,
+      filter: this.#filter,
+      steering: this.#steering,
+      pipeline: this.#toGuestPipeline,
+      toGuest: this.#toGuest,
+      toNetwork: this.#toNetwork,
+    });
+    context.publish(this.#settings.counters, "control");
+    this.#pressure = new PoolPressure(pool, this.#toGuestPipeline, this.#fromGuestPipeline, this.#counters);
+    this.#interest = new NetQueueInterest(this.#toGuest, this.#toNetwork);
+    this.#notifications = new NotificationSuppression(this.#interest);
   }
 
   /** Copies configuration space; beyond its end there are zeros. */
   readConfig(offset: number, target: Uint8Array): void {
-    this.#parts.space.read(offset, target);
+    this.#space.read(offset, target);
   }
 
   /** Takes a write to configuration space: only a legacy driver's to the MAC address. */
   writeConfig(offset: number, source: Uint8Array): void {
-    const { space, filter } = this.#parts;
-    space.write(offset, source);
-    filter.setMac(space.mac);
+    this.#space.write(offset, source);
+    this.#filter.setMac(this.#space.mac);
   }
 
   /** Judges the features a driver wants (virtio 1.2, section 5.1.3.1). */
@@ -120,26 +201,26 @@ export class NetDevice implements NetworkDevice {
 
   /** The driver is ready. Throws PluginError. */
   activate(session: Session): void {
-    const { counters, space, filter, settings, terms, toGuest, fromGuest, kicks } = this.#parts;
     const { features } = session;
     this.#session = session;
     // One driver is one activation, however many threads there are.
-    if (typeof this.#role !== "object") counters.activations++;
-    space.negotiated(features);
-    filter.negotiated(features);
-    const negotiated = settings.begin(session);
-    const own = this.#role === "control" ? new ControlSession(session, settings.controlIndex) : session;
+    if (typeof this.#role !== "object") this.#counters.activations++;
+    this.#space.negotiated(features);
+    this.#filter.negotiated(features);
+    const negotiated = this.#settings.begin(session);
+    const { controlIndex } = this.#settings;
+    const own = this.#role === "control" ? new ControlSession(session, controlIndex) : session;
     this.#own = own;
-    const takes = guestTakes(negotiated, this.#options.rules, this.#options.mtu);
-    toGuest.activate(own, takes);
-    terms.guestCapabilities(takes.capabilities);
-    terms.hasGuest(true);
-    fromGuest.activate(own, guestSends(features));
-    kicks.begin(own, settings.controlIndex);
-    this.#parts.toGuestLine.negotiated(negotiated, this.#nowNs);
-    this.#parts.fromGuestLine.negotiated(negotiated, this.#nowNs);
-    settings.takeOver(this.#nowNs);
-    terms.usePairs(this.#parts.steering.pairs);
+    this.#toGuest.activate(own, negotiated);
+    this.#toNetwork.guestCapabilities(this.#toGuest.capabilities);
+    this.#toNetwork.hasGuest(true);
+    this.#fromGuest.activate(own);
+    this.#interest.controlIndex = controlIndex;
+    this.#notifications.begin(own.queues);
+    this.#toGuestPipeline.negotiated(negotiated, this.#nowNs);
+    this.#fromGuestPipeline.negotiated(negotiated, this.#nowNs);
+    this.#settings.takeOver(this.#nowNs);
+    this.#toNetwork.usePairs(this.#steering.pairs);
     this.wake();
   }
 
@@ -147,28 +228,25 @@ export class NetDevice implements NetworkDevice {
   queuesChanged(): void {
     const own = this.#own;
     if (own === null) return;
-    const { settings, toGuest } = this.#parts;
     if (own instanceof ControlSession) own.update();
-    if (typeof this.#role === "object") toGuest.usePairs(this.#role.set + 1);
-    else settings.queuesChanged();
-    toGuest.queuesChanged();
-    this.#parts.kicks.begin(own, settings.controlIndex);
-    this.#parts.terms.usePairs(this.#parts.steering.pairs);
+    if (typeof this.#role === "object") this.#toGuest.usePairs(this.#role.set + 1);
+    else this.#settings.queuesChanged();
+    this.#toGuest.queuesChanged();
+    this.#notifications.begin(own.queues);
+    this.#toNetwork.usePairs(this.#steering.pairs);
     this.wake();
   }
 
   /** What the driver has programmed; what is to be taken over and has not been is still part of it. */
   readonly migration: DeviceMigration = {
-    save: () => stateToJson(this.#parts.settings.state),
-    restore: (state) =>
-      this.#parts.settings.restore(stateFromJson(state, this.#options.queuePairs), this.#nowNs),
+    save: () => stateToJson(this.#settings.state),
+    restore: (state) => this.#settings.restore(stateFromJson(state, this.#options.queuePairs), this.#nowNs),
   };
 
   /** Sends a reverse ARP request for a guest that has moved; judges MTUs; transmit queues are emptied while disabled. */
   readonly net: NetworkCapability = {
-    guestMoved: (mac, nowNs) => this.#parts.rarp.send(mac, nowNs),
-    // Does the network carry it, and does the configuration not forbid it?
-    acceptsMtu: (mtuBytes) => this.#parts.terms.carriesMtu(mtuBytes, this.#options.mtu),
+    guestMoved: (mac, nowNs) => this.#toNetwork.sendRarp(mac, nowNs),
+    acceptsMtu: (mtuBytes) => this.#toNetwork.acceptsMtu(mtuBytes, this.#options.mtu),
     discardsWhenDisabled: (index) => index % 2 === 1,
   };
 
@@ -177,64 +255,63 @@ export class NetDevice implements NetworkDevice {
    * network takes it now. Throws PluginError, and is reset all the same.
    */
   reset(): void {
-    const { counters, space, toGuest, fromGuest, toGuestLine, fromGuestLine } = this.#parts;
+    const counters = this.#counters;
     this.#session = null;
     this.#own = null;
-    this.#parts.settings.reset();
+    this.#settings.reset();
     if (typeof this.#role !== "object") counters.resets++;
     try {
-      this.#parts.terms.guestCapabilities(OffloadCapabilities.none);
-      counters.discarded_at_reset += toGuestLine.reset();
-      fromGuestLine.drain(this.#nowNs);
-      counters.discarded_at_reset += fromGuestLine.reset();
+      this.#toNetwork.guestCapabilities(OffloadCapabilities.none);
+      counters.discarded_at_reset += this.#toGuestPipeline.reset();
+      this.#fromGuestPipeline.drain(this.#nowNs);
+      counters.discarded_at_reset += this.#fromGuestPipeline.reset();
     } finally {
-      counters.discarded_at_reset += toGuest.reset() + fromGuest.reset(this.#nowNs);
+      this.#fromGuest.reset();
+      counters.discarded_at_reset += this.#toGuest.reset() + this.#toNetwork.reset(this.#nowNs);
       this.#claims?.settle();
-      space.reset();
-      this.#parts.filter.reset(space.mac);
-      this.#parts.steering.reset();
-      this.#parts.terms.hasGuest(false);
+      this.#space.reset();
+      this.#filter.reset(this.#space.mac);
+      this.#steering.reset();
+      this.#toNetwork.hasGuest(false);
     }
   }
 
-  /** Lets go everything that is held, both ways, in order. Throws GuestError and PluginError. */
+  /** Flushes everything that is held, both ways, in order. Throws GuestError and PluginError. */
   drain(nowNs: number): void {
     this.#nowNs = nowNs;
-    this.#parts.toGuestLine.drain(nowNs);
-    this.#parts.fromGuestLine.drain(nowNs);
+    this.#toGuestPipeline.drain(nowNs);
+    this.#fromGuestPipeline.drain(nowNs);
     this.#publish();
   }
 
   /**
-   * Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held leaves first. Without the
+   * Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held is flushed first. Without the
    * feature STATUS the link is always up. Throws PluginError.
    */
   setLink(up: boolean, nowNs: number): void {
-    const { space, fromGuest } = this.#parts;
     if (!up && this.#session !== null) this.#drainBroken(nowNs);
-    if (space.setLink(up)) this.#session?.configChanged();
-    fromGuest.linkUp = space.linkUp;
+    if (this.#space.setLink(up)) this.#session?.configChanged();
+    this.#fromNetwork.linkUp = this.#space.linkUp;
+    this.#toNetwork.linkUp = this.#space.linkUp;
     this.wake();
   }
 
   /** Asks the driver to announce itself to the network (virtio 1.2, section 5.1.6.5.4): after a migration. */
   announce(): void {
-    if (this.#parts.space.requestAnnounce()) this.#session?.configChanged();
+    if (this.#space.requestAnnounce()) this.#session?.configChanged();
   }
 
   /** Frames that wait for receive buffers and frames that wait for the network. */
   get waitingFrames(): { toGuest: number; fromGuest: number } {
-    const { toGuest, fromGuest } = this.#parts;
-    return { toGuest: toGuest.waitingFrames, fromGuest: fromGuest.waitingFrames };
+    return { toGuest: this.#toGuest.waitingFrames, fromGuest: this.#toNetwork.waitingFrames };
   }
 
-  /** When a held packet is due or the network has a frame, in ns. */
+  /** When a held frame is due or the network has a frame, in ns. */
   deadlineNs(): number {
-    const { toGuest, toGuestLine, fromGuestLine, relief } = this.#parts;
-    const due = Math.min(toGuestLine.deadlineNs(), fromGuestLine.deadlineNs());
-    // Somebody polled after this device wants a frame that it holds.
-    if (due !== Infinity && relief.isWanted) return this.#nowNs;
-    const mayReceive = this.#session !== null && !toGuest.isBlocked && toGuest.hasQueue;
+    const due = Math.min(this.#toGuestPipeline.deadlineNs(), this.#fromGuestPipeline.deadlineNs());
+    // What is polled after this device wants a frame that it holds.
+    if (due !== Infinity && this.#pressure.isWanted) return this.#nowNs;
+    const mayReceive = this.#session !== null && !this.#toGuest.isBlocked && this.#toGuest.hasQueue;
     return mayReceive ? Math.min(due, this.#network.deadlineNs?.() ?? Infinity) : due;
   }
 
@@ -243,35 +320,27 @@ export class NetDevice implements NetworkDevice {
     this.#nowNs = nowNs;
     const session = this.#own;
     if (session === null) return false;
-    const { fromGuest, fromGuestLine, toGuestLine } = this.#parts;
-    let did = this.#parts.settings.poll(session, nowNs);
-    if (this.#claims?.takeWanted() === true && toGuestLine.drain(nowNs)) did = true;
-    if (fromGuestLine.flushDue(nowNs)) did = true;
-    if (fromGuest.poll(fromGuestLine, nowNs)) did = true;
-    if (this.#pollToGuest(session, nowNs)) did = true;
-    if (this.#parts.relief.relieve(nowNs)) did = true;
+    let did = this.#settings.poll(session, nowNs);
+    if (this.#claims?.takeWanted() === true && this.#toGuestPipeline.drain(nowNs)) did = true;
+    if (this.#fromGuestPipeline.flushDue(nowNs)) did = true;
+    if (this.#fromGuest.poll(nowNs)) did = true;
+    if (this.#toGuest.retry()) did = true;
+    if (this.#toGuestPipeline.flushDue(nowNs)) did = true;
+    if (this.#fromNetwork.offerAgain(session, nowNs)) did = true;
+    const mayReceive = !this.#toGuest.isBlocked && this.#toGuest.hasQueue;
+    if (mayReceive && this.#fromNetwork.poll(nowNs)) did = true;
+    if (this.#pressure.relieve(nowNs)) did = true;
     this.#publish();
-    return this.#parts.kicks.after(did, session, fromGuest.isCongested);
+    return this.#notifications.after(did, session.queues);
   }
 
   /** Shows the guest what it has got, and the other threads that it has got it; what waits for buffers it has not. */
   #publish(): void {
-    const { toGuest } = this.#parts;
-    toGuest.publish();
-    if (this.#claims !== null && !toGuest.isBlocked) this.#claims.settle();
+    this.#toGuest.publish();
+    if (this.#claims !== null && !this.#toGuest.isBlocked) this.#claims.settle();
   }
 
-  #pollToGuest(session: Session, nowNs: number): boolean {
-    const { toGuest, toGuestLine, fromNetwork, space } = this.#parts;
-    let did = toGuest.retry();
-    if (toGuestLine.flushDue(nowNs)) did = true;
-    if (fromNetwork.offerAgain(session, nowNs)) did = true;
-    const mayReceive = !toGuest.isBlocked && toGuest.hasQueue;
-    if (mayReceive && fromNetwork.receive(space.linkUp, nowNs)) did = true;
-    return did;
-  }
-
-  /** As `drain`, outside a round, where nobody could deal with a broken ring; the next round meets it again. */
+  /** As `drain`, outside a round, where a broken ring could not be dealt with; the next round meets it again. */
   #drainBroken(nowNs: number): void {
     try {
       this.drain(nowNs);
@@ -281,135 +350,147 @@ export class NetDevice implements NetworkDevice {
   }
 }
 
-// What a network device is made of: builds the parts and joins them.
-//
-//     guest ◄─ toGuest ◄─ toGuestLine ◄─ fromNetwork ◄─ network      filter and steering judge at fromNetwork
-//     guest ─► fromGuest ─► fromGuestLine ─► fromGuest ─► network    steering learns at fromGuest
+/** Which queues the device wants to hear of. */
+export class NetQueueInterest implements QueueInterest {
+  /** Index of the control queue. */
+  controlIndex = 0;
+  readonly #toGuest: Pick<ToGuest, "isBlocked" | "isBlockedAt">;
+  readonly #toNetwork: Pick<ToNetwork, "isBlocked">;
 
-/** What the device counts itself. */
-export type NetCounters = Record<
-  "discarded_at_reset" | "flushed_for_memory" | "activations" | "resets",
-  number
->;
+  /** Asks these what waits. */
+  constructor(toGuest: Pick<ToGuest, "isBlocked" | "isBlockedAt">, toNetwork: Pick<ToNetwork, "isBlocked">) {
+    this.#toGuest = toGuest;
+    this.#toNetwork = toNetwork;
+  }
 
-/** The parts of one device. */
-export interface NetParts {
-  /** The features that it offers. */
-  readonly features: FeatureSet;
-  /** What it counts itself. */
-  readonly counters: NetCounters;
-  /** Configuration space. */
-  readonly space: NetConfigSpace;
-  /** The receive filter. */
-  readonly filter: ReceiveFilter;
-  /** The receive steering. */
-  readonly steering: Steering;
-  /** The last step to the guest. */
-  readonly toGuest: ToGuest;
-  /** The first and the last step from the guest. */
-  readonly fromGuest: FromGuest;
-  /** The first step to the guest. */
-  readonly fromNetwork: FromNetwork;
-  /** The stages to the guest. */
-  readonly toGuestLine: Pipeline;
-  /** The stages from the guest. */
-  readonly fromGuestLine: Pipeline;
-  /** When the device wants to be kicked. */
-  readonly kicks: KickSwitch;
-  /** What tells the network where the guest is. */
-  readonly rarp: RarpSender;
-  /** What is done when the frame pool runs dry. */
-  readonly relief: MemoryRelief;
-  /** What the network is told. */
-  readonly terms: NetworkTerms;
-  /** What the driver has programmed. */
-  readonly settings: DriverSettings;
+  /** The control queue; a transmit queue, unless frames wait for the network, which then wakes the device. */
+  isServed(index: number): boolean {
+    return index === this.controlIndex || ((index & 1) === 1 && !this.#toNetwork.isBlocked);
+  }
+
+  /** Do frames wait for receive buffers? */
+  get isStarving(): boolean {
+    return this.#toGuest.isBlocked;
+  }
+
+  /** A receive queue for which frames wait. */
+  isStarved(index: number): boolean {
+    return (index & 1) === 0 && index !== this.controlIndex && this.#toGuest.isBlockedAt(index >>> 1);
+  }
 }
 
-/** Builds the parts and publishes their counters. Throws PluginError if a stage cannot be made. */
-export function buildParts(
-  context: NetworkDeviceContext,
-  role: DeviceRole,
-  options: NetOptions,
-  network: FrameTransport,
-  claims: FlowClaims | null,
-): NetParts {
-  const { queuePairs } = options;
-  const features = offeredFeatures({
-    queuePairs,
-    network: network.capabilities,
-    fromStages: stageOffers(context.parts.offloads),
-    extra: options.extraFeatures,
-    withheld: role === "whole" ? options.withheldFeatures : [...options.withheldFeatures, VIRTIO_NET_F_RSS],
-    rules: options.rules,
-  });
-  const space = new NetConfigSpace(features, {
-    mac: options.mac,
-    queuePairs,
-    mtu: options.mtu,
-    speedMbps: options.speedMbps ?? SPEED_UNKNOWN,
-    duplex: options.duplex,
-  });
-  const filter = new ReceiveFilter(options.mac, options.rules);
-  context.publish(filter.counters, "filter");
-  const steering = new Steering(queuePairs);
-  const counters: NetCounters = context.publish({
-    discarded_at_reset: 0,
-    flushed_for_memory: 0,
-    activations: 0,
-    resets: 0,
-  });
-  const toGuest = new ToGuest(
-    queuePairs,
-    context.publish(newToGuestCounters(), "toGuest"),
-    steering.packetHash,
-  );
-  const fromGuest = new FromGuest(
-    queuePairs,
-    context.publish(newFromGuestCounters(), "fromGuest"),
-    context.pool,
-    network,
-    steering,
-  );
-  const stages = buildStages(context, options, network.capabilities, claims);
-  const line = { pool: context.pool, queuePairs };
-  const toGuestLine = new Pipeline(stages.toGuest, toGuest, line);
-  const fromGuestLine = new Pipeline(stages.fromGuest, fromGuest, line);
-  const pair = typeof role === "object" ? role.set : null;
-  const fromNetwork = new FromNetwork({ network, filter, steering, line: toGuestLine, toGuest, pair });
-  const terms = new NetworkTerms(network, pair === null);
-  const onePair = pair !== null;
-  const settings = new DriverSettings({
-    options,
-    onePair,
-    space,
-    filter,
-    steering,
-    line: toGuestLine,
-    toGuest,
-    terms,
-  });
-  context.publish(settings.counters, "control");
-  return {
-    features,
-    counters,
-    space,
-    filter,
-    steering,
-    toGuest,
-    fromGuest,
-    fromNetwork,
-    toGuestLine,
-    fromGuestLine,
-    kicks: new KickSwitch(toGuest),
-    rarp: new RarpSender(context.pool, fromGuest),
-    relief: new MemoryRelief(context.pool, toGuestLine, fromGuestLine, counters),
-    terms,
-    settings,
-  };
+/** What is seen of a session by the device whose queue pairs other threads serve: the control queue alone. */
+class ControlSession implements Session {
+  /** Queues come and go, as far as can be seen here. */
+  readonly startsQueues = true;
+  /** The queues by index: the control queue, once it is there. */
+  readonly queues: (Virtqueue | null)[];
+  readonly #whole: Session;
+  readonly #controlIndex: number;
+
+  /** Shows only queue `controlIndex` of `whole`. */
+  constructor(whole: Session, controlIndex: number) {
+    this.#whole = whole;
+    this.#controlIndex = controlIndex;
+    this.queues = new Array<Virtqueue | null>(whole.queues.length).fill(null);
+    this.update();
+  }
+
+  /** The guest's memory. */
+  get memory(): GuestMemory {
+    return this.#whole.memory;
+  }
+
+  /** What was agreed on. */
+  get features(): FeatureSet {
+    return this.#whole.features;
+  }
+
+  /** Queues have come or gone. */
+  update(): void {
+    this.queues[this.#controlIndex] = this.#whole.queues[this.#controlIndex] ?? null;
+  }
+
+  /** Tells the driver that queue `index` has used buffers. */
+  interrupt(index: number): void {
+    this.#whole.interrupt(index);
+  }
+
+  /** Tells the driver that configuration space has changed. */
+  configChanged(): void {
+    this.#whole.configChanged();
+  }
+
+  /** Takes back the queues that workers have. */
+  detachWorkers(): void {
+    this.#whole.detachWorkers?.();
+  }
 }
 
-// From the offloads of the configuration to the stages of the two lines.
+/** Time between two looks at who has the frames, in ns: every frame is looked at. */
+const LOOK_INTERVAL_NS = 1_000_000_000;
+
+/**
+ * Pool pressure: lets held frames go before their time when memory for frames runs out.
+ *
+ * The pool counts whom it has refused a frame, be it this device or another part with the same pool. A refusal that
+ * was not seen yet calls for relief: everything that is held is flushed, both ways. What is polled after the device
+ * may be refused as well, so that a refusal also makes the device due at once (`isWanted`). If that helped nothing,
+ * because as many frames are out of the pool as after the last relief, the device is not due again: those frames are
+ * not held here. Once a second a stage is looked for that has most of them although it has flushed everything: it
+ * keeps them for ever.
+ */
+class PoolPressure {
+  readonly #pool: FramePool;
+  readonly #toGuest: Pipeline;
+  readonly #fromGuest: Pipeline;
+  readonly #counters: Record<"flushed_for_memory", number>;
+  #refusalsSeen = 0;
+  /** Frames that were out of the pool after the last relief. */
+  #outWhenRelieved = -1;
+  #lookedNs = -Infinity;
+
+  /** Watches `pool`. @param toGuest and @param fromGuest hold frames; @param counters where relief is counted */
+  constructor(
+    pool: FramePool,
+    toGuest: Pipeline,
+    fromGuest: Pipeline,
+    counters: Record<"flushed_for_memory", number>,
+  ) {
+    this.#pool = pool;
+    this.#toGuest = toGuest;
+    this.#fromGuest = fromGuest;
+    this.#counters = counters;
+  }
+
+  /** Is a frame wanted? Not if it was so before, in vain. */
+  get isWanted(): boolean {
+    return this.#pool.refusals !== this.#refusalsSeen && this.#pool.inUse !== this.#outWhenRelieved;
+  }
+
+  /** Flushes what is held, if the pool has refused a frame. True if anything moved. Throws GuestError and PluginError. */
+  relieve(nowNs: number): boolean {
+    const { refusals } = this.#pool;
+    if (refusals === this.#refusalsSeen) return false;
+    this.#refusalsSeen = refusals;
+    let did = false;
+    if (this.#toGuest.deadlineNs() !== Infinity || this.#fromGuest.deadlineNs() !== Infinity) {
+      this.#counters.flushed_for_memory++;
+      const toGuest = this.#toGuest.drain(nowNs);
+      const fromGuest = this.#fromGuest.drain(nowNs);
+      this.#outWhenRelieved = this.#pool.inUse;
+      did = toGuest || fromGuest;
+    }
+    if (nowNs - this.#lookedNs >= LOOK_INTERVAL_NS) {
+      this.#lookedNs = nowNs;
+      this.#toGuest.refuseHoarders();
+      this.#fromGuest.refuseHoarders();
+    }
+    return did;
+  }
+}
+
+// From the offloads of the configuration to the stages of the two pipelines.
 
 /** The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers` throws. */
 export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
@@ -440,7 +521,7 @@ export function buildStages(
   network: OffloadCapabilities,
   claims: FlowClaims | null = null,
 ): Record<Direction, NamedStage[]> {
-  const lines: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
+  const stages: Record<Direction, NamedStage[]> = { toGuest: [], fromGuest: [] };
   const used = new Map<string, number>();
   for (const offload of context.parts.offloads) {
     const { plugin, path = "" } = offload;
@@ -464,11 +545,11 @@ export function buildStages(
         }, inheritOptions(plugin, offload.options, options));
         const fault = stageFault(stage);
         if (fault !== null) throw new TypeError(fault);
-        lines[direction].push({ name, stage, holder });
+        stages[direction].push({ name, stage, holder });
       } catch (cause) {
         throw new PluginError(plugin.name, "create", cause, path);
       }
     }
   }
-  return lines;
+  return stages;
 }

@@ -1,33 +1,51 @@
 /**
- * What the driver has programmed: by commands of the control queue, or on another device, whose state is taken over.
+ * What the driver has programmed: by commands of the control queue, or on another device, whose state is taken
+ * over.
  *
- * Theory of operation. `poll` carries out commands (`ControlQueue`). Filter and steering are programmed at once; queue pairs
- * and guest offloads are kept here as well, because they belong to the state that a migration takes along. Before a command
- * takes effect that changes what may be delivered, or where, everything held leaves under the old terms, and is shown to
- * the driver before the answer is.
+ * Theory of operation. `poll` carries out commands (`ControlQueue`). Filter and steering are programmed at once;
+ * queue pairs and guest offloads are kept here as well, because they belong to the state that a migration takes
+ * along. Before a command takes effect that changes what may be delivered, or where, everything held is delivered
+ * by what was agreed on before, and is shown to the driver before the answer is.
  *
- * A state that is restored before the driver is ready waits for that: it is in force from `takeOver` on, and is still the
- * state to save until then. `reset` forgets everything but what was never the driver's.
+ * The state (`NetState`) goes through a migration as plain JSON; counters do not. One that is restored before the
+ * driver is ready waits for that: it is in force from `takeOver` on, and is still the state to save until then.
+ * `reset` forgets everything but what was never the driver's.
  *
- * With the queue pairs in threads, the settings of a thread with one pair come as a state only, and nothing is steered there.
+ * With the queue pairs in threads, the settings of a thread with one pair come as a state only, and nothing is
+ * steered there.
  *
  * @module
  */
+import { z } from "zod";
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";
 import { requestOffloads } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated } from "../../pipeline/stage.ts";
+import { formatMac, isMulticast, MAC_BYTES, MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
-import type { NetConfigSpace, NetOptions } from "./config_space.ts";
+import type { NetConfigSpace } from "./config_space.ts";
 import { type ControlCounters, ControlQueue } from "./control_queue.ts";
-import type { NetState } from "./device_state.ts";
 import { guestOffloads } from "./features.ts";
-import { guestTakes, type NetworkTerms } from "./from_network.ts";
-import type { ReceiveFilter } from "./receive_filter.ts";
-import type { Steering } from "./steering.ts";
+import type { NetOptions } from "./options.ts";
+import {
+  type FilterState,
+  MAC_TABLE_ENTRIES,
+  type ReceiveFilter,
+  type ReceiveMode,
+  VLAN_IDS,
+} from "./receive_filter.ts";
+import {
+  RSS_MAX_KEY_BYTES,
+  RSS_MAX_TABLE_LENGTH,
+  type RssSettings,
+  type Steering,
+  SUPPORTED_HASH_TYPES,
+} from "./steering.ts";
 import type { ToGuest } from "./to_guest.ts";
+import type { ToNetwork } from "./to_network.ts";
 
 /** Commands answered in one round. */
 const BURST = 64;
@@ -38,20 +56,20 @@ const MAX_UNITS = 262_144;
 export interface DriverSettingsParts {
   /** What the configuration says. */
   readonly options: NetOptions;
-  /** Is one pair worked here, and nothing steered? */
-  readonly onePair: boolean;
+  /** Is one queue pair served here, and nothing steered? */
+  readonly isOnePair: boolean;
   /** Configuration space. */
   readonly space: NetConfigSpace;
   /** The receive filter. */
   readonly filter: ReceiveFilter;
   /** The receive steering. */
   readonly steering: Steering;
-  /** The stages to the guest. */
-  readonly line: Pipeline;
-  /** The end of the line. */
+  /** What frames to the guest go through. */
+  readonly pipeline: Pipeline;
+  /** The end of the pipeline. */
   readonly toGuest: ToGuest;
-  /** What the network is told. */
-  readonly terms: NetworkTerms;
+  /** What tells the network of the guest. */
+  readonly toNetwork: ToNetwork;
 }
 
 /** The settings of one device's driver. */
@@ -73,14 +91,14 @@ export class DriverSettings {
   /** Nothing is programmed yet. @param parts what settings program */
   constructor(parts: DriverSettingsParts) {
     this.#parts = parts;
-    const { options, filter, steering, space, line } = parts;
+    const { options, filter, steering, space, pipeline } = parts;
     this.#control = new ControlQueue({
       rules: options.rules,
       maxPairs: options.queuePairs,
       filter,
       steering,
       hooks: {
-        offloadsRequested: (mask) => requestOffloads(line, mask),
+        offloadsRequested: (mask) => requestOffloads(pipeline, mask),
         setGuestOffloads: (offloads) => this.#setOffloads(offloads),
         setQueuePairs: (pairs) => this.#usePairs(pairs),
         announceAcked: () => space.announceAcked(),
@@ -134,7 +152,7 @@ export class DriverSettings {
       commands++;
     }
     if (commands === 0) return false;
-    this.#parts.terms.usePairs(this.#parts.steering.pairs);
+    this.#parts.toNetwork.usePairs(this.#parts.steering.pairs);
     if (queue.publish()) own.interrupt(this.#controlIndex);
     return true;
   }
@@ -178,14 +196,14 @@ export class DriverSettings {
   takeOver(nowNs: number): void {
     if (this.#restored === null) return;
     const { filter, offloads, pairs, rss, hash } = this.#restored;
-    const { onePair, space, steering, toGuest } = this.#parts;
+    const { isOnePair, space, steering, toGuest } = this.#parts;
     this.#restored = null;
     this.#nowNs = nowNs;
     this.#parts.filter.restore(filter);
     space.setMac(filter.mac);
     if (pairs !== null) {
       this.#pairs = pairs;
-      if (!onePair) {
+      if (!isOnePair) {
         steering.useAutomatic(pairs);
         toGuest.usePairs(pairs);
       }
@@ -199,10 +217,10 @@ export class DriverSettings {
 
   /** False if the driver has not set up the first `pairs` queue pairs. Otherwise they, and no others, are used. */
   #usePairs(pairs: number): boolean {
-    const { line, toGuest } = this.#parts;
+    const { pipeline, toGuest } = this.#parts;
     const queues = this.#session?.queues ?? [];
     for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
-    line.drain(this.#nowNs);
+    pipeline.drain(this.#nowNs);
     toGuest.publish();
     toGuest.usePairs(pairs);
     toGuest.queuesChanged();
@@ -213,15 +231,132 @@ export class DriverSettings {
   #setOffloads(offloads: FeatureSet): void {
     const before = this.#negotiated;
     if (before === null) return;
-    const { options, line, toGuest, terms } = this.#parts;
+    const { pipeline, toGuest, toNetwork } = this.#parts;
     const negotiated = { features: before.features, offloads };
     this.#negotiated = negotiated;
     this.#offloads = offloads;
-    // The stages first: what may be held no longer leaves under the old terms.
-    line.negotiated(negotiated, this.#nowNs);
+    // The stages first: what may be held no longer is delivered by what was agreed on before.
+    pipeline.negotiated(negotiated, this.#nowNs);
     toGuest.publish();
-    const takes = guestTakes(negotiated, options.rules, options.mtu);
-    toGuest.accepts(takes);
-    terms.guestCapabilities(takes.capabilities);
+    toGuest.negotiated(negotiated);
+    toNetwork.guestCapabilities(toGuest.capabilities);
   }
+}
+
+// The state as plain JSON.
+
+/** The state of one device. */
+export interface NetState {
+  /** The receive filter. */
+  readonly filter: FilterState;
+  /** The guest offloads that are on; null if the driver has never changed them. */
+  readonly offloads: FeatureSet | null;
+  /** Queue pairs that the driver has asked for; null if it never did. */
+  readonly pairs: number | null;
+  /** Receive-side scaling; null in automatic mode. */
+  readonly rss: RssSettings | null;
+  /** What hashes are reported; null for none, and where RSS says it. */
+  readonly hash: { readonly types: number; readonly key: Uint8Array } | null;
+}
+
+const MODES = [
+  "promisc",
+  "allmulti",
+  "alluni",
+  "nomulti",
+  "nouni",
+  "nobcast",
+] as const satisfies ReceiveMode[];
+
+const mac = z.string().regex(MAC_PATTERN).transform(parseMac);
+const key = z.array(z.int().min(0).max(255)).max(RSS_MAX_KEY_BYTES).transform((bytes) =>
+  Uint8Array.from(bytes)
+);
+const types = z.int().min(0).max(SUPPORTED_HASH_TYPES);
+
+const schema = z.strictObject({
+  mac: mac.refine((address) => !isMulticast(address, 0)),
+  modes: z.array(z.enum(MODES)).max(MODES.length),
+  unicast: z.array(mac).max(MAC_TABLE_ENTRIES),
+  multicast: z.array(mac).max(MAC_TABLE_ENTRIES),
+  unicastOverflow: z.boolean(),
+  multicastOverflow: z.boolean(),
+  vlans: z.array(z.int().min(0).max(VLAN_IDS - 1)).max(VLAN_IDS),
+  offloads: z.string().regex(/^0x[0-9a-f]{1,16}$/).nullable(),
+  pairs: z.int().min(1).max(0x8000).nullable(),
+  rss: z.strictObject({
+    hashTypes: types,
+    table: z.array(z.int().min(0).max(0x7fff)).min(1).max(RSS_MAX_TABLE_LENGTH)
+      .refine((table) => (table.length & (table.length - 1)) === 0),
+    unclassifiedPair: z.int().min(0).max(0x7fff),
+    pairs: z.int().min(1).max(0x8000),
+    key,
+  }).nullable(),
+  hash: z.strictObject({ types, key }).nullable(),
+});
+
+/** The state as plain JSON. */
+export function stateToJson(state: NetState): z.input<typeof schema> {
+  const { filter, offloads, pairs, rss, hash } = state;
+  return {
+    mac: formatMac(filter.mac),
+    modes: [...filter.modes],
+    unicast: addresses(filter.unicast),
+    multicast: addresses(filter.multicast),
+    unicastOverflow: filter.unicastOverflow,
+    multicastOverflow: filter.multicastOverflow,
+    vlans: [...filter.vlans],
+    offloads: offloads?.toString() ?? null,
+    pairs,
+    rss: rss && { ...rss, table: [...rss.table], key: [...rss.key] },
+    hash: hash && { types: hash.types, key: [...hash.key] },
+  };
+}
+
+/** The inverse. GuestError `device-state-invalid` for anything else, and for more than `maxPairs` queue pairs. */
+export function stateFromJson(json: unknown, maxPairs: number): NetState {
+  const parsed = schema.safeParse(json);
+  if (!parsed.success) {
+    const [{ path, message }] = parsed.error.issues;
+    throw invalid(`field "${path.join(".")}" of the state: ${message}`);
+  }
+  const { offloads, rss, ...rest } = parsed.data;
+  const { mac: own, modes, unicast, multicast, unicastOverflow, multicastOverflow, vlans } = rest;
+  const pairs = Math.max(rest.pairs ?? 1, rss?.pairs ?? 1);
+  if (pairs > maxPairs) throw invalid(`it uses ${pairs} queue pairs, this device has ${maxPairs}`);
+  if (rss !== null && [...rss.table, rss.unclassifiedPair].some((pair) => pair >= rss.pairs)) {
+    throw invalid(`its indirection table names pairs beyond the ${rss.pairs} in use`);
+  }
+  return {
+    filter: {
+      mac: own,
+      modes,
+      unicast: joined(unicast),
+      multicast: joined(multicast),
+      unicastOverflow,
+      multicastOverflow,
+      vlans,
+    },
+    offloads: offloads === null ? null : FeatureSet.fromBigInt(BigInt(offloads)),
+    pairs: rest.pairs,
+    rss: rss && { ...rss, table: Uint16Array.from(rss.table) },
+    hash: rest.hash,
+  };
+}
+
+function addresses(table: Uint8Array): string[] {
+  return Array.from(
+    { length: table.length / MAC_BYTES },
+    (_, i) => formatMac(table.subarray(MAC_BYTES * i, MAC_BYTES * (i + 1))),
+  );
+}
+
+function joined(table: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(MAC_BYTES * table.length);
+  table.forEach((address, i) => bytes.set(address, MAC_BYTES * i));
+  return bytes;
+}
+
+function invalid(remedy: string): GuestError {
+  return new GuestError("device-state-invalid", `The state cannot be taken over: ${remedy}`);
 }

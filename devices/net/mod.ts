@@ -3,11 +3,11 @@
  * @module
  */
 import { defineNetworkDevice, type NetworkDevicePlugin } from "../../pipeline/plugin.ts";
-import { type NetOptions, netOptions } from "./config_space.ts";
+import { type NetOptions, netOptions } from "./options.ts";
 import { NetDevice } from "./device.ts";
 import { netDriver } from "./driver/mod.ts";
 export { NetDevice } from "./device.ts";
-export type { NetOptions } from "./config_space.ts";
+export type { NetOptions } from "./options.ts";
 
 /** The plugin `net`. */
 export const net: NetworkDevicePlugin<NetOptions> = defineNetworkDevice<NetOptions>({

@@ -1,16 +1,17 @@
 /**
- * The last step to the guest: frames into receive queues, or into the wait for one.
+ * The last step to the guest: frames into receive queues, or into the wait for buffers.
  *
- * Theory of operation. `accept` takes what comes out of the stages and has each frame written into the receive queue of its
- * queue pair (`frame_writer.ts`). A frame that finds no room waits in `waiting`, in order, and everything for that pair
- * behind it; the device then stops receiving until the guest has posted buffers, which pushes back on the network. It is
- * tried again when there are buffers that it has not seen: a guest cannot have the same ones looked at again and again. A frame
- * marked `OFFER_AGAIN` waits apart, to go through the stages anew. Used buffers are shown to the guest once a round, by
- * `publish`.
+ * Theory of operation. `accept` takes what comes out of the pipeline and writes each frame into the receive
+ * queue of its queue pair (`FrameWriter`). A frame that finds no room waits in `#waiting`, in order, and
+ * everything for that pair behind it; the device then stops receiving until the guest has posted buffers, which
+ * pushes back on the network. It is tried again when there are buffers that it has not seen: a guest cannot have
+ * the same ones looked at again and again. A frame marked `OFFER_AGAIN` waits apart, to go through the pipeline
+ * anew. Used buffers are shown to the guest once a round, by `publish`.
  *
- * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the guest's ring turns
- * out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but packets of a chain that overtake
- * frames offered again, as in the reference. No buffer is used of a pair that is not in use.
+ * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the
+ * guest's ring turns out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but
+ * packets that a chain has coalesced and that overtake frames offered again, as in the reference. No buffer is
+ * used of a pair that is not in use.
  *
  * @module
  */
@@ -20,58 +21,145 @@ import { GuestError } from "../../core/errors.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import type { FramePool } from "../../pipeline/frame_pool.ts";
-import type { FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
-import { OFFER_AGAIN } from "../../pipeline/qemu_compat.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import type { FrameSink } from "../../pipeline/pipeline.ts";
+import { OFFER_AGAIN, type RuleBook } from "../../pipeline/qemu_compat.ts";
+import type { Negotiated } from "../../pipeline/stage.ts";
+import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from "../../wire/ethernet.ts";
+import { HeaderLocator } from "../../wire/headers.ts";
+import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU } from "../../wire/net_features.ts";
 import {
   HASH_NET_HEADER_BYTES,
+  headerBytes,
   VIRTIO_NET_HDR_F_DATA_VALID,
+  VIRTIO_NET_HDR_GSO_ECN,
+  VIRTIO_NET_HDR_GSO_NONE,
   writeHashReport,
   writeNetHeader,
 } from "../../wire/virtio_net_header.ts";
-import { type GuestTakes, type Refusal, refusal } from "./from_network.ts";
-import type { Starvation } from "./kick_switch.ts";
-import type { ToGuestCounters } from "./path_counters.ts";
 import type { PacketHash } from "./steering.ts";
 
+/** What became of frames to the guest. */
+export interface ToGuestCounters extends Record<string, number> {
+  /** Frames delivered. */
+  packets: number;
+  /** Their bytes, without virtio headers. */
+  bytes: number;
+  /** Receive buffers they took. */
+  buffers: number;
+  /** Times a frame found no buffer and had to wait. */
+  starved: number;
+  /** Interrupts sent. */
+  interrupts: number;
+  /** Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame. */
+  dropped_buffer_too_small: number;
+  /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
+  dropped_partial_checksum: number;
+  /** Dropped: a large frame of a kind the guest did not accept. */
+  dropped_large: number;
+  /** Dropped: longer than the MTU that the driver accepted. */
+  dropped_over_mtu: number;
+  /** Dropped: its queue pair has no receive queue. */
+  dropped_no_queue: number;
+  /** Dropped: the link is down. */
+  dropped_link_down: number;
+}
+
+/** Counters of frames to the guest, all 0. */
+export function newToGuestCounters(): ToGuestCounters {
+  return {
+    packets: 0,
+    bytes: 0,
+    buffers: 0,
+    starved: 0,
+    interrupts: 0,
+    dropped_buffer_too_small: 0,
+    dropped_partial_checksum: 0,
+    dropped_large: 0,
+    dropped_over_mtu: 0,
+    dropped_no_queue: 0,
+    dropped_link_down: 0,
+  };
+}
+
+/** Why a frame is dropped here, which is also what counts it. */
+type DropReason =
+  | "dropped_large"
+  | "dropped_partial_checksum"
+  | "dropped_over_mtu"
+  | "dropped_buffer_too_small"
+  | "dropped_no_queue";
+
+/** What is needed to deliver frames. */
+export interface ToGuestParts {
+  /** How many queue pairs the device has. */
+  readonly queuePairs: number;
+  /** What to count in. */
+  readonly counters: ToGuestCounters;
+  /** Computes the hash of the 20-byte header. */
+  readonly packetHash: PacketHash;
+  /** The rule book: the reference delivers whatever it has. */
+  readonly rules: RuleBook;
+  /** The MTU that the device advises, in bytes, if it does. */
+  readonly mtu?: number | undefined;
+}
+
 /** Fills receive queues. */
-export class ToGuest implements FrameSink, Starvation {
-  /** Frames that found no room and go through the stages again. */
+export class ToGuest implements FrameSink {
+  /** Frames that found no room and go through the pipeline again. */
   readonly again: FrameBatch = new FrameBatch();
   readonly #counters: ToGuestCounters;
+  readonly #deliversAll: boolean;
+  readonly #mtu: number;
+  readonly #headers = new HeaderLocator();
   readonly #waiting: FrameBatch[];
   /** By pair: has the first frame that waits found too few buffers? */
   readonly #tried: boolean[];
   readonly #filled: boolean[];
   readonly #writer: FrameWriter;
+  #session: Session | null = null;
+  /** What the guest takes unfinished. With `csum` it also looks at DATA_VALID. */
+  #capabilities = OffloadCapabilities.none;
+  /** Longest frame that is not a large one, in bytes, without VLAN tags: by the MTU, if that was negotiated. */
+  #maxFrameBytes = Infinity;
   #pairs = 1;
   /** The first pair whose receive queue runs; -1 if none does. Only of meaning where queues come and go. */
   #running = 0;
-  #session: Session | null = null;
-  #takes!: GuestTakes;
   /** The pair whose waiting frames are tried first. */
   #firstRetried = 0;
 
-  /** Nothing is delivered before `activate`. @param queuePairs how many the device has; @param hasher computes the hash of the 20-byte header */
-  constructor(queuePairs: number, counters: ToGuestCounters, hasher: PacketHash) {
+  /** Delivers nothing before `activate`. */
+  constructor({ queuePairs, counters, packetHash, rules, mtu }: ToGuestParts) {
     this.#counters = counters;
-    this.#writer = new FrameWriter(hasher);
+    this.#deliversAll = rules === "qemu";
+    this.#mtu = mtu ?? Infinity;
+    this.#writer = new FrameWriter(packetHash, rules);
     this.#waiting = Array.from({ length: queuePairs }, () => new FrameBatch());
     this.#filled = new Array<boolean>(queuePairs).fill(false);
     this.#tried = new Array<boolean>(queuePairs).fill(false);
   }
 
-  /** The driver is ready; one pair is in use. `takes` is what it accepted. */
-  activate(session: Session, takes: GuestTakes): void {
+  /** The driver is ready; one pair is in use. */
+  activate(session: Session, negotiated: Negotiated): void {
     this.#session = session;
-    this.#takes = takes;
     this.#pairs = 1;
     this.#running = session.startsQueues === true ? -1 : 0;
+    this.negotiated(negotiated);
   }
 
-  /** The driver accepts other things from now on. What waits was welcome when it left the stages, and is not lost for this. */
-  accepts(takes: GuestTakes): void {
-    this.#takes = takes;
+  /**
+   * The guest has agreed to this, or has changed its offloads. What waits could be delivered when it left the
+   * pipeline, and is not lost for a change.
+   */
+  negotiated({ features, offloads }: Negotiated): void {
+    this.#capabilities = OffloadCapabilities.ofGuest(offloads);
+    this.#maxFrameBytes = features.has(VIRTIO_NET_F_MTU) ? ETHERNET_HEADER_BYTES + this.#mtu : Infinity;
+    this.#writer.negotiated(headerBytes(features), features.has(VIRTIO_NET_F_MRG_RXBUF));
+  }
+
+  /** What the guest takes unfinished. */
+  get capabilities(): OffloadCapabilities {
+    return this.#capabilities;
   }
 
   /** The first `pairs` are in use from now on; what waits for others waits for the first pair instead. */
@@ -121,15 +209,15 @@ export class ToGuest implements FrameSink, Starvation {
     return frames;
   }
 
-  /** Is a frame waiting for buffers? Then the device must not receive more. */
+  /** Does a frame of any pair wait for buffers? Then the device must not receive more. */
   get isBlocked(): boolean {
     if (this.again.length > 0) return true;
     for (let pair = 0; pair < this.#waiting.length; pair++) if (this.#waiting[pair].length > 0) return true;
     return false;
   }
 
-  /** Does a frame wait for buffers of this pair? Of those to be offered again only the first one counts. */
-  isStarved(pair: number): boolean {
+  /** Does a frame of this pair wait for buffers? Of those to be offered again only the first one counts. */
+  isBlockedAt(pair: number): boolean {
     if (this.again.length > 0 && this.again.at(0).queue === pair) return true;
     return pair < this.#waiting.length && this.#waiting[pair].length > 0;
   }
@@ -176,12 +264,6 @@ export class ToGuest implements FrameSink, Starvation {
     return did;
   }
 
-  /** Releases frames that came while the link is down. */
-  dropLinkDown(frames: FrameBatch): void {
-    this.#counters.dropped_link_down += frames.length;
-    frames.releaseAll();
-  }
-
   /** Shows the guest the buffers filled since the last time, and interrupts it where it wants that. */
   publish(): void {
     const session = this.#session;
@@ -203,26 +285,41 @@ export class ToGuest implements FrameSink, Starvation {
 
   #take(frame: Frame): void {
     this.#keepToPairs(frame);
-    const refused = refusal(frame, this.#takes);
-    if (refused !== null) {
-      this.#drop(frame, refused);
-      return;
-    }
-    // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
-    if (!this.#takes.capabilities.csum && !this.#takes.anything) {
-      frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
+    if (!this.#deliversAll) {
+      const refusal = this.#refusal(frame);
+      if (refusal !== null) {
+        this.#drop(frame, refusal);
+        return;
+      }
+      // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
+      if (!this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
     }
     const waiting = this.#waiting[frame.queue];
     if (waiting.length === 0) {
       if (this.#deliver(frame)) return;
       this.#counters.starved++;
     }
-    // Behind a packet that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
+    // Behind a frame that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
     if (frame.mark === OFFER_AGAIN) this.again.push(frame);
     else {
       if (waiting.length === 0) this.#tried[frame.queue] = true;
       waiting.push(frame);
     }
+  }
+
+  /** Why this frame must not be delivered; null if it may be (virtio 1.2, 5.1.4.1 and 5.1.6.4). */
+  #refusal(frame: Frame): DropReason | null {
+    const { header } = frame;
+    const isOrdinary = (header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN) === VIRTIO_NET_HDR_GSO_NONE;
+    if (isOrdinary && frame.total > this.#maxFrameBytes && this.#isOverMtu(frame)) return "dropped_over_mtu";
+    if (this.#capabilities.admits(header)) return null;
+    return this.#capabilities.admitsGso(header.gsoType) ? "dropped_partial_checksum" : "dropped_large";
+  }
+
+  /** The MTU is that of the payload: VLAN tags belong to the header. */
+  #isOverMtu(frame: Frame): boolean {
+    this.#headers.locate(frame.bytes, frame.start, frame.length);
+    return frame.total > this.#maxFrameBytes + this.#headers.vlanTags * VLAN_TAG_BYTES;
   }
 
   #wait(frame: Frame): void {
@@ -248,7 +345,7 @@ export class ToGuest implements FrameSink, Starvation {
       // What may still come is waited for.
       return this.#session?.startsQueues === true ? false : this.#drop(frame, "dropped_no_queue");
     }
-    const buffers = this.#writer.write(queue, frame, this.#takes);
+    const buffers = this.#writer.write(queue, frame);
     if (buffers === NO_ROOM_YET) return false;
     if (buffers === NEVER_FITS) return this.#drop(frame, "dropped_buffer_too_small");
     this.#counters.packets++;
@@ -259,7 +356,7 @@ export class ToGuest implements FrameSink, Starvation {
     return true;
   }
 
-  #drop(frame: Frame, reason: Refusal | "dropped_buffer_too_small" | "dropped_no_queue"): true {
+  #drop(frame: Frame, reason: DropReason): true {
     this.#counters[reason]++;
     frame.release();
     return true;
@@ -268,11 +365,12 @@ export class ToGuest implements FrameSink, Starvation {
 
 // Writes one frame, virtio header first, into the buffers of a receive queue (virtio 1.2, section 5.1.6.4).
 //
-// Theory of operation. Most frames fit into the first buffer; their header is put in front of them, into the frame's own
-// headroom, so that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains
-// are popped one after the other and written as they come, and the header, which counts them, is written last. If the
-// queue runs dry, all are put back, and the frame must wait; it is written anew then. A frame that is too long for a ring
-// whose every slot was popped for it can wait for ever, and so it is told apart; so is one for which buffers are too small.
+// Most frames fit into the first buffer; their header is put in front of them, into the frame's own headroom, so
+// that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains are popped one after
+// the other and written as they come, and the header, which counts them, is written last. If the queue runs dry,
+// all are put back, and the frame must wait; it is written anew then. A frame that is too long for a ring whose
+// every slot was popped for it can wait for ever, and so it is told apart; so is one for which buffers are too
+// small.
 
 /** `write()`: the queue has not enough buffers now; nothing was taken from it. */
 export const NO_ROOM_YET = 0;
@@ -288,41 +386,52 @@ const MAX_PIECES = 6144;
 
 /** Writes frames into receive buffers. */
 export class FrameWriter {
-  readonly #hasher: PacketHash;
+  readonly #packetHash: PacketHash;
+  readonly #isReference: boolean;
   readonly #first = new DescriptorChain();
   readonly #further = new DescriptorChain();
   readonly #header = new Uint8Array(HASH_NET_HEADER_BYTES);
   readonly #headerView = new DataView(this.#header.buffer);
   #heads = new Int32Array(64);
   #written = new Int32Array(64);
+  /** Bytes of the virtio-net header: 10, 12 or 20. */
+  #headerBytes = 0;
+  #isMergeable = false;
 
-  /** Has written nothing yet. @param hasher computes the hash of the 20-byte header */
-  constructor(hasher: PacketHash) {
-    this.#hasher = hasher;
+  /** Writes nothing before `negotiated`. */
+  constructor(packetHash: PacketHash, rules: RuleBook) {
+    this.#packetHash = packetHash;
+    this.#isReference = rules === "qemu";
+  }
+
+  /** How frames are written from now on. @param isMergeable over several buffers, where one is too small */
+  negotiated(headerBytes: number, isMergeable: boolean): void {
+    this.#headerBytes = headerBytes;
+    this.#isMergeable = isMergeable;
   }
 
   /**
    * Pops buffers, fills and pushes them. Returns how many, NO_ROOM_YET or NEVER_FITS. Throws GuestError for broken rings and
    * for buffers of the wrong direction.
    */
-  write(queue: Virtqueue, frame: Frame, takes: GuestTakes): number {
-    const { headerBytes } = takes;
+  write(queue: Virtqueue, frame: Frame): number {
+    const headerBytes = this.#headerBytes;
     const total = headerBytes + frame.total;
     const chain = this.#first;
     if (!queue.pop(chain)) return NO_ROOM_YET;
     if (chain.writableBytes < total) {
       if (chain.writableBytes === 0) throw wrongDirection();
-      if (takes.mergeable) return this.#writeMerged(queue, frame, total, takes);
+      if (this.#isMergeable) return this.#writeMerged(queue, frame, total);
       queue.unpop(1);
       return NEVER_FITS;
     }
     const { bytes, start } = frame;
     if (start - frame.slot >= headerBytes) {
-      this.#fillHeader(frame.view, start - headerBytes, frame, 1, takes);
+      this.#fillHeader(frame.view, start - headerBytes, frame, 1);
       chain.write(bytes, start - headerBytes, headerBytes + frame.length);
     } else {
       // A stage has used the headroom up.
-      this.#fillHeader(this.#headerView, 0, frame, 1, takes);
+      this.#fillHeader(this.#headerView, 0, frame, 1);
       chain.write(this.#header, 0, headerBytes);
       chain.write(bytes, start, frame.length);
     }
@@ -334,8 +443,8 @@ export class FrameWriter {
   }
 
   /** The first chain has been popped and is too small. */
-  #writeMerged(queue: Virtqueue, frame: Frame, total: number, takes: GuestTakes): number {
-    const { headerBytes } = takes;
+  #writeMerged(queue: Virtqueue, frame: Frame, total: number): number {
+    const headerBytes = this.#headerBytes;
     const first = this.#first;
     if (first.writableBytes < headerBytes) throw tooSmallForHeader(first.writableBytes, headerBytes);
     let chain = first;
@@ -378,10 +487,10 @@ export class FrameWriter {
       if (!queue.pop(chain)) {
         queue.unpop(buffers);
         // The reference lets it wait all the same.
-        return slots >= queue.size && !takes.anything ? NEVER_FITS : NO_ROOM_YET;
+        return slots >= queue.size && !this.#isReference ? NEVER_FITS : NO_ROOM_YET;
       }
     }
-    this.#fillHeader(this.#headerView, 0, frame, buffers, takes);
+    this.#fillHeader(this.#headerView, 0, frame, buffers);
     first.rewind();
     first.write(this.#header, 0, headerBytes);
     for (let i = 0; i < buffers; i++) queue.push(this.#heads[i], this.#written[i]);
@@ -401,11 +510,11 @@ export class FrameWriter {
     this.#written[index] = writtenBytes;
   }
 
-  #fillHeader(target: DataView, at: number, frame: Frame, buffers: number, takes: GuestTakes): void {
-    writeNetHeader(target, at, frame.header, buffers, takes.headerBytes);
-    if (takes.headerBytes === HASH_NET_HEADER_BYTES) {
-      const report = this.#hasher.compute(frame.bytes, frame.start, frame.length);
-      writeHashReport(target, at, this.#hasher.value, report);
+  #fillHeader(target: DataView, at: number, frame: Frame, buffers: number): void {
+    writeNetHeader(target, at, frame.header, buffers, this.#headerBytes);
+    if (this.#headerBytes === HASH_NET_HEADER_BYTES) {
+      const report = this.#packetHash.compute(frame.bytes, frame.start, frame.length);
+      writeHashReport(target, at, this.#packetHash.value, report);
     }
   }
 }
@@ -419,66 +528,4 @@ function tooSmallForHeader(bytes: number, headerBytes: number): GuestError {
     "buffer-too-small",
     `A receive buffer of ${bytes} bytes cannot hold the ${headerBytes}-byte virtio-net header`,
   );
-}
-
-// Lets held packets go before their time when memory for frames runs out.
-//
-// Theory of operation. The pool counts whom it has refused a frame, be it this device or anybody else with the same pool. A
-// refusal that was not seen yet calls for relief: everything that is held leaves, both ways. Whoever polls after the device
-// may be refused as well, so that a refusal also makes the device due at once (`isWanted`). If that helped nobody, because
-// as many frames are out of the pool as after the last relief, the device is not due again: those frames are not held here.
-// Once a second a stage is looked for that has most of them although it has let everything go: it keeps them for ever.
-
-/** Time between two looks at who has the frames, in ns: every frame is looked at. */
-const LOOK_INTERVAL_NS = 1_000_000_000;
-
-/** Relief for one pool by what one device holds. */
-export class MemoryRelief {
-  readonly #pool: FramePool;
-  readonly #toGuest: Pipeline;
-  readonly #fromGuest: Pipeline;
-  readonly #counters: Record<"flushed_for_memory", number>;
-  #refusalsSeen = 0;
-  /** Frames that were out of the pool after the last relief. */
-  #outWhenRelieved = -1;
-  #lookedNs = -Infinity;
-
-  /** Watches `pool`. @param toGuest and @param fromGuest are what holds packets; @param counters where relief is counted */
-  constructor(
-    pool: FramePool,
-    toGuest: Pipeline,
-    fromGuest: Pipeline,
-    counters: Record<"flushed_for_memory", number>,
-  ) {
-    this.#pool = pool;
-    this.#toGuest = toGuest;
-    this.#fromGuest = fromGuest;
-    this.#counters = counters;
-  }
-
-  /** Does somebody want a frame? Not one who wants it in vain, and did so before. */
-  get isWanted(): boolean {
-    return this.#pool.refusals !== this.#refusalsSeen && this.#pool.inUse !== this.#outWhenRelieved;
-  }
-
-  /** Lets held packets go, if the pool has refused somebody a frame. True if any could. Throws GuestError and PluginError. */
-  relieve(nowNs: number): boolean {
-    const { refusals } = this.#pool;
-    if (refusals === this.#refusalsSeen) return false;
-    this.#refusalsSeen = refusals;
-    let did = false;
-    if (this.#toGuest.deadlineNs() !== Infinity || this.#fromGuest.deadlineNs() !== Infinity) {
-      this.#counters.flushed_for_memory++;
-      const toGuest = this.#toGuest.drain(nowNs);
-      const fromGuest = this.#fromGuest.drain(nowNs);
-      this.#outWhenRelieved = this.#pool.inUse;
-      did = toGuest || fromGuest;
-    }
-    if (nowNs - this.#lookedNs >= LOOK_INTERVAL_NS) {
-      this.#lookedNs = nowNs;
-      this.#toGuest.refuseHoarders();
-      this.#fromGuest.refuseHoarders();
-    }
-    return did;
-  }
 }

@@ -42,29 +42,30 @@ function parts(queues: number[][], buffers: number) {
     network,
     filter: new ReceiveFilter(new Uint8Array(6)),
     steering: new Steering(queues.length),
-    line: new Pipeline([], toGuest),
+    counters: { dropped_link_down: 0 },
+    pipeline: new Pipeline([], toGuest),
     toGuest: toGuest as unknown as ToGuest,
-    pair: null,
+    onlyPair: null,
   });
   return { fromNetwork, got, toGuest, queues };
 }
 
 Deno.test("FromNetwork receives nothing more while a frame waits for buffers: its flow may have moved to the next queue", () => {
   const { fromNetwork, got, toGuest, queues } = parts([[1, 2], [3], [4]], 1);
-  fromNetwork.receive(true, 0);
+  fromNetwork.poll(0);
   assertEquals([got, queues], [[1], [[], [3], [4]]]);
   toGuest.isBlocked = false;
   queues[0].push(5);
   // It goes on with the next queue, so that none is kept waiting by one whose frames always wait.
-  fromNetwork.receive(true, 0);
+  fromNetwork.poll(0);
   assertEquals(queues, [[5], [], [4]]);
 });
 
 Deno.test("FromNetwork takes from every queue in turn while there are buffers", () => {
   const { fromNetwork, got, queues } = parts([[1], [2], [3]], 10);
-  fromNetwork.receive(true, 0);
+  fromNetwork.poll(0);
   queues[0].push(4);
   queues[2].push(5);
-  fromNetwork.receive(true, 0);
+  fromNetwork.poll(0);
   assertEquals(got, [1, 2, 3, 4, 5]);
 });

@@ -3,18 +3,20 @@ import type { Session } from "../../../core/device.ts";
 import { FeatureSet } from "../../../core/features.ts";
 import type { GuestMemory } from "../../../core/memory.ts";
 import type { Virtqueue } from "../../../core/virtqueue.ts";
-import { KickSwitch } from "../../../devices/net/kick_switch.ts";
+import { NotificationSuppression } from "../../../core/queue_service.ts";
+import { NetQueueInterest } from "../../../devices/net/device.ts";
 import { MACS, numbered, range, Rig, RINGS } from "./support/rig.ts";
 
-/** Queues that note who asks them for kicks, and a device that is starved where it is told. */
+/** Queues that note who asks them for kicks, and a device whose frames wait where it is told. */
 class Bench {
   readonly log: string[] = [];
   /** Indices of queues that have something when they are asked. */
   readonly ready = new Set<number>();
-  /** Pairs that need buffers. */
+  /** Queue pairs whose frames wait for buffers. */
   readonly starved = new Set<number>();
   readonly session: Session;
-  readonly kicks: KickSwitch;
+  readonly notifications: NotificationSuppression;
+  readonly #toNetwork = { isBlocked: false };
 
   constructor(queues: number, controlIndex: number, missing: readonly number[] = []) {
     const { starved } = this;
@@ -25,19 +27,23 @@ class Bench {
       interrupt() {},
       configChanged() {},
     };
-    this.kicks = new KickSwitch({
+    const toGuest = {
       get isBlocked() {
         return starved.size > 0;
       },
-      isStarved: (pair) => starved.has(pair),
-    });
-    this.kicks.begin(this.session, controlIndex);
+      isBlockedAt: (pair: number) => starved.has(pair),
+    };
+    const interest = new NetQueueInterest(toGuest, this.#toNetwork);
+    interest.controlIndex = controlIndex;
+    this.notifications = new NotificationSuppression(interest);
+    this.notifications.begin(this.session.queues);
   }
 
   /** A round, and what it said to the queues. */
   after(did: boolean, congested = false): [again: boolean, said: string] {
     this.log.length = 0;
-    const again = this.kicks.after(did, this.session, congested);
+    this.#toNetwork.isBlocked = congested;
+    const again = this.notifications.after(did, this.session.queues);
     return [again, this.log.join(" ")];
   }
 
@@ -57,12 +63,12 @@ class Bench {
   }
 }
 
-Deno.test("KickSwitch.begin() wants no kicks for receive buffers", () => {
+Deno.test("a network device asks for no notifications of receive buffers at first", () => {
   assertEquals(new Bench(5, 4).log, ["-0", "-2"]);
   assertEquals(new Bench(3, 2).log, ["-0"]);
 });
 
-Deno.test("KickSwitch asks transmit and control queues for kicks at the first idle round, once", () => {
+Deno.test("it asks transmit and control queues for notifications at the first idle round, once", () => {
   const bench = new Bench(5, 4);
   assertEquals(bench.after(true), [true, ""]);
   assertEquals(bench.after(false), [false, "+1 +3 +4"]);
@@ -72,14 +78,14 @@ Deno.test("KickSwitch asks transmit and control queues for kicks at the first id
   assertEquals(bench.after(false), [false, "+1 +3 +4"]);
 });
 
-Deno.test("KickSwitch looks again if something came while kicks were off", () => {
+Deno.test("it looks again if something came while notifications were off", () => {
   const bench = new Bench(3, 2);
   bench.ready.add(1);
   assertEquals(bench.after(false), [true, "+1 +2"]);
   assertEquals(bench.after(false), [false, ""]);
 });
 
-Deno.test("KickSwitch asks starved receive queues, and no others, in every idle round", () => {
+Deno.test("it asks receive queues for which frames wait, and no others, in every idle round", () => {
   const bench = new Bench(7, 6);
   bench.starved.add(1);
   bench.ready.add(0);
@@ -93,14 +99,14 @@ Deno.test("KickSwitch asks starved receive queues, and no others, in every idle 
   assertEquals(bench.after(false), [false, "+1 +3 +5 +6"]);
 });
 
-Deno.test("KickSwitch leaves transmit queues alone while the network is congested, but not the control queue", () => {
+Deno.test("it leaves transmit queues alone while frames wait for the network, but not the control queue", () => {
   const bench = new Bench(3, 2);
   assertEquals(bench.after(false, true), [false, "+2"]);
   assertEquals(bench.after(true, false), [true, "-0 -1 -2"]);
   assertEquals(bench.after(false, false), [false, "+1 +2"]);
 });
 
-Deno.test("KickSwitch takes the control queue for one where a driver without MQ has it, between queues that are not there", () => {
+Deno.test("it takes the control queue for one where a driver without MQ has it, between queues that are not there", () => {
   const bench = new Bench(9, 2, [3, 4, 5, 6, 7, 8]);
   assertEquals(bench.log, ["-0"]);
   assertEquals(bench.after(false), [false, "+1 +2"]);
