@@ -43,7 +43,7 @@ export type {
   WrittenDevice,
   WrittenPart,
 } from "./config/types.ts";
-export { entropy, type EntropyOptions } from "./devices/entropy/mod.ts";
+export { entropy, type EntropyGuestOptions, type EntropyOptions } from "./devices/entropy/mod.ts";
 export { net } from "./devices/net/mod.ts";
 export type { NetOptions } from "./devices/net/options.ts";
 export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";

@@ -58,6 +58,7 @@ export {
   defineDevice,
   defineDriver,
   type DevicePlugin,
+  type DriverContext,
   type DriverPlugin,
   type FileClaim,
   type OptionsSchema,
@@ -67,6 +68,7 @@ export {
   type SchemaIssue,
   type SchemaResult,
   type Slot,
+  type SoftwareDriver,
 } from "./core/plugin.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export {
@@ -91,6 +93,30 @@ export type {
 } from "./core/queue_workers.ts";
 export { type DriverTransport, isPollable, type Pollable } from "./core/transport.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
+export {
+  BAD_USED,
+  BufferList,
+  completeGuestOptions,
+  type DriverRing,
+  type FeatureNames,
+  type FeatureWishes,
+  type GuestCounters,
+  type GuestHooks,
+  type GuestRequest,
+  newGuestCounters,
+  NOTHING_USED,
+  type PlacedQueue,
+  QueueNotifications,
+  QueuePlan,
+  type QueueWish,
+  type RequestCounters,
+  RequestGuest,
+  type RequestHooks,
+  SoftwareGuest,
+  type SoftwareGuestOptions,
+  softwareGuestOptions,
+  type SoftwareGuestOptionsInput,
+} from "./guest/mod.ts";
 export type { FlowClaims } from "./pipeline/flow_claims.ts";
 export { Frame, type FrameHolder, type FrameOwner, NetHeader } from "./pipeline/frame.ts";
 export { FrameBatch } from "./pipeline/frame_batch.ts";

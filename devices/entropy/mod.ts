@@ -4,7 +4,9 @@
  */
 import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
 import { EntropyDevice } from "./device.ts";
+import { entropyDriver } from "./driver.ts";
 import { type EntropyOptions, entropyOptions } from "./options.ts";
+export { EntropyGuest, type EntropyGuestCounters, type EntropyGuestOptions } from "./driver.ts";
 export { EntropyDevice } from "./device.ts";
 export type { EntropyOptions } from "./options.ts";
 export type { RandomSource } from "./device.ts";
@@ -14,5 +16,6 @@ export const entropy: DevicePlugin<EntropyOptions> = defineDevice<EntropyOptions
   name: "entropy",
   summary: "Virtio entropy device: random bytes for the guest (virtio 1.2, section 5.4).",
   options: entropyOptions,
+  driver: entropyDriver,
   create: (context, options) => new EntropyDevice(context, options),
 });

@@ -13,6 +13,11 @@ interface Example {
 
 /** What an example must have done when it stops; `endless` ones are stopped by a signal. */
 const EXAMPLES: Record<string, Example> = {
+  "entropy.jsonc": {
+    done: (counters) =>
+      counters["entropy0.driver"].writtenBytes === 20_000 &&
+      counters["entropy0.driver"].distinctValues === 256,
+  },
   // With its guest in another test.
   "guest.jsonc": {
     endless: true,

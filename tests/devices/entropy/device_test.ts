@@ -1,27 +1,27 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { newRegistry } from "../../config/builtins.ts";
-import { ConfigError } from "../../config/errors.ts";
-import { parseConfig } from "../../config/load.ts";
+import { newRegistry } from "../../../config/builtins.ts";
+import { ConfigError } from "../../../config/errors.ts";
+import { parseConfig } from "../../../config/load.ts";
 import {
   STATUS_ACKNOWLEDGE,
   STATUS_DRIVER,
   STATUS_DRIVER_OK,
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
-} from "../../core/device.ts";
-import { GuestError, HostError } from "../../core/errors.ts";
+} from "../../../core/device.ts";
+import { GuestError, HostError } from "../../../core/errors.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
-} from "../../core/features.ts";
-import type { GuestMemory } from "../../core/memory.ts";
-import { DriverSession } from "../../core/session.ts";
-import { RateLimit } from "../../devices/entropy/device.ts";
-import { entropy, EntropyDevice, type RandomSource } from "../../devices/entropy/mod.ts";
+} from "../../../core/features.ts";
+import type { GuestMemory } from "../../../core/memory.ts";
+import { DriverSession } from "../../../core/session.ts";
+import { RateLimit } from "../../../devices/entropy/device.ts";
+import { entropy, EntropyDevice, type RandomSource } from "../../../devices/entropy/mod.ts";
 import {
   BufferList,
   type DriverRing,
@@ -29,11 +29,11 @@ import {
   splitAvailableBytes,
   SplitDriverRing,
   splitUsedBytes,
-} from "../../guest/driver_ring.ts";
-import { GuestMemoryAllocator } from "../../guest/guest_queues.ts";
-import { NetGuest } from "../../devices/net/driver/mod.ts";
-import { setupAt } from "../core/support/drivers.ts";
-import { TestGuest } from "../core/support/guest.ts";
+} from "../../../guest/driver_ring.ts";
+import { GuestMemoryAllocator } from "../../../guest/guest_queues.ts";
+import { NetGuest } from "../../../devices/net/driver/mod.ts";
+import { setupAt } from "../../core/support/drivers.ts";
+import { TestGuest } from "../../core/support/guest.ts";
 
 const SIZE = 16;
 const BUFFER_BYTES = 70_000;
