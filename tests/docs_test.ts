@@ -15,7 +15,7 @@ const LIMIT_MS = 240_000;
 const NOT_RUN: readonly (readonly [command: RegExp, why: string])[] = [
   [/^npx .* task test\b/, "this is a part of it"],
   [/^npx .* task guest\b/, "boots User-mode Linux, where it is there: tests/peers does this"],
-  [/^deno task bench/, "takes minutes; every suite is tried with --quick by its own test"],
+  [/^deno task bench/, "takes minutes"],
   [/^apt-get /, "changes the machine"],
   [/^(ip|wget|kill|qemu-system-\S+) /, "needs a guest: tests/peers does this with a real one"],
   [
