@@ -46,7 +46,7 @@ export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, D
     source: Uint8Array<ArrayBuffer>,
     from: number,
     lengthBytes: number,
-    descriptors?: readonly number[],
+    descriptors: readonly number[],
   ): number;
 }
 

@@ -206,8 +206,13 @@ class Waiting implements Arrival {
     return count;
   }
 
-  send(source: Uint8Array<ArrayBuffer>, from: number, lengthBytes: number): number {
-    return this.#stream.send(source, from, lengthBytes);
+  send(
+    source: Uint8Array<ArrayBuffer>,
+    from: number,
+    lengthBytes: number,
+    descriptors?: readonly number[],
+  ): number {
+    return this.#stream.send(source, from, lengthBytes, descriptors);
   }
 
   [Symbol.dispose](): void {

@@ -145,6 +145,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   /** Lets the front-end go, and closes the socket. */
   [Symbol.dispose](): void {
     this.#end("the back-end stops");
+    if (this.#leaving?.release() === true) this.#leaving = null;
     this.#meeting?.[Symbol.dispose]();
     this.#meeting = null;
     this.#device = null;

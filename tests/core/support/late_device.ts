@@ -12,6 +12,7 @@ export interface LateSettings {
   readonly queueSize?: number;
   readonly maxInFlight?: number;
   readonly features?: readonly number[];
+  readonly limitNs?: number;
 }
 
 /** Keeps every request until the test answers it. */
@@ -40,7 +41,7 @@ export class LateDevice implements Device {
       handlers: this.queueSizes.map(() => (request, nowNs) => this.#take(request, nowNs)),
       wake: () => this.wake(),
       maxInFlight,
-      quiesceLimitNs: 1_000_000,
+      quiesceLimitNs: settings.limitNs ?? 1_000_000,
       onPause: () => void this.pauses++,
     });
   }
