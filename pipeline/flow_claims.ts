@@ -1,23 +1,25 @@
 /**
  * Which queue pair's thread holds segments of which flow, so that none overtakes them in another thread.
  *
- * Theory of operation. With the queue pairs in threads, the network chooses the pair of each frame, and may move a flow at
- * any time. The thread that then gets the flow cannot see what the old one has of it. So a thread that holds a segment, or
- * passes one on, *claims* its flow, in a table that all threads of a device share: one word for each of 65536 hashes of a
- * flow, with the pair and more bits of the hash. Where another pair has the claim, this thread asks for it and stands still
- * until it is released. That takes the other thread one round, or, if it sleeps, as long as a segment may be held; and at
- * most 10 ms, for the other thread may have been preempted, or its guest may give it no buffers. Then the claim is taken
- * away, so that a flow waits once. A claim is released only when what was claimed is in the guest's ring and shown to it
+ * Theory of operation. With the queue pairs in threads, the network chooses the pair of each frame, and may
+ * move a flow at any time. The thread that then gets the flow cannot see what the old one has of it. So a
+ * thread that holds a segment, or passes one on, *claims* its flow, in a table that all threads of a device
+ * share: one word for each of 65536 hashes of a flow, with the pair and more bits of the hash. Where another
+ * pair has the claim, this thread asks for it and stands still until it is released. That takes the other
+ * thread one round, or, if it sleeps, as long as a segment may be held; and at most 10 ms, for the other
+ * thread may have been preempted, or its guest may give it no buffers. Then the claim is taken away, so that
+ * a flow waits once. A claim is released only when what was claimed is in the guest's ring and shown to it
  * (`settle`).
  *
  *     free --claim--> pair a --release, settle--> free
  *                       +-----10 ms waited----> pair b
  *
- * Two flows of one word cannot be claimed together; the second one is not held, and may be overtaken. The hash has a seed that no peer knows. A
- * claim is a hint and nothing that memory depends on: no wait is without end, whatever the other threads do.
+ * Two flows of one word cannot be claimed together; the second one is not held, and may be overtaken. The
+ * hash has a seed that no peer knows. A claim is a hint and nothing that memory depends on: no wait is
+ * without end, whatever the other threads do.
  *
- * Limits: frames that hide their ports (fragments) belong to no single flow, and are not waited for; nor is a flow that
- * moves back while the segment that moved it away still waits.
+ * Limits: frames that hide their ports (fragments) belong to no single flow, and are not waited for; nor is a
+ * flow that moves back while the segment that moved it away still waits.
  *
  * @module
  */
@@ -52,7 +54,8 @@ export class FlowClaims {
 
   /**
    * Claims nothing yet.
-   * @param buffer from {@linkcode newClaimMemory}; @param pair the queue pair, 0 to 510; @param waitLimitMs how long it waits
+   * @param buffer from {@linkcode newClaimMemory}; @param pair the queue pair, 0 to 510; @param waitLimitMs
+   * how long it waits
    */
   constructor(buffer: SharedArrayBuffer, pair: number, waitLimitMs = WAIT_LIMIT_MS) {
     this.#words = new Int32Array(buffer);
@@ -61,8 +64,8 @@ export class FlowClaims {
   }
 
   /**
-   * Claims a flow for a segment that is to be held; waits if another pair holds one. Returns the slot, to be released; -1 if
-   * the segment must not be held.
+   * Claims a flow for a segment that is to be held; waits if another pair holds one. Returns the slot, to be
+   * released; -1 if the segment must not be held.
    * @param key the first `words` of it make the flow, together with `salt`
    */
   claim(key: Int32Array, words: number, salt: number): number {
@@ -84,8 +87,8 @@ export class FlowClaims {
   }
 
   /**
-   * A frame of the flow is to pass: waits if another pair has claimed it. The flow is claimed until the frame is shown to the
-   * guest, for the next one may come to another pair before that.
+   * A frame of the flow is to pass: waits if another pair has claimed it. The flow is claimed until the frame
+   * is shown to the guest, for the next one may come to another pair before that.
    */
   pass(key: Int32Array, words: number, salt: number): void {
     const slot = this.claim(key, words, salt);

@@ -4,8 +4,8 @@
  */
 
 /**
- * What the virtio-net header says of a frame (virtio 1.2, section 5.1.6), less `num_buffers`, which belongs to the ring.
- * All fields are unsigned; the names are those of the specification.
+ * What the virtio-net header says of a frame (virtio 1.2, section 5.1.6), less `num_buffers`, which belongs
+ * to the ring. All fields are unsigned; the names are those of the specification.
  */
 export class NetHeader {
   /** NEEDS_CSUM 1, DATA_VALID 2, RSC_INFO 4. */
@@ -42,7 +42,9 @@ export class NetHeader {
   }
 }
 
-/** Where a frame returns to when nobody needs it any more: the frames of its size in the pool that made it. */
+/**
+ * Where a frame returns to when nobody needs it any more: the frames of its size in the pool that made it.
+ */
 export interface FrameOwner {
   /** Takes back `pieces` pieces, `first` and those that follow it by `next`, which all have this owner. */
   giveBack(first: Frame, pieces: number): void;
@@ -59,19 +61,23 @@ export interface FrameHolder {
 }
 
 /**
- * One Ethernet frame, without the virtio header and without FCS. **Whoever receives it pushes it on, holds it, or
- * releases it.**
+ * One Ethernet frame, without the virtio header and without FCS. **Whoever receives it pushes it on, holds
+ * it, or releases it.**
  *
- * The bytes are `bytes[start]` to `bytes[start + length - 1]`. A frame as received is in one piece. A frame that a stage
- * has merged may continue in `next`: the pieces follow each other without a gap, and `total` of the first counts them
- * all. All headers are in the first piece, so a stage that only reads headers need not know.
+ * The bytes are `bytes[start]` to `bytes[start + length - 1]`. A frame as received is in one piece. A frame
+ * that a stage has merged may continue in `next`: the pieces follow each other without a gap, and `total` of
+ * the first counts them all. All headers are in the first piece, so a stage that only reads headers need not
+ * know.
  *
  * `bytes` is shared with other frames of the pool: never write outside `slot` to `slot + capacity`.
  */
 export class Frame {
   /** The storage in which this frame lies, with others. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** The same storage as a DataView, big-endian as the network is unless told otherwise: `view.getUint16(start + 12)`. */
+  /**
+   * The same storage as a DataView, big-endian as the network is unless told otherwise: `view.getUint16(start
+   * + 12)`.
+   */
   readonly view: DataView<ArrayBuffer>;
   /** First byte of this frame's own storage in `bytes`. */
   readonly slot: number;
@@ -96,13 +102,21 @@ export class Frame {
   readonly header: NetHeader = new NetHeader();
   /** The queue pair it came on, or goes to. */
   queue = 0;
-  /** Its number in the input, from 1, where the transport counts (a capture does); else 0. Shown in explanations. */
+  /**
+   * Its number in the input, from 1, where the transport counts (a capture does); else 0. Shown in
+   * explanations.
+   */
   number = 0;
   /** What a stage has marked it with for its device, as `mark` of Linux's `sk_buff`; 0 if none has. */
   mark = 0;
-  /** Who has it; null if its pool was not lent (`FramePool.lentTo`). Of a frame in the pool: who had it last. */
+  /**
+   * Who has it; null if its pool was not lent (`FramePool.lentTo`). Of a frame in the pool: who had it last.
+   */
   holder: FrameHolder | null = null;
-  /** Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released twice. */
+  /**
+   * Is it a frame, and not a further piece of one, or in the pool? Kept to find frames that are released
+   * twice.
+   */
   isOwned = false;
 
   /** Made by a pool only. */
@@ -125,7 +139,10 @@ export class Frame {
     return this.slot + this.capacity - this.start - this.length;
   }
 
-  /** Shortens a frame in one piece to `length` bytes, from its end. A length not below the present one changes nothing. */
+  /**
+   * Shortens a frame in one piece to `length` bytes, from its end. A length not below the present one changes
+   * nothing.
+   */
   trim(length: number): void {
     if (this.next === null && length < this.length) {
       this.length = length;
@@ -133,7 +150,10 @@ export class Frame {
     }
   }
 
-  /** Appends `other`, all its pieces, to this frame, which then owns them. Throws Error if another owns them already. */
+  /**
+   * Appends `other`, all its pieces, to this frame, which then owns them. Throws Error if another owns them
+   * already.
+   */
   append(other: Frame): void {
     if (!other.isOwned) throw new Error("Cannot append a frame that is part of another or in the pool");
     const alike = this.pieces !== 0 && other.pieces !== 0 && this.owner === other.owner;
@@ -156,7 +176,10 @@ export class Frame {
     return copy;
   }
 
-  /** Gives the frame, all its pieces, back to the pool. Throws if it is there already, or part of another: a frame has one owner. */
+  /**
+   * Gives the frame, all its pieces, back to the pool. Throws if it is there already, or part of another: a
+   * frame has one owner.
+   */
   release(): void {
     if (!this.isOwned) throw releasedTwice();
     this.isOwned = false;

@@ -5,8 +5,8 @@
 import type { Frame } from "./frame.ts";
 
 /**
- * Frames in order. Keeps its own count: clearing an array by `length = 0` drops its storage, and the next push would
- * allocate anew. It grows when it must and never shrinks.
+ * Frames in order. Keeps its own count: clearing an array by `length = 0` drops its storage, and the next
+ * push would allocate anew. It grows when it must and never shrinks.
  *
  * @example
  * ```ts
@@ -49,7 +49,10 @@ export class FrameBatch {
     this.#frames[this.#length++] = frame;
   }
 
-  /** Puts another frame in the place `index`, which must be below `length`; the one that was there is the caller's. */
+  /**
+   * Puts another frame in the place `index`, which must be below `length`; the one that was there is the
+   * caller's.
+   */
   set(index: number, frame: Frame): void {
     this.#frames[index] = frame;
   }

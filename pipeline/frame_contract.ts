@@ -1,14 +1,15 @@
 /**
  * What plugins promise of frames, and what looks after it where frames leave a plugin.
  *
- * Theory of operation. Every frame knows who has it (`Frame.holder`). A pipeline notes that when it hands frames to a stage,
- * and looks when it gets them back: a frame is the stage's own, it is whole, it lies in its own storage, and its header
- * means something. That takes a few ns a frame, always, for built-in stages as for any other: what is wrong here would
- * otherwise be found by a guest, which gets the memory of other guests. A frame that is never given back is found by its
- * holder too, when a guest goes or the pool runs dry (`FramePool.held`).
+ * Theory of operation. Every frame knows who has it (`Frame.holder`). A pipeline notes that when it hands
+ * frames to a stage, and looks when it gets them back: a frame is the stage's own, it is whole, it lies in
+ * its own storage, and its header means something. That takes a few ns a frame, always, for built-in stages
+ * as for any other: what is wrong here would otherwise be found by a guest, which gets the memory of other
+ * guests. A frame that is never given back is found by its holder too, when a guest goes or the pool runs dry
+ * (`FramePool.held`).
  *
- * Limits: a plugin runs in this process. What it writes outside of a frame's storage, or into a frame that it no longer has,
- * is not seen; a hook that does not return stops all devices.
+ * Limits: a plugin runs in this process. What it writes outside of a frame's storage, or into a frame that it
+ * no longer has, is not seen; a hook that does not return stops all devices.
  *
  * @module
  */
@@ -23,8 +24,8 @@ const GSO_ECN = 0x80;
 const GSO_KINDS = 0b11_1010;
 
 /**
- * Is this a frame that can be handed on: owned, in its storage, its pieces and its queue pair as they must be? Its header is
- * not looked at.
+ * Is this a frame that can be handed on: owned, in its storage, its pieces and its queue pair as they must
+ * be? Its header is not looked at.
  * @param queuePairs how many the device has
  */
 export function isSound(frame: Frame, queuePairs: number): boolean {
@@ -36,7 +37,10 @@ export function isSound(frame: Frame, queuePairs: number): boolean {
     (frame.next === null ? frame.total === length : arePiecesSound(frame));
 }
 
-/** As `isSound`, of a frame in one piece whose header says nothing, as most are: false says only that one must look closely. */
+/**
+ * As `isSound`, of a frame in one piece whose header says nothing, as most are: false says only that one must
+ * look closely.
+ */
 export function isPlain(frame: Frame, queuePairs: number): boolean {
   const { start, length, slot, header, queue } = frame;
   return frame instanceof Frame && frame.isOwned && frame.next === null &&
@@ -52,7 +56,10 @@ export function isHeaderSound(frame: Frame): boolean {
   return flags === 0 && gsoType === 0 || headerFault(frame) === null;
 }
 
-/** What is wrong with a frame that `isSound` or `isHeaderSound` refuses, as the rest of a sentence about who hands it on. */
+/**
+ * What is wrong with a frame that `isSound` or `isHeaderSound` refuses, as the rest of a sentence about who
+ * hands it on.
+ */
 export function frameFault(frame: Frame, queuePairs: number): string {
   if (!(frame instanceof Frame)) return `it handed on ${kindOf(frame)} in place of a frame`;
   if (!frame.isOwned) return "it handed on a frame that was released before, or is part of another";

@@ -1,12 +1,13 @@
 /**
- * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates nothing.
+ * The store of frames: all that a machine moves lives in slots taken here, so that the data path allocates
+ * nothing.
  * @module
  */
 import { Frame, type FrameHolder, type FrameOwner } from "./frame.ts";
 
 /**
- * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a multiple of
- * 4, so that the IP header behind the 14 bytes of Ethernet is aligned.
+ * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a
+ * multiple of 4, so that the IP header behind the 14 bytes of Ethernet is aligned.
  */
 export const FRAME_HEADROOM_BYTES = 66;
 
@@ -14,15 +15,15 @@ export const FRAME_HEADROOM_BYTES = 66;
 export const MAX_FRAME_BYTES = 69_632;
 
 /**
- * Slot sizes, headroom included. Each is an odd number of 64-byte cache lines: power-of-two strides would put the
- * headers of all frames into the same few cache sets.
+ * Slot sizes, headroom included. Each is an odd number of 64-byte cache lines: power-of-two strides would put
+ * the headers of all frames into the same few cache sets.
  */
 const SLOT_BYTES = [33 * 64, 147 * 64, 1091 * 64];
 const SLOTS_PER_CHUNK = [512, 64, 16];
 /**
- * Slots of each size whose memory frames of other sizes leave alone until there are any: without this, small frames could
- * take all memory for good, and a large one would wait for ever; or large ones, and a stage that cuts them would find no
- * room for the first piece.
+ * Slots of each size whose memory frames of other sizes leave alone until there are any: without this, small
+ * frames could take all memory for good, and a large one would wait for ever; or large ones, and a stage that
+ * cuts them would find no room for the first piece.
  */
 const SLOTS_SET_ASIDE = [16, 4, 4];
 /** Pools smaller than this set nothing aside: there would be little left. */
@@ -31,23 +32,25 @@ const MIN_SHARED_BYTES = 1024 * 1024;
 /** How large a pool may grow. */
 export interface FramePoolOptions {
   /**
-   * Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. From 1 MiB on there is room for at
-   * least four frames of the largest size and sixteen of 2 KiB, whatever others were taken before.
+   * Most bytes of frame storage; default 128 MiB. Memory is only used as frames are. From 1 MiB on there is
+   * room for at least four frames of the largest size and sixteen of 2 KiB, whatever others were taken
+   * before.
    */
   maxBytes?: number;
   /**
-   * Where frames are to lie, as far as there is room; the pool owns it from then on. In the memory of WebAssembly checksums
-   * are quicker. Default: buffers of its own, piece by piece.
+   * Where frames are to lie, as far as there is room; the pool owns it from then on. In the memory of
+   * WebAssembly checksums are quicker. Default: buffers of its own, piece by piece.
    */
   buffer?: ArrayBuffer;
 }
 
 /**
- * A pool of frames in three sizes. It grows in chunks up to its limit and never shrinks; `take` then answers null and
- * the caller waits, which is back-pressure. The last slot given back is the first taken: it is still in the caches.
+ * A pool of frames in three sizes. It grows in chunks up to its limit and never shrinks; `take` then answers
+ * null and the caller waits, which is back-pressure. The last slot given back is the first taken: it is still
+ * in the caches.
  *
- * All plugins of a machine take from the same storage, each by a pool of its own (`lentTo`), so that every frame shows who
- * has it.
+ * All plugins of a machine take from the same storage, each by a pool of its own (`lentTo`), so that every
+ * frame shows who has it.
  */
 export class FramePool {
   #store: FrameStore;
@@ -87,9 +90,9 @@ export class FramePool {
   }
 
   /**
-   * A frame with room for `length` bytes behind the headroom; `start` and `length` are set, the header is cleared, the
-   * bytes are whatever they were. Null if the pool is at its limit. Throws RangeError unless `length` is 0 to
-   * MAX_FRAME_BYTES.
+   * A frame with room for `length` bytes behind the headroom; `start` and `length` are set, the header is
+   * cleared, the bytes are whatever they were. Null if the pool is at its limit. Throws RangeError unless
+   * `length` is 0 to MAX_FRAME_BYTES.
    */
   take(length: number): Frame | null {
     return this.#store.take(length, this.#holder);
@@ -111,7 +114,10 @@ export class FramePool {
     return counts;
   }
 
-  /** Takes every frame back that this holder has, which must not touch them any more. Returns how many those were. */
+  /**
+   * Takes every frame back that this holder has, which must not touch them any more. Returns how many those
+   * were.
+   */
   reclaim(holder: FrameHolder): number {
     let frames = 0;
     for (const frame of this.#store.all) {
@@ -199,7 +205,10 @@ class FrameStore {
     return true;
   }
 
-  /** Bytes that frames of this size may still reserve: a half at a time, so that no burst of one size takes all at once. */
+  /**
+   * Bytes that frames of this size may still reserve: a half at a time, so that no burst of one size takes
+   * all at once.
+   */
   #budget(size: number): number {
     let left = this.#maxBytes - this.reservedBytes;
     if (this.#maxBytes < MIN_SHARED_BYTES) return left;
@@ -215,8 +224,9 @@ class FrameStore {
 // Frames of one size that nobody uses.
 
 /**
- * The free frames of one size in a pool. They lie here as they came back: a merged frame still hangs together, and only its
- * first piece is looked at, for the others may be far away. It comes apart when its pieces are taken.
+ * The free frames of one size in a pool. They lie here as they came back: a merged frame still hangs
+ * together, and only its first piece is looked at, for the others may be far away. It comes apart when its
+ * pieces are taken.
  */
 export class FreeFrames implements FrameOwner {
   readonly #free: Frame[] = [];

@@ -14,32 +14,40 @@ export interface FrameTransport extends Disposable {
   readonly maxFrameBytes: number;
   /** What it takes unfinished; `OffloadCapabilities.none` if frames must be complete. */
   readonly capabilities: OffloadCapabilities;
-  /** How many queue pairs it has of its own; 1 means that the device spreads frames over its queues itself. */
+  /**
+   * How many queue pairs it has of its own; 1 means that the device spreads frames over its queues itself.
+   */
   readonly queuePairs: number;
-  /** Appends up to `limit` frames that have arrived on `queue` by `nowNs` to `out`, which then owns them; returns how many. */
+  /**
+   * Appends up to `limit` frames that have arrived on `queue` by `nowNs` to `out`, which then owns them;
+   * returns how many.
+   */
   receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number;
   /**
-   * Sends the frames of `batch` in order and returns how many it took (and released). The rest stay the caller's,
-   * who offers them again: back-pressure without loss.
+   * Sends the frames of `batch` in order and returns how many it took (and released). The rest stay the
+   * caller's, who offers them again: back-pressure without loss.
    */
   send(batch: FrameBatch, queue: number, nowNs: number): number;
   /**
-   * The guest takes this unfinished from now on; nothing while there is no guest. A network that can finish frames itself
-   * does so for what the guest does not take.
+   * The guest takes this unfinished from now on; nothing while there is no guest. A network that can finish
+   * frames itself does so for what the guest does not take.
    */
   guestCapabilities?(capabilities: OffloadCapabilities): void;
   /**
-   * There is a driver from now on, or there is none any more: a new device has none. What has arrived for one that has gone
-   * must not reach the next, and what arrives while there is none has no receiver: both are dropped.
+   * There is a driver from now on, or there is none any more: a new device has none. What has arrived for one
+   * that has gone must not reach the next, and what arrives while there is none has no receiver: both are
+   * dropped.
    */
   hasGuest?(present: boolean): void;
   /**
-   * The driver uses the first `pairs` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no other queue.
+   * The driver uses the first `pairs` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no
+   * other queue.
    */
   usePairs?(pairs: number): void;
   /**
-   * Gives a queue to the queue worker of this number: it is not received from here any more. Returns plain JSON, of which
-   * `NetworkPlugin.createInWorker` makes a transport there. The queue stays open until this transport is disposed of.
+   * Gives a queue to the queue worker of this number: it is not received from here any more. Returns plain
+   * JSON, of which `NetworkPlugin.createInWorker` makes a transport there. The queue stays open until this
+   * transport is disposed of.
    */
   giveToWorker?(queue: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */

@@ -40,8 +40,8 @@ export const OFFLOAD_CAPABILITIES: readonly OffloadCapability[] = [
 ];
 
 /**
- * What a receiver takes unfinished: a guest, by the features that it accepted; the device, by those that it offered to the
- * guest; or a network. Does not change.
+ * What a receiver takes unfinished: a guest, by the features that it accepted; the device, by those that it
+ * offered to the guest; or a network. Does not change.
  *
  * @example
  * ```ts
@@ -92,7 +92,9 @@ export class OffloadCapabilities {
     return new OffloadCapabilities((name) => offloads.has(GUEST_BITS[name]));
   }
 
-  /** What a device takes from a guest with which it agreed on these features (virtio 1.2, section 5.1.6.2). */
+  /**
+   * What a device takes from a guest with which it agreed on these features (virtio 1.2, section 5.1.6.2).
+   */
   static ofHost(features: FeatureSet): OffloadCapabilities {
     return new OffloadCapabilities((name) => features.has(HOST_BITS[name]));
   }

@@ -1,20 +1,22 @@
 /**
- * The straight line of stages that frames take, one way.
+ * The stages that frames go through, one way.
  *
- * Theory of operation. `push` hands a batch to the first stage; what that puts out is the next one's input, and what the
- * last puts out goes to the sink, which takes every frame. Two batches serve the whole line in turn. A stage that holds
- * frames says by `deadlineNs` when it wants to be flushed; `flushDue` asks the stage that is due first, and among equals
- * the one that armed first, and runs what it lets go through the stages *behind* it. The pipeline never looks at frames.
+ * Theory of operation. `push` hands a batch to the first stage; what that puts out is the next one's input,
+ * and what the last puts out goes to the sink, which takes every frame. Two batches serve the whole pipeline
+ * in turn. A stage that holds frames says by `deadlineNs` when it wants to be flushed; `flushDue` asks the
+ * stage that is due first, and among equals the one that armed first, and runs what it flushes through the
+ * stages *behind* it. The pipeline never looks at frames.
  *
- * Invariants: between calls both batches are empty; a frame is in one stage, or with the sink, or released. A sink may throw
- * (the guest's rings may be broken); it has taken every frame of the batch all the same.
+ * Invariants: between calls both batches are empty; a frame is in one stage, or with the sink, or released. A
+ * sink may throw (the guest's rings may be broken); it has taken every frame of the batch all the same.
  *
- * A stage that throws ends the line, and with it the device. So does one that breaks the contract of frames: what it hands
- * on, and whether a frame is its own, is looked at where it leaves the stage (`contract.ts`). The frames that the stages
- * have are taken back by the pool. No stage is called again; `push` and `negotiated` throw the same PluginError, all else
- * does nothing, so that what is around can be closed in order.
+ * A stage that throws ends the pipeline, and with it the device. So does one that breaks the contract of
+ * frames: what it hands on, and whether a frame is its own, is looked at where it leaves the stage
+ * (`frame_contract.ts`). The frames that the stages have are taken back by the pool. No stage is called
+ * again; `push` and `negotiated` throw the same PluginError, all else does nothing, so that the device can be
+ * closed in order.
  *
- * Limits: the line does not branch; nothing is added after construction.
+ * Limits: a pipeline does not branch; nothing is added after construction.
  *
  * @module
  */
@@ -30,13 +32,13 @@ import type { Negotiated, Stage } from "./stage.ts";
 const MAX_VAIN_FLUSHES = 1000;
 /** A flush in vain after which the next is wanted sooner than this counts, in ns. */
 const VAIN_FLUSH_NS = 1000;
-/** Times that a stage may be found with most of the frames of an empty pool while it means to let them go. */
+/** Times that a stage with a deadline may be found with most of the frames of an empty pool. */
 const MAX_HOARDED_LOOKS = 5;
 const KEPT_BATCH = "it pushed to a batch after its hook had returned: batches are lent until then, keep none";
 /** Queue pairs where it is not said how many there are. */
 const MAX_QUEUE_PAIRS = 0x8000;
 
-/** The end of a line: takes every frame of a batch and clears it. */
+/** The end of a pipeline: takes every frame of a batch and clears it. */
 export interface FrameSink {
   /** Who has the frames then; left out: the device. */
   readonly holder?: FrameHolder;
@@ -50,11 +52,14 @@ export interface NamedStage {
   readonly name: string;
   /** The stage. */
   readonly stage: Stage;
-  /** Who it is as a holder of frames; the pool that it got is lent to it. Left out: by its name, without a path. */
+  /**
+   * Who it is as a holder of frames; the pool that it got is lent to it. Left out: by its name, without a
+   * path.
+   */
   readonly holder?: FrameHolder;
 }
 
-/** What a line can be told besides its stages. */
+/** What a pipeline can be told besides its stages. */
 export interface PipelineOptions {
   /** Where frames come from: a stage that fails, or keeps frames for ever, has them taken back. */
   readonly pool?: FramePool;
@@ -70,7 +75,7 @@ export class Pipeline {
   readonly #queuePairs: number;
   /** Who has frames, by stage; the last is the sink. */
   readonly #holders: readonly FrameHolder[];
-  /** Of each stage: may it hold frames? One that is never told to let go must not. */
+  /** Of each stage: may it hold frames? One that is never flushed must not. */
   readonly #mayHold: readonly boolean[];
   readonly #deadlinesNs: number[];
   readonly #armedAs: number[];
@@ -85,7 +90,7 @@ export class Pipeline {
   #front = new FrameBatch();
   #back = new FrameBatch();
 
-  /** A line of stages. @param stages in order of execution; @param sink where frames end */
+  /** Joins stages. @param stages in order of execution; @param sink where frames end */
   constructor(stages: readonly NamedStage[], sink: FrameSink, options: PipelineOptions = {}) {
     this.#stages = stages;
     this.#sink = sink;
@@ -104,12 +109,15 @@ export class Pipeline {
     this.#hoardedLooks = stages.map(() => 0);
   }
 
-  /** What a stage threw, or did wrong, that ended the line; null as long as none did. */
+  /** What a stage threw, or did wrong, that ended the pipeline; null as long as none did. */
   get failure(): PluginError | null {
     return this.#failure;
   }
 
-  /** Runs the frames of `input` through all stages and clears it. Throws PluginError, and what the sink throws. */
+  /**
+   * Runs the frames of `input` through all stages and clears it. Throws PluginError, and what the sink
+   * throws.
+   */
   push(input: FrameBatch, nowNs: number): void {
     if (this.#failure !== null) {
       input.releaseAll();
@@ -120,7 +128,7 @@ export class Pipeline {
       return;
     }
     const first = this.#holders[0];
-    // A stage that has kept this batch from another time has pushed to it before anybody else could.
+    // A stage that has kept this batch from another time has pushed to it before its owner could.
     if (input.length > 0 && this.#holders.indexOf(input.at(0).holder!) in this.#stages) {
       this.#expectEmpty(input, 0);
     }
@@ -143,9 +151,9 @@ export class Pipeline {
   }
 
   /**
-   * Flushes the stages that are due, earliest first, each at most once. True if that changed anything: a stage that stays
-   * due and lets nothing go must not keep everybody awake, and fails after a thousand times. Throws PluginError, and what
-   * the sink throws.
+   * Flushes the stages that are due, earliest first, each at most once. True if that changed anything: a
+   * stage that stays due and flushes nothing must not keep the device awake, and fails after a thousand
+   * times. Throws PluginError, and what the sink throws.
    */
   flushDue(nowNs: number): boolean {
     let did = false;
@@ -160,8 +168,8 @@ export class Pipeline {
   }
 
   /**
-   * Lets go everything that is held, in order of the stages. True if that changed anything: a stage may have nothing to let
-   * go, or be unable to. Throws PluginError, and what the sink throws.
+   * Flushes everything that is held, in order of the stages. True if that changed anything: a stage may hold
+   * nothing, or be unable to flush it. Throws PluginError, and what the sink throws.
    */
   drain(nowNs: number): boolean {
     if (this.#failure !== null) return false;
@@ -204,8 +212,8 @@ export class Pipeline {
   }
 
   /**
-   * The guest is gone: releases what the stages hold and returns how many frames that were. Throws PluginError, also for a
-   * stage that still has frames then.
+   * The guest is gone: releases what the stages hold and returns how many frames that were. Throws
+   * PluginError, also for a stage that still has frames then.
    */
   reset(): number {
     if (this.#failure !== null) return 0;
@@ -230,8 +238,8 @@ export class Pipeline {
   }
 
   /**
-   * Memory is short, and what stages hold has been let go: a stage that has most of the frames that are out of the pool all
-   * the same fails. One that still means to let go, by its deadline, gets `MAX_HOARDED_LOOKS` calls. Throws PluginError.
+   * Memory is short, and the stages have been flushed: a stage that still has most of the frames that are out
+   * of the pool fails. One that has a deadline gets `MAX_HOARDED_LOOKS` calls. Throws PluginError.
    */
   refuseHoarders(): void {
     if (this.#failure !== null || this.#pool === null || this.#stages.length === 0) return;
@@ -264,7 +272,7 @@ export class Pipeline {
     return due;
   }
 
-  /** True if the stage let something go, or is due at another time now. */
+  /** True if the stage flushed something, or is due at another time now. */
   #flush(index: number, dueNs: number, nowNs: number): boolean {
     const { stage } = this.#stages[index];
     const released = this.#front;
@@ -282,7 +290,7 @@ export class Pipeline {
     return true;
   }
 
-  /** Counts flushes that are due, let nothing go, and are wanted again at once. */
+  /** Counts flushes that are due, flush nothing, and are wanted again at once. */
   #noteVain(index: number, dueNs: number, nowNs: number): void {
     const vain = this.#vainFlushes[index] >= 0 && this.#deadlinesNs[index] < nowNs + VAIN_FLUSH_NS;
     this.#vainFlushes[index] = vain ? this.#vainFlushes[index] + 1 : 0;
@@ -291,7 +299,7 @@ export class Pipeline {
       index,
       "deadlineNs",
       new Error(
-        `it wants to be flushed at ${dueNs} ns for ever: flush must move its deadline, or let frames go`,
+        `it wants to be flushed at ${dueNs} ns for ever: flush must move its deadline, or push frames`,
       ),
     );
   }
@@ -329,7 +337,10 @@ export class Pipeline {
     }
   }
 
-  /** Takes the frames of `output` over from a stage, for the next one or the sink. Throws Error for one that is not in order. */
+  /**
+   * Takes the frames of `output` over from a stage, for the next one or the sink. Throws Error for one that
+   * is not in order.
+   */
   #takeOver(index: number, output: FrameBatch, result: unknown): void {
     if (result !== undefined) refusePromise(result);
     const own = this.#holders[index];
@@ -357,7 +368,10 @@ export class Pipeline {
     throw new Error(text);
   }
 
-  /** A batch that is empty between hooks is not, if a stage has kept it and goes on using it. Throws PluginError. */
+  /**
+   * A batch that is empty between hooks is not, if a stage has kept it and goes on using it. Throws
+   * PluginError.
+   */
   #expectEmpty(batch: FrameBatch, index: number): void {
     if (batch.length === 0) return;
     const by = this.#holders.indexOf(batch.at(0)?.holder ?? this.#holders[index]);
@@ -371,7 +385,7 @@ export class Pipeline {
       const frame = input.at(i);
       if (frame.holder === own && frame.isOwned) {
         throw new Error(
-          "it keeps a frame but has no flush, which would have it let go: push or release every frame of input",
+          "it keeps a frame but has no flush, which would get it back: push or release every frame of input",
         );
       }
     }
@@ -398,8 +412,8 @@ export class Pipeline {
   }
 
   /**
-   * Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved. `output` is what
-   * has been taken over from the stage.
+   * Remembers a stage's deadline and, where it has moved, that it armed last of all. True if it has moved.
+   * `output` is what has been taken over from the stage.
    */
   #note(index: number, output: FrameBatch): boolean {
     const { stage } = this.#stages[index];
@@ -419,7 +433,7 @@ export class Pipeline {
     return true;
   }
 
-  /** Ends the line. */
+  /** Ends the pipeline. */
   #fail(index: number, hook: string, cause: unknown): PluginError {
     const { plugin, path } = this.#holders[index];
     this.#failure = new PluginError(this.#stages[index].name || plugin, hook, cause, path);

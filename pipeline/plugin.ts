@@ -8,7 +8,7 @@ import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";
 
-/** A step of the line of frames. */
+/** An offload: makes one stage of a pipeline. */
 export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
   readonly kind: "offload";
@@ -18,7 +18,10 @@ export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
   readonly offers?: readonly number[] | ((options: O) => readonly number[]);
   /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
   readonly needs?: readonly number[];
-  /** Options which, where the configuration leaves them out, are those of the device with the same name, if it has them. */
+  /**
+   * Options which, where the configuration leaves them out, are those of the device with the same name, if it
+   * has them.
+   */
   readonly inherits?: readonly string[];
   /** Builds the stage. May allocate and throw; the stage it returns may do neither. */
   create(context: StageContext, options: O): Stage;
@@ -45,7 +48,10 @@ export interface ResolvedOffload {
   readonly path?: string;
 }
 
-/** What networks have to know about the device that they serve: what `DevicePlugin.facts` of a network device returns. */
+/**
+ * What networks have to know about the device that they serve: what `DevicePlugin.facts` of a network device
+ * returns.
+ */
 export interface NetworkFacts {
   /** The MAC address of its guest, six bytes. */
   readonly guestMac: Uint8Array;
@@ -71,8 +77,8 @@ export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
   /** Opens the transport. */
   create(context: NetworkContext, options: O): FrameTransport;
   /**
-   * In the thread of a queue worker: makes a transport with one queue of what `FrameTransport.giveToWorker` has given. Left
-   * out: the queues of this network cannot be given to threads.
+   * In the thread of a queue worker: makes a transport with one queue of what `FrameTransport.giveToWorker`
+   * has given. Left out: the queues of this network cannot be given to threads.
    */
   createInWorker?(context: NetworkWorkerContext, given: unknown): FrameTransport;
 }
@@ -89,13 +95,16 @@ export interface NetworkDeviceContext extends DeviceContext {
 
 /** What only network devices can do: transports to a guest ask for it by {@linkcode networkCapability}. */
 export interface NetworkCapability {
-  /** The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the guest. */
+  /**
+   * The guest with this MAC address (six bytes) runs here from now on: tells the world, in place of the
+   * guest.
+   */
   guestMoved(mac: Uint8Array, nowNs: number): void;
   /** Can the device serve a guest that is told this MTU, in bytes? */
   acceptsMtu(mtuBytes: number): boolean;
   /**
-   * Must what a driver puts into queue `index` be taken and thrown away while the transport has the queue disabled?
-   * True of queues from the guest to the world.
+   * Must what a driver puts into queue `index` be taken and thrown away while the transport has the queue
+   * disabled? True of queues from the guest to the world.
    */
   discardsWhenDisabled(index: number): boolean;
 }
@@ -111,7 +120,10 @@ export function networkCapability(device: Device): NetworkCapability | null {
   return (device as Partial<NetworkDevice>).net ?? null;
 }
 
-/** A type of network device: one with a slot `network` of kind "network", and one `offloads` of kind "offload". */
+/**
+ * A type of network device: one with a slot `network` of kind "network", and one `offloads` of kind
+ * "offload".
+ */
 export interface NetworkDevicePlugin<O = unknown> extends DevicePlugin<O> {
   /** What networks have to know about a device with these options. */
   facts(options: O): NetworkFacts;

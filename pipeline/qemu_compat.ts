@@ -1,6 +1,6 @@
 /**
- * What a stage and a network device that repeat QEMU's receive path, faults included, tell each other beyond the contract of
- * a stage. Nothing else needs to know it.
+ * What a stage and a network device that repeat QEMU's receive path, faults included, tell each other beyond
+ * the contract of a stage. Nothing else needs to know it.
  * @module
  */
 import type { FeatureSet } from "../core/features.ts";
@@ -12,7 +12,10 @@ export type RuleBook = "strict" | "qemu";
 
 /** What a stage that repeats QEMU's receive path wants to be told. */
 export interface QemuReceivePath {
-  /** The guest asks for these offloads. QEMU stores them before it judges the command, and keeps them if it refuses it. */
+  /**
+   * The guest asks for these offloads. QEMU stores them before it judges the command, and keeps them if it
+   * refuses it.
+   */
   offloadsRequested(mask: FeatureSet): void;
 }
 
@@ -22,13 +25,15 @@ export interface QemuStage extends Stage {
   readonly qemu: QemuReceivePath;
 }
 
-/** Tells every stage that repeats QEMU's receive path which offloads the guest asks for. Throws PluginError. */
+/**
+ * Tells every stage that repeats QEMU's receive path which offloads the guest asks for. Throws PluginError.
+ */
 export function requestOffloads(pipeline: Pipeline, mask: FeatureSet): void {
   pipeline.each("offloadsRequested", (stage) => (stage as Partial<QemuStage>).qemu?.offloadsRequested(mask));
 }
 
 /**
- * The `Frame.mark` of a frame that QEMU keeps in its network queue when the guest has no buffer: the device runs it through
- * the stages again when there is one.
+ * The `Frame.mark` of a frame that QEMU keeps in its network queue when the guest has no buffer: the device
+ * runs it through the stages again when there is one.
  */
 export const OFFER_AGAIN = 1;

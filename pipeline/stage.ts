@@ -1,5 +1,5 @@
 /**
- * A stage: one step of the straight line that frames take through a device.
+ * A stage: one step of the pipeline that frames go through in a device.
  * @module
  */
 import { refusePromise } from "../core/contract.ts";
@@ -22,20 +22,27 @@ export interface Negotiated {
 }
 
 /**
- * One step of the line. It owns its inner loop: batches in, batches out. After it has been made it allocates nothing.
- * Every frame of `input` is pushed to `output`, held, or released; the engine clears `input`. No hook is asynchronous, and
- * both batches are lent until it returns. What the engine gets back is checked (`core/contract.ts`).
+ * One step of a pipeline. It owns its inner loop: batches in, batches out. After it has been made it
+ * allocates nothing. Every frame of `input` is pushed to `output`, held, or released; the pipeline clears
+ * `input`. No hook is asynchronous, and both batches are lent until it returns. What the pipeline gets back
+ * is checked (`pipeline/frame_contract.ts`).
  */
 export interface Stage {
   /** Takes every frame of `input`; `nowNs` is the time of this round. */
   process(input: FrameBatch, output: FrameBatch, nowNs: number): void;
   /** When `flush` is wanted next, in ns; Infinity while nothing is held. */
   deadlineNs?(): number;
-  /** Lets go what is due at `nowNs`; at Infinity everything, before a stop, in order. */
+  /** Pushes what is due at `nowNs` to `output`; at Infinity everything, before a stop, in order. */
   flush?(output: FrameBatch, nowNs: number): void;
-  /** The guest has agreed on features, or changed its offloads. What may no longer be held leaves by `output`. */
+  /**
+   * The guest has agreed on features, or changed its offloads. What may no longer be held is pushed to
+   * `output`.
+   */
   negotiated?(state: Negotiated, output: FrameBatch, nowNs: number): void;
-  /** The guest is gone (device reset): forget its state. What is held leaves by `output`, to be counted and released. */
+  /**
+   * The guest is gone (device reset): forget its state. What is held is pushed to `output`, to be counted and
+   * released.
+   */
   reset?(output: FrameBatch): void;
 }
 
@@ -73,17 +80,23 @@ export interface StageContext {
   readonly queuePairs: number;
   /** What the network takes unfinished. */
   readonly network: OffloadCapabilities;
-  /** With the queue pairs in threads: which pair's thread holds what. Left out: no other holds segments of the same network. */
+  /**
+   * With the queue pairs in threads: which pair's thread holds what. Left out: no other holds segments of the
+   * same network.
+   */
   readonly claims?: FlowClaims | undefined;
-  /** Where to explain what happens to each frame; null if nobody listens, and then nothing may be spent on it. */
+  /**
+   * Where to explain what happens to each frame; null if nothing listens, and then nothing may be spent on
+   * it.
+   */
   readonly verdicts: VerdictLog | null;
   /** Makes these counters readable from outside, live, under the stage's name. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T): T;
 }
 
 /**
- * A stage from a function that sees one frame at a time: the short way for a first plugin. The function pushes the
- * frame to `output`, keeps it, or releases it.
+ * A stage from a function that sees one frame at a time: the short way for a first plugin. The function
+ * pushes the frame to `output`, keeps it, or releases it.
  *
  * @example
  * ```ts
