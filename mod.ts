@@ -34,8 +34,6 @@ export type { PluginKind } from "./config/registry.ts";
 export { configJsonSchema } from "./config/json_schema.ts";
 export type { JsonSchema } from "./config/option_schema.ts";
 export type {
-  KnownPlugins,
-  PluginOf,
   ResolvedConfig,
   ResolvedDevice,
   ResolvedPart,

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { newFramePool } from "../machine/build.ts";
+import { newFramePool } from "../pipeline/frame_pool.ts";
 import { network } from "../rigs/require.ts";
 import { median } from "./support/statistics.ts";
 import {

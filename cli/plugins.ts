@@ -5,7 +5,7 @@
 import { newRegistry } from "../config/builtins.ts";
 import { type JsonSchema, jsonSchemaOf } from "../config/option_schema.ts";
 import { isPlainObject } from "../config/plain.ts";
-import { PLUGIN_KINDS, type PluginKind } from "../config/registry.ts";
+import { partKind, type PluginKind } from "../config/kinds.ts";
 import { suggest } from "../config/wording.ts";
 import type { Plugin } from "../core/plugin.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
@@ -28,13 +28,6 @@ export const PLUGINS: CommandUsage = {
   examples: ["plugins", "plugins rsc-v4"],
 };
 
-const HEADINGS: Readonly<Record<string, string>> = {
-  device: 'Devices ("use" of a device)',
-  driver: 'Ways to the guest ("driver")',
-  network: 'Ways to the network ("network")',
-  offload: 'Offloads ("offloads", in order)',
-};
-
 /** Prints the built-in plugins. */
 // deno-lint-ignore require-await -- all commands have one shape; errors must reject
 export async function runPlugins(args: readonly string[], io: Io): Promise<number> {
@@ -42,7 +35,7 @@ export async function runPlugins(args: readonly string[], io: Io): Promise<numbe
   if (parsed === null) return EXIT_OK;
   const registry = newRegistry();
   const [name] = parsed.operands;
-  const all = PLUGIN_KINDS.flatMap((kind) => registry.builtIns(kind));
+  const all = registry.kinds.flatMap((kind) => registry.builtIns(kind));
   const listed = name === undefined ? all : all.filter((plugin) => plugin.name === name);
   if (listed.length === 0) {
     const nearest = suggest(name, all.map((plugin) => plugin.name));
@@ -69,7 +62,7 @@ function pluginsText(plugins: readonly Plugin[], io: Io): string {
   let text = "";
   let kind: PluginKind | null = null;
   for (const plugin of plugins) {
-    if (plugin.kind !== kind) text += `${kind === null ? "" : "\n"}${bold(HEADINGS[plugin.kind])}\n`;
+    if (plugin.kind !== kind) text += `${kind === null ? "" : "\n"}${bold(partKind(plugin.kind).heading)}\n`;
     kind = plugin.kind;
     text += `\n  ${cyan(plugin.name)}\n`;
     if (plugin.summary !== undefined) text += labelled("", plugin.summary, 4, io.columns);

@@ -2,20 +2,13 @@
  * The error of everything in this folder: a configuration that cannot be used, with all that is wrong with it.
  * @module
  */
+import type { PartIssue } from "../core/plugin.ts";
 
 /** How many problems a message shows; the list holds them all. */
 const SHOWN_ISSUES = 100;
 
-/** One thing that is wrong with a configuration. */
-export interface ConfigIssue {
-  /** Where: `$` is the whole, `$.devices[0].mac` a member; for a file that cannot be read, its name. */
-  readonly path: string;
-  /** What is wrong. If `value` is given, the predicate of a sentence about it: `is no MAC address`. */
-  readonly problem: string;
-  /** The value that is wrong, if showing it helps. */
-  readonly value?: unknown;
-  /** What to write or do instead. */
-  readonly remedy?: string;
+/** One thing that is wrong with a configuration. `$` as its path is the whole; of a file that cannot be read it is the name. */
+export interface ConfigIssue extends PartIssue {
   /** Lines of the text, with a mark under the place; shown below the issue. */
   readonly excerpt?: string;
   /** The file in which that stands, as its reader named it. */

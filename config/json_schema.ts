@@ -6,17 +6,12 @@
  * draft-07, because many editors know only the latter; therefore also `$ref` never has neighbours that matter.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin, Slot } from "../core/plugin.ts";
 import { type JsonSchema, jsonSchemaOf } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";
-import {
-  KIND_NAMES,
-  PLUGIN_KINDS,
-  type PluginKind,
-  type PluginRegistry,
-  SPECIFIER_PATTERN,
-} from "./registry.ts";
-import { deviceKeys, fileKeys, MAX_OFFLOADS, offloadKeys } from "./schema.ts";
+import { partKind, type PluginKind } from "./kinds.ts";
+import { type PluginRegistry, SPECIFIER_PATTERN } from "./registry.ts";
+import { deviceKeys, fileKeys, switchKeys } from "./schema.ts";
 
 /** Keys that stand beside the options, with the schema of each. */
 interface OwnKeys {
@@ -51,12 +46,14 @@ export function configJsonSchema(registry: PluginRegistry): JsonSchema {
     definitions[name] = entryOf(plugin, moved(options, name) as JsonSchema, own);
     return name;
   };
-  for (const kind of PLUGIN_KINDS) {
+  for (const kind of registry.kinds) {
     const plugins = registry.builtIns(kind);
     const names = plugins.map((plugin) => {
-      return define(`${kind}.${plugin.name}`, plugin, plugin.options, ownKeys(kind, driverChoice(plugin)));
+      const own = ownKeys(kind, (plugin as DevicePlugin).slots ?? {}, driverChoice(plugin));
+      return define(`${kind}.${plugin.name}`, plugin, plugin.options, own);
     });
-    definitions[`${kind}.module`] = moduleEntry(kind, ownKeys(kind));
+    // A device from a module may have slots of its own; those of the built-in ones are known.
+    definitions[`${kind}.module`] = moduleEntry(kind, ownKeys(kind, registry.deviceSlots));
     definitions[kind] = choiceOf(kind, plugins, names, definitions);
   }
   defineSoftwareDrivers(registry, definitions, define);
@@ -92,7 +89,7 @@ function defineSoftwareDrivers(
     const names = drivers.map((driver) => {
       const name = `driver.${driver.name}`;
       return driver.runsSoftwareDriver === true
-        ? define(`${name}.${device.name}`, driver, options, ownKeys("driver"))
+        ? define(`${name}.${device.name}`, driver, options, ownKeys("driver", {}))
         : name;
     });
     definitions[driverChoice(device)] = choiceOf("driver", drivers, names, definitions);
@@ -124,19 +121,22 @@ function withoutReference(schema: JsonSchema): JsonSchema {
 }
 
 /** The keys of ours beside those of a plugin. */
-function ownKeys(kind: PluginKind, driver = "driver"): OwnKeys {
-  if (kind === "offload") {
-    return { properties: jsonSchemaOf(offloadKeys)!.properties as Record<string, JsonSchema>, required: [] };
+function ownKeys(
+  kind: PluginKind,
+  slots: Readonly<Record<string, Slot>>,
+  driverName = "driver",
+): OwnKeys {
+  if (partKind(kind).hasSwitch === true) {
+    return { properties: jsonSchemaOf(switchKeys)!.properties as Record<string, JsonSchema>, required: [] };
   }
   if (kind !== "device") return { properties: {}, required: [] };
-  const keys = jsonSchemaOf(deviceKeys)!.properties as Record<string, JsonSchema>;
-  const properties = {
-    ...keys,
-    driver: described(driver, keys.driver!),
-    network: described("network", keys.network!),
-    offloads: { ...keys.offloads, items: reference("offload"), maxItems: MAX_OFFLOADS },
-  };
-  return { properties, required: ["driver"] };
+  const keys = jsonSchemaOf(deviceKeys(slots))!.properties as Record<string, JsonSchema>;
+  const places = Object.entries(slots).map(([name, slot]) => [
+    name,
+    slot.many === true ? { ...keys[name], items: reference(slot.kind) } : described(slot.kind, keys[name]!),
+  ]);
+  const driver = described(driverName, keys.driver!);
+  return { properties: { ...keys, driver, ...Object.fromEntries(places) }, required: ["driver"] };
 }
 
 /** A reference with a description, in a form in which draft-07 heeds both. */
@@ -148,7 +148,7 @@ function described(name: string, { description }: JsonSchema): JsonSchema {
 function entryOf(plugin: Plugin, options: JsonSchema, own: OwnKeys): JsonSchema {
   const about = plugin.summary ?? options.description;
   const use: JsonSchema = { const: plugin.name, ...(about !== undefined && { description: about }) };
-  if (plugin.kind === "network") options = withInner(options);
+  options = withInner(options, plugin.kind);
   const merged = withKeys(options, {
     properties: { use, ...own.properties },
     required: ["use", ...own.required],
@@ -183,22 +183,23 @@ function withKeys(options: JsonSchema, own: OwnKeys): JsonSchema {
   };
 }
 
-/** Under `inner` of a network stands a network; its own schema leaves that to the loader. */
-function withInner(options: JsonSchema): JsonSchema {
+/** Where a part has one that it wraps stands a part of its kind; its own schema leaves that to the loader. */
+function withInner(options: JsonSchema, kind: PluginKind): JsonSchema {
   const { properties } = options;
-  if (!isPlainObject(properties) || !isPlainObject(properties.inner)) return options;
-  const inner = properties.inner;
+  const { wraps } = partKind(kind);
+  if (wraps === undefined || !isPlainObject(properties) || !isPlainObject(properties[wraps])) return options;
+  const inner = properties[wraps];
   if (["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"].some((keyword) => keyword in inner)) {
     return options;
   }
-  return { ...options, properties: { ...properties, inner: { ...inner, allOf: [reference("network")] } } };
+  return { ...options, properties: { ...properties, [wraps]: { ...inner, allOf: [reference(kind)] } } };
 }
 
 /** The object form of a module: its options are unknown here. */
 function moduleEntry(kind: PluginKind, own: OwnKeys): JsonSchema {
   return {
     title: "module",
-    description: `${KIND_NAMES[kind]} from a module, with its options`,
+    description: `${partKind(kind).title} from a module, with its options`,
     type: "object",
     properties: { use: SPECIFIER, ...own.properties },
     required: ["use", ...own.required],
@@ -214,11 +215,11 @@ function choiceOf(
 ): JsonSchema {
   const objects = [...names.map(reference), reference(`${kind}.module`)];
   // A device is never complete by its name alone, and neither is a plugin with options that must be given.
-  if (kind === "device") return { description: KIND_NAMES[kind], anyOf: objects };
+  if (kind === "device") return { description: partKind(kind).title, anyOf: objects };
   const bare = plugins.filter((_, i) => isEnough(definitions[names[i]!]!)).map((plugin) => plugin.name);
   const byName = { description: "The name alone, where no option is needed", type: "string", enum: bare };
   return {
-    description: KIND_NAMES[kind],
+    description: partKind(kind).title,
     anyOf: [...bare.length > 0 ? [byName] : [], SPECIFIER, ...objects],
   };
 }

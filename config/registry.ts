@@ -13,9 +13,12 @@
  * Every failure is a ConfigError with the path in the configuration, the specifier and what to do about it.
  * @module
  */
-import type { Plugin } from "../core/plugin.ts";
+import type { Plugin, Slot } from "../core/plugin.ts";
 import { ConfigError, type ConfigIssue, messageOf, quoted, quotedList, showValue } from "./errors.ts";
+import { BUILT_IN_KINDS, partKind, type PluginKind, slotsOf } from "./kinds.ts";
+import { DEVICE_KEYS } from "./schema.ts";
 import { suggest } from "./wording.ts";
+export type { PluginKind } from "./kinds.ts";
 
 /** The plugins that come with the program, by kind and name. */
 export type BuiltIns = ReadonlyMap<PluginKind, ReadonlyMap<string, Plugin>>;
@@ -46,14 +49,15 @@ export function isModuleOfPlugin(url: string): boolean {
  * @throws {TypeError} if two of a kind have the same name, or one is no plugin
  */
 export function builtIns(plugins: Iterable<Plugin>): BuiltIns {
-  const sorted = new Map<PluginKind, Map<string, Plugin>>(PLUGIN_KINDS.map((kind) => [kind, new Map()]));
+  const sorted = new Map<PluginKind, Map<string, Plugin>>();
   for (const plugin of plugins) {
     const kind = plugin.kind;
     const faults = pluginFaults(plugin, kind);
     if (faults.length > 0) {
       throw new TypeError(`Cannot use built-in plugin ${quoted(plugin.name)}: it ${faults[0]}`);
     }
-    const named = sorted.get(kind)!;
+    const named = sorted.get(kind) ?? new Map<string, Plugin>();
+    sorted.set(kind, named);
     if (named.has(plugin.name)) {
       throw new TypeError(
         `Cannot use two built-in plugins of kind ${kind} named ${quoted(plugin.name)}`,
@@ -81,6 +85,17 @@ export class PluginRegistry {
   builtIns(kind: PluginKind): Plugin[] {
     const plugins = [...this.#builtIns.get(kind)?.values() ?? []];
     return plugins.sort((a, b) => a.name < b.name ? -1 : 1);
+  }
+
+  /** Every kind that there is a plugin or a slot of; the known ones first. */
+  get kinds(): PluginKind[] {
+    const slots = Object.values(this.deviceSlots).map(({ kind }) => kind);
+    return [...new Set([...BUILT_IN_KINDS.map(({ kind }) => kind), ...this.#builtIns.keys(), ...slots])];
+  }
+
+  /** The slots of the built-in devices, by name. */
+  get deviceSlots(): Readonly<Record<string, Slot>> {
+    return slotsOf([...this.#builtIns.get("device")?.values() ?? []]);
   }
 
   /** Is this written like a module specifier, and not like the name of a built-in plugin? */
@@ -143,9 +158,11 @@ export class PluginRegistry {
 
   #unknown(kind: PluginKind, name: string): Omit<ConfigIssue, "path"> {
     const problem = `unknown ${kind} ${quoted(name)}`;
-    for (const other of PLUGIN_KINDS) {
+    for (const other of this.kinds) {
       if (this.#builtIns.get(other)?.has(name)) {
-        return { problem: `${quoted(name)} is ${KIND_NAMES[other]}; ${KIND_NAMES[kind]} is needed here` };
+        return {
+          problem: `${quoted(name)} is ${partKind(other).title}; ${partKind(kind).title} is needed here`,
+        };
       }
     }
     if (/^http:/i.test(name)) return { problem, remedy: "modules come by https: only" };
@@ -204,30 +221,9 @@ function pluginOf(exports: object, kind: PluginKind, use: string, path: string, 
 
 // Is this a plugin? Modules are not type-checked when they are loaded, so everything is looked at.
 
-/** What kind of plugin: where in the configuration it may stand. */
-export type PluginKind = string;
-
-/** The kinds, in the order in which a configuration meets them. */
-export const PLUGIN_KINDS: readonly PluginKind[] = ["device", "driver", "network", "offload"];
-
-/** How each kind is called in a sentence. */
-export const KIND_NAMES: Readonly<Record<string, string>> = {
-  device: "a device",
-  driver: "a driver transport",
-  network: "a network transport",
-  offload: "an offload",
-};
-
-const DEFINE: Readonly<Record<string, string>> = {
-  device: "defineDevice",
-  driver: "defineDriver",
-  network: "defineNetwork",
-  offload: "defineOffload",
-};
-
 const NAME = /^[a-z][a-z0-9]*(-[a-z0-9]+)*$/;
 const LONGEST_NAME = 40;
-const DIRECTIONS = ["toGuest", "fromGuest", "both"];
+const SLOT_NAME = /^[a-z][A-Za-z0-9]{0,39}$/;
 
 /**
  * What keeps a value from being a plugin of a kind.
@@ -238,14 +234,14 @@ const DIRECTIONS = ["toGuest", "fromGuest", "both"];
 export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (typeof value !== "object" || value === null) {
     const what = typeof value === "function" ? "a function" : showValue(value);
-    return [`is ${what}, not a plugin; export what ${DEFINE[kind]}() returns`];
+    return [`is ${what}, not a plugin; export what ${partKind(kind).define}() returns`];
   }
   const plugin = value as Record<string, unknown>;
-  if (plugin.kind === undefined) return [`has no kind; export what ${DEFINE[kind]}() returns`];
+  if (plugin.kind === undefined) return [`has no kind; export what ${partKind(kind).define}() returns`];
   if (plugin.kind !== kind) {
-    const actual = PLUGIN_KINDS.find((one) => one === plugin.kind);
-    const is = actual === undefined ? `has the kind ${showValue(plugin.kind)}` : `is ${KIND_NAMES[actual]}`;
-    return [`${is}; ${KIND_NAMES[kind]} is needed here`];
+    const actual = BUILT_IN_KINDS.find((one) => one.kind === plugin.kind);
+    const is = actual === undefined ? `has the kind ${showValue(plugin.kind)}` : `is ${actual.title}`;
+    return [`${is}; ${partKind(kind).title} is needed here`];
   }
   if (plugin.api !== 1) {
     return [
@@ -275,7 +271,7 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
   if (typeof plugin.create !== "function") {
     faults.push(`has ${plugin.create === undefined ? "no" : "a wrong"} create; it must be a function`);
   }
-  if (kind === "offload") faults.push(...offloadFaults(plugin));
+  faults.push(...partKind(kind).faults?.(plugin, showValue) ?? []);
   if (kind === "device" && plugin.facts !== undefined && typeof plugin.facts !== "function") {
     faults.push(`has the facts ${showValue(plugin.facts)}; it must be a function of the options`);
   }
@@ -295,8 +291,16 @@ function softwareDriverFaults(driver: unknown): string[] {
 function slotFaults(slots: unknown): string[] {
   if (!isObject(slots)) return [`has the slots ${showValue(slots)}; they must be an object of slots`];
   return Object.entries(slots).flatMap(([name, slot]) => {
-    if (!isObject(slot) || typeof slot.kind !== "string") {
+    if (!SLOT_NAME.test(name) || DEVICE_KEYS.includes(name) || name === "use") {
+      return [`has the slot ${quoted(name)}; use letters and digits, and none of ${quotedList(DEVICE_KEYS)}`];
+    }
+    if (!isObject(slot) || typeof slot.kind !== "string" || !NAME.test(slot.kind)) {
       return [`has the slot ${quoted(name)} ${showValue(slot)}; it must have a kind, such as "network"`];
+    }
+    if (slot.kind === "device" || slot.kind === "driver") {
+      return [
+        `has the slot ${quoted(name)} of the kind ${quoted(slot.kind)}, of which no part of a device is`,
+      ];
     }
     return [];
   });
@@ -318,27 +322,6 @@ function optionsFault(options: unknown): string | null {
   const { version, validate } = standard as Record<string, unknown>;
   if (version !== 1) return `has options of Standard Schema version ${showValue(version)}; ${remedy}`;
   return typeof validate === "function" ? null : `has options without a validate function; ${remedy}`;
-}
-
-function offloadFaults(plugin: Record<string, unknown>): string[] {
-  const faults: string[] = [];
-  if (!DIRECTIONS.includes(plugin.direction as string)) {
-    faults.push(
-      `has the direction ${showValue(plugin.direction)}; it must be one of ${quotedList(DIRECTIONS)}`,
-    );
-  }
-  const { inherits = [] } = plugin;
-  if (!Array.isArray(inherits) || !inherits.every((key) => typeof key === "string")) {
-    faults.push(`has "inherits" ${showValue(inherits)}; it must be a list of names of options`);
-  }
-  for (const key of ["offers", "needs"]) {
-    const bits = plugin[key];
-    if (bits === undefined || (key === "offers" && typeof bits === "function")) continue;
-    if (!Array.isArray(bits) || !bits.every((bit) => Number.isInteger(bit) && bit >= 0 && bit <= 127)) {
-      faults.push(`has ${quoted(key)} ${showValue(bits)}; it must be a list of feature bits, 0 to 127`);
-    }
-  }
-  return faults;
 }
 
 // Why a module could not be imported, in words and with a remedy.

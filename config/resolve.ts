@@ -3,26 +3,35 @@
  *
  * Theory of operation. `resolveConfig` copies what was written (so that it is plain data of bounded depth, and nobody
  * else's), then walks it once, in the order in which it is read: the keys of the whole, and for each device its own
- * keys, its options, driver, network, offloads. Every step adds to `issues` and goes on as well as it can, so that one
+ * keys, its options, its driver, what stands in its slots. Every step adds to `issues` and goes on as well as it can, so that one
  * run shows everything that is wrong; only at the end does it throw.
  *
- * Every `{ "use": … }` goes through `#part`: split the entry into `use`, keys of ours and options of the plugin; find
- * the plugin, importing its module; validate the options by the plugin's own schema.
+ * Every `{ "use": … }` is split into `use`, keys of ours and options of the plugin; its plugin is found, importing its
+ * module (`#load`); the options are validated by the plugin's own schema (`#validated`). Which slots a device has, and of
+ * which kinds, says its plugin; no kind is known here by name but "device" and "driver".
  *
- * A transport may wrap another one, whose configuration stands in its options under `inner`, and it asks for it while
- * it is being built, when nobody can wait. So `#part` looks into `inner` of a network right away, imports and
- * validates what stands there, and keeps the result in `#inner` by kind and path. `resolvePart` answers from there if
- * it is asked for the same thing; a plugin that has put another configuration together gets that one resolved, as far
- * as it can be done at once. The key `inner` of a network is thereby reserved for networks.
+ * A part may wrap others of its kind, whose configuration stands in its options under the key that its kind reserves for
+ * that (`PartKind.wraps`), and it asks for them while it is being built, when nothing can wait. So what stands there is
+ * imported and validated right away, and kept in `#inner` by kind and path. `resolvePart` answers from there if it is asked
+ * for the same thing; a plugin that has put another configuration together gets that one resolved, as far as it can be done
+ * at once.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, OptionsSchema } from "../core/plugin.ts";
-import type { OffloadPlugin } from "../pipeline/plugin.ts";
+import type {
+  DevicePlugin,
+  DriverPlugin,
+  OptionsSchema,
+  Plugin,
+  ResolvedDevice,
+  ResolvedPart,
+  Slot,
+} from "../core/plugin.ts";
 import { childPath, ConfigError, type ConfigIssue, quoted, quotedList } from "./errors.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
 import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";
 import { canonical, copyPlain, freezePlain, isPlainObject, type Plain } from "./plain.ts";
-import { KIND_NAMES, type PluginKind, PluginRegistry } from "./registry.ts";
+import { partKind, type PluginKind } from "./kinds.ts";
+import { PluginRegistry } from "./registry.ts";
 import {
   DEVICE_KEYS,
   type DeviceKeys,
@@ -30,12 +39,12 @@ import {
   type FileKeys,
   fileKeys,
   MAX_DEVICES,
-  OFFLOAD_KEYS,
-  type OffloadKeys,
-  offloadKeys,
+  SWITCH_KEYS,
+  type SwitchKeys,
+  switchKeys,
 } from "./schema.ts";
 import { threadIssues } from "./thread_refusals.ts";
-import type { PluginOf, ResolvedConfig, ResolvedDevice, ResolvedPart } from "./types.ts";
+import type { ResolvedConfig } from "./types.ts";
 
 /** The most transports that one can wrap; a hostile list is not followed to its end. */
 const MAX_INNER = 64;
@@ -64,7 +73,7 @@ class Resolver {
       if (device !== null) found.push(device);
     }
     const devices = nameDevices(found, this.issues);
-    for (const device of devices) this.#add(threadIssues(device, keys?.clock));
+    for (const device of devices) this.#add(threadIssues(device, keys?.clock, this.#registry));
     if (keys === null || this.issues.length > 0) return null;
     return Object.freeze({
       name: keys.name,
@@ -73,89 +82,110 @@ class Resolver {
       baseUrl: this.#baseUrl,
       text: JSON.stringify(written),
       devices: Object.freeze(devices),
-      resolvePart: <K extends PluginKind>(kind: K, inner: unknown, path: string) =>
-        this.resolvePart(kind, inner, path),
+      resolvePart: (kind: PluginKind, inner: unknown, path: string) => this.resolvePart(kind, inner, path),
     });
   }
 
-  resolvePart<K extends PluginKind>(kind: K, written: unknown, path: string): ResolvedPart<PluginOf<K>> {
+  resolvePart(kind: PluginKind, written: unknown, path: string): ResolvedPart {
     const issues: ConfigIssue[] = [];
     const copy = copyPlain(written, path, issues);
     if (issues.length > 0) throw new ConfigError(issues);
     const prepared = this.#inner.get(`${kind} ${path}`);
-    if (prepared?.written === canonical(copy)) return prepared.part as ResolvedPart<PluginOf<K>>;
+    if (prepared?.written === canonical(copy)) return prepared.part;
     const entry = readEntry(copy, { kind, path, ownKeys: [], registry: this.#registry });
     if (!("use" in entry)) throw new ConfigError([entry]);
     const plugin = this.#registry.find(kind, entry.use, this.#baseUrl, entry.usePath);
     const result = checkOptionsNow(plugin.options, entry.options, path, { renamed: plugin.renamedOptions });
     if (!result.ok) throw new ConfigError(result.issues);
-    return part(plugin, result.options, path) as ResolvedPart<PluginOf<K>>;
+    return part(plugin, result.options, path);
   }
 
   async #device(written: Plain, path: string): Promise<NamelessDevice | null> {
-    const entry = this.#entry("device", written, path, DEVICE_KEYS);
-    if (entry === null) return null;
-    const keys = this.#take(await checkOptions(deviceKeys, entry.own, path)) as DeviceKeys | null;
-    const device = await this.#plugin("device", entry, path, DEVICE_KEYS);
-    const driver = await this.#driver(entry.own.driver, childPath(path, "driver"), this.#devicePlugin(entry));
-    const wish = this.#networkWish(entry);
-    const isGiven = entry.own.network !== undefined;
-    if (wish === "none") {
-      for (const key of ["network", "offloads"].filter((key) => entry.own[key] !== undefined)) {
-        const problem = `${quoted(entry.use)} is a device without a network`;
-        this.#add([{ path: childPath(path, key), problem, remedy: `leave ${quoted(key)} out` }]);
+    const whole = this.#entry("device", written, path, []);
+    if (whole === null) return null;
+    const plugin = await this.#load("device", whole) as DevicePlugin | ConfigError;
+    // Of an unknown device it is not known which slots it has: what stands in the usual ones is looked at all the same.
+    const isKnown = !(plugin instanceof ConfigError);
+    const slots = isKnown ? plugin.slots ?? NO_SLOTS : this.#registry.deviceSlots;
+    const ownKeys = [...DEVICE_KEYS, ...Object.keys(slots)];
+    const split = splitKeys(whole, ownKeys);
+    const [entry, foreign] = isKnown ? this.#foreignSlots(plugin, split, path) : [split, []];
+    const keys = this.#take(await checkOptions(deviceKeys(slots), entry.own, path)) as DeviceKeys | null;
+    const device = await this.#validated(plugin, entry, path, ownKeys);
+    const driver = await this.#driver(
+      entry.own.driver,
+      childPath(path, "driver"),
+      isKnown ? plugin : undefined,
+    );
+    this.#add(foreign);
+    const parts: Record<string, ResolvedPart | null | readonly ResolvedPart[]> = {};
+    let areWhole = foreign.length === 0;
+    for (const [name, slot] of Object.entries(slots)) {
+      const here = childPath(path, name);
+      if (slot.many === true) {
+        const list = (keys as Record<string, unknown> | null)?.[name] as readonly Plain[] | undefined;
+        parts[name] = Object.freeze(await this.#list(slot.kind, list ?? [], here));
+        continue;
       }
+      const isWanted = entry.own[name] !== undefined || (isKnown && slot.required === true);
+      parts[name] = isWanted ? await this.#switchable(slot.kind, entry.own[name], here) : null;
+      if (parts[name] === null && (slot.required === true || isWanted)) areWhole = false;
     }
-    const hasNetwork = isGiven || wish === "required";
-    const network = hasNetwork
-      ? await this.#part("network", entry.own.network, childPath(path, "network"))
-      : null;
-    const offloads: ResolvedPart<OffloadPlugin>[] = [];
-    for (const [i, one] of (keys?.offloads ?? []).entries()) {
-      const offload = await this.#offload(one as Plain, childPath(childPath(path, "offloads"), i));
-      if (offload !== null) offloads.push(offload);
-    }
-    if (keys === null || device === null || driver === null || (hasNetwork && network === null)) return null;
+    if (keys === null || device === null || driver === null || !areWhole) return null;
     return {
       ...device,
       plugin: device.plugin as DevicePlugin,
       name: keys.name,
-      driver,
-      network,
-      offloads: Object.freeze(offloads),
+      driver: driver as ResolvedPart<DriverPlugin>,
+      parts: Object.freeze(parts),
       mode: keys.mode,
       threadLimitMs: keys.threadLimitMs,
     };
   }
 
-  /** The plugin of a device, even if its options are wrong; undefined if there is none, which is an issue already. */
-  #devicePlugin({ use, usePath }: Entry): DevicePlugin | undefined {
-    try {
-      return this.#registry.find("device", use, this.#baseUrl, usePath) as DevicePlugin;
-    } catch {
-      return undefined;
-    }
+  /** Takes out of the options, and refuses, what stands there for a slot that other devices have and this one has not. */
+  #foreignSlots(plugin: DevicePlugin, entry: Entry, path: string): [Entry, ConfigIssue[]] {
+    const known = knownKeys(jsonSchemaOf(plugin.options), []);
+    const foreign = Object.keys(this.#registry.deviceSlots).filter((name) =>
+      entry.options[name] !== undefined && known?.includes(name) === false
+    );
+    const options = Object.fromEntries(
+      Object.entries(entry.options).filter(([key]) => !foreign.includes(key)),
+    );
+    return [
+      { ...entry, options },
+      foreign.map((name) => ({
+        path: childPath(path, name),
+        problem: `${quoted(entry.use)} is a device without ${quoted(name)}`,
+        remedy: `leave ${quoted(name)} out`,
+      })),
+    ];
   }
 
-  /** Must a device have a network? */
-  #networkWish(entry: Entry): "required" | "none" | undefined {
-    const plugin = this.#devicePlugin(entry);
-    if (plugin === undefined) return undefined;
-    const { slots } = plugin;
-    if (slots?.network === undefined) return "none";
-    return slots.network.required === true ? "required" : undefined;
+  async #list(kind: PluginKind, written: readonly Plain[], path: string): Promise<ResolvedPart[]> {
+    const parts: ResolvedPart[] = [];
+    for (const [i, one] of written.entries()) {
+      const part = await this.#switchable(kind, one, childPath(path, i));
+      if (part !== null) parts.push(part);
+    }
+    return parts;
   }
 
   /** Null if it is wrong, and also if it is right but switched off. */
-  async #offload(written: Plain, path: string): Promise<ResolvedPart<OffloadPlugin> | null> {
-    const entry = this.#entry("offload", written, path, OFFLOAD_KEYS);
+  async #switchable(
+    kind: PluginKind,
+    written: Plain | undefined,
+    path: string,
+  ): Promise<ResolvedPart | null> {
+    if (partKind(kind).hasSwitch !== true) return await this.#part(kind, written, path);
+    const entry = this.#entry(kind, written, path, SWITCH_KEYS);
     if (entry === null) return null;
-    const keys = this.#take(await checkOptions(offloadKeys, entry.own, path)) as OffloadKeys | null;
+    const keys = this.#take(await checkOptions(switchKeys, entry.own, path)) as SwitchKeys | null;
     const isOff = keys !== null && !keys.enabled;
     // A module may be switched off because it is broken, so it must not even be loaded.
     if (isOff && PluginRegistry.isSpecifier(entry.use)) return null;
-    const offload = await this.#plugin("offload", entry, path, OFFLOAD_KEYS);
-    return isOff ? null : offload;
+    const part = await this.#validated(await this.#load(kind, entry), entry, path, SWITCH_KEYS);
+    return isOff ? null : part;
   }
 
   /** A guest made of software takes the options of the driver's half that the device brings. */
@@ -163,68 +193,79 @@ class Resolver {
     written: Plain | undefined,
     path: string,
     device: DevicePlugin | undefined,
-  ): Promise<ResolvedPart<DriverPlugin> | null> {
+  ): Promise<ResolvedPart | null> {
     const entry = this.#entry("driver", written, path, []);
     if (entry === null) return null;
-    return await this.#plugin("driver", entry, path, [], ({ runsSoftwareDriver, options }) => {
-      if (runsSoftwareDriver !== true) return options;
-      // Of an unknown device it is not known which options its driver takes.
-      return device === undefined ? null : device.driver?.options ?? options;
-    });
+    const plugin = await this.#load("driver", entry) as DriverPlugin | ConfigError;
+    let schema: OptionsSchema<unknown> | null = null;
+    if (!(plugin instanceof ConfigError)) {
+      schema = plugin.options;
+      if (plugin.runsSoftwareDriver === true) {
+        // Of an unknown device it is not known which options its driver takes.
+        if (device === undefined) return null;
+        schema = device.driver?.options ?? schema;
+      }
+    }
+    return await this.#validated(plugin, entry, path, [], schema);
   }
 
-  async #part<K extends PluginKind>(
-    kind: K,
-    written: Plain | undefined,
-    path: string,
-  ): Promise<ResolvedPart<PluginOf<K>> | null> {
+  async #part(kind: PluginKind, written: Plain | undefined, path: string): Promise<ResolvedPart | null> {
     const entry = this.#entry(kind, written, path, []);
-    return entry === null ? null : await this.#plugin(kind, entry, path, []);
+    return entry === null ? null : await this.#validated(await this.#load(kind, entry), entry, path, []);
   }
 
-  async #plugin<K extends PluginKind>(
-    kind: K,
+  /** The plugin of an entry, or what is wrong with that. */
+  async #load(kind: PluginKind, { use, usePath }: Entry): Promise<Plugin | ConfigError> {
+    try {
+      return await this.#registry.load(kind, use, this.#baseUrl, usePath);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      return error;
+    }
+  }
+
+  /** The part of an entry, with its options and what it wraps; null if something is wrong. */
+  async #validated(
+    plugin: Plugin | ConfigError,
     entry: Entry,
     path: string,
     ownKeys: readonly string[],
-    schemaOf: (plugin: PluginOf<K>) => OptionsSchema<unknown> | null = ({ options }) => options,
-  ): Promise<ResolvedPart<PluginOf<K>> | null> {
-    let plugin;
-    try {
-      plugin = await this.#registry.load(kind, entry.use, this.#baseUrl, entry.usePath);
-    } catch (error) {
-      if (!(error instanceof ConfigError)) throw error;
-      this.#add(error.issues);
+    otherSchema: OptionsSchema<unknown> | null = null,
+  ): Promise<ResolvedPart | null> {
+    if (plugin instanceof ConfigError) {
+      this.#add(plugin.issues);
       return null;
     }
-    const schema = schemaOf(plugin as PluginOf<K>);
-    if (schema === null) return null;
-    const result = await checkOptions(schema, entry.options, path, {
+    const result = await checkOptions(otherSchema ?? plugin.options, entry.options, path, {
       alsoKnown: ownKeys,
       renamed: plugin.renamedOptions,
     });
     if (!result.ok) this.#add(result.issues);
-    if (kind === "network" && entry.options.inner !== undefined) {
+    const inner: ResolvedPart[] = [];
+    const { wraps } = partKind(plugin.kind);
+    if (wraps !== undefined && entry.options[wraps] !== undefined) {
       const known = knownKeys(jsonSchemaOf(plugin.options), []);
-      if (known === null || known.includes("inner")) {
-        await this.#prepare(entry.options.inner, childPath(path, "inner"));
+      if (known === null || known.includes(wraps)) {
+        await this.#prepare(plugin.kind, entry.options[wraps], childPath(path, wraps), inner);
       }
     }
-    return result.ok ? part(plugin, result.options, path) as ResolvedPart<PluginOf<K>> : null;
+    return result.ok ? part(plugin, result.options, path, Object.freeze(inner)) : null;
   }
 
   /** Resolves what will be asked for later, when nobody can wait. */
-  async #prepare(written: Plain, path: string): Promise<void> {
+  async #prepare(kind: PluginKind, written: Plain, path: string, into: ResolvedPart[]): Promise<void> {
     // Switched off by null; and a list is what a transport over several others would have.
     if (written === null) return;
     if (Array.isArray(written)) {
       const items = written.slice(0, MAX_INNER);
-      for (const [i, one] of items.entries()) await this.#prepare(one, childPath(path, i));
+      for (const [i, one] of items.entries()) await this.#prepare(kind, one, childPath(path, i), into);
       if (written.length > MAX_INNER) this.#add([{ path, problem: `has more than ${MAX_INNER} items` }]);
       return;
     }
-    const inner = await this.#part("network", written, path);
-    if (inner !== null) this.#inner.set(`network ${path}`, { written: canonical(written), part: inner });
+    const inner = await this.#part(kind, written, path);
+    if (inner === null) return;
+    into.push(inner);
+    this.#inner.set(`${kind} ${path}`, { written: canonical(written), part: inner });
   }
 
   #entry(
@@ -250,8 +291,15 @@ class Resolver {
   }
 }
 
-function part(plugin: ResolvedPart["plugin"], options: unknown, path: string): ResolvedPart {
-  return Object.freeze({ plugin, options: freezePlain(options), path });
+const NO_SLOTS: Readonly<Record<string, Slot>> = {};
+
+function part(
+  plugin: Plugin,
+  options: unknown,
+  path: string,
+  inner: readonly ResolvedPart[] = [],
+): ResolvedPart {
+  return Object.freeze({ plugin, options: freezePlain(options), path, inner });
 }
 
 /**
@@ -326,12 +374,22 @@ export function readEntry(written: Plain | undefined, context: EntryContext): En
   return { use, usePath, own, options };
 }
 
+/** The same entry, with these keys taken out of the options. */
+function splitKeys(entry: Entry, ownKeys: readonly string[]): Entry {
+  const own: Record<string, Plain> = { ...entry.own };
+  const options: Record<string, Plain> = {};
+  for (const [key, value] of Object.entries(entry.options)) {
+    (ownKeys.includes(key) ? own : options)[key] = value;
+  }
+  return { ...entry, own, options };
+}
+
 function notUsable(value: Plain | undefined, path: string, { kind, registry }: EntryContext): ConfigIssue {
   const names = registry.builtIns(kind).map((plugin) => plugin.name);
   const choice = names.length === 0 ? "" : `one of ${quotedList(names)} or `;
   const remedy = `write ${choice}a module such as "./name.ts"`;
   if (value === undefined) return { path, problem: "missing", remedy };
-  return { path, value, problem: `is not ${KIND_NAMES[kind]}`, remedy };
+  return { path, value, problem: `is not ${partKind(kind).title}`, remedy };
 }
 
 // What devices are called: the names that were given, and numbers for the others.

@@ -1,15 +1,15 @@
 /**
- * The keys of a configuration that are not some plugin's: of the whole, of a device, of an offload. One source for
+ * The keys of a configuration that are not some plugin's: of the whole, of a device, of a part. One source for
  * validation, defaults and the descriptions in the JSON Schema.
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema } from "../core/plugin.ts";
+import type { OptionsSchema, Slot } from "../core/plugin.ts";
 
 /** The most devices in one configuration. */
 export const MAX_DEVICES = 256;
-/** The most offloads of one device. */
-export const MAX_OFFLOADS = 64;
+/** The most parts in one slot. */
+export const MAX_PARTS = 64;
 /** What a machine is called that has no name. */
 export const DEFAULT_NAME = "machine";
 
@@ -27,25 +27,21 @@ export interface FileKeys {
   clock: "system" | "virtual";
 }
 
-/** Keys of a device that are not its plugin's, after validation. */
+/** Keys of a device that are neither its plugin's options nor its slots, after validation. */
 export interface DeviceKeys {
   /** What the device is called; undefined until a name is chosen. */
   name?: string | undefined;
   /** The way to the guest, not yet looked at. */
   driver?: unknown;
-  /** The way to the network, not yet looked at. */
-  network?: unknown;
-  /** The offloads, not yet looked at. */
-  offloads: unknown[];
   /** Who works the queue pairs. */
   mode: "loop" | "threads";
   /** How long a thread may take to answer, in ms. */
   threadLimitMs: number;
 }
 
-/** Keys of an offload that are not its plugin's, after validation. */
-export interface OffloadKeys {
-  /** Is it part of the line? */
+/** Keys of a part with a switch that are not its plugin's, after validation. */
+export interface SwitchKeys {
+  /** Is it there? */
   enabled: boolean;
 }
 
@@ -67,16 +63,11 @@ export const fileKeys: OptionsSchema<FileKeys> = z.strictObject({
   ),
 });
 
-/** The keys of a device besides `use` and the options of its plugin. */
-export const deviceKeys: OptionsSchema<DeviceKeys> = z.strictObject({
+const deviceShape = {
   name: name.optional().describe(
     "What the device is called in messages and metrics; by default its type and a number, such as net0",
   ),
   driver: z.unknown().optional().describe("The way to the guest: who brings memory and queues"),
-  network: z.unknown().optional().describe("The way to the network, for devices that have one"),
-  offloads: z.array(z.unknown()).max(MAX_OFFLOADS).default([]).describe(
-    "The steps that frames go through, in order of execution",
-  ),
   mode: z.enum(["loop", "threads"]).default("loop").describe(
     'Who works the queue pairs: "loop" is the main thread, "threads" one thread for each pair, with frame memory of its ' +
       "own. That needs the driver vhost-user and a network with a queue for each pair, such as tap, whose kernel chooses " +
@@ -86,21 +77,45 @@ export const deviceKeys: OptionsSchema<DeviceKeys> = z.strictObject({
     "How long a thread may take to answer, in ms. The usual time is less than one; in it, everything else waits. A thread that takes " +
       "longer, because a plugin does not come to its end, has failed, and its device with it.",
   ),
-});
+};
 
-/** The keys of an offload besides `use` and the options of its plugin. */
-export const offloadKeys: OptionsSchema<OffloadKeys> = z.strictObject({
+const known = new WeakMap<object, OptionsSchema<DeviceKeys & Record<string, unknown>>>();
+
+/** The keys of a device with these slots, besides `use` and the options of its plugin. */
+export function deviceKeys(
+  slots: Readonly<Record<string, Slot>>,
+): OptionsSchema<DeviceKeys & Record<string, unknown>> {
+  let schema = known.get(slots);
+  if (schema === undefined) {
+    const { name, driver, ...others } = deviceShape;
+    const places = Object.entries(slots).map(([key, { kind, many, summary }]) => {
+      const about = summary ?? `What stands in the slot of kind ${kind}`;
+      return [
+        key,
+        many === true
+          ? z.array(z.unknown()).max(MAX_PARTS).default([]).describe(about)
+          : z.unknown().optional().describe(about),
+      ];
+    });
+    schema = z.strictObject({
+      name,
+      driver,
+      ...Object.fromEntries(places),
+      ...others,
+    }) as unknown as OptionsSchema<
+      DeviceKeys & Record<string, unknown>
+    >;
+    known.set(slots, schema);
+  }
+  return schema;
+}
+
+/** The keys of a part that can be left out, besides `use` and the options of its plugin. */
+export const switchKeys: OptionsSchema<SwitchKeys> = z.strictObject({
   enabled: z.boolean().default(true).describe("false leaves this step out"),
 });
 
-/** Names of the keys of a device that are not its plugin's. */
-export const DEVICE_KEYS: readonly string[] = [
-  "name",
-  "driver",
-  "network",
-  "offloads",
-  "mode",
-  "threadLimitMs",
-];
-/** Names of the keys of an offload that are not its plugin's. */
-export const OFFLOAD_KEYS: readonly string[] = ["enabled"];
+/** Names of the keys of a device that are neither its plugin's options nor its slots. */
+export const DEVICE_KEYS: readonly string[] = ["name", "driver", "mode", "threadLimitMs"];
+/** Names of the keys of a part with a switch that are not its plugin's. */
+export const SWITCH_KEYS: readonly string[] = ["enabled"];

@@ -2,10 +2,10 @@
  * The two forms of a configuration: what people write, and the complete one, which is all that the program sees.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, Plugin } from "../core/plugin.ts";
-import type { NetworkPlugin, OffloadPlugin } from "../pipeline/plugin.ts";
+import type { ResolvedDevice, ResolvedPart } from "../core/plugin.ts";
 import type { ConfigSource } from "./jsonc.ts";
-import type { PluginKind } from "./registry.ts";
+import type { PluginKind } from "./kinds.ts";
+export type { ResolvedDevice, ResolvedPart } from "../core/plugin.ts";
 
 /** A plugin and its options, as written. A bare name is short for `{ "use": name }`. */
 export type WrittenPart = string | {
@@ -15,7 +15,7 @@ export type WrittenPart = string | {
   readonly [option: string]: unknown;
 };
 
-/** A device, as written. All other keys are the device plugin's options. */
+/** A device, as written. All other keys are the device plugin's slots and options. */
 export interface WrittenDevice {
   /** The type of device: the name of a built-in one, or a module specifier. */
   readonly use: string;
@@ -23,16 +23,12 @@ export interface WrittenDevice {
   readonly name?: string;
   /** The way to the guest. */
   readonly driver: WrittenPart;
-  /** The way to the network, for devices that have one. */
-  readonly network?: WrittenPart;
-  /** The steps that frames go through, in order of execution. `"enabled": false` leaves one out. */
-  readonly offloads?: readonly WrittenPart[];
   /** Who works the queue pairs: the main thread, or one thread for each; by default `loop`. */
   readonly mode?: "loop" | "threads";
   /** How long a thread may take to answer, in ms; by default 1000. */
   readonly threadLimitMs?: number;
-  /** The device plugin's options. */
-  readonly [option: string]: unknown;
+  /** What stands in the device's slots, such as `network` and `offloads`, and the device plugin's options. */
+  readonly [key: string]: unknown;
 }
 
 /** A configuration, as written. */
@@ -47,47 +43,6 @@ export interface WrittenConfig {
   readonly frameMemoryMiB?: number;
   /** Real time, or the time of a capture that is replayed as fast as possible; by default `system`. */
   readonly clock?: "system" | "virtual";
-}
-
-/** The type of plugin of a kind. */
-export type PluginOf<K extends PluginKind> = K extends keyof KnownPlugins ? KnownPlugins[K] : Plugin;
-
-/** The kinds of plugin whose types are known here. */
-export interface KnownPlugins {
-  /** A type of device. */
-  device: DevicePlugin;
-  /** A way to a guest. */
-  driver: DriverPlugin;
-  /** A way to the network. */
-  network: NetworkPlugin;
-  /** A step of the pipeline. */
-  offload: OffloadPlugin;
-}
-
-/** A plugin with complete options. */
-export interface ResolvedPart<P extends Plugin = Plugin> {
-  /** The plugin. */
-  readonly plugin: P;
-  /** Its options, validated and complete; frozen as far as they are plain data. */
-  readonly options: unknown;
-  /** Where it stands in the configuration, such as `$.devices[0].network`. */
-  readonly path: string;
-}
-
-/** A device with everything that it consists of. */
-export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
-  /** What it is called in messages and counters; unique. */
-  readonly name: string;
-  /** The way to the guest. */
-  readonly driver: ResolvedPart<DriverPlugin>;
-  /** The way to the network; null if none was given. */
-  readonly network: ResolvedPart<NetworkPlugin> | null;
-  /** The offloads that are enabled, in order of execution. */
-  readonly offloads: readonly ResolvedPart<OffloadPlugin>[];
-  /** Who works the queue pairs: the main thread, or one thread for each. */
-  readonly mode: "loop" | "threads";
-  /** How long a thread may take to answer, in ms. */
-  readonly threadLimitMs: number;
 }
 
 /** A complete, valid configuration. Frozen. */
@@ -107,12 +62,13 @@ export interface ResolvedConfig {
   /** The devices. */
   readonly devices: readonly ResolvedDevice[];
   /**
-   * Resolves a part that stands in another part's options: what `NetworkContext.inner` needs. Answers at once: parts
-   * under the key `inner` of a network were resolved with the whole, others must be built-in or loaded already.
+   * Resolves a part that stands in another part's options: what a part that wraps others needs. Answers at once: parts
+   * that stand where their kind has them (`PartKind.wraps`) were resolved with the whole, others must be built-in or
+   * loaded already.
    * @param kind what kind of plugin it must be
    * @param written the part as it stands in the options
    * @param path where it stands in the configuration, such as `$.devices[0].network.inner`
    * @throws {ConfigError} if it cannot be resolved
    */
-  resolvePart<K extends PluginKind>(kind: K, written: unknown, path: string): ResolvedPart<PluginOf<K>>;
+  resolvePart(kind: PluginKind, written: unknown, path: string): ResolvedPart;
 }

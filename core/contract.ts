@@ -4,6 +4,8 @@
  * Plugins are modules that are not type-checked when they are loaded. Everything that they return is looked at.
  * @module
  */
+import { HostError, PluginError } from "./errors.ts";
+import type { ResolvedPart } from "./plugin.ts";
 
 /** Throws TypeError if a hook returned a promise; its rejection is handled here. */
 export function refusePromise(result: unknown): void {
@@ -50,4 +52,52 @@ export function kindOf(value: unknown): string {
 
 function methodName(name: PropertyKey): string {
   return typeof name === "symbol" ? `[${name.description}]()` : `${name}()`;
+}
+
+/** Times in a row that something is due and there is nothing to do, after which it never will be. */
+export const MAX_VAIN_ROUNDS = 100_000;
+
+/** What keeps an object from being pollable. @param alone may there be a deadline without anything to poll? */
+export function pollableFault(value: object, alone: boolean): string | null {
+  const { poll, deadlineNs } = value as { poll?: unknown; deadlineNs?: unknown };
+  for (const [name, hook] of [["poll", poll], ["deadlineNs", deadlineNs]] as const) {
+    if (hook !== undefined && typeof hook !== "function") {
+      return `it returned an object whose ${name} is ${kindOf(hook)}, not a function`;
+    }
+  }
+  if (poll !== undefined && deadlineNs === undefined) {
+    return "it returned an object with poll(), but no deadlineNs()";
+  }
+  const isHalf = poll === undefined && deadlineNs !== undefined && !alone;
+  return isHalf ? "it returned an object with deadlineNs(), but no poll()" : null;
+}
+
+/** Throws TypeError for a fault. */
+export function refuse(fault: string | null): void {
+  if (fault !== null) throw new TypeError(fault);
+}
+
+/** A time from a plugin. Throws TypeError for what is none. */
+export function checkedDeadline(deadlineNs: unknown): number {
+  if (typeof deadlineNs === "number" && !Number.isNaN(deadlineNs)) return deadlineNs;
+  refusePromise(deadlineNs);
+  throw new TypeError(`it returned ${kindOf(deadlineNs)}; a time in ns is needed, or Infinity`);
+}
+
+/** An answer of `poll`. Throws TypeError for a promise. */
+export function checkedWork(did: unknown): boolean {
+  if (did === true || did === false) return did;
+  refusePromise(did);
+  return Boolean(did);
+}
+
+/** What is told of a plugin that has failed, by its name, the hook and its place; errors that say it already stay as they are. */
+export function pluginError(
+  { plugin, path }: Pick<ResolvedPart, "plugin" | "path">,
+  hook: string,
+  cause: unknown,
+): Error {
+  return cause instanceof PluginError || cause instanceof HostError
+    ? cause
+    : new PluginError(plugin.name, hook, cause, path);
 }

@@ -23,6 +23,40 @@ export interface PluginBase<O> {
   readonly options: OptionsSchema<O>;
   /** Keys of options that had another name in an earlier version, and the present name of each: errors name it. */
   readonly renamedOptions?: Readonly<Record<string, string>>;
+  /** Does it wait for events of the host, so that a virtual clock is of no use to it? Left out: no. */
+  readonly waitsForHost?: boolean;
+  /** What cannot be together with what stands elsewhere in the configuration: a machine with such a conflict is not built. */
+  conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
+  /** The things that it alone can have, such as a socket: two that claim the same thing are a conflict. */
+  claims?(options: O, site: ConfigSite): readonly Claim[];
+}
+
+/** Where in a configuration a plugin stands that judges it as a whole, before anything is built. */
+export interface ConfigSite {
+  /** Where it stands, such as `$.devices[0].network`. */
+  readonly path: string;
+  /** The device that it is a part of, or is. */
+  readonly device: ResolvedDevice;
+  /** What the device tells its parts: `DevicePlugin.facts`. */
+  readonly facts: unknown;
+  /** All devices. */
+  readonly devices: readonly ResolvedDevice[];
+  /** A path of the configuration, absolute; as it is if it is relative to what is no file. */
+  absolutePath(written: string): string;
+}
+
+/** A thing of which there is one, and who wants it. */
+export interface Claim {
+  /** What it is, the same text for all who may want it: `the socket /run/net0.sock`. */
+  readonly thing: string;
+  /** Where in the configuration it is wanted. */
+  readonly path: string;
+  /** Who wants it, for messages; by default `path`. One who wants it twice is no conflict with himself. */
+  readonly owner?: string;
+  /** Puts the conflict into words. Left out: `is that of … already`. @param owner who has it */
+  problem?(owner: string): string;
+  /** What to do instead. */
+  readonly remedy: string;
 }
 
 /** Any plugin: of a device, a driver transport, or a part of any kind. */
@@ -116,8 +150,10 @@ export interface DriverPlugin<O = unknown> extends PluginBase<O> {
 
 /** A place of a device for a part, or for several. */
 export interface Slot {
-  /** The kind of plugin that fits. */
+  /** The kind of plugin that fits; any kind, also one that the program has never heard of. */
   readonly kind: string;
+  /** What stands in it, in one line, for messages and for the JSON Schema. */
+  readonly summary?: string;
   /** Must it be filled? Left out: no. Of no meaning for `many`. */
   readonly required?: boolean;
   /** Does it take a list of parts, in order? Left out: one part. */
@@ -140,9 +176,143 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   create(context: DeviceContext, options: O): Device;
 }
 
+/** A plugin with complete options, and where it stands. */
+export interface ResolvedPart<P extends Plugin = Plugin> {
+  /** The plugin. */
+  readonly plugin: P;
+  /** Its options, validated and complete; frozen as far as they are plain data. */
+  readonly options: unknown;
+  /** Where it stands in the configuration, such as `$.devices[0].network`. */
+  readonly path: string;
+  /** The parts of its own kind that it wraps, as far as they stand in its options (`PartKind.wraps`). */
+  readonly inner: readonly ResolvedPart[];
+}
+
+/** A device with everything that it consists of. */
+export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
+  /** What it is called in messages and counters; unique. */
+  readonly name: string;
+  /** The way to the guest. */
+  readonly driver: ResolvedPart<DriverPlugin>;
+  /** What stands in its slots, by their names: null where nothing does, a list in a slot for many. */
+  readonly parts: Readonly<Record<string, ResolvedPart | null | readonly ResolvedPart[]>>;
+  /** Who works its queues: the main thread, or threads of their own. */
+  readonly mode: "loop" | "threads";
+  /** How long a thread may take to answer, in ms. */
+  readonly threadLimitMs: number;
+}
+
+/** Something in a configuration that is to be told: what cannot be, or what works otherwise than one may think. */
+export interface PartIssue {
+  /** Where: `$.devices[0].mac`. */
+  readonly path: string;
+  /** What is wrong. If `value` is given, the predicate of a sentence about it: `is no MAC address`. */
+  readonly problem: string;
+  /** The value that is wrong, if showing it helps. */
+  readonly value?: unknown;
+  /** What to write or do instead. */
+  readonly remedy?: string;
+}
+
+/** What all parts of one machine are built in. */
+export interface MachineScope {
+  /** Memory for frames, in bytes. */
+  readonly frameMemoryBytes: number;
+  /** Where the program that builds the machine listens to a family, by the name of the listener, such as `verdicts`. */
+  readonly listeners: Readonly<Record<string, unknown>>;
+  /** What the parts of a family have in common under this key, such as memory: made when first asked for. */
+  resource<T>(key: string, make: () => T): T;
+}
+
+/** A part that is being built. */
+export interface PartSite {
+  /** The part. */
+  readonly part: ResolvedPart;
+  /** What its device tells parts: `DevicePlugin.facts`; undefined if it tells nothing. */
+  readonly facts: unknown;
+  /** The machine around it. */
+  readonly machine: MachineScope;
+  /** Builds the part of the same kind that this one wraps, from what stands under `key` of its options. */
+  inner(written: unknown, key: string): unknown;
+}
+
+/**
+ * What is special about a kind of part: said once, by the family that declares the kind. What is left out has a default, and
+ * a kind of which nothing is said at all is nothing special: its parts are built from a `PartContext`.
+ */
+export interface PartKind {
+  /** The kind. */
+  readonly kind: string;
+  /** What a part of it is called in a sentence, with its article: `a network transport`. */
+  readonly title: string;
+  /** What stands over its plugins in a list. */
+  readonly heading: string;
+  /** The function that declares a plugin of it, such as `defineNetwork`. */
+  readonly define: string;
+  /** Can a part be left out by `"enabled": false`? Left out: no. */
+  readonly hasSwitch?: boolean;
+  /** The key of options under which the parts stand that a part wraps. Left out: parts wrap none. */
+  readonly wraps?: string;
+  /** Is it the device that builds its parts? It gets each as a {@linkcode ResolvedPart} then. Left out: no. */
+  readonly isDeferred?: boolean;
+  /**
+   * The capability objects that only devices of the family have: of each the hooks, and what a hook answers once the device has
+   * failed; undefined if it throws then.
+   */
+  readonly capabilities?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  /** What keeps an object from being such a plugin, each as the rest of a sentence; what all plugins have was looked at. @param show puts a value into words */
+  faults?(plugin: Readonly<Record<string, unknown>>, show: (value: unknown) => string): string[];
+  /** Throws TypeError unless this is what a device of the family tells its parts. */
+  checkFacts?(facts: unknown): void;
+  /** What such a part is built from. Left out: the `PartContext` alone. */
+  context?(context: PartContext, site: PartSite): PartContext;
+  /** Throws TypeError unless this is such a part. */
+  check?(made: unknown): void;
+  /** What the device gets in place of such a part, such as one that looks after it. */
+  guard?(made: unknown, part: ResolvedPart, machine: MachineScope): unknown;
+  /** What a device with a slot for the kind is built from besides. */
+  deviceContext?(device: ResolvedDevice, machine: MachineScope): object;
+  /** What cannot be in the slot of a device: parts that exclude each other. */
+  conflicts?(parts: readonly ResolvedPart[], device: ResolvedDevice): readonly PartIssue[];
+  /** What parts miss of a device that has been built. */
+  missing?(parts: readonly ResolvedPart[], device: Device, resolved: ResolvedDevice): readonly PartIssue[];
+  /** What keeps a part from serving so many sets of queues of a device, each in a thread of its own. */
+  workerIssues?(made: unknown, part: ResolvedPart, sets: number, device: string): readonly PartIssue[];
+  /** What parts have kept when everything is closed. */
+  leftovers?(machine: MachineScope): readonly Error[];
+}
+
+/** A device and all its parts: itself, its driver, what stands in its slots, each with what it wraps. */
+export function partsOf(device: ResolvedDevice): ResolvedPart[] {
+  const withInner = (part: ResolvedPart): ResolvedPart[] => [part, ...part.inner.flatMap(withInner)];
+  const inSlots = Object.values(device.parts).flatMap((part) => part ?? []);
+  return [device, device.driver, ...inSlots].flatMap(withInner);
+}
+
+/** The parts in a device's slots of this kind, in order. */
+export function partsOfKind(device: ResolvedDevice, kind: string): ResolvedPart[] {
+  return Object.entries(device.plugin.slots ?? {}).flatMap(([name, slot]) =>
+    slot.kind === kind ? device.parts[name] ?? [] : []
+  );
+}
+
 /** Declares a driver transport: adds `kind` and `api`, and infers the type of the options from their schema. */
 export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): DriverPlugin<O> {
   return { kind: "driver", api: 1, ...plugin };
+}
+
+/** A part of any kind, for a slot of a device. */
+export interface PartPlugin<O = unknown, P = unknown> extends PluginBase<O> {
+  /**
+   * Builds the part. What it makes may be `Disposable`, with `close()` for what takes its time, `Pollable`, and may have
+   * `finished`: a device is at its end when a part of it is.
+   */
+  create(context: PartContext, options: O): P;
+}
+
+/** Declares a part of the kind that it names: adds `api`, and infers the type of the options from their schema. */
+export function definePart<O, P>(plugin: Omit<PartPlugin<O, P>, "api">): PartPlugin<O, P> {
+  return { api: 1, ...plugin };
 }
 
 /** Declares a device: adds `kind` and `api`, and infers the type of the options from their schema. */

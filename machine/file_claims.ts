@@ -6,6 +6,7 @@
  */
 import { fileURLToPath } from "node:url";
 import { ConfigError, printable, quoted } from "../config/errors.ts";
+import { partKind } from "../config/kinds.ts";
 import { isPlainObject } from "../config/plain.ts";
 import { PluginRegistry } from "../config/registry.ts";
 import type { ResolvedConfig } from "../config/types.ts";
@@ -22,9 +23,12 @@ export class FileClaims {
   readonly #claimed = new Map<string, Claimed[]>();
 
   /** Claims the configuration file itself and the modules that it names, as files that are read. */
-  constructor({ baseUrl, text }: Pick<ResolvedConfig, "baseUrl" | "text">) {
+  constructor({ baseUrl, text, devices }: Pick<ResolvedConfig, "baseUrl" | "text" | "devices">) {
     this.#claimUrl(baseUrl, "the configuration");
-    for (const use of specifiersOf(JSON.parse(text))) {
+    const slots = devices.flatMap(({ plugin }) => Object.entries(plugin.slots ?? {}));
+    const wrapping = slots.flatMap(([, { kind }]) => partKind(kind).wraps ?? []);
+    const places = new Set(["use", "devices", "driver", ...slots.map(([name]) => name), ...wrapping]);
+    for (const use of specifiersOf(JSON.parse(text), places)) {
       const url = URL.parse(use, baseUrl);
       if (url !== null) this.#claimUrl(url.href, `the plugin ${quoted(use)}`);
     }
@@ -65,11 +69,10 @@ export class FileClaims {
   }
 }
 
-/** Everything in a configuration that names a module. */
-function specifiersOf(value: unknown): string[] {
-  if (Array.isArray(value)) return value.flatMap((item) => specifiersOf(item));
+/** Everything in a configuration that names a module. @param places the keys under which plugins are named */
+function specifiersOf(value: unknown, places: ReadonlySet<string>): string[] {
+  if (Array.isArray(value)) return value.flatMap((item) => specifiersOf(item, places));
   if (typeof value === "string") return PluginRegistry.isSpecifier(value) ? [value] : [];
   if (!isPlainObject(value)) return [];
-  const { use, driver, network, inner, offloads, devices } = value as Record<string, unknown>;
-  return [use, driver, network, inner, offloads, devices].flatMap((part) => specifiersOf(part));
+  return Object.entries(value).flatMap(([key, part]) => places.has(key) ? specifiersOf(part, places) : []);
 }

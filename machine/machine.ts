@@ -3,25 +3,17 @@
  * @module
  */
 import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
+import { pluginError } from "../core/contract.ts";
 import type { ManualClock } from "../core/clock.ts";
 import type { CounterGroups, Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
 import { Quiescence, type RequestsInFlight } from "../core/in_flight.ts";
 import type { QueueWorkers } from "../core/queue_workers.ts";
+import type { MachineScope } from "../core/plugin.ts";
 import type { Pollable, Reactor } from "../core/reactor.ts";
 import { type DriverTransport, isPollable } from "../core/transport.ts";
-import type { FrameTransport } from "../pipeline/frame_transport.ts";
-import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { FileClaims } from "./file_claims.ts";
-import {
-  foreignParts,
-  guardDevice,
-  guardMember,
-  isFrom,
-  keptFrames,
-  partBehind,
-  pluginError,
-} from "./plugin_guards.ts";
+import { foreignParts, guardDevice, guardMember, isFrom, partBehind } from "./plugin_guards.ts";
 
 /** The threads that serve sets of a device's queues. */
 export interface DeviceWorkers extends QueueWorkers, Pollable {
@@ -39,6 +31,22 @@ export interface DeviceWorkers extends QueueWorkers, Pollable {
   close(): Promise<void>;
 }
 
+/** What a plugin has built for a slot: it may be `Disposable` and `Pollable`. */
+export interface BuiltPart {
+  /** What it was made from. */
+  readonly part: ResolvedPart;
+  /** What the plugin has made. */
+  readonly object: unknown;
+}
+
+/** What a part of any kind may have. */
+export interface PartObject extends Partial<Disposable> {
+  /** Has it done all that it ever will, as a capture has at its end? */
+  readonly finished?: boolean;
+  /** Completes what takes its time; called once, before it is disposed of. */
+  close?(): Promise<void> | void;
+}
+
 /** A device of a machine, with its two ends. */
 export interface MachineDevice {
   /** What it is called. */
@@ -47,8 +55,10 @@ export interface MachineDevice {
   readonly device: Device;
   /** Its way to the guest. */
   readonly driver: DriverTransport;
-  /** Its way to the network, if it has one. */
-  readonly network: FrameTransport | null;
+  /** What stands in its slots, by their names, as the plugins have built it: null where nothing does. */
+  readonly parts: Readonly<Record<string, unknown>>;
+  /** The same in the order in which it was built, with what it was made from. */
+  readonly built: readonly BuiltPart[];
   /** The threads that serve sets of its queues, if it has any. */
   readonly workers?: DeviceWorkers | null;
   /** What it was made from. */
@@ -63,8 +73,8 @@ export interface MachineParts {
   readonly devices: readonly MachineDevice[];
   /** What turns them. */
   readonly reactor: Reactor;
-  /** Where their frames come from. */
-  readonly pool: FramePool;
+  /** What their parts have in common. */
+  readonly scope: MachineScope;
   /** Every counter, live. */
   readonly counters: CounterGroups;
   /** The clock, if it is a manual one. */
@@ -75,6 +85,8 @@ export interface MachineParts {
   readonly files: FileClaims;
   /** What is to be done when it starts: files are emptied, and their headers written. */
   readonly starts: readonly (() => void)[];
+  /** What parts have kept when everything is closed. */
+  leftovers(): readonly Error[];
   /** Makes an error say where in the configuration it comes from: of what the host has refused, `path`. */
   locate(error: unknown, path: string): void;
   /** Told when a device has failed, by its name, unless `run` rejects with it at once because there is no other. */
@@ -135,10 +147,11 @@ export class Machine implements AsyncDisposable {
     for (const one of this.parts.devices) this.#serve(one);
   }
 
-  /** Has every device come to its end: a network that has delivered all it ever will, or a guest that has gone for good? */
+  /** Has every device come to its end: a part that has done all it ever will, or a guest that has gone for good? */
   get isOver(): boolean {
     return this.parts.devices.every((one) =>
-      this.#failed.has(one) || one.network?.finished === true || this.#abandoned.has(one.driver)
+      this.#failed.has(one) || one.built.some(({ object }) => membersOf(object).finished === true) ||
+      this.#abandoned.has(one.driver)
     );
   }
 
@@ -148,7 +161,7 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Runs until `signal` aborts, or until every network is at its end and nothing is held. By a manual clock, time is moved
+   * Runs until `signal` aborts, or until every device is at its end and nothing is held. By a manual clock, time is moved
    * from event to event; otherwise it passes. Rejects with what a transport or a plugin failed with.
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -202,7 +215,7 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Drains, detaches every guest, closes every network. Everything is tried before it rejects with what failed first. May
+   * Drains, detaches every guest, closes every part. Everything is tried before it rejects with what failed first. May
    * be called twice: the second call only waits.
    */
   async close(): Promise<void> {
@@ -226,7 +239,7 @@ export class Machine implements AsyncDisposable {
   }
 
   #serve(one: MachineDevice): void {
-    const { device, driver, network, workers, resolved } = one;
+    const { device, driver, built, workers, resolved } = one;
     const { reactor } = this.parts;
     const failed = (error: Error) => this.#failDevice(one, error);
     device.wake = () => reactor.wake();
@@ -237,8 +250,11 @@ export class Machine implements AsyncDisposable {
     if (isPollable(driver)) {
       reactor.add(guardMember(driver, resolved.driver, (error) => this.#stopDevice(one, error)));
     }
-    if (network !== null && isPollable(network)) {
-      reactor.add(guardMember(network, resolved.network!, (error) => this.#stopDevice(one, error)));
+    for (const { part, object } of built) {
+      const member = membersOf(object);
+      if (isPollable(member)) {
+        reactor.add(guardMember(member, part, (error) => this.#stopDevice(one, error)));
+      }
     }
     const stop = new AbortController();
     this.#stops.set(one, stop);
@@ -300,14 +316,16 @@ export class Machine implements AsyncDisposable {
     }
     this.#stopAll();
     await Promise.all(this.#serving);
-    for (const { driver, network, workers, resolved } of this.parts.devices) {
-      const named = resolved.network ?? resolved;
+    for (const { driver, built, workers, resolved } of this.parts.devices) {
       await this.#attempt(() => workers?.close());
-      await this.#attempt(() => network?.close?.(), [named, "close"]);
-      await this.#attempt(() => network?.[Symbol.dispose](), [named, "dispose"]);
+      for (const { part, object } of built.toReversed()) {
+        const member = membersOf(object);
+        await this.#attempt(() => member.close?.(), [part, "close"]);
+        await this.#attempt(() => member[Symbol.dispose]?.(), [part, "dispose"]);
+      }
       await this.#attempt(() => driver[Symbol.dispose](), [resolved.driver, "dispose"]);
     }
-    if (this.#first === null) { for (const error of keptFrames(this.parts.pool)) this.#note(error); }
+    if (this.#first === null) { for (const error of this.parts.leftovers()) this.#note(error); }
   }
 
   /** Has devices finish what they have in flight while their guests are there. One that takes too long has failed. */
@@ -360,4 +378,9 @@ export class Machine implements AsyncDisposable {
 /** What a device has in flight, in all its threads. */
 function inflightOf({ device, workers }: MachineDevice): RequestsInFlight | undefined {
   return workers?.inflight ?? device.inflight;
+}
+
+/** What a part may have; a value that is no object has nothing. */
+export function membersOf(object: unknown): PartObject {
+  return typeof object === "object" && object !== null ? object as PartObject : {};
 }

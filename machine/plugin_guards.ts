@@ -5,7 +5,7 @@
  * Theory of operation. `guardDevice` stands between a driver transport and a device. An error that is no GuestError is the
  * device's end: it is told once (`failed`), and the transport gets GuestError `device-failed`, now and for every call that
  * may fail. So a driver sees what it sees after a fault of its own, a device in NEEDS_RESET, which no reset brings back.
- * `guardNetwork` stands between a device and its network: what that does wrong comes out of the device's own hooks.
+ * Between a device and its parts stands what the kind of a part has for that (`PartKind.guard`).
  * `guardMember` stands between the reactor and a transport.
  *
  * @module
@@ -13,25 +13,27 @@
 import { ConfigError } from "../config/errors.ts";
 import { isModuleOfPlugin, moduleOf } from "../config/registry.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
-import { frameFault, isPlain, isSound } from "../pipeline/frame_contract.ts";
-import { kindOf, refusePromise, shapeFault } from "../core/contract.ts";
+import { BUILT_IN_KINDS } from "../config/kinds.ts";
+import {
+  checkedDeadline,
+  checkedWork,
+  kindOf,
+  MAX_VAIN_ROUNDS,
+  pluginError,
+  pollableFault,
+  refuse,
+  refusePromise,
+  shapeFault,
+} from "../core/contract.ts";
 import type { Device, Session } from "../core/device.ts";
 import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
-import type { NetworkFacts } from "../pipeline/plugin.ts";
+import type { PartKind } from "../core/plugin.ts";
 import type { WorkersCapability } from "../core/queue_workers.ts";
-import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { Pollable } from "../core/transport.ts";
-import type { FrameHolder } from "../pipeline/frame.ts";
-import type { FrameBatch } from "../pipeline/frame_batch.ts";
-import type { FramePool } from "../pipeline/frame_pool.ts";
-import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 
-/** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
-const MAX_QUEUE_PAIRS = 0x8000;
-/** Times in a row that something is due and there is nothing to do, after which it never will be. */
-const MAX_VAIN_ROUNDS = 100_000;
-
+/** The most queues that a device can have: 32768 pairs and a control queue (virtio 1.2, section 5.1.5). */
+const MAX_QUEUES = 65_537;
 /** As an answer: there is none, the call throws. */
 const THROWS = undefined;
 
@@ -48,61 +50,21 @@ const DEVICE_HOOKS = [
   "queuesChanged",
 ] as const;
 /** The capability objects that a device may have: the hooks of each, with what a device answers there that has failed. */
-const CAPABILITIES: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
-  migration: { save: THROWS, restore: THROWS },
-  net: { guestMoved: THROWS, acceptsMtu: false, discardsWhenDisabled: false },
-};
-
-/** What is told of a plugin that has failed, by its name, the hook and its place; errors that say it already stay as they are. */
-export function pluginError({ plugin, path }: ResolvedPart, hook: string, cause: unknown): Error {
-  return cause instanceof PluginError || cause instanceof HostError
-    ? cause
-    : new PluginError(plugin.name, hook, cause, path);
-}
-
-/** What is told when everything is closed: a plugin that has a frame still keeps it for ever. */
-export function keptFrames(pool: FramePool): PluginError[] {
-  return [...pool.held()].map(([holder, frames]) => {
-    const { plugin, path } = holder ?? { plugin: "unknown", path: "" };
-    return new PluginError(plugin, "dispose", new Error(`it keeps ${frames} frames, which are lost`), path);
-  });
-}
-
-/** Throws TypeError unless this is a network transport. */
-export function checkNetwork(value: FrameTransport): void {
-  refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
-    "guestCapabilities",
-    "hasGuest",
-    "usePairs",
-    "giveToWorker",
-    "close",
-  ]));
-  refuse(pollableFault(value, true));
-  const { maxFrameBytes, queuePairs, capabilities } = value;
-  if (!(Number.isInteger(maxFrameBytes) && maxFrameBytes >= 14)) {
-    refuse(
-      `it returned a network with maxFrameBytes ${
-        kindOf(maxFrameBytes)
-      }; a whole number from 14 on is needed`,
-    );
-  }
-  if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= MAX_QUEUE_PAIRS)) {
-    refuse(
-      `it returned a network with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`,
-    );
-  }
-  for (const name of OFFLOAD_CAPABILITIES) {
-    const value: unknown = capabilities?.[name];
-    if (typeof value !== "boolean") {
-      refuse(`it returned a network whose capabilities.${name} is ${kindOf(value)}, not true or false`);
-    }
-  }
-}
+const CAPABILITIES: NonNullable<PartKind["capabilities"]> = Object.assign(
+  { migration: { save: THROWS, restore: THROWS } },
+  ...BUILT_IN_KINDS.map(({ capabilities }) => capabilities),
+);
 
 /** Throws TypeError unless this is a driver transport. */
 export function checkDriver(value: unknown): void {
   refuse(shapeFault(value, "a driver", ["serve", Symbol.dispose], ["useWorkers"]));
   refuse(pollableFault(value as object, false));
+}
+
+/** Throws TypeError for a promise, and for an object that is half of what the reactor polls. */
+export function checkPart(value: unknown): void {
+  refusePromise(value);
+  if (typeof value === "object" && value !== null) refuse(pollableFault(value, true));
 }
 
 /** Throws TypeError unless this is a device. */
@@ -136,7 +98,7 @@ export function checkDevice(value: Device): void {
   const isSize = (size: unknown) =>
     Number.isInteger(size) && (size as number) >= 1 && (size as number) <= 32_768;
   if (
-    !Array.isArray(queueSizes) || queueSizes.length > 2 * MAX_QUEUE_PAIRS + 1 || !queueSizes.every(isSize)
+    !Array.isArray(queueSizes) || queueSizes.length > MAX_QUEUES || !queueSizes.every(isSize)
   ) {
     const text = Array.isArray(queueSizes)
       ? queueSizes.slice(0, 8).map(kindOf).join(", ")
@@ -166,51 +128,6 @@ function checkWorkers(workers: WorkersCapability, queues: number): void {
       `it returned a device with workers.sharedMemory ${kindOf(sharedMemory)}; a SharedArrayBuffer is needed`,
     );
   }
-}
-
-/** Throws TypeError unless this is what transports have to know of a device, or nothing. */
-export function checkFacts(value: NetworkFacts | undefined): void {
-  if (value === undefined) return;
-  refuse(shapeFault(value, "facts", [], []));
-  const { guestMac, queuePairs } = value;
-  if (!(guestMac instanceof Uint8Array && guestMac.length === 6)) {
-    refuse("it returned facts whose guestMac is no Uint8Array of six bytes");
-  }
-  if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= MAX_QUEUE_PAIRS)) {
-    refuse(`it returned facts with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`);
-  }
-}
-
-function pollableFault(value: object, alone: boolean): string | null {
-  const { poll, deadlineNs } = value as { poll?: unknown; deadlineNs?: unknown };
-  for (const [name, hook] of [["poll", poll], ["deadlineNs", deadlineNs]] as const) {
-    if (hook !== undefined && typeof hook !== "function") {
-      return `it returned an object whose ${name} is ${kindOf(hook)}, not a function`;
-    }
-  }
-  if (poll !== undefined && deadlineNs === undefined) {
-    return "it returned an object with poll(), but no deadlineNs()";
-  }
-  const isHalf = poll === undefined && deadlineNs !== undefined && !alone;
-  return isHalf ? "it returned an object with deadlineNs(), but no poll()" : null;
-}
-
-function refuse(fault: string | null): void {
-  if (fault !== null) throw new TypeError(fault);
-}
-
-/** A time from a plugin. Throws TypeError for what is none. */
-function checkedDeadline(deadlineNs: unknown): number {
-  if (typeof deadlineNs === "number" && !Number.isNaN(deadlineNs)) return deadlineNs;
-  refusePromise(deadlineNs);
-  throw new TypeError(`it returned ${kindOf(deadlineNs)}; a time in ns is needed, or Infinity`);
-}
-
-/** An answer of `poll`. Throws TypeError for a promise. */
-function checkedWork(did: unknown): boolean {
-  if (did === true || did === false) return did;
-  refusePromise(did);
-  return Boolean(did);
 }
 
 /**
@@ -382,156 +299,6 @@ class GuardedDevice implements Device {
   }
 }
 
-/** A network as its device gets it. @param pool where frames come from: one that refuses excuses a network that has none */
-export function guardNetwork(network: FrameTransport, part: ResolvedPart, pool: FramePool): FrameTransport {
-  return new GuardedNetwork(network, part, pool);
-}
-
-class GuardedNetwork implements FrameTransport {
-  readonly maxFrameBytes: number;
-  readonly capabilities: OffloadCapabilities;
-  readonly queuePairs: number;
-  readonly #network: FrameTransport;
-  readonly #part: ResolvedPart;
-  readonly #pool: FramePool;
-  /** Who has what was sent: it may be received again, here or at the other end of a cable. */
-  readonly #sender: FrameHolder;
-  /** Who has what was received: it cannot be received again before it was sent. */
-  readonly #receiver: FrameHolder;
-  #failure: Error | null = null;
-  #promisedNs = Infinity;
-  #vainRounds = 0;
-
-  constructor(network: FrameTransport, part: ResolvedPart, pool: FramePool) {
-    this.#network = network;
-    this.#part = part;
-    this.#pool = pool;
-    this.#sender = { plugin: part.plugin.name, path: part.path, kind: "network" };
-    this.#receiver = { plugin: `receiver of ${part.plugin.name}`, path: part.path, kind: "device" };
-    this.maxFrameBytes = network.maxFrameBytes;
-    this.capabilities = OffloadCapabilities.from(network.capabilities);
-    this.queuePairs = network.queuePairs;
-  }
-
-  receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
-    const before = out.length;
-    const { refusals } = this.#pool;
-    try {
-      const count = this.#network.receive(out, limit, queue, nowNs);
-      if (count !== out.length - before || count > limit) refuseCount(count, out.length - before, limit);
-      for (let i = before; i < out.length; i++) {
-        const frame = out.at(i);
-        const kind = frame?.holder?.kind;
-        if (kind === "stage" || kind === "device" || !isPlain(frame, MAX_QUEUE_PAIRS)) {
-          inspectReceived(out, i);
-        }
-        frame.holder = this.#receiver;
-      }
-      if (count > 0) this.#vainRounds = 0;
-      else if (this.#promisedNs <= nowNs && refusals === this.#pool.refusals) this.#vainRounds++;
-      this.#promisedNs = Infinity;
-      if (this.#vainRounds < MAX_VAIN_ROUNDS) return count;
-    } catch (cause) {
-      out.shorten(before);
-      throw this.#fail("receive", cause);
-    }
-    throw this.#fail(
-      "deadlineNs",
-      new Error("it says that there is a frame, and receive gives none, for ever"),
-    );
-  }
-
-  send(batch: FrameBatch, queue: number, nowNs: number): number {
-    const offered = batch.length;
-    for (let i = 0; i < offered; i++) batch.at(i).holder = this.#sender;
-    try {
-      const taken = this.#network.send(batch, queue, nowNs);
-      if (!(Number.isInteger(taken) && taken >= 0 && taken <= offered)) {
-        refusePromise(taken);
-        throw new TypeError(`it returned ${kindOf(taken)}; how many of ${offered} frames it took is needed`);
-      }
-      if (batch.length !== offered) {
-        throw new Error("it changed the batch, which is the device's: leave it alone");
-      }
-      if (taken < offered && !batch.at(taken).isOwned) {
-        throw new Error(
-          `it returned ${taken}, but has released a frame behind those: they stay the device's`,
-        );
-      }
-      return taken;
-    } catch (cause) {
-      throw this.#fail("send", cause);
-    }
-  }
-
-  guestCapabilities(capabilities: OffloadCapabilities): void {
-    this.#call("guestCapabilities", () => this.#network.guestCapabilities?.(capabilities));
-  }
-
-  hasGuest(present: boolean): void {
-    this.#call("hasGuest", () => this.#network.hasGuest?.(present));
-  }
-
-  usePairs(pairs: number): void {
-    this.#call("usePairs", () => this.#network.usePairs?.(pairs));
-  }
-
-  giveToWorker(queue: number): unknown {
-    return this.#call("giveToWorker", () => this.#network.giveToWorker?.(queue));
-  }
-
-  deadlineNs(): number {
-    if (this.#failure !== null || this.#network.deadlineNs === undefined) return Infinity;
-    try {
-      return this.#promisedNs = checkedDeadline(this.#network.deadlineNs());
-    } catch (cause) {
-      throw this.#fail("deadlineNs", cause);
-    }
-  }
-
-  get finished(): boolean {
-    return this.#network.finished === true;
-  }
-
-  async close(): Promise<void> {
-    await this.#network.close?.();
-  }
-
-  [Symbol.dispose](): void {
-    this.#network[Symbol.dispose]();
-  }
-
-  #call<T>(hook: string, action: () => T): T {
-    try {
-      const result = action();
-      refusePromise(result);
-      return result;
-    } catch (cause) {
-      throw this.#fail(hook, cause);
-    }
-  }
-
-  #fail(hook: string, cause: unknown): Error {
-    return this.#failure ??= pluginError(this.#part, hook, cause);
-  }
-}
-
-function refuseCount(count: unknown, appended: number, limit: number): never {
-  refusePromise(count);
-  if (appended > limit) throw new Error(`it appended ${appended} frames; ${limit} were asked for at most`);
-  throw new Error(`it returned ${kindOf(count)}, but has appended ${appended} frames`);
-}
-
-/** Throws Error if this frame cannot have been received. */
-function inspectReceived(batch: FrameBatch, at: number): void {
-  const frame = batch.at(at);
-  const kind = frame?.isOwned === true ? frame.holder?.kind : undefined;
-  if (kind === "stage" || kind === "device") {
-    throw new Error("it handed on a frame that it has not got any more");
-  }
-  if (!isSound(frame, MAX_QUEUE_PAIRS)) throw new Error(frameFault(frame, MAX_QUEUE_PAIRS));
-}
-
 /**
  * A transport, or the threads of a device, as the reactor gets them.
  * @param part what it was made from; null if its errors say that themselves, as those of threads do
@@ -609,9 +376,8 @@ export function partBehind(cause: unknown, device: ResolvedDevice): ResolvedPart
 
 /** The parts of a device that do not come with this program. */
 export function foreignParts(device: ResolvedDevice): ResolvedPart[] {
-  const { driver, network, offloads } = device;
-  const parts = [...offloads, network, driver, device];
-  return parts.filter((part) => part !== null && moduleOf(part.plugin) !== undefined) as ResolvedPart[];
+  const inSlots = Object.values(device.parts).reverse().flatMap((part) => part ?? []);
+  return [...inSlots, device.driver, device].filter((part) => moduleOf(part.plugin) !== undefined);
 }
 
 /** Does the module of a part stand in the stack of an error? */

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Device, DeviceContext } from "../core/device.ts";
-import type { DevicePlugin, PartContext, PluginBase } from "../core/plugin.ts";
+import type { DevicePlugin, PartContext, PluginBase, ResolvedPart } from "../core/plugin.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";
@@ -38,15 +38,11 @@ export function inheritOptions({ inherits = [] }: OffloadPlugin, options: unknow
   return complete;
 }
 
-/** An offload as the configuration resolved it. */
-export interface ResolvedOffload {
-  /** The plugin. */
-  readonly plugin: OffloadPlugin;
-  /** Its options, validated and complete. */
-  readonly options: unknown;
+/** An offload as the configuration resolved it: the device builds its stages. */
+export type ResolvedOffload = Pick<ResolvedPart<OffloadPlugin>, "plugin" | "options"> & {
   /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`, for messages. */
   readonly path?: string;
-}
+};
 
 /**
  * What networks have to know about the device that they serve: what `DevicePlugin.facts` of a network device
@@ -159,12 +155,25 @@ export function defineOffload<O>(plugin: Omit<OffloadPlugin<O>, "kind" | "api">)
   return { kind: "offload", api: 1, ...plugin };
 }
 
+/** The slots of a network device. */
+const NETWORK_SLOTS: NonNullable<DevicePlugin["slots"]> = {
+  network: {
+    kind: "network",
+    required: true,
+    summary: "The way to the network, for devices that have one",
+  },
+  offloads: {
+    kind: "offload",
+    many: true,
+    summary: "The steps that frames go through, in order of execution",
+  },
+};
+
 /** Declares a network device: adds `kind`, `api` and the slots `network` and `offloads`. */
 export function defineNetworkDevice<O>(
   plugin: Omit<NetworkDevicePlugin<O>, "kind" | "api" | "slots">,
 ): NetworkDevicePlugin<O> {
-  const slots = { network: { kind: "network", required: true }, offloads: { kind: "offload", many: true } };
-  return { kind: "device", api: 1, slots, ...plugin };
+  return { kind: "device", api: 1, slots: NETWORK_SLOTS, ...plugin };
 }
 
 /** Declares a frame transport; see {@linkcode defineOffload}. */

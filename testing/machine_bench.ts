@@ -30,6 +30,7 @@ import {
   type FrameSource,
   headerFields,
 } from "./matchers.ts";
+import { framePool } from "../pipeline/kinds.ts";
 
 /** How a machine bench is set up. Everything has a default. */
 export interface MachineBenchSettings {
@@ -81,7 +82,7 @@ export class MachineBench implements AsyncDisposable {
 
   private constructor(machine: Machine) {
     this.machine = machine;
-    const [{ driver, network }] = machine.devices;
+    const [{ driver, parts: { network } }] = machine.devices;
     const { guest, hooks } = driver as LoopbackDriver<NetGuest>;
     this.guest = guest;
     this.port = network as CablePort;
@@ -137,7 +138,7 @@ export class MachineBench implements AsyncDisposable {
 
   /** Where frames come from. */
   get pool(): FramePool {
-    return this.machine.parts.pool;
+    return framePool(this.machine.parts.scope);
   }
 
   /** Counters by group below the device, live: `rsc-v4`, `toGuest`, `control`; the device's own are under `""`. */

@@ -3,7 +3,8 @@
  * @module
  */
 import { z } from "zod";
-import { defineNetwork, type NetworkPlugin } from "../pipeline/plugin.ts";
+import { defineNetwork, type NetworkFacts, type NetworkPlugin } from "../pipeline/plugin.ts";
+import { formatMac } from "../wire/ethernet.ts";
 import type { OptionsSchema } from "../core/plugin.ts";
 import { LoopbackCable, newCablePortCounters } from "./loopback/cable.ts";
 export * from "./loopback/cable.ts";
@@ -40,6 +41,19 @@ const loopback: NetworkPlugin<LoopbackOptions> = defineNetwork({
   name: "loopback",
   summary: "An in-memory cable between the devices of one machine.",
   options,
+  // Two guests with one address would take each other's frames; on cables of their own they are no matter.
+  claims({ cable }, { device, facts }) {
+    const { guestMac } = facts as NetworkFacts ?? {};
+    if (guestMac === undefined) return [];
+    const mac = formatMac(guestMac);
+    return [{
+      thing: `${mac} on ${cableKey(cable)}`,
+      path: `${device.path}.mac`,
+      owner: device.name,
+      problem: (other) => `${mac} is the address of ${other} as well, which is on the same cable`,
+      remedy: "give every device of a cable an address of its own",
+    }];
+  },
   create(context, { cable, queueFrames, largeFrames }) {
     return context.shared(cableKey(cable), () => new LoopbackCable()).plug({
       pool: context.pool,

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { newFramePool } from "../../machine/build.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { Coalescing } from "./coalescing.ts";
 import { LineReader } from "./line_reader.ts";

@@ -15,7 +15,7 @@ import { GuestMemory } from "../../core/memory.ts";
 import { buildQueue } from "../../core/queue_setup.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
 import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
-import { newFramePool } from "../../machine/build.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { ReadyNetwork } from "./ready_network.ts";

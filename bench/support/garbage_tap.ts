@@ -3,7 +3,7 @@
  * @module
  */
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { newFramePool } from "../../machine/build.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { TapNetwork } from "./tap_network.ts";
 

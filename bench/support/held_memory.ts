@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { newFramePool } from "../../machine/build.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { Coalescing } from "./coalescing.ts";
 
 if (import.meta.main) {

@@ -5,7 +5,7 @@
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Stage } from "../../pipeline/stage.ts";
-import { newFramePool } from "../../machine/build.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
 const BURST = 64;

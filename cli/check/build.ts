@@ -5,12 +5,14 @@
  */
 import { ConfigError, type ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
-import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import { partsOfKind } from "../../core/plugin.ts";
+import type { NetworkPlugin } from "../../pipeline/plugin.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
-import { absolutePath, buildMachine } from "../../machine/build.ts";
+import { buildMachine } from "../../machine/build.ts";
+import { absolutePath } from "../../machine/paths.ts";
 import type { Machine } from "../../machine/machine.ts";
 import loopback from "../../transports/loopback.ts";
 import { isPipe, isStandardInput } from "../../transports/pcap/byte_source.ts";
@@ -30,12 +32,17 @@ export interface DryBuild {
 export function dryBuild(config: ResolvedConfig): DryBuild {
   const closed: string[] = [];
   const devices = config.devices.map((device) => {
-    if (device.network === null) return device;
-    return { ...device, network: dryNetwork(device.network, closed) };
+    const dry = (part: ResolvedPart) =>
+      part.plugin.kind === "network" ? dryNetwork(part as NetworkPart, closed) : part;
+    const parts = Object.entries(device.parts).map(([slot, part]) => [
+      slot,
+      part === null ? null : Array.isArray(part) ? part.map(dry) : dry(part as ResolvedPart),
+    ]);
+    return { ...device, parts: Object.fromEntries(parts) };
   });
   const resolvePart: ResolvedConfig["resolvePart"] = (kind, written, path) => {
     const part = config.resolvePart(kind, written, path);
-    return kind === "network" ? dryNetwork(part as NetworkPart, closed) as typeof part : part;
+    return kind === "network" ? dryNetwork(part as NetworkPart, closed) : part;
   };
   return { machine: buildMachine({ ...config, devices, resolvePart }), closed };
 }
@@ -54,8 +61,8 @@ function dryNetwork(part: NetworkPart, closed: string[]): NetworkPart {
     const capabilities = tapCapabilities(tapIsUnfinished(options), false);
     create = (context) => silentNetwork(capabilities, tapQueues(options, context.queuePairs));
   } else closed.push(path);
-  const silent = defineNetwork({ name: plugin.name, options: plugin.options, create });
-  return { plugin: silent, options: part.options, path };
+  const silent = { ...plugin, create };
+  return { plugin: silent, options: part.options, path, inner: part.inner };
 }
 
 /**
@@ -145,11 +152,12 @@ export function tapEnds(config: ResolvedConfig): TapEnd[] {
 /** The network of a device and those that it wraps, the outermost first. */
 export function networksOf(config: ResolvedConfig, device: ResolvedDevice): ResolvedPart<NetworkPlugin>[] {
   const found: ResolvedPart<NetworkPlugin>[] = [];
-  for (let part = device.network; part !== null;) {
-    found.push(part);
-    const { inner } = part.plugin === pcap ? part.options as PcapOptions : { inner: undefined };
-    part = inner === undefined ? null : config.resolvePart("network", inner, `${part.path}.inner`);
-  }
+  const add = (part: ResolvedPart) => {
+    found.push(part as ResolvedPart<NetworkPlugin>);
+    part.inner.forEach(add);
+  };
+  void config;
+  partsOfKind(device, "network").forEach(add);
   return found;
 }
 

@@ -4,13 +4,15 @@
  */
 import { dirname } from "node:path";
 import type { ConfigIssue } from "../../config/errors.ts";
-import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
+import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
+import { partsOfKind } from "../../core/plugin.ts";
+import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Device } from "../../core/device.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import { mayAccess, mayAdministerNetwork } from "../../host/descriptors.ts";
-import { absolutePath } from "../../machine/build.ts";
+import { absolutePath } from "../../machine/paths.ts";
 import loopback, { type LoopbackOptions } from "../../transports/loopback.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
@@ -74,7 +76,7 @@ function idleOffloads(
     agreed === null
       ? frontEnds.length === 0 || frontEnds.some((end) => !end.lost.includes(bits.featureName(bit)))
       : agreed.has(bit);
-  for (const { plugin, options, path } of resolved.offloads) {
+  for (const { plugin, options, path } of partsOfKind(resolved, "offload") as ResolvedPart<OffloadPlugin>[]) {
     const { rules = (resolved.options as NetOptions).rules } = options as { rules?: string };
     // Under the rules of QEMU a driver that does not know RSC_EXT gets nothing merged.
     const offers = typeof plugin.offers === "function" ? plugin.offers(options) : plugin.offers ?? [];
@@ -262,7 +264,7 @@ function guestNotes(
 }
 
 function coalesces(resolved: ResolvedDevice): boolean {
-  return resolved.offloads.some(({ plugin }) => plugin.name.startsWith("rsc-"));
+  return partsOfKind(resolved, "offload").some(({ plugin }) => plugin.name.startsWith("rsc-"));
 }
 
 // What keeps this host from running a configuration that is right: folders, files and rights that are missing.

@@ -4,10 +4,12 @@
  */
 import { type ConfigIssue, describeIssue } from "../../config/errors.ts";
 import { isPlainObject } from "../../config/plain.ts";
-import { DEVICE_KEYS, OFFLOAD_KEYS } from "../../config/schema.ts";
+import { DEVICE_KEYS, SWITCH_KEYS } from "../../config/schema.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import { featureName, type FeatureSet } from "../../core/features.ts";
+import { partsOfKind } from "../../core/plugin.ts";
+import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Direction } from "../../pipeline/stage.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import type { Machine } from "../../machine/machine.ts";
@@ -215,13 +217,13 @@ export function describeConfig(
   });
   const devices = config.devices.map((resolved, i): DeviceDescription => {
     const { device } = machine.devices[i];
-    const network = resolved.network;
+    const [network = null] = partsOfKind(resolved, "network");
     const end = vhostUserEnds(config).find((end) => end.device === resolved);
     const frontEnds = end === undefined ? [] : describeFrontEnds(device, end.options.profile);
     const named = (features: FeatureSet) =>
       Array.from(features, (bit) => featureName(bit, device.featureNames));
     const line = (direction: Direction) =>
-      resolved.offloads
+      (partsOfKind(resolved, "offload") as ResolvedPart<OffloadPlugin>[])
         .filter(({ plugin }) => plugin.direction === direction || plugin.direction === "both")
         .map(part);
     return {
@@ -269,10 +271,10 @@ const UDP_FEATURES: readonly (readonly [bit: number, needs: number])[] = [
 
 /** The keys of an entry that are not its plugin's options. */
 const OWN_KEYS: Readonly<Record<string, readonly string[]>> = {
-  device: ["use", ...DEVICE_KEYS],
+  device: ["use", "network", "offloads", ...DEVICE_KEYS],
   driver: ["use"],
   network: ["use"],
-  offload: ["use", ...OFFLOAD_KEYS],
+  offload: ["use", ...SWITCH_KEYS],
 };
 
 /** The options of a part as people write them, completed by the defaults: what the plugin makes of them is its own affair. */

@@ -135,7 +135,7 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
   const driver = machine.devices[0].driver as LoopbackDriver<NetGuest>;
-  const network = machine.devices[0].network as PcapReplay;
+  const network = machine.devices[0].parts.network as PcapReplay;
   using delivered = outputs.out === undefined
     ? null
     : new DeliveryCapture(outputs.out, network.startUnixNs, outputs.read ?? null);

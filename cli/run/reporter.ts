@@ -3,6 +3,7 @@
  * @module
  */
 import type { ResolvedConfig } from "../../config/types.ts";
+import { partsOfKind } from "../../core/plugin.ts";
 import type { DeviceEvent } from "../../core/device.ts";
 import type { Machine } from "../../machine/machine.ts";
 import {
@@ -73,13 +74,16 @@ export class RunReporter {
 
   /** The machine runs. @param attach what to type at the other end, for people as XML if `libvirt`; null for nothing */
   started(config: ResolvedConfig, attach: Attachment | null, libvirt: boolean): void {
-    const devices = config.devices.map(({ name, plugin, driver, network, offloads }) => ({
-      name,
-      use: plugin.name,
-      driver: driver.plugin.name,
-      network: network?.plugin.name ?? null,
-      offloads: offloads.map((offload) => offload.plugin.name),
-    }));
+    const devices = config.devices.map((device) => {
+      const { name, plugin, driver } = device;
+      return {
+        name,
+        use: plugin.name,
+        driver: driver.plugin.name,
+        network: partsOfKind(device, "network")[0]?.plugin.name ?? null,
+        offloads: partsOfKind(device, "offload").map((offload) => offload.plugin.name),
+      };
+    });
     if (this.#json) {
       const { qemu, libvirt: xml, uml } = attach ?? {};
       const other = attach === null ? {} : { attach: { qemu, libvirt: xml, uml } };

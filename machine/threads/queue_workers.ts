@@ -29,6 +29,12 @@ import {
   type WorkerStart,
 } from "./command_channel.ts";
 
+/** A part of a device whose queues threads serve. */
+export interface WorkerPart {
+  /** What the part of one set is made from in its thread (`PluginBase.createInWorker`). */
+  giveToWorker?(set: number): unknown;
+}
+
 /** What the workers of a device are made from. */
 export interface ThreadWorkersParts {
   /** What the device is called. */
@@ -45,8 +51,8 @@ export interface ThreadWorkersParts {
   readonly sets: WorkersCapability;
   /** How long all of them together may take to answer a command, in ms. */
   readonly limitMs: number;
-  /** What stands in its slots, and may have something to give to each worker; null where nothing stands. */
-  readonly parts: Readonly<Record<string, { giveToWorker?(set: number): unknown } | null>>;
+  /** Its parts by their places in the configuration: each has something to give to every worker. */
+  readonly parts: Readonly<Record<string, WorkerPart>>;
   /** Where the threads' counters are added, by group. */
   readonly counters: Record<string, Record<string, number>>;
   /** Wakes the reactor. */

@@ -4,15 +4,20 @@
  * @module
  */
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
+import { BUILT_IN_KINDS, partKind } from "../../config/kinds.ts";
 import { parseConfig } from "../../config/load.ts";
 import { SystemClock } from "../../core/clock.ts";
+import { pluginError } from "../../core/contract.ts";
 import type { DeviceContext } from "../../core/device.ts";
+import type { PartContext, ResolvedPart } from "../../core/plugin.ts";
 import { Reactor } from "../../core/reactor.ts";
-import type { NetworkDeviceContext } from "../../pipeline/plugin.ts";
 import { endSignals } from "../../host/event_fd.ts";
 import { BlockingWaiter, EpollWaiter } from "../../host/waiters.ts";
-import { CounterBook, newFramePool } from "../build.ts";
-import { guardNetwork, keptFrames, partBehind, pluginError } from "../plugin_guards.ts";
+import { framePool } from "../../pipeline/kinds.ts";
+import { CounterBook, machineScope } from "../build.ts";
+import { kindsOf } from "../conflicts.ts";
+import { membersOf, type PartObject } from "../machine.ts";
+import { partBehind } from "../plugin_guards.ts";
 import {
   CommandChannel,
   NOTICE_READY,
@@ -63,8 +68,8 @@ async function serveSet(
 ): Promise<void> {
   const config = await parseConfig(text, baseUrl, newRegistry());
   const own = config.devices[index];
-  const { name, plugin, options, offloads, network: part } = own;
-  const pool = newFramePool(config.frameMemoryBytes);
+  const { name, plugin, options } = own;
+  const machine = machineScope(config.frameMemoryBytes, {});
   const reactor = new Reactor(new SystemClock());
   const stop = new AbortController();
   // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
@@ -84,25 +89,44 @@ async function serveSet(
     reactor.waiter = waiter;
     opened.use(waiter.watch(wake));
     const watch = (number: number) => waiter.watch(number);
-    const network = part && opened.use(
-      part.plugin.createInWorker!({
+    const built: PartObject[] = [];
+    const build = (part: ResolvedPart, group: string): unknown => {
+      const kind = partKind(part.plugin.kind);
+      const base: Pick<PartContext, "path" | "watch" | "publish"> = {
         path: part.path,
-        pool: pool.lentTo({ plugin: part.plugin.name, path: part.path, kind: "network" }),
         watch,
-        publish: (counters) => book.publish(`${name}.network`, counters),
-      }, given.network),
-    );
-    // Those of this program keep to the contract; their frames are not looked at twice.
-    const isTrusted = part !== null && BUILT_IN_PLUGINS.includes(part.plugin);
-    const context = {
+        publish: (counters) => book.publish(`${name}.${group}`, counters),
+      };
+      const site = { part, facts: undefined, machine, inner: refuseInner };
+      const made = part.plugin.createInWorker!(
+        kind.context?.(base as PartContext, site) ?? base,
+        given[part.path],
+      );
+      const object = membersOf(made);
+      opened.defer(() => object[Symbol.dispose]?.());
+      built.push(object);
+      // Those of this program keep to the contract; what they do is not looked at twice.
+      return BUILT_IN_PLUGINS.includes(part.plugin) ? made : kind.guard?.(made, part, machine) ?? made;
+    };
+    const parts = Object.entries(own.parts).map(([slot, part]) => {
+      const isDeferred = partKind(plugin.slots![slot].kind).isDeferred === true;
+      if (isDeferred || part === null) return [slot, part];
+      const list = part as readonly ResolvedPart[];
+      return [
+        slot,
+        Array.isArray(part)
+          ? list.map((one, i) => build(one, `${slot}.${i}`))
+          : build(part as ResolvedPart, slot),
+      ];
+    });
+    const context: DeviceContext = {
       name,
-      pool: pool.lentTo({ plugin: plugin.name, path: own.path, kind: "device" }),
-      parts: { network: isTrusted ? network : network && guardNetwork(network, part!, pool), offloads },
-      verdicts: null,
+      parts: Object.fromEntries(parts),
       role: { set },
       sharedMemory,
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
-    } satisfies DeviceContext & Omit<NetworkDeviceContext, "parts">;
+    };
+    for (const [kind] of kindsOf(own)) Object.assign(context, kind.deviceContext?.(own, machine));
     const device = plugin.create(context, options);
     device.wake = () => reactor.wake();
     // What finishes later does so in the event loop, which stands still while this thread sleeps in the kernel.
@@ -127,15 +151,19 @@ async function serveSet(
     reactor.add(runner);
     if (channel.notice(NOTICE_READY)) scope.postMessage(null);
     try {
-      await reactor.run(stop.signal, () => network?.finished === true);
+      await reactor.run(stop.signal, () => built.some(({ finished }) => finished === true));
     } catch (cause) {
       throw pluginError(partBehind(cause, own), "poll", cause);
     }
     if (thrown.length > 0) throw thrown[0];
-    // A network that has come to its end says why.
-    if (!stop.signal.aborted) await network?.close?.();
+    // A part that has come to its end says why.
+    if (!stop.signal.aborted) { for (const part of built) await part.close?.(); }
   }
-  last.framesKept = pool.inUse;
-  const [kept] = keptFrames(pool);
+  last.framesKept = framePool(machine).inUse;
+  const [kept] = BUILT_IN_KINDS.flatMap((kind) => kind.leftovers?.(machine) ?? []);
   if (kept !== undefined) throw kept;
+}
+
+function refuseInner(): never {
+  throw new Error("In a worker a part is made of what was given, and wraps nothing");
 }

@@ -31,6 +31,7 @@ import {
   type VectorPacket,
   vectorPacket,
 } from "./format.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 /** How the rings are driven; what a vector delivers must not depend on it. */
 export interface RingChoice {
@@ -131,7 +132,7 @@ class VectorBench {
 
   constructor(machine: Machine) {
     this.#machine = machine;
-    const [{ driver, network }] = machine.devices;
+    const [{ driver, parts: { network } }] = machine.devices;
     this.#driver = driver as LoopbackDriver<NetGuest>;
     this.#port = network as CablePort;
     this.#driver.hooks.onPacket = (packet) => this.#note(packet);
@@ -163,7 +164,7 @@ class VectorBench {
       acks: this.#acks,
       counters: this.#machine.counters,
       guestErrors: this.#driver.guest.errors,
-      framesLeft: this.#machine.parts.pool.inUse,
+      framesLeft: framePool(this.#machine.parts.scope).inUse,
     };
   }
 

@@ -16,7 +16,14 @@ function create(): never {
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
 
-const slots = { network: { kind: "network" }, offloads: { kind: "offload", many: true } };
+const slots = {
+  network: { kind: "network" },
+  offloads: {
+    kind: "offload",
+    many: true,
+    summary: "The steps that frames go through, in order of execution",
+  },
+};
 
 export const fakePlugins: readonly Plugin[] = [
   defineDevice({

@@ -5,6 +5,7 @@ import { ConfigError } from "../../config/errors.ts";
 import { ConfigSource } from "../../config/jsonc.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
 import { device, fakeRegistry } from "./fakes.ts";
+import { partsOfKind } from "../../core/plugin.ts";
 
 const GOOD = JSON.stringify({ name: "m", devices: [device()] });
 
@@ -41,7 +42,7 @@ Deno.test("loadConfig() resolves a module against the file", async () => {
     const config = { devices: [device({ offloads: ["./stage.ts"] })] };
     await Deno.writeTextFile(`${directory}/net.json`, JSON.stringify(config));
     const resolved = await loadConfig(`${directory}/net.json`, fakeRegistry());
-    assertStrictEquals(resolved.devices[0]!.offloads[0]!.plugin.name, "good");
+    assertStrictEquals(partsOfKind(resolved.devices[0]!, "offload")[0]!.plugin.name, "good");
   });
 });
 

@@ -4,6 +4,9 @@ import { resolveConfig } from "../../config/resolve.ts";
 import { defineNetwork } from "../../pipeline/plugin.ts";
 import type { OptionsSchema } from "../../core/plugin.ts";
 import { bad, BASE_URL, device, fakeRegistry, good, lines } from "./fakes.ts";
+import { partsOfKind, type ResolvedDevice } from "../../core/plugin.ts";
+
+const networkOf = (device: ResolvedDevice | undefined) => partsOfKind(device!, "network")[0];
 
 Deno.test("resolveConfig() completes a configuration", async () => {
   const network = { use: "tap", interface: "tap0" };
@@ -16,8 +19,10 @@ Deno.test("resolveConfig() completes a configuration", async () => {
   assertEquals(net!.options, { mac: "52:54:00:00:00:01", rules: "strict", queuePairs: 1 });
   assertEquals([net!.driver.path, net!.driver.plugin.kind], ["$.devices[0].driver", "driver"]);
   assertEquals(net!.driver.options, { ring: "split" });
-  assertEquals([net!.network!.path, net!.network!.options], ["$.devices[0].network", { interface: "tap0" }]);
-  assertEquals(net!.offloads, []);
+  assertEquals([networkOf(net)!.path, networkOf(net)!.options], ["$.devices[0].network", {
+    interface: "tap0",
+  }]);
+  assertEquals(net!.parts.offloads, []);
 });
 
 Deno.test("resolveConfig() takes every key", async () => {
@@ -31,7 +36,7 @@ Deno.test("resolveConfig() takes every key", async () => {
   assertEquals([config.name, config.clock, config.frameMemoryBytes], ["bridge", "virtual", 2 ** 32]);
   assertStrictEquals(config.devices[0]!.name, "lan");
   assertEquals((config.devices[0]!.options as { rules: string }).rules, "qemu");
-  assertEquals(config.devices[0]!.offloads[0]!.options, { nth: 3 });
+  assertEquals(partsOfKind(config.devices[0]!, "offload")[0]!.options, { nth: 3 });
 });
 
 Deno.test("resolveConfig() keeps the order of offloads and leaves out what is switched off", async () => {
@@ -43,7 +48,7 @@ Deno.test("resolveConfig() keeps the order of offloads and leaves out what is sw
     "checksum",
   ];
   const [net] = (await good({ devices: [device({ offloads })] })).devices;
-  assertEquals(net!.offloads.map((one) => [one.plugin.name, one.path]), [
+  assertEquals(partsOfKind(net!, "offload").map((one) => [one.plugin.name, one.path]), [
     ["good", "$.devices[0].offloads[0]"],
     ["rsc-v4", "$.devices[0].offloads[2]"],
     ["checksum", "$.devices[0].offloads[4]"],
@@ -71,7 +76,7 @@ Deno.test("resolveConfig() names devices by type and number, around the names th
     ],
   });
   assertEquals(config.devices.map((one) => one.name), ["net1", "entropy0", "net0", "net2", "x", "entropy1"]);
-  assertStrictEquals(config.devices[1]!.network, null);
+  assertStrictEquals(config.devices[1]!.parts.network, null);
 });
 
 Deno.test("resolveConfig() refuses a name given twice", async () => {
@@ -83,9 +88,19 @@ Deno.test("resolveConfig() refuses a name given twice", async () => {
 Deno.test("resolveConfig() freezes everything plain", async () => {
   const config = await good({ devices: [device({ offloads: [{ use: "rsc-v4", ports: [1] }] })] });
   const [net] = config.devices;
-  const [rsc] = net!.offloads;
+  const [rsc] = partsOfKind(net!, "offload");
   for (
-    const one of [config, config.devices, net, net!.driver, net!.network, net!.offloads, rsc, rsc!.options]
+    const one of [
+      config,
+      config.devices,
+      net,
+      net!.driver,
+      net!.parts,
+      net!.parts.network,
+      net!.parts.offloads,
+      rsc,
+      rsc!.options,
+    ]
   ) {
     assert(Object.isFrozen(one));
   }
@@ -175,7 +190,7 @@ Deno.test("resolveConfig() takes a value, copies it, and refuses what JSON canno
 Deno.test("ResolvedConfig.resolvePart() gives what was resolved with the whole", async () => {
   const inner = { use: "pcap", read: "a.pcap", inner: { use: "./network.ts", length: 3 } };
   const config = await good({ devices: [device({ network: { use: "pcap", inner } })] });
-  const outer = config.devices[0]!.network!.options as { inner: unknown };
+  const outer = networkOf(config.devices[0])!.options as { inner: unknown };
   const middle = config.resolvePart("network", outer.inner, "$.devices[0].network.inner");
   assertEquals([middle.plugin.name, middle.path], ["pcap", "$.devices[0].network.inner"]);
   const core = (middle.options as { inner: unknown }).inner;
@@ -256,7 +271,7 @@ Deno.test("resolveConfig() waits for asynchronous schemas, also of inner network
     { devices: [device({ network: { use: "slow", inner: { use: "slow" } } })] },
     registry,
   );
-  const outer = config.devices[0]!.network!.options as { inner: unknown };
+  const outer = networkOf(config.devices[0])!.options as { inner: unknown };
   assertEquals(outer, { inner: { use: "slow" }, checked: true } as unknown);
   const inner = config.resolvePart("network", outer.inner, "$.devices[0].network.inner");
   assertEquals(inner.options, { checked: true });

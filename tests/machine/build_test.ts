@@ -16,6 +16,7 @@ import type { Machine } from "../../machine/machine.ts";
 import { tcp } from "../../testing/mod.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
 
@@ -145,7 +146,7 @@ Deno.test("buildMachine() builds what the configuration describes, and starts no
   ]]);
   assertEquals([...machine.parts.shared.keys()], ["cable:default"]);
   assertEquals((machine.devices[0].driver as LoopbackDriver<NetGuest>).guest.attached, false);
-  assertEquals([machine.parts.pool.made, machine.parts.manualClock !== null], [0, true]);
+  assertEquals([framePool(machine.parts.scope).made, machine.parts.manualClock !== null], [0, true]);
 });
 
 Deno.test("buildMachine() has no manual clock unless the configuration asks for one", async () => {
@@ -347,10 +348,12 @@ Deno.test("buildMachine() tells transports where they stand and whom they serve,
     "$.devices[0].network.inner",
     "$.devices[0].driver",
   ]);
-  for (const { guestMac, queuePairs, pool, clock } of spies.contexts) {
+  assertEquals("pool" in driver, false, "drivers move no frames");
+  assertStrictEquals(driver.clock, machine.parts.reactor.clock);
+  for (const { guestMac, queuePairs, pool, clock } of [inner, network]) {
     assertEquals([guestMac, queuePairs], [Uint8Array.of(0x52, 0x54, 0, 0, 0, 2), 4]);
     const frame = pool.take(60)!;
-    assertEquals(machine.parts.pool.inUse, 1, "it is the machine's pool, lent");
+    assertEquals(framePool(machine.parts.scope).inUse, 1, "it is the machine's pool, lent");
     frame.release();
     assertStrictEquals(clock, machine.parts.reactor.clock);
   }
@@ -404,7 +407,7 @@ Deno.test("buildMachine() builds a stage from a module that stands beside the co
   await using machine = await new Spies().build({
     devices: [device({ mac: MACS[0], offloads: [{ use: "./drop_every.ts", nth: 3 }, "rsc-v4"] })],
   }, examples);
-  const [{ driver, network }] = machine.devices;
+  const [{ driver, parts: { network } }] = machine.devices;
   const ids: number[] = [];
   (driver as LoopbackDriver<NetGuest>).hooks.onPacket = ({ bytes }) =>
     void ids.push(bytes[18] << 8 | bytes[19]);
@@ -429,7 +432,7 @@ Deno.test("buildMachine() hands explanations to whoever asked for them, and else
   });
   machine.start();
   machine.parts.reactor.settle();
-  (machine.devices[0].network as CablePort).inject(tcp({ destinationMac: MACS[0], flags: ["SYN"] }));
+  (machine.devices[0].parts.network as CablePort).inject(tcp({ destinationMac: MACS[0], flags: ["SYN"] }));
   machine.parts.reactor.settle();
   assertEquals(notes, ["1 rsc-v4 syn"]);
 });

@@ -14,6 +14,7 @@ import type { Machine } from "../../machine/machine.ts";
 import { tcp, TcpStream } from "../../testing/mod.ts";
 import type { CablePort } from "../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
 
@@ -85,7 +86,7 @@ function driverOf(machine: Machine, index = 0): LoopbackDriver<NetGuest> {
 }
 
 function portOf(machine: Machine, index = 0): CablePort {
-  return machine.devices[index].network as CablePort;
+  return machine.devices[index].parts.network as CablePort;
 }
 
 Deno.test("Machine.start() attaches guests in memory at once, and only once", async () => {
@@ -234,7 +235,7 @@ Deno.test("Machine.close() delivers what is held before it detaches the guest", 
   const lengths: number[] = [];
   driverOf(machine).hooks.onPacket = ({ bytes }) => void lengths.push(bytes.length);
   await machine.close();
-  assertEquals([lengths, machine.parts.pool.inUse], [[354], 0]);
+  assertEquals([lengths, framePool(machine.parts.scope).inUse], [[354], 0]);
 });
 
 Deno.test("Machine.run() rejects with what keeps a guest from being attached", async () => {

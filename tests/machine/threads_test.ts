@@ -16,6 +16,7 @@ import {
 import { CounterDeltas } from "../../machine/threads/queue_set_runner.ts";
 import { featureBit } from "../../wire/net_features.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
+import { partsOfKind } from "../../core/plugin.ts";
 
 /**
  * What keeps devices from being worked by threads, and how threads are talked to.
@@ -54,8 +55,8 @@ Deno.test("a configuration can be resolved anew from what it says of itself", as
   const again = await parseConfig(config.text, config.baseUrl, newRegistry());
   assertEquals(again.text, config.text);
   assertEquals(
-    again.devices[0].offloads.map(({ plugin, options }) => [plugin.name, options]),
-    config.devices[0].offloads.map(({ plugin, options }) => [plugin.name, options]),
+    partsOfKind(again.devices[0], "offload").map(({ plugin, options }) => [plugin.name, options]),
+    partsOfKind(config.devices[0], "offload").map(({ plugin, options }) => [plugin.name, options]),
   );
 });
 

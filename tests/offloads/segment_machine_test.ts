@@ -39,6 +39,7 @@ import {
   VIRTIO_NET_F_HOST_USO,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 const LEFT = "52:54:00:00:00:01";
 const RIGHT = "52:54:00:00:00:02";
@@ -110,7 +111,7 @@ async function closeWhole({ machine, sender, receiver }: Pair): Promise<void> {
     }
   }
   assertEquals([...sender.errors, ...receiver.errors], []);
-  assertPoolWhole(machine.parts.pool);
+  assertPoolWhole(framePool(machine.parts.scope));
 }
 
 /** What the sender's stack makes of a write, with the offloads that its device has: one large frame, or many ordinary ones. */
@@ -476,5 +477,5 @@ Deno.test("two guests that flood each other with large frames through hardly any
   assert(left.cut > 0 && right.cut > 0);
   assert(left.waited + right.waited > 0, "memory was never short");
   await machine.close();
-  assertPoolWhole(machine.parts.pool);
+  assertPoolWhole(framePool(machine.parts.scope));
 });

@@ -104,7 +104,7 @@ async function takeFrames(machine: FileMachine, testpmd: Testpmd): Promise<void>
 
 /** Sends frames to testpmd: each of them must get there. */
 async function giveFrames(machine: FileMachine, testpmd: Testpmd): Promise<void> {
-  const port = machine.machine.devices[0].network as CablePort;
+  const port = machine.machine.devices[0].parts.network as CablePort;
   const counters = machine.counters("net0.toGuest");
   const end = counters.packets + FRAMES;
   await testpmd.forward("rxonly");

@@ -25,6 +25,7 @@ import { burst, FAMILIES, large, MSS, plain, received, reference, rscInfo } from
 import { QtestRig, type QtestRigOptions } from "./support/qtest_rig.ts";
 import { hostTest, linux, program } from "../../rigs/require.ts";
 import { until } from "./support/tap_rig.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 const OLD = [linux, program("qemu-system-x86_64", "qemu-system-x86"), before91];
 const NEW = [linux, qemu10];
@@ -267,7 +268,10 @@ hostTest(
     rig.inject(burst("IPv4", 10));
     await until("the segments are held", () => rig.machine.counters["net0.rsc-v4"].merged === 9);
     await rig.drive(WANTED);
-    assertEquals([rig.machine.counters["net0.toGuest"].packets, rig.machine.parts.pool.inUse], [1, 0]);
+    assertEquals([rig.machine.counters["net0.toGuest"].packets, framePool(rig.machine.parts.scope).inUse], [
+      1,
+      0,
+    ]);
     const end = tcp({ seq: 1000 + 10 * MSS, flags: ["ACK", "FIN"] });
     assertEquals(await rig.deliver([end], 1), [plain(end)]);
   },

@@ -14,6 +14,7 @@ import { Packet } from "./support/packet.ts";
 import { type FrameKind, type MachineChoice, possible, type Step, waitNs } from "./support/scenario.ts";
 import { SEED } from "./support/settings.ts";
 import { Traffic } from "./support/traffic.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 /**
  * Guests that break the rules: rings and descriptors overwritten while frames flow, commands of any kind, and any bytes from
@@ -43,7 +44,7 @@ class Victim implements AsyncDisposable {
     this.machine = machine;
     const driver = machine.devices[0].driver as LoopbackDriver<NetGuest>;
     this.guest = driver.guest;
-    this.port = machine.devices[0].network as CablePort;
+    this.port = machine.devices[0].parts.network as CablePort;
     driver.hooks.onPacket = ({ bytes }) => this.received.push(bytes);
     this.#spy(() => machine.start());
     this.rest();
@@ -104,7 +105,7 @@ class Victim implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.machine.close();
-    assertEquals(this.machine.parts.pool.inUse, 0, "frames are not back at the end");
+    assertEquals(framePool(this.machine.parts.scope).inUse, 0, "frames are not back at the end");
   }
 
   /** Listens to what the guest tells the device about its queues. */

@@ -21,6 +21,7 @@ import {
 } from "./support/scenario.ts";
 import { SEED } from "./support/settings.ts";
 import { Traffic } from "./support/traffic.ts";
+import { framePool } from "../../pipeline/kinds.ts";
 
 /**
  * Whole devices under the reference's rules: whatever comes in, nothing throws, and every frame is accounted for.
@@ -34,8 +35,9 @@ async function problems(
   const choice = possible({ ...written, legacy: false });
   const text = JSON.stringify(configOf(choice, "qemu"));
   const machine = buildMachine(await parseConfig(text, import.meta.url, newRegistry()));
-  const { reactor, pool } = machine.parts;
-  const [{ device, driver, network }] = machine.devices;
+  const { reactor, scope } = machine.parts;
+  const pool = framePool(scope);
+  const [{ device, driver, parts: { network } }] = machine.devices;
   const { guest } = driver as LoopbackDriver<NetGuest>;
   const port = network as CablePort;
   machine.start();
@@ -106,7 +108,7 @@ for (const rules of ["strict", "qemu"] as const) {
     const text = JSON.stringify(configOf(PLAIN_MACHINE, rules));
     const config = await parseConfig(text, import.meta.url, newRegistry());
     await using machine = buildMachine(config);
-    const port = machine.devices[0].network as CablePort;
+    const port = machine.devices[0].parts.network as CablePort;
     const { guest } = machine.devices[0].driver as LoopbackDriver<NetGuest>;
     machine.start();
     const type = fc.constantFrom([8, 0, 0x45], [0x86, 0xdd, 0x60], [0x81, 0, 0], [8, 0, 0x4f], [8, 6, 0]);
@@ -132,7 +134,7 @@ for (const rules of ["strict", "qemu"] as const) {
       { seed: SEED, numRuns: 3000 },
     );
     machine.drain();
-    assertEquals([guest.errors, machine.parts.pool.inUse], [[], 0]);
+    assertEquals([guest.errors, framePool(machine.parts.scope).inUse], [[], 0]);
     assertEquals(port.counters.received, 3000);
   });
 }

@@ -508,7 +508,7 @@ Deno.test("a configuration with an entropy device may have no network and no off
     await assertRejects(
       attempt,
       ConfigError,
-      `$.devices[0].${key}: "entropy" is a device without a network; leave`,
+      `$.devices[0].${key}: "entropy" is a device without "${key}"; leave`,
     );
   }
 });

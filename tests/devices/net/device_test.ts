@@ -5,6 +5,7 @@ import { ethernet, parseTcp, tcp, TcpStream } from "../../../testing/mod.ts";
 import { BufferList } from "../../../guest/driver_ring.ts";
 import * as net from "../../../wire/net_features.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS, type Side } from "./support/rig.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 const TSO = ["CTRL_VQ", "CTRL_GUEST_OFFLOADS", "GUEST_CSUM", "GUEST_TSO4"];
 const RSC = [{ use: "rsc-v4", intervalUs: 1000 }];
@@ -156,7 +157,7 @@ Deno.test("NetDevice lets held packets go early when its own guest finds no fram
     assert(fed < 5000);
   }
   assertEquals([one.counters().flushed_for_memory, one.packets.length], [0, 0]);
-  const { refusals } = rig.machine.parts.pool;
+  const { refusals } = framePool(rig.machine.parts.scope);
   rig.settle();
   assertEquals([refusals, one.counters().flushed_for_memory], [1, 1]);
   assertEquals([one.packets.length, rig.inUse], [fed, 0]);

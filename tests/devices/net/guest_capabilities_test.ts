@@ -10,7 +10,7 @@ function booleans({ csum, tso4, tso6, ecn, uso4, uso6 }: OffloadCapabilities): b
 
 Deno.test("NetDevice tells its network what the guest takes unfinished: when it changes, when it is gone, when it is back", async () => {
   await using bench = await MachineBench.start();
-  const [{ device, network }] = bench.machine.devices;
+  const [{ device, parts: { network } }] = bench.machine.devices;
   const told: boolean[][] = [];
   Object.assign(network as FrameTransport, {
     guestCapabilities: (capabilities: OffloadCapabilities) => told.push(booleans(capabilities)),

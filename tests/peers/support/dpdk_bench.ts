@@ -10,6 +10,7 @@ import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
 import { Account, plain, type Template } from "./dpdk_account.ts";
 import { until } from "./tap_rig.ts";
 import { type PortStats, Testpmd, type TestpmdOptions } from "./testpmd.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 /**
  * A machine behind a vhost-user socket with testpmd in front, and sums that must come out.
@@ -189,7 +190,7 @@ export class Bench implements AsyncDisposable {
     this.#stop.abort();
     await this.#running;
     await this.machine.close();
-    assertEquals(this.machine.parts.pool.inUse, 0);
+    assertEquals(framePool(this.machine.parts.scope).inUse, 0);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

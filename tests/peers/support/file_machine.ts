@@ -9,6 +9,7 @@ import type { PluginRegistry } from "../../../config/registry.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/mod.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 /** A running machine in a folder of its own; stopped with this object, and then the folder is gone. */
 export class FileMachine implements AsyncDisposable {
@@ -78,7 +79,7 @@ export class FileMachine implements AsyncDisposable {
     try {
       await this.#running;
       await this.machine.close();
-      assertEquals(this.machine.parts.pool.inUse, 0);
+      assertEquals(framePool(this.machine.parts.scope).inUse, 0);
     } finally {
       Deno.removeSync(this.folder, { recursive: true });
     }

@@ -15,6 +15,7 @@ import { QEMU_7, type QemuProgram } from "../../../rigs/qemu_program.ts";
 import { Qtest } from "./qtest.ts";
 import { type GuestPacket, QtestNetDriver } from "./qtest_net_driver.ts";
 import { until } from "./tap_rig.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 const START_MS = 20_000;
 /** The instruction HLT. */
@@ -77,7 +78,7 @@ export class QtestRig implements AsyncDisposable {
 
   /** Our end of the cable. */
   get port(): CablePort {
-    return this.machine.devices[0].network as CablePort;
+    return this.machine.devices[0].parts.network as CablePort;
   }
 
   /** What QEMU and we have agreed on: without bits that QEMU serves by itself. */
@@ -103,7 +104,7 @@ export class QtestRig implements AsyncDisposable {
     const { packets } = this.machine.counters["net0.toGuest"];
     this.inject(frames);
     const received = await this.driver.receive(count);
-    await until("nothing is held any more", () => this.machine.parts.pool.inUse === 0);
+    await until("nothing is held any more", () => framePool(this.machine.parts.scope).inUse === 0);
     assertEquals(this.machine.counters["net0.toGuest"].packets - packets, count);
     return received;
   }
@@ -143,7 +144,7 @@ async function startMachine(
     stop.abort();
     await running;
     await machine.close();
-    assertEquals(machine.parts.pool.inUse, 0);
+    assertEquals(framePool(machine.parts.scope).inUse, 0);
   });
   return machine;
 }

@@ -15,6 +15,7 @@ import type { NetGuest } from "../../../devices/net/driver/mod.ts";
 import type { NetGuestHooks } from "../../../devices/net/driver/mod.ts";
 import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
 import type { Namespace } from "../../../rigs/namespace.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 /**
  * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.
@@ -200,7 +201,7 @@ export class TapMachine implements AsyncDisposable {
   }
 
   network(index: number): TapTransport {
-    return this.machine.devices[index].network as TapTransport;
+    return this.machine.devices[index].parts.network as TapTransport;
   }
 
   counters(group: string): Readonly<Record<string, number>> {
@@ -211,7 +212,7 @@ export class TapMachine implements AsyncDisposable {
     this.#stop.abort();
     await this.ended;
     await this.machine.close();
-    const { inUse } = this.machine.parts.pool;
+    const { inUse } = framePool(this.machine.parts.scope);
     if (inUse !== 0) throw new Error(`${inUse} frames were not given back`);
   }
 }

@@ -14,6 +14,7 @@ import type { GuestLayout } from "../../../rigs/vhost_user/guest.ts";
 import { SocketFrontEnd } from "../../../rigs/vhost_user/socket_front_end.ts";
 import { type FarEnd, farEnds } from "./socket_network.ts";
 import { until } from "./tap_rig.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 const SOCKETS = new URL("./socket_network.ts", import.meta.url).href;
 
@@ -98,7 +99,7 @@ export class ThreadsRig implements AsyncDisposable {
     await this.running.catch(() => {});
     try {
       await this.machine.close();
-      assertEquals(this.machine.parts.pool.inUse, 0);
+      assertEquals(framePool(this.machine.parts.scope).inUse, 0);
       assertEquals(this.machine.devices[0].workers?.framesKept, 0);
     } finally {
       Deno.removeSync(this.folder, { recursive: true });

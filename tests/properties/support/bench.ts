@@ -24,6 +24,7 @@ import {
 } from "./scenario.ts";
 import { type Injection, Traffic } from "./traffic.ts";
 import type { Witness } from "./witness.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 const REGISTRY = newRegistry();
 const EVENTS: ReadonlySet<string> = new Set(EVENT_KINDS);
@@ -89,7 +90,7 @@ export class Bench {
   async close(): Promise<string[]> {
     const { machine } = this.#rig;
     await machine.close();
-    const { inUse } = machine.parts.pool;
+    const { inUse } = framePool(machine.parts.scope);
     return inUse === 0 ? [] : [`${inUse} frames are not back after the end`];
   }
 

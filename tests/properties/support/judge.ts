@@ -11,6 +11,7 @@ import type { ReceivedPacket } from "../../../devices/net/driver/mod.ts";
 import { Epoch, snapshot } from "./epoch.ts";
 import type { GuestState } from "./guest_state.ts";
 import type { MachineChoice } from "./scenario.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
 
 /** Judges one machine. */
 export class Judge {
@@ -65,7 +66,7 @@ export class Judge {
 
   /** A stream has ended: no frame may be anywhere, and all that the guest sent must have been carried, in order. */
   endStream(): void {
-    const { inUse } = this.#machine.parts.pool;
+    const { inUse } = framePool(this.#machine.parts.scope);
     if (inUse !== 0) this.violations.push(`${inUse} frames are not back at the end`);
     for (const error of this.#driver.guest.errors.splice(0)) this.violations.push(`guest: ${error}`);
     if (

@@ -43,7 +43,7 @@ export class Rig {
     this.choice = choice;
     this.machine = machine;
     this.witness = witness;
-    const [{ device, driver, network }] = machine.devices;
+    const [{ device, driver, parts: { network } }] = machine.devices;
     this.device = device as NetDevice;
     this.driver = driver as LoopbackDriver<NetGuest>;
     this.port = network as CablePort;

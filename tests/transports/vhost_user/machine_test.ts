@@ -39,7 +39,7 @@ hostTest(
     };
     const resolved = await parseConfig(JSON.stringify(config), `file://${folder}/config.json`, newRegistry());
     const machine = buildMachine(resolved);
-    const port = machine.devices[0].network as CablePort;
+    const port = machine.devices[0].parts.network as CablePort;
     const transport = machine.devices[0].driver as VhostUserTransport;
     const sent: Uint8Array[] = [];
     port.tap((taken) => void sent.push(taken.toBytes()));

@@ -67,7 +67,7 @@ function spoil({ kicks, calls, errors }: SocketFrontEnd): void {
 
 watchedTest("events that are full and would wait hold nobody up, whichever way they are used", async () => {
   await using target = await Target.start();
-  const port = target.machine.machine.devices[0].network as CablePort;
+  const port = target.machine.machine.devices[0].parts.network as CablePort;
   {
     using front = target.connect();
     front.start();
@@ -106,7 +106,7 @@ watchedTest("events that are full and would wait hold nobody up, whichever way t
 
 watchedTest("the event of a dirty log that is full holds nobody up", async () => {
   await using target = await Target.start();
-  const port = target.machine.machine.devices[0].network as CablePort;
+  const port = target.machine.machine.devices[0].parts.network as CablePort;
   {
     using front = target.connect();
     front.start();

@@ -13,6 +13,7 @@ import { ethernet } from "../../../../testing/mod.ts";
 import { cableKey, type CablePort, type LoopbackCable } from "../../../../transports/loopback.ts";
 import type { LoopbackDriver } from "../../../../transports/loopback_driver/mod.ts";
 import type { NetGuest, ReceivedPacket } from "../../../../devices/net/driver/mod.ts";
+import { framePool } from "../../../../pipeline/kinds.ts";
 
 /** One device of a rig, as options of its parts. */
 export interface SideSettings {
@@ -60,7 +61,7 @@ export class Side {
   readonly #name: string;
 
   constructor(machine: Machine, index: number) {
-    const { device, driver, network, name } = machine.devices[index];
+    const { device, driver, parts: { network }, name } = machine.devices[index];
     this.#machine = machine;
     this.#name = name;
     this.device = device as NetDevice;
@@ -134,7 +135,7 @@ export class Rig implements AsyncDisposable {
   }
 
   get inUse(): number {
-    return this.machine.parts.pool.inUse;
+    return framePool(this.machine.parts.scope).inUse;
   }
 
   settle(): void {
@@ -148,7 +149,7 @@ export class Rig implements AsyncDisposable {
   /** Another port of a cable, for a test that is the network. */
   plug(queueFrames: number, cable = "default"): CablePort {
     const shared = this.machine.parts.shared.get(cableKey(cable)) as LoopbackCable;
-    return shared.plug({ pool: this.machine.parts.pool, queueFrames });
+    return shared.plug({ pool: framePool(this.machine.parts.scope), queueFrames });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

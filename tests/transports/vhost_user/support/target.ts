@@ -58,7 +58,7 @@ export class Target implements AsyncDisposable {
 
   /** A good front-end is served: frames go both ways. */
   async assertServes(): Promise<void> {
-    const port = this.machine.machine.devices[0].network as CablePort;
+    const port = this.machine.machine.devices[0].parts.network as CablePort;
     const sent: Uint8Array[] = [];
     const stop = port.tap((taken) => void sent.push(taken.toBytes()));
     {
