@@ -55,6 +55,8 @@ export {
   type RegionCopier,
 } from "./core/memory.ts";
 export {
+  type Claim,
+  type ConfigSite,
   defineDevice,
   defineDriver,
   definePart,
@@ -62,6 +64,7 @@ export {
   type DriverContext,
   type DriverPlugin,
   type FileClaim,
+  type MachineScope,
   type OptionsSchema,
   type PartContext,
   type PartIssue,
@@ -136,6 +139,7 @@ export {
 export type { FrameTransport } from "./pipeline/frame_transport.ts";
 export { OffloadCapabilities, type OffloadCapability } from "./pipeline/offload_capabilities.ts";
 export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./pipeline/pipeline.ts";
+export { framePool } from "./pipeline/kinds.ts";
 export {
   defineNetwork,
   defineNetworkDevice,

@@ -1,0 +1,143 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { newRegistry } from "../../config/builtins.ts";
+import { ConfigError } from "../../config/errors.ts";
+import { parseConfig } from "../../config/load.ts";
+import { PluginError } from "../../core/errors.ts";
+import { defineDriver, type Plugin } from "../../core/plugin.ts";
+import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
+import { builtIns, PluginRegistry } from "../../config/registry.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
+import { z } from "zod";
+import { type Disk, log } from "./fixtures/disk.ts";
+
+// A device and parts of a kind that the program has never heard of, from modules beside the configuration.
+
+const BASE = new URL("fixtures/config.json", import.meta.url);
+
+/** A guest that never does anything. */
+const idle = defineDriver({
+  name: "idle",
+  options: z.strictObject({}),
+  create: () => ({
+    serve: (_device, signal) =>
+      new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true })),
+    [Symbol.dispose]() {},
+  }),
+}) as Plugin;
+
+function disk(name: string, more: object = {}): object {
+  return { use: "./disk.ts", name, ...more };
+}
+
+function store(keys: object): object {
+  return { use: "./store.ts", driver: "idle", ...keys };
+}
+
+async function build(...devices: object[]): Promise<Machine> {
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, idle]));
+  return buildMachine(await parseConfig(JSON.stringify({ clock: "virtual", devices }), BASE, registry));
+}
+
+async function issues(...devices: object[]): Promise<string[]> {
+  const error = await assertRejects(() => build(...devices), ConfigError);
+  return error.issues.map(({ path, value, problem, remedy }) =>
+    `${path}: ${value === undefined ? "" : `${JSON.stringify(value)} `}${problem}${
+      remedy === undefined ? "" : `; ${remedy}`
+    }`
+  );
+}
+
+Deno.test("a device gets what stands in its slots, whatever its kind; it is polled, and closed in reverse", async () => {
+  log.length = 0;
+  const machine = await build(store({ disk: disk("a"), mirrors: [disk("b"), disk("c")] }));
+  const [{ device, parts, built }] = machine.devices;
+  const given = (device as unknown as { parts: Record<string, unknown> }).parts;
+  assertEquals(given, { ...parts });
+  assertEquals((parts.disk as Disk).path, "$.devices[0].disk");
+  assertEquals((parts.mirrors as Disk[]).map(({ path }) => path), [
+    "$.devices[0].mirrors[0]",
+    "$.devices[0].mirrors[1]",
+  ]);
+  assertEquals(parts.spare, null);
+  assertEquals(built.map(({ part }) => part.plugin.kind), ["disk", "disk", "disk"]);
+  assertEquals(
+    Object.keys(machine.counters).sort(),
+    ["store0", "store0.disk", "store0.mirrors.0", "store0.mirrors.1"],
+  );
+  machine.start();
+  machine.parts.reactor.turn();
+  assert(!machine.isOver);
+  (parts.disk as Disk).finished = true;
+  assert(machine.isOver, "a device is at its end when a part of it is");
+  await machine.close();
+  const opened = ["open a", "open b", "open c"];
+  assertEquals(log.filter((line) => !line.startsWith("poll")), [
+    ...opened,
+    ...["c", "b", "a"].flatMap((name) => [`close ${name}`, `dispose ${name}`]),
+  ]);
+  assertEquals(log.filter((line) => line.startsWith("poll")).sort(), ["poll a", "poll b", "poll c"]);
+});
+
+Deno.test("what is wrong in a slot of an unknown kind is told as in any other", async () => {
+  assertEquals(await issues(store({})), [
+    '$.devices[0].disk: missing; write a module such as "./name.ts"',
+  ]);
+  assertEquals(await issues(store({ disk: 5, mirrors: {}, spare: "tap" })), [
+    "$.devices[0].mirrors: {} is not what belongs here; write a list in [] (What stands in the slot of kind disk)",
+    '$.devices[0].disk: 5 is not a plugin of kind "disk"; write a module such as "./name.ts"',
+    '$.devices[0].spare: "tap" is a network transport; a plugin of kind "disk" is needed here',
+  ]);
+  assertEquals(await issues(store({ disk: { use: "./disk.ts", nmae: "a" }, miror: [] })), [
+    '$.devices[0].miror: unknown key, did you mean "mirrors"?',
+    "$.devices[0].disk.name: missing; write text in double quotes (What it is called)",
+    '$.devices[0].disk.nmae: unknown key, did you mean "name"?',
+  ]);
+  assertEquals(await issues(store({ disk: "./store.ts" })), [
+    '$.devices[0].disk: the default export of "./store.ts" is a device; a plugin of kind "disk" is needed here',
+  ]);
+  const net = { use: "net", driver: "loopback", network: "./disk.ts" };
+  assertEquals(await issues(net), [
+    '$.devices[0].network: the default export of "./disk.ts" has the kind "disk"; a network transport is needed here',
+  ]);
+  assertEquals(await issues(store({ disk: disk("a"), network: "loopback" })), [
+    '$.devices[0].network: "./store.ts" is a device without "network"; leave "network" out',
+  ]);
+});
+
+Deno.test("a part of an unknown kind that fails is named, and what was opened before it is closed", async () => {
+  log.length = 0;
+  const error = await assertRejects(
+    () => build(store({ disk: disk("a"), spare: disk("b", { fails: true }) })),
+    PluginError,
+  );
+  assertEquals([error.plugin, error.hook, error.path], ["memory", "create", "$.devices[0].spare"]);
+  assertEquals(log, ["open a", "dispose a"]);
+});
+
+Deno.test("a library user is refused what plugins say cannot be together, in all devices at once", async () => {
+  assertEquals(
+    await issues(
+      store({ name: "s", disk: disk("s", { owner: "x" }) }),
+      store({ disk: disk("b", { owner: "x" }) }),
+    ),
+    [
+      "$.devices[0].disk: a disk is called as its device, s",
+      "$.devices[1].disk: the sectors of x is that of $.devices[0].disk already; give each disk its own",
+    ],
+  );
+});
+
+Deno.test("slots have names and kinds that can stand in a configuration", () => {
+  const device = (slots: unknown) => ({ ...BUILT_IN_PLUGINS[0], name: "x", slots }) as Plugin;
+  for (
+    const [slots, text] of [
+      [{ driver: { kind: "disk" } }, 'the slot "driver"'],
+      [{ "a b": { kind: "disk" } }, 'the slot "a b"'],
+      [{ disk: { kind: "Disk!" } }, 'the slot "disk"'],
+      [{ disk: { kind: "driver" } }, 'of the kind "driver"'],
+      [[], "the slots []"],
+    ] as const
+  ) assertThrows(() => builtIns([device(slots)]), TypeError, text);
+  assertEquals(newRegistry().kinds, ["device", "driver", "network", "offload"]);
+});
