@@ -428,7 +428,7 @@ Deno.test("buildMachine() hands explanations to whoever asked for them, and else
   const config = await parseConfig(text, import.meta.url, registry);
   const notes: string[] = [];
   await using machine = buildMachine(config, {
-    verdicts: { note: (frame, stage, verdict) => void notes.push(`${frame} ${stage} ${verdict}`) },
+    verdicts: { note: (frame, stage, { verdict }) => void notes.push(`${frame} ${stage} ${verdict}`) },
   });
   machine.start();
   machine.parts.reactor.settle();
