@@ -10,15 +10,23 @@ import { connectSoon } from "./connect_soon.ts";
 /** Most characters of what a guest printed that an error repeats. */
 const SHOWN = 2000;
 
-/** The shell behind a Unix socket. */
+/** What a shell is at the other end of: reads as a connection of the runtime does. */
+export interface Line {
+  read(buffer: Uint8Array): Promise<number | null>;
+  write(bytes: Uint8Array): Promise<number>;
+  close(): void;
+}
+
+/** The shell behind a Unix socket, or behind another line. */
 export class SerialShell implements Disposable {
-  readonly #connection: Deno.UnixConn;
+  readonly #connection: Line;
   readonly #decoder = new TextDecoder();
   #received = "";
   #commands = 0;
   #isOver = false;
 
-  private constructor(connection: Deno.UnixConn) {
+  /** @param connection a line that is open, and closed with this object */
+  constructor(connection: Line) {
     this.#connection = connection;
   }
 

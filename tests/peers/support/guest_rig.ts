@@ -6,6 +6,7 @@ import { GuestImage } from "../../../rigs/guest_image.ts";
 import { HOST, OURS } from "../../../rigs/kernel.ts";
 import { Namespace } from "../../../rigs/namespace.ts";
 import type { QemuGuest } from "../../../rigs/qemu.ts";
+import type { SerialShell } from "../../../rigs/serial.ts";
 import { TapMachine } from "./tap_rig.ts";
 
 /** Where transfers go. */
@@ -50,21 +51,9 @@ export class GuestRig implements Disposable {
     return JSON.parse(this.namespace.ip("-j", "-s", "link", "show", "dv0"))[0].stats64.tx.packets;
   }
 
-  /** Sends bytes to the guest by TCP and returns the SHA-256 sum of what arrived there, and stays there in a file. */
-  async send(guest: QemuGuest, bytes: Uint8Array, to = OURS): Promise<string> {
-    const arriving = guest.shell.run(
-      `nc -l -p ${PORT} >/tmp/arrived; sha256sum </tmp/arrived`,
-      TRANSFER_MS,
-    );
-    const sending = async () => {
-      using connection = await this.#connect(to);
-      for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at, at + 200_000));
-      await connection.closeWrite();
-      // Its end says that everything has arrived.
-      await connection.read(new Uint8Array(1));
-    };
-    const [sum] = await Promise.all([arriving, sending()]);
-    return sum.slice(0, 64);
+  /** As {@linkcode sendTo}, in the rig's network. */
+  send(guest: GuestShell, bytes: Uint8Array, to = OURS): Promise<string> {
+    return sendTo(this.namespace, guest, bytes, to);
   }
 
   /** Has the guest send random bytes, and returns what arrived with the SHA-256 sum of what was sent. */
@@ -84,40 +73,77 @@ export class GuestRig implements Disposable {
     }
   }
 
-  /**
-   * Has the guest send back what has last arrived there, and returns it.
-   * @param between a command that the guest carries out when it has sent the first mebibyte
-   */
-  async bringBack(guest: QemuGuest, to = HOST, between?: string): Promise<Uint8Array<ArrayBuffer>> {
-    const inTwo = `{ head -c 1048576 /tmp/arrived; ${between} >&2; tail -c +1048577 /tmp/arrived; }`;
-    const listener = this.namespace.run(() => Deno.listen({ hostname: to, port: PORT }));
-    try {
-      const source = between === undefined ? `nc ${to} ${PORT} </tmp/arrived` : `${inTwo} | nc ${to} ${PORT}`;
-      const sent = guest.shell.run(`${source} >/dev/null`, TRANSFER_MS);
-      const connection = await Promise.race([listener.accept(), sent.then(() => listener.accept())]);
-      const received = new Uint8Array(await new Response(connection.readable).arrayBuffer());
-      await sent;
-      return received;
-    } finally {
-      listener.close();
-    }
-  }
-
-  /** Connects as soon as the guest listens, within ten seconds. */
-  async #connect(to: string): Promise<Deno.TcpConn> {
-    for (let tries = 0;; tries++) {
-      try {
-        return await this.namespace.run(() => Deno.connect({ hostname: to, port: PORT }));
-      } catch (error) {
-        if (tries === 200) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-    }
+  /** As {@linkcode bringBackFrom}, in the rig's network. */
+  bringBack(guest: GuestShell, to = HOST, between?: string): Promise<Uint8Array<ArrayBuffer>> {
+    return bringBackFrom(this.namespace, guest, to, between);
   }
 
   [Symbol.dispose](): void {
     this.image[Symbol.dispose]();
     this.namespace[Symbol.dispose]();
+  }
+}
+
+/** What transfers need of a guest. */
+export interface GuestShell {
+  readonly shell: SerialShell;
+}
+
+/** Sends bytes to a guest by TCP and returns the SHA-256 sum of what arrived there, and stays there in a file. */
+export async function sendTo(
+  namespace: Namespace,
+  guest: GuestShell,
+  bytes: Uint8Array,
+  to: string,
+): Promise<string> {
+  const arriving = guest.shell.run(
+    `nc -l -p ${PORT} >/tmp/arrived; sha256sum </tmp/arrived`,
+    TRANSFER_MS,
+  );
+  const sending = async () => {
+    using connection = await connectTo(namespace, to);
+    for (let at = 0; at < bytes.length;) at += await connection.write(bytes.subarray(at, at + 200_000));
+    await connection.closeWrite();
+    // Its end says that everything has arrived.
+    await connection.read(new Uint8Array(1));
+  };
+  const [sum] = await Promise.all([arriving, sending()]);
+  return sum.slice(0, 64);
+}
+
+/**
+ * Has a guest send back what has last arrived there, and returns it.
+ * @param between a command that the guest carries out when it has sent the first mebibyte
+ */
+export async function bringBackFrom(
+  namespace: Namespace,
+  guest: GuestShell,
+  to: string,
+  between?: string,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const inTwo = `{ head -c 1048576 /tmp/arrived; ${between} >&2; tail -c +1048577 /tmp/arrived; }`;
+  const listener = namespace.run(() => Deno.listen({ hostname: to, port: PORT }));
+  try {
+    const source = between === undefined ? `nc ${to} ${PORT} </tmp/arrived` : `${inTwo} | nc ${to} ${PORT}`;
+    const sent = guest.shell.run(`${source} >/dev/null`, TRANSFER_MS);
+    const connection = await Promise.race([listener.accept(), sent.then(() => listener.accept())]);
+    const received = new Uint8Array(await new Response(connection.readable).arrayBuffer());
+    await sent;
+    return received;
+  } finally {
+    listener.close();
+  }
+}
+
+/** Connects as soon as the guest listens, within ten seconds. */
+export async function connectTo(namespace: Namespace, hostname: string): Promise<Deno.TcpConn> {
+  for (let tries = 0;; tries++) {
+    try {
+      return await namespace.run(() => Deno.connect({ hostname, port: PORT }));
+    } catch (error) {
+      if (tries === 200) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
   }
 }
 
