@@ -1,5 +1,6 @@
 /**
- * The `loopback` network: an in-memory cable between the devices of one machine, or between a device and a test.
+ * The `loopback` network: an in-memory cable between the devices of one machine, or between a device and a
+ * test.
  * @module
  */
 import { z } from "zod";

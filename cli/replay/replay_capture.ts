@@ -19,7 +19,8 @@ import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.t
 import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
 import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
-import { CaptureSink, CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
+import { CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
+import { CaptureSink } from "../../transports/pcap/capture_sink.ts";
 import {
   type CaptureOddities,
   DIRECTION_INBOUND,

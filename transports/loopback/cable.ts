@@ -2,17 +2,19 @@
  * An in-memory cable with any number of ports: what one sends, the others receive.
  *
  * Theory of operation. The cable is a small learning switch without time: `carry` notes the sender's address
- * (`MacTable`), looks the receiver's up, and moves the frame into the queue of one port, or of all others if the
- * address is a group's or unknown. Nothing is copied for a single receiver: the frame itself changes hands. For
- * several, all but the last get a copy from their own pool. Ports are served in the order of their numbers, so equal
- * input gives equal output.
+ * (`MacTable`), looks the receiver's up, and moves the frame into the queue of one port, or of all others if
+ * the address is a group's or unknown. Nothing is copied for a single receiver: the frame itself changes
+ * hands. For several, all but the last get a copy from their own pool. Ports are served in the order of their
+ * numbers, so equal input gives equal output.
  *
- * Fullness. A frame with one receiver waits for it: `carry` answers false, the sender keeps the frame and offers it
- * again, and nothing is lost. A frame for several does not wait: a port without room misses it (`queueFull`), for one
- * starved port must not stop the others. So a cable with two ports loses nothing at all.
+ * Fullness. A frame with one receiver waits for it: `carry` answers false, the sender keeps the frame and
+ * offers it again, and nothing is lost. A frame for several does not wait: a port without room misses it
+ * (`queueFull`), for one starved port must not stop the others. So a cable with two ports loses nothing at
+ * all.
  *
- * A port whose device has no guest takes nothing: frames for it are dropped (`noGuest`), and so is what waits there when a
- * guest goes. So nothing that one guest has caused reaches the next, and no sender waits for a guest that is not there.
+ * A port whose device has no guest takes nothing: frames for it are dropped (`noGuest`), and so is what waits
+ * there when a guest goes. So nothing that one guest has caused reaches the next, and no sender waits for a
+ * guest that is not there.
  *
  * A frame in several pieces becomes one piece on the way, because what a transport delivers is in one piece.
  * @module
@@ -23,11 +25,17 @@ import type { Frame, NetHeader } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 
-const ETHERNET_HEADER_BYTES = 14;
 /** The most ports of a cable. */
 export const MAX_CABLE_PORTS = 256;
+/** Places of the table of addresses. */
+const MAC_ENTRIES = 1024;
+/** No port is known for an address. */
+export const NO_PORT = -1;
+/** How long an address is known that is not seen again, in ns, as in IEEE 802.1D. */
+const MAC_AGE_NS = 300e9;
 
 /**
  * A cable.
@@ -43,7 +51,7 @@ export const MAX_CABLE_PORTS = 256;
  * using right = cable.plug({ pool });
  * const batch = new FrameBatch();
  * const frame = pool.take(60)!;
- * frame.bytes.fill(255, frame.start, frame.start + 6); // to everybody
+ * frame.bytes.fill(255, frame.start, frame.start + 6); // broadcast
  * batch.push(frame);
  * left.send(batch, 0, 0);
  * batch.clear();
@@ -100,7 +108,10 @@ export class LoopbackCable implements CableEnd {
     this.#macs.forget(this.#ports.indexOf(port), false);
   }
 
-  /** Carries a frame that `from` sends; false if its only receiver has no room, and the frame stays the caller's. */
+  /**
+   * Carries a frame that `from` sends; false if its only receiver has no room, and the frame stays the
+   * caller's.
+   */
   carry(from: CablePort, frame: Frame, nowNs: number): boolean {
     const { bytes, start } = frame;
     if (!this.#fits(from, frame)) {
@@ -206,8 +217,6 @@ function copy(frame: Frame, to: CablePort): Frame | null {
   return whole;
 }
 
-// A port of an in-memory cable: a frame transport with a bounded queue of frames that have arrived.
-
 /** What a port counts. */
 export interface CablePortCounters extends Record<string, number> {
   /** Frames of this port that the cable took. */
@@ -220,7 +229,10 @@ export interface CablePortCounters extends Record<string, number> {
   queueFull: number;
   /** Frames for several ports that this one missed because no frame was left for a copy. */
   poolEmpty: number;
-  /** Frames for this port dropped because its device has no guest, or its guest has gone before they were received. */
+  /**
+   * Frames for this port dropped because its device has no guest, or its guest has gone before they were
+   * received.
+   */
   noGuest: number;
   /** Frames sent while no other port was there. */
   noReceiver: number;
@@ -259,7 +271,10 @@ export interface CablePortSettings {
   readonly queueFrames?: number;
   /** Does the cable carry frames that are still to be checksummed or segmented? Default false. */
   readonly largeFrames?: boolean;
-  /** The address of the guest at this port, six bytes: no other port of the cable can claim it. Left out: it is learned. */
+  /**
+   * The address of the guest at this port, six bytes: no other port of the cable can claim it. Left out: it
+   * is learned.
+   */
   readonly mac?: Uint8Array;
   /** Called when a frame has arrived. */
   readonly wake?: () => void;
@@ -283,7 +298,10 @@ export interface CableEnd {
   unplug(port: CablePort): void;
 }
 
-/** One end of a cable. Made by `LoopbackCable.plug`. */
+/**
+ * One end of a cable: a frame transport with a bounded queue of frames that have arrived. Made by
+ * `LoopbackCable.plug`.
+ */
 export class CablePort implements FrameTransport {
   /** As long as a frame can be. */
   readonly maxFrameBytes: number = MAX_FRAME_BYTES;
@@ -326,7 +344,10 @@ export class CablePort implements FrameTransport {
     return this.#waiting < this.#frames.length;
   }
 
-  /** Has it no guest? Then frames for it are dropped, and counted as `noGuest`. A port that was never told has one. */
+  /**
+   * Has it no guest? Then frames for it are dropped, and counted as `noGuest`. A port that was never told has
+   * one.
+   */
   get isDeaf(): boolean {
     return this.#isDeaf;
   }
@@ -381,9 +402,10 @@ export class CablePort implements FrameTransport {
   }
 
   /**
-   * Puts a frame into this port's queue, as if it had come over the cable. For the open end of a cable: tests and
-   * recorded vectors.
-   * @param bytes the frame, copied; @param header facts that go with it; @param atNs when it arrives, at the earliest
+   * Puts a frame into this port's queue, as if it had come over the cable. For the open end of a cable: tests
+   * and recorded vectors.
+   * @param bytes the frame, copied; @param header facts that go with it; @param atNs when it arrives, at the
+   * earliest
    * @returns false if the queue is full or the pool empty
    */
   inject(bytes: Uint8Array, header: Partial<NetHeaderFields> = {}, atNs = 0): boolean {
@@ -439,33 +461,26 @@ export class CablePort implements FrameTransport {
   }
 }
 
-// Which port of a cable an Ethernet address was last seen on.
-
-const ENTRIES = 1024;
-
-/** No port is known for an address. */
-export const NO_PORT = -1;
-
-/** How long an address is known that is not seen again, in ns, as in IEEE 802.1D. */
-const AGE_NS = 300e9;
-
 /**
- * A table of fixed size: an address has one place in it, and a later address takes the place over. So no flood of
- * forged addresses makes it grow; an address that lost its place is only flooded until it is learned again.
+ * Tells behind which port an Ethernet address was last seen. A table of fixed size: an address has one place
+ * in it, and a later address takes the place over. So no flood of forged addresses makes it grow; an address
+ * that lost its place is only flooded until it is learned again.
  *
- * Two kinds of address are told apart. One that the configuration gives to a port is behind that port and nowhere else,
- * whatever guests send: no guest can draw the frames of another to itself, or into nothing. All others are learned from
- * what is sent; the last port counts, since guests do move and choose addresses of their own, and each is forgotten after
- * five minutes in which it was not seen.
+ * Two kinds of address are told apart. One that the configuration gives to a port is behind that port and
+ * nowhere else, regardless of what guests send: no guest can draw the frames of another to itself, or into
+ * nothing. All others are learned from what is sent; the last port counts, since guests do move and choose
+ * addresses of their own, and each is forgotten after five minutes in which it was not seen.
  */
 export class MacTable {
-  readonly #high = new Uint16Array(ENTRIES);
-  readonly #low = new Uint32Array(ENTRIES);
-  readonly #port = new Int16Array(ENTRIES).fill(NO_PORT);
+  readonly #high = new Uint16Array(MAC_ENTRIES);
+  readonly #low = new Uint32Array(MAC_ENTRIES);
+  readonly #port = new Int16Array(MAC_ENTRIES).fill(NO_PORT);
   /** When the address was seen last, in ns; Infinity for one of the configuration. */
-  readonly #seenNs = new Float64Array(ENTRIES);
+  readonly #seenNs = new Float64Array(MAC_ENTRIES);
 
-  /** Notes that the address at `bytes[at]` is behind `port`, 0 to 32767. Group addresses are behind no port. */
+  /**
+   * Notes that the address at `bytes[at]` is behind `port`, 0 to 32767. Group addresses are behind no port.
+   */
   learn(bytes: Uint8Array, at: number, port: number, nowNs: number): void {
     if ((bytes[at] & 1) === 1) return;
     const high = bytes[at] << 8 | bytes[at + 1];
@@ -478,7 +493,10 @@ export class MacTable {
     this.#seenNs[place] = nowNs;
   }
 
-  /** Notes that the address at `bytes[at]` belongs to `port` for good; unless another has it, or its place, already. */
+  /**
+   * Notes that the address at `bytes[at]` belongs to `port` for good; unless another has it, or its place,
+   * already.
+   */
   fix(bytes: Uint8Array, at: number, port: number): void {
     this.learn(bytes, at, port, Infinity);
   }
@@ -489,13 +507,13 @@ export class MacTable {
     const low = lowWord(bytes, at);
     const place = placeOf(high, low);
     const isKnown = this.#high[place] === high && this.#low[place] === low &&
-      nowNs - this.#seenNs[place] < AGE_NS;
+      nowNs - this.#seenNs[place] < MAC_AGE_NS;
     return isKnown ? this.#port[place] : NO_PORT;
   }
 
   /** Forgets the addresses behind `port`, those of the configuration only if it goes for good. */
   forget(port: number, forGood: boolean): void {
-    for (let i = 0; i < ENTRIES; i++) {
+    for (let i = 0; i < MAC_ENTRIES; i++) {
       if (this.#port[i] === port && (forGood || this.#seenNs[i] !== Infinity)) this.#port[i] = NO_PORT;
     }
   }
@@ -506,5 +524,5 @@ function lowWord(bytes: Uint8Array, at: number): number {
 }
 
 function placeOf(high: number, low: number): number {
-  return (Math.imul(low ^ high << 16, 0x9e3779b1) >>> 22) & (ENTRIES - 1);
+  return (Math.imul(low ^ high << 16, 0x9e3779b1) >>> 22) & (MAC_ENTRIES - 1);
 }

@@ -1,5 +1,13 @@
 /**
- * Where the bytes of a capture come from, and a window over them that moves forward only.
+ * Where the bytes of a capture come from (a file, a pipe, memory, gzip around one of them), and a window over
+ * them that moves forward only.
+ *
+ * Captures are read within a round of the reactor, so nothing here waits: a pipe is read in the background,
+ * and gzip (RFC 1952) is not unpacked by the runtime's DecompressionStream, which has promises. pako is zlib
+ * in JavaScript: it unpacks as much as the reader has room for, keeps its place where the input has no bytes
+ * at the moment, and checks each member's checksum and length. Members that follow each other are one stream;
+ * zeros behind one are padding, anything else there ends the stream, as for gzip. What was unpacked before a
+ * damaged place is delivered before the error is thrown.
  * @module
  */
 import * as pako from "pako";
@@ -9,14 +17,28 @@ import { HostError } from "../../core/errors.ts";
 /** What {@linkcode ByteSource.read} returns if more bytes may come, but none are there now. */
 export const NOT_YET = -1;
 
+/** Bytes of one read of a {@linkcode PipeSource}. */
+const PIPE_CHUNK_BYTES = 64 * 1024;
+/** Bytes in front of the window's content, so that a header can be put before any packet. */
+const HEADROOM_BYTES = 16;
+/** Bytes of the window: the largest block that is ever held whole, and room to read ahead. */
+export const WINDOW_BYTES: number = 512 * 1024;
+const INPUT_BYTES = 64 * 1024;
+/** The most bytes of one read: a small input may become a thousand times as long. */
+const MAX_OUTPUT_BYTES = 64 * 1024;
+const GZIP_MAGIC = [0x1f, 0x8b];
+const METHOD_DEFLATE = 8;
+/** `windowBits` of zlib: a window of 32 KiB, wrapped as gzip. */
+const GZIP_WINDOW_BITS = 15 + 16;
+
 /** What {@linkcode ByteSource.read} throws if the source ends within something that it unpacks. */
-export class CutOffError extends Error {}
+class CutOffError extends Error {}
 
 /** A stream of bytes, read in order and without waiting: a file, a pipe, or memory. */
 export interface ByteSource extends Disposable {
   /**
-   * Fills the front of `into` and returns how many bytes that were; 0 at the end, NOT_YET if none are there now. May return
-   * fewer than fit.
+   * Fills the front of `into` and returns how many bytes that were; 0 at the end, NOT_YET if none are there
+   * now. May return fewer than fit.
    */
   read(into: Uint8Array): number;
 }
@@ -26,11 +48,17 @@ export function isStandardInput(path: string): boolean {
   return path === "-" || path === "/dev/stdin";
 }
 
-/** A file as a {@linkcode ByteSource}; one that is no regular file, such as a pipe, keeps its reader waiting. Needs permission. */
+/**
+ * A file as a {@linkcode ByteSource}; one that is no regular file, such as a pipe, keeps its reader waiting.
+ * Needs permission.
+ */
 export class FileSource implements ByteSource {
   readonly #file: { readSync(into: Uint8Array): number | null; close(): void };
 
-  /** Opens `path`, or takes standard input if it is `-`. Throws HostError if it cannot be opened or is a directory. */
+  /**
+   * Opens `path`, or takes standard input if it is `-`. Throws HostError if it cannot be opened or is a
+   * directory.
+   */
   constructor(path: string) {
     try {
       this.#file = isStandardInput(path) ? Deno.stdin : Deno.openSync(path, { read: true });
@@ -50,13 +78,11 @@ export class FileSource implements ByteSource {
   }
 }
 
-/** Bytes of one read of a {@linkcode PipeSource}. */
-const PIPE_CHUNK_BYTES = 64 * 1024;
-
 /**
- * A pipe, a FIFO, a terminal or standard input as a {@linkcode ByteSource} that never keeps its reader waiting: one read is under
- * way in the background, and `wake` is called when it has brought something. Opening a FIFO, which waits for a writer, is part of
- * that. A manual clock is held from a read that finds nothing until there is something.
+ * A pipe, a FIFO, a terminal or standard input as a {@linkcode ByteSource} that never keeps its reader
+ * waiting: one read is under way in the background, and `wake` is called when it has brought something.
+ * Opening a FIFO, which waits for a writer, is part of that. A manual clock is held from a read that finds
+ * nothing until there is something.
  */
 export class PipeSource implements ByteSource {
   readonly #path: string;
@@ -73,7 +99,8 @@ export class PipeSource implements ByteSource {
 
   /**
    * Begins to open and to read.
-   * @param path the file, or `-`; @param wake called when there is something to read, the end included; @param clock what to hold
+   * @param path the file, or `-`; @param wake called when there is something to read, the end included;
+   * @param clock what to hold
    */
   constructor(path: string, wake: () => void, clock: ManualClock | null = null) {
     this.#path = path;
@@ -134,8 +161,8 @@ export class PipeSource implements ByteSource {
 }
 
 /**
- * Does reading `path` possibly wait for another program: is it standard input, a pipe, or anything else that is neither a regular
- * file nor missing?
+ * Does reading `path` possibly wait for another program: is it standard input, a pipe, or anything else that
+ * is neither a regular file nor missing?
  */
 export function isPipe(path: string): boolean {
   if (isStandardInput(path)) return true;
@@ -180,17 +207,14 @@ export class MemorySource implements ByteSource {
   [Symbol.dispose](): void {}
 }
 
-/** Bytes of the window: the largest block that is ever held whole, and room to read ahead. */
-export const WINDOW_BYTES: number = 512 * 1024;
-/** Bytes in front of the window's content, so that a header can be put before any packet. */
-const HEADROOM_BYTES = 16;
-
 /**
  * A window over a source. `ensure(n)` brings the next `n` bytes together at `position` in `bytes` and `view`;
- * `advance(n)` steps over them. Whatever the file says, no more than the window is ever in memory.
+ * `advance(n)` steps over them. No more than the window is ever in memory, whichever lengths the file states.
  */
 export class ByteWindow {
-  /** The storage; valid from `position`, as far as `ensure` has said. Its content moves with every `ensure`. */
+  /**
+   * The storage; valid from `position`, as far as `ensure` has said. Its content moves with every `ensure`.
+   */
   readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(HEADROOM_BYTES + WINDOW_BYTES);
   /** The same storage, to read numbers from. */
   readonly view: DataView<ArrayBuffer> = new DataView(this.bytes.buffer);
@@ -234,8 +258,8 @@ export class ByteWindow {
   }
 
   /**
-   * Makes the next `length` bytes available; false if the file ends before, or has no more at the moment (`waits`). `length` is
-   * at most WINDOW_BYTES.
+   * Makes the next `length` bytes available; false if the file ends before, or has no more at the moment
+   * (`waits`). `length` is at most WINDOW_BYTES.
    */
   ensure(length: number): boolean {
     if (this.#end - this.position >= length) return true;
@@ -257,7 +281,10 @@ export class ByteWindow {
     this.position += length;
   }
 
-  /** Steps over at most `length` of the bytes that are there, or that one look at the source brings; returns how many. */
+  /**
+   * Steps over at most `length` of the bytes that are there, or that one look at the source brings; returns
+   * how many.
+   */
   skip(length: number): number {
     if (length > 0 && this.#end === this.position) this.ensure(1);
     const skipped = Math.min(length, this.#end - this.position);
@@ -294,22 +321,6 @@ export class ByteWindow {
 export function reason(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
-
-// Unpacks gzip (RFC 1952) as it is read; anything else passes as it is.
-//
-// Theory of operation. Captures are read within a round of the reactor, which cannot wait for the promises of the
-// runtime's DecompressionStream. pako is zlib in JavaScript: it unpacks as much as the reader has room for, keeps
-// its place where the input has no bytes at the moment, and checks each member's checksum and length. Members that
-// follow each other are one stream; zeros behind one are padding, anything else there ends the stream, as for gzip.
-// What was unpacked before a damaged place is delivered before the error is thrown.
-
-const INPUT_BYTES = 64 * 1024;
-/** The most bytes of one read: a small input may become a thousand times as long. */
-const MAX_OUTPUT_BYTES = 64 * 1024;
-const GZIP_MAGIC = [0x1f, 0x8b];
-const METHOD_DEFLATE = 8;
-/** `windowBits` of zlib: a window of 32 KiB, wrapped as gzip. */
-const GZIP_WINDOW_BITS = 15 + 16;
 
 /** Reads a source, unpacking what it gives if that is gzip. */
 export class GunzipSource implements ByteSource {

@@ -29,8 +29,8 @@ export interface CaptureReaderCounters extends Record<string, number> {
 }
 
 /**
- * Reads a capture. `next` goes to the next whole Ethernet frame; `step` does one record's or block's work, for those
- * who must not stay away for long.
+ * Reads a capture. `next` goes to the next whole Ethernet frame; `step` does one record's or block's work,
+ * for those who must not stay away for long.
  *
  * @example
  * ```ts
@@ -56,9 +56,10 @@ export class CaptureReader implements Disposable {
   #parser: PcapParser | PcapngParser | null = null;
 
   /**
-   * Reads the start of the capture, if it is there already. Throws HostError if it is no capture that Ethernet frames can be had
-   * from.
-   * @param source where to read, packed by gzip or not, owned from now on; @param name what to call it in messages
+   * Reads the start of the capture, if it is there already. Throws HostError if it is no capture that
+   * Ethernet frames can be had from.
+   * @param source where to read, packed by gzip or not, owned from now on; @param name what to call it in
+   * messages
    * @param hostMac the address of the host that captured, where packets have none
    */
   constructor(source: ByteSource, name: string, hostMac: Uint8Array = DEFAULT_HOST_MAC) {
@@ -75,8 +76,8 @@ export class CaptureReader implements Disposable {
   }
 
   /**
-   * Opens the file `path`, or standard input if it is `-`, and waits for what it has to give. Throws HostError if it cannot be
-   * read or is no capture that Ethernet frames can be had from.
+   * Opens the file `path`, or standard input if it is `-`, and waits for what it has to give. Throws
+   * HostError if it cannot be read or is no capture that Ethernet frames can be had from.
    */
   static open(path: string, hostMac?: Uint8Array): CaptureReader {
     return new CaptureReader(new FileSource(path), path, hostMac);
@@ -108,8 +109,8 @@ export class CaptureReader implements Disposable {
   }
 
   /**
-   * Reads one record or block, or a part of a long one. Throws HostError, with the offset, where the file is cut off or the next
-   * record or block cannot be found.
+   * Reads one record or block, or a part of a long one. Throws HostError, with the offset, where the file is
+   * cut off or the next record or block cannot be found.
    */
   step(): CaptureStep {
     if (this.#parser === null && !this.#begin()) return "wait";
@@ -123,7 +124,10 @@ export class CaptureReader implements Disposable {
     return step;
   }
 
-  /** Goes to the next whole Ethernet frame; false at the end, or if the source has no more at the moment. Throws as `step` does. */
+  /**
+   * Goes to the next whole Ethernet frame; false at the end, or if the source has no more at the moment.
+   * Throws as `step` does.
+   */
   next(): boolean {
     for (;;) {
       const step = this.step();

@@ -1,5 +1,6 @@
 /**
- * One packet of a capture, and what a parser says after each step.
+ * One packet of a capture, what a parser says after each step, and what `epb_flags` and the header of a frame
+ * say to each other of checksums and segmentation.
  * @module
  */
 import type { Frame } from "../../pipeline/frame.ts";
@@ -21,25 +22,33 @@ export const MAX_CAPTURED_BYTES = 262_144;
 export const MAX_LISTED_PACKETS = 1000;
 
 /**
- * What a step found: a `whole` Ethernet frame; a packet that was `snapped` (the capture has not all of its bytes); one of a
- * link type that is `otherLinkType`, from which no Ethernet frame can be made; one that is `unreadable`, and why is in
- * `CapturedPacket.obstacle`; `other`, something that is no packet; `wait`, the source has no more bytes at the moment; or the
- * `end` of the file.
+ * What a step found: a `whole` Ethernet frame; a packet that was `snapped` (the capture has not all of its
+ * bytes); one of a link type that is `otherLinkType`, from which no Ethernet frame can be made; one that is
+ * `unreadable`, and why is in `CapturedPacket.obstacle`; `other`, something that is no packet; `wait`, the
+ * source has no more bytes at the moment; or the `end` of the file.
  */
 export type CaptureStep = "whole" | "snapped" | "otherLinkType" | "unreadable" | "other" | "wait" | "end";
 
 /**
- * What is odd about a capture without ending it, by how many packets or blocks. All but the first four keep a packet from
- * being read.
+ * What is odd about a capture without ending it, by how many packets or blocks. All but the first four keep a
+ * packet from being read.
  */
 export interface CaptureOddities extends Record<string, number> {
   /** Packets with a captured length above the original one; all captured bytes are taken. */
   capturedAboveOriginal: number;
-  /** Packets whose IP length contradicts the frame check sequence that the file declares; these are not shortened. */
+  /**
+   * Packets whose IP length contradicts the frame check sequence that the file declares; these are not
+   * shortened.
+   */
   fcsContradictsIp: number;
-  /** Blocks with an option that is longer than its block, or of an impossible value; the options behind it are not read. */
+  /**
+   * Blocks with an option that is longer than its block, or of an impossible value; the options behind it are
+   * not read.
+   */
   badOptions: number;
-  /** Blocks whose lengths at start and end disagree, or are no multiple of 4; the first is taken, rounded up. */
+  /**
+   * Blocks whose lengths at start and end disagree, or are no multiple of 4; the first is taken, rounded up.
+   */
   lengthsDisagree: number;
   /** Packets whose captured length exceeds the block that holds them. */
   beyondBlock: number;
@@ -72,7 +81,9 @@ export function newCaptureOddities(): CaptureOddities {
   };
 }
 
-/** Which way a packet went at the interface where it was captured, as in the two lowest bits of `epb_flags`. */
+/**
+ * Which way a packet went at the interface where it was captured, as in the two lowest bits of `epb_flags`.
+ */
 export type PacketDirection = 0 | 1 | 2;
 
 /** No direction was recorded. */
@@ -87,11 +98,11 @@ export const PACKET_FLAGS_DIRECTION = 0x3;
 /** `epb_flags`: the bits of the length of the frame check sequence, in octets. */
 export const PACKET_FLAGS_FCS_LENGTH = 0x1e0;
 /** `epb_flags`: the checksum in the packet is not computed yet. */
-export const PACKET_FLAG_CHECKSUM_NOT_READY = 1 << 9;
-/** `epb_flags`: the checksum was found right when the packet came in, whatever the field holds. */
-export const PACKET_FLAG_CHECKSUM_VALID = 1 << 10;
+const PACKET_FLAG_CHECKSUM_NOT_READY = 1 << 9;
+/** `epb_flags`: the checksum was found right when the packet came in, also if the field holds another. */
+const PACKET_FLAG_CHECKSUM_VALID = 1 << 10;
 /** `epb_flags`: the packet is still to be cut into segments, or was put together from several. */
-export const PACKET_FLAG_SEGMENTATION_OFFLOAD = 1 << 11;
+const PACKET_FLAG_SEGMENTATION_OFFLOAD = 1 << 11;
 
 /** The packet found last. One object, filled over and over; its bytes are valid until the next step. */
 export class CapturedPacket {
@@ -139,8 +150,9 @@ export class CapturedPacket {
   }
 
   /**
-   * Takes the lengths of a record, without the `fcsBytes` of a frame check sequence. True if the packet is whole without it:
-   * it may be declared and not captured. An IP length that says otherwise has the last word.
+   * Takes the lengths of a record, without the `fcsBytes` of a frame check sequence. True if the packet is
+   * whole without it: it may be declared and not captured. An IP length that says otherwise has the last
+   * word.
    */
   setLengths(
     at: number,
@@ -166,8 +178,6 @@ export class CapturedPacket {
   }
 }
 
-// What `epb_flags` say about checksums and segmentation, and the header of a frame: the one becomes the other and back.
-
 const transport = new TransportHeader();
 
 /** The flags about checksums and segmentation that a frame's header amounts to. */
@@ -178,11 +188,13 @@ export function offloadFlags(flags: number, gsoType: number): number {
 }
 
 /**
- * Takes what a packet's flags say about its checksum into the header of the frame. One that is not ready gets the sum of its
- * pseudo header in its field, whatever the capture has there, as NEEDS_CSUM means it (virtio 1.2, section 5.1.6.2);
- * where that is neither TCP nor UDP the flag has no meaning here.
- * @param acceptsPartial false to compute the checksum that is not ready, for a guest that takes no partial one
- * @returns the flags that are true of the frame, less its direction and a frame check sequence, which it has no more
+ * Takes what a packet's flags say about its checksum into the header of the frame. One that is not ready gets
+ * the sum of its pseudo header in its field, in place of what the capture has there, as NEEDS_CSUM means it
+ * (virtio 1.2, section 5.1.6.2); where that is neither TCP nor UDP the flag has no meaning here.
+ * @param acceptsPartial false to compute the checksum that is not ready, for a guest that takes no partial
+ * one
+ * @returns the flags that are true of the frame, less its direction and a frame check sequence, which it has
+ * no more
  */
 export function applyPacketFlags(flags: number, frame: Frame, acceptsPartial: boolean): number {
   const kept = flags & ~(PACKET_FLAGS_DIRECTION | PACKET_FLAGS_FCS_LENGTH);
@@ -200,7 +212,8 @@ function makeReady(frame: Frame, acceptsPartial: boolean): boolean {
   const { at, endAt, ipEndAt, checksumOffset } = transport;
   const checksumAt = at + checksumOffset;
   const sum = transport.pseudoSum(view, endAt - at);
-  // A partial checksum runs to the end of the frame; that of a datagram that is shorter than its packet does not.
+  // A partial checksum runs to the end of the frame; that of a datagram that is shorter than its packet does
+  // not.
   if (!acceptsPartial || endAt !== ipEndAt) {
     view.setUint16(checksumAt, 0);
     storeChecksum(view, checksumAt, addToSum(view, at, endAt - at, sum));

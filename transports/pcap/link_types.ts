@@ -1,14 +1,16 @@
 /**
- * Link types, and Ethernet frames from packets that have no Ethernet header: cooked captures, loopback, raw IP.
+ * Link types, and Ethernet frames from packets that have no Ethernet header: cooked captures, loopback, raw
+ * IP.
  *
- * A packet gets a header of its own in place of the one it had. Where the capture tells no address, one is made up, locally
- * administered: 02:00:00:00:00:01 is the host that captured, unless the reader is told another (`hostMac`), and
- * 02:00:00:00:00:02 everything beyond it. Raw IP and loopback captures do not tell directions either: there a station has an
- * address made of its IP address, 02:00 and IPv4, or 02:06 and the last four bytes of IPv6. So it has where the Ethernet header of an
- * IP packet holds no address at all, as on the loopback interface of Linux: no device can have the address 0.
+ * A packet gets a header of its own in place of the one it had. Where the capture tells no address, one is
+ * made up, locally administered: 02:00:00:00:00:01 is the host that captured, unless the reader is told
+ * another (`hostMac`), and 02:00:00:00:00:02 everything beyond it. Raw IP and loopback captures do not tell
+ * directions either: there a station has an address made of its IP address, 02:00 and IPv4, or 02:06 and the
+ * last four bytes of IPv6. So it has where the Ethernet header of an IP packet holds no address at all, as on
+ * the loopback interface of Linux: no device can have the address 0.
  * @module
  */
-import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";
 import { type CapturedPacket, DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 
 /** The link type of Ethernet, in pcap and pcapng. */
@@ -16,23 +18,23 @@ export const LINKTYPE_ETHERNET = 1;
 /** Stands for the link type of an interface that does not tell one. */
 export const NO_LINK_TYPE = -1;
 /** BSD loopback: the address family in the byte order of the host. */
-export const LINKTYPE_NULL = 0;
+const LINKTYPE_NULL = 0;
 /** Raw IP, as some systems number it. */
-export const LINKTYPE_RAW_BSD = 12;
+const LINKTYPE_RAW_BSD = 12;
 /** Raw IP, as OpenBSD numbers it. */
-export const LINKTYPE_RAW_OPENBSD = 14;
+const LINKTYPE_RAW_OPENBSD = 14;
 /** Raw IP. */
-export const LINKTYPE_RAW = 101;
+const LINKTYPE_RAW = 101;
 /** OpenBSD loopback: the address family in network order. */
-export const LINKTYPE_LOOP = 108;
+const LINKTYPE_LOOP = 108;
 /** Linux cooked capture. */
-export const LINKTYPE_LINUX_SLL = 113;
+const LINKTYPE_LINUX_SLL = 113;
 /** Raw IPv4. */
-export const LINKTYPE_IPV4 = 228;
+const LINKTYPE_IPV4 = 228;
 /** Raw IPv6. */
-export const LINKTYPE_IPV6 = 229;
+const LINKTYPE_IPV6 = 229;
 /** Linux cooked capture, version 2. */
-export const LINKTYPE_LINUX_SLL2 = 276;
+const LINKTYPE_LINUX_SLL2 = 276;
 
 /** The address of the host that captured, where the capture does not tell it. */
 export const DEFAULT_HOST_MAC: Uint8Array = Uint8Array.of(2, 0, 0, 0, 0, 1);
@@ -45,7 +47,6 @@ const IPV6_MULTICAST_MAC = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
 const madeTarget = new Uint8Array(6);
 const madeSource = new Uint8Array(6);
 
-const HEADER_BYTES = 14;
 /** Type of a cooked packet: to this host, broadcast, multicast, to another host, from this host. */
 const SLL_BROADCAST = 1;
 const SLL_MULTICAST = 2;
@@ -105,15 +106,15 @@ export function isReadableLinkType(linkType: number): boolean {
 }
 
 /**
- * Makes an Ethernet frame of a packet, in place: there must be room for 14 bytes in front of it. False if it has none to be
- * made of.
+ * Makes an Ethernet frame of a packet, in place: there must be room for 14 bytes in front of it. False if it
+ * has none to be made of.
  * @param hostMac the address of the host that captured
  */
 export function toEthernet(packet: CapturedPacket, linkType: number, hostMac: Uint8Array): boolean {
   const { bytes, at, length } = packet;
   switch (linkType) {
     case LINKTYPE_ETHERNET:
-      if (bytes[at] === 0 && isAddressless(packet)) fromIp(packet, HEADER_BYTES);
+      if (bytes[at] === 0 && isAddressless(packet)) fromIp(packet, ETHERNET_HEADER_BYTES);
       return true;
     case LINKTYPE_LINUX_SLL:
       if (length < 16) return false;
@@ -123,7 +124,8 @@ export function toEthernet(packet: CapturedPacket, linkType: number, hostMac: Ui
       return fromCooked(packet, 20, bytes[at + 10], be16(bytes, at + 8), 0, 11, hostMac);
     case LINKTYPE_NULL:
     case LINKTYPE_LOOP:
-      // The family is below 256 in one of the byte orders; which of the numbers for IPv6 it is depends on the system.
+      // The family is below 256 in one of the byte orders; which of the numbers for IPv6 it is depends on the
+      // system.
       return length >= 5 && isIpFamily(be16(bytes, at) | be16(bytes, at + 2)) && fromIp(packet, 4);
     case LINKTYPE_IPV4:
     case LINKTYPE_IPV6:
@@ -136,7 +138,10 @@ export function toEthernet(packet: CapturedPacket, linkType: number, hostMac: Ui
   }
 }
 
-/** Offsets of the fields that the two versions have in different places: the protocol, and the length of the address. */
+/**
+ * Offsets of the fields that the two versions have in different places: the protocol, and the length of the
+ * address.
+ */
 function fromCooked(
   packet: CapturedPacket,
   headerBytes: number,
@@ -182,7 +187,7 @@ function cookedTarget(packetType: number, protocol: number, hostMac: Uint8Array)
 
 /** Is it an IP packet behind an Ethernet header whose addresses are both 0? */
 function isAddressless({ bytes, at, length }: CapturedPacket): boolean {
-  if (length < HEADER_BYTES) return false;
+  if (length < ETHERNET_HEADER_BYTES) return false;
   for (let i = 0; i < 12; i++) if (bytes[at + i] !== 0) return false;
   const type = be16(bytes, at + 12);
   return type === ETHERTYPE_IPV4 || type === ETHERTYPE_IPV6;
@@ -245,9 +250,9 @@ function putHeader(
   type: number,
 ): void {
   const { bytes } = packet;
-  packet.at += headerBytes - HEADER_BYTES;
-  packet.length += HEADER_BYTES - headerBytes;
-  packet.originalLength += HEADER_BYTES - headerBytes;
+  packet.at += headerBytes - ETHERNET_HEADER_BYTES;
+  packet.length += ETHERNET_HEADER_BYTES - headerBytes;
+  packet.originalLength += ETHERNET_HEADER_BYTES - headerBytes;
   bytes.set(target, packet.at);
   bytes.set(source, packet.at + 6);
   bytes[packet.at + 12] = type >>> 8;

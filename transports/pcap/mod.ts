@@ -5,6 +5,7 @@
 export * from "./byte_source.ts";
 export * from "./pcapng_parser.ts";
 export * from "./capture_reader.ts";
+export * from "./capture_sink.ts";
 export * from "./capture_writer.ts";
 export * from "./captured_packet.ts";
 export * from "./link_types.ts";

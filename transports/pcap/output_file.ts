@@ -1,17 +1,18 @@
 /**
- * A file to be written: opened without waiting and without being emptied, so that it can be compared with others first.
+ * A file to be written: opened without waiting and without being emptied, so that it can be compared with
+ * others first.
  *
- * Theory of operation. A file is opened with O_NONBLOCK: a FIFO that nothing reads is refused at once instead of holding the
- * program up. A regular file is then written by the runtime's pool of threads. What is no regular file (a FIFO, a terminal, a
- * device) is written without waiting, again and again while it takes nothing, so that no thread of the pool is ever stuck in
- * it. `begin` empties the file; before that nothing of it is touched, and one that `open` has made is removed by `discard`.
+ * Theory of operation. A file is opened with O_NONBLOCK: a FIFO that nothing reads is refused at once instead
+ * of holding the program up. A regular file is then written by the runtime's pool of threads. What is no
+ * regular file (a FIFO, a terminal, a device) is written without waiting, again and again while it takes
+ * nothing, so that no thread of the pool is ever stuck in it. `begin` empties the file; before that nothing
+ * of it is touched, and one that `open` has made is removed by `discard`.
  * @module
  */
 import * as fs from "node:fs";
 import { basename, dirname } from "node:path";
 import { HostError } from "../../core/errors.ts";
 import { reason } from "./byte_source.ts";
-import type { CaptureOutput } from "./capture_writer.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK } = fs.constants;
 const MODE = 0o666;
@@ -23,8 +24,25 @@ const MAX_SYNC_WAIT_MS = 1000;
 /** Symbolic links that lead to a file which is not there yet, at most. */
 const MAX_LINKS = 40;
 
-/** What can be compared of a file: device and inode; of one that is not there yet, those of its folder, and its name. */
+/**
+ * What can be compared of a file: device and inode; of one that is not there yet, those of its folder, and
+ * its name.
+ */
 export type FileIdentity = string;
+
+/** Where chunks go: the part of `Deno.FsFile` that is needed. */
+export interface CaptureOutput {
+  /** Writes the front of `bytes` and returns how many bytes that were. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** The same at once. */
+  writeSync(bytes: Uint8Array): number;
+  /** Closes the file. */
+  close(): void;
+  /** Empties the file: called once, before the first write. Left out: it is empty. */
+  begin?(): void;
+  /** Closes the file instead, if it was never to be written to. Left out: as `close`. */
+  discard?(): void;
+}
 
 /** A file that is open to be written. */
 export class OutputFile implements CaptureOutput, Disposable {
@@ -59,7 +77,8 @@ export class OutputFile implements CaptureOutput, Disposable {
   /**
    * Opens the file `path`, and makes it if it is not there. Needs permission to write it. Throws HostError.
    * @param what what it is called in messages; may be empty
-   * @param waits are writes to be done at once, in this thread? For programs that have no guest to keep waiting
+   * @param waits are writes to be done at once, in this thread? For programs that have no guest to keep
+   * waiting
    */
   static open(path: string, what: string, waits = false): OutputFile {
     let number = -1;
@@ -150,8 +169,8 @@ export class OutputFile implements CaptureOutput, Disposable {
 }
 
 /**
- * Which file a path leads to, symbolic links followed. Null for a device, if there is not even a folder, or if it may not
- * be looked at.
+ * Which file a path leads to, symbolic links followed. Null for a device, if there is not even a folder, or
+ * if it may not be looked at.
  */
 export function identityOfPath(path: string): FileIdentity | null {
   let at = path;

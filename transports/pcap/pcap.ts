@@ -1,6 +1,6 @@
 /**
- * The `pcap` network: replays a capture to the guest, writes what the device sends, or records what passes through
- * another network.
+ * The `pcap` network: replays a capture to the guest, writes what the device sends, or records what passes
+ * through another network.
  * @module
  */
 import { z } from "zod";
@@ -12,7 +12,8 @@ import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";
 import { CaptureReader } from "./capture_reader.ts";
-import { CaptureSink, CaptureWriter, formatOf } from "./capture_writer.ts";
+import { CaptureWriter, formatOf } from "./capture_writer.ts";
+import { CaptureSink } from "./capture_sink.ts";
 import { identityOfPath, identityOfStandardInput, OutputFile } from "./output_file.ts";
 import { PcapRecorder } from "./recorder.ts";
 import { newReplayCounters, PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
@@ -103,8 +104,8 @@ function createPcap(context: NetworkContext, options: PcapOptions): FrameTranspo
 }
 
 /**
- * Opens the capture. A pipe must not keep the process waiting. By a manual clock the time of the next frame must be known before
- * the clock is moved, and there the clock is held.
+ * Opens the capture. A pipe must not keep the process waiting. By a manual clock the time of the next frame
+ * must be known before the clock is moved, and there the clock is held.
  */
 function openReader(context: NetworkContext, path: string, guestIsHost: boolean): CaptureReader {
   const clock = context.clock instanceof ManualClock ? context.clock : null;
@@ -124,7 +125,10 @@ function createRecorder(context: NetworkContext, inner: FrameTransport, path: st
   }
 }
 
-/** Opens a capture that is emptied and begun when the machine starts. Throws HostError and what `claimFile` throws. */
+/**
+ * Opens a capture that is emptied and begun when the machine starts. Throws HostError and what `claimFile`
+ * throws.
+ */
 function openWriter(context: NetworkContext, path: string, startUnixNs: bigint): CaptureWriter {
   // By a virtual clock time stands still while a write takes as long as it likes, and nothing is lost.
   const waits = context.clock instanceof ManualClock;

@@ -1,13 +1,14 @@
 /**
- * The classic pcap format: a file header, then records. Both byte orders, microseconds and nanoseconds, and the modified form
- * of some Linux tools, whose records tell interface and direction.
+ * The classic pcap format: a file header, then records. Both byte orders, microseconds and nanoseconds, and
+ * the modified form of some Linux tools, whose records tell interface and direction.
  *
- * Nothing but the captured length of one record tells where the next begins. A length that neither the file's own limit nor
- * MAX_CAPTURED_BYTES allows is damage; a packet between the two is stepped over and counted as one beyond our limit.
+ * Nothing but the captured length of one record tells where the next begins. A length that neither the file's
+ * own limit nor MAX_CAPTURED_BYTES allows is damage; a packet between the two is stepped over and counted as
+ * one beyond our limit.
  * @module
  */
 import type { ByteWindow } from "./byte_source.ts";
-import type { CaptureSink } from "./capture_writer.ts";
+import type { CaptureSink, RecordEncoder } from "./capture_sink.ts";
 import {
   CapturedPacket,
   type CaptureOddities,
@@ -18,18 +19,17 @@ import {
   MAX_CAPTURED_BYTES,
 } from "./captured_packet.ts";
 import { isReadableLinkType, LINKTYPE_ETHERNET, linkTypeName, toEthernet } from "./link_types.ts";
-import type { RecordEncoder } from "./pcapng_writer.ts";
 
 /** The magic number of a file with stamps in microseconds, in the writer's byte order. */
-export const PCAP_MAGIC_MICROSECONDS = 0xa1b2c3d4;
+const PCAP_MAGIC_MICROSECONDS = 0xa1b2c3d4;
 /** The magic number of a file with stamps in nanoseconds, in the writer's byte order. */
-export const PCAP_MAGIC_NANOSECONDS = 0xa1b23c4d;
+const PCAP_MAGIC_NANOSECONDS = 0xa1b23c4d;
 /** The magic number of a modified file: microseconds, and eight more bytes in a record's header. */
-export const PCAP_MAGIC_MODIFIED = 0xa1b2cd34;
+const PCAP_MAGIC_MODIFIED = 0xa1b2cd34;
 /** Bytes of the file header. */
 export const PCAP_FILE_HEADER_BYTES = 24;
 /** Bytes of a record's header. */
-export const PCAP_RECORD_HEADER_BYTES = 16;
+const PCAP_RECORD_HEADER_BYTES = 16;
 
 const MODIFIED_RECORD_HEADER_BYTES = 24;
 /** In a modified record, behind interface and protocol: how the packet came; this host sent it if it is 4. */
@@ -180,7 +180,10 @@ export class PcapParser {
     return isWhole ? "whole" : "snapped";
   }
 
-  /** Steps over the header of another file, which was appended to this one: no record has the stamp of its first two words. */
+  /**
+   * Steps over the header of another file, which was appended to this one: no record has the stamp of its
+   * first two words.
+   */
   #passFileHeader(): CaptureStep {
     const window = this.#window;
     const { offset } = window;
@@ -211,9 +214,10 @@ export class PcapParser {
   }
 }
 
-// Records of the classic pcap format, little-endian, with nanosecond stamps.
-
-/** Encodes pcap records. The format has room for neither directions nor comments. */
+/**
+ * Encodes pcap records: little-endian, with nanosecond stamps, without directions and comments, for which
+ * there is no room.
+ */
 export class PcapEncoder implements RecordEncoder {
   /** Bytes of a record's header. */
   readonly headBytes: number = PCAP_RECORD_HEADER_BYTES;

@@ -1,25 +1,30 @@
 /**
- * The pcapng format: sections of blocks. Interface, Enhanced Packet, Simple Packet and the obsolete Packet blocks are
- * read; all others are stepped over.
+ * The pcapng format: sections of blocks. Interface, Enhanced Packet, Simple Packet and the obsolete Packet
+ * blocks are read; all others are stepped over.
  *
  * Theory of operation. A Section Header block fixes the byte order and forgets the interfaces; an Interface
- * Description block adds one; a packet block names one by its number. `step` reads one block. A block is delimited by its
- * length alone: whatever else is wrong in it costs a packet or an option, is counted, and the next block follows. If the length
- * at its end is another one, or the padding is missing in it, the first is taken, rounded up, and counted as an oddity, provided that
- * it leads to the end of the file or to a block of a type that there is. The file ends early only where it is cut off or the next block cannot be found.
+ * Description block adds one; a packet block names one by its number. `step` reads one block. A block is
+ * delimited by its length alone: anything else that is wrong in it costs a packet or an option, is counted,
+ * and the next block follows. If the length at its end is another one, or the padding is missing in it, the
+ * first is taken, rounded up, and counted as an oddity, provided that it leads to the end of the file or to a
+ * block of a type that there is. The file ends early only where it is cut off or the next block cannot be
+ * found.
  *
- * A block is brought into the window whole if it is no longer than MAX_HELD_BLOCK_BYTES. A longer one passes through the window
- * in pieces: `#begin` has read its head, then each `step` reads one option or steps over as much as is there (`#left` bytes of
- * the body are still to come, `#skip` of these are of no interest). The packet of such a block is put aside before its
- * options pass. So the work of a step, and memory, are bounded whatever the lengths are.
+ * A block is brought into the window whole if it is no longer than MAX_HELD_BLOCK_BYTES. A longer one passes
+ * through the window in pieces: `#begin` has read its head, then each `step` reads one option or steps over
+ * as much as is there (`#left` bytes of the body are still to come, `#skip` of these are of no interest). The
+ * packet of such a block is put aside before its options pass. So the work of a step, and memory, are bounded
+ * at any length.
  *
- * A source may have no bytes at the moment; then a step does nothing and says `wait`, wherever in a block that is.
+ * A source may have no bytes at the moment; then a step does nothing and says `wait`, wherever in a block
+ * that is.
  *
- * Time. Each interface counts 64-bit ticks of its own length from its own offset. The first packet of an interface is
- * converted exactly, with BigInt; later ones add their distance in ticks to it, in plain numbers.
+ * Time. Each interface counts 64-bit ticks of its own length from its own offset. The first packet of an
+ * interface is converted exactly, with BigInt; later ones add their distance in ticks to it, in plain
+ * numbers.
  *
- * Limits of this reader, counted as such: MAX_INTERFACES a section, MAX_CAPTURED_BYTES a packet. Stamps are cut to
- * nanoseconds.
+ * Limits of this reader, counted as such: MAX_INTERFACES a section, MAX_CAPTURED_BYTES a packet. Stamps are
+ * cut to nanoseconds.
  * @module
  */
 import type { HostError } from "../../core/errors.ts";
@@ -37,6 +42,41 @@ import {
 } from "./captured_packet.ts";
 import { isReadableLinkType, LINKTYPE_ETHERNET, NO_LINK_TYPE, toEthernet } from "./link_types.ts";
 
+/** Block type: Section Header; the same in both byte orders. */
+export const BLOCK_SECTION_HEADER = 0x0a0d0d0a;
+/** Block type: Interface Description. */
+export const BLOCK_INTERFACE = 1;
+/** Block type: Packet, obsolete. */
+const BLOCK_PACKET = 2;
+/** Block type: Simple Packet. */
+const BLOCK_SIMPLE_PACKET = 3;
+/** Block type: Enhanced Packet. */
+export const BLOCK_ENHANCED_PACKET = 6;
+/** Block types that the format defines; custom blocks are the last two. */
+const BLOCK_TYPES = new Set([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, BLOCK_SECTION_HEADER, 0xbad, 0x4000_0bad]);
+/** The byte-order magic of a section header, in the writer's byte order. */
+export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
+
+/** The longest block that is held whole; a longer one is read as it passes. */
+const MAX_HELD_BLOCK_BYTES: number = MAX_CAPTURED_BYTES + 128 * 1024;
+/**
+ * The most interfaces of a section of which packets are read; the obsolete Packet block cannot name more
+ * either.
+ */
+export const MAX_INTERFACES = 65_536;
+/** Bytes that every block has: type, length, and the length again. */
+const MIN_BLOCK_BYTES = 12;
+
+/** An option's code: the end of options. */
+const OPTION_END = 0;
+/** An option's code: flags of a packet. */
+const OPTION_PACKET_FLAGS = 2;
+/** Bytes of the longest option that is of interest. */
+const MAX_OPTION_BYTES = 8;
+const OPTION_TIMESTAMP_RESOLUTION = 9;
+const OPTION_FCS_LENGTH = 13;
+const OPTION_TIMESTAMP_OFFSET = 14;
+
 /** Bytes in front of the packet: of an Enhanced or obsolete Packet block, and of a Simple Packet block. */
 const PACKET_HEAD_BYTES = 28;
 const SIMPLE_HEAD_BYTES = 12;
@@ -47,6 +87,7 @@ const ASIDE_HEADROOM_BYTES = 16;
 /** Bytes of the length at the end of a block. */
 const TRAILER_BYTES = 4;
 const FLAGS_FCS_SHIFT = 5;
+const NS_PER_SECOND = 1_000_000_000n;
 
 /** Reads a pcapng file, one block a step. */
 export class PcapngParser {
@@ -67,7 +108,9 @@ export class PcapngParser {
   #length = 0;
   /** Its length as it is written: some leave the padding out of it. */
   #writtenLength = 0;
-  /** The length at the end of the block before, if it was another one than at its start; -1 if all was well. */
+  /**
+   * The length at the end of the block before, if it was another one than at its start; -1 if all was well.
+   */
   #disagreeing = -1;
   /** Bytes of it between its head and its trailer. */
   #room = 0;
@@ -87,8 +130,8 @@ export class PcapngParser {
 
   /**
    * Begins at a section header.
-   * @param window the file, from its first section header on; @param hostMac address of the host that captured, for packets
-   * without one; @param oddities what to count in
+   * @param window the file, from its first section header on; @param hostMac address of the host that
+   * captured, for packets without one; @param oddities what to count in
    */
   constructor(window: ByteWindow, hostMac: Uint8Array, oddities: CaptureOddities) {
     this.#window = window;
@@ -102,7 +145,10 @@ export class PcapngParser {
     return this.#startUnixNs ?? 0n;
   }
 
-  /** Reads one block, or a part of a long one. Throws HostError, with the offset, where the next block cannot be found. */
+  /**
+   * Reads one block, or a part of a long one. Throws HostError, with the offset, where the next block cannot
+   * be found.
+   */
   step(): CaptureStep {
     if (this.#isPassing) return this.#pass();
     const window = this.#window;
@@ -115,13 +161,13 @@ export class PcapngParser {
       throw window.cutOff(offset, `a block is cut off: ${wanted}`);
     }
     const type = view.getUint32(window.position, this.#littleEndian);
-    this.#unlessFound(isBlockType(type));
+    this.#unlessFound(BLOCK_TYPES.has(type));
     this.#offset = offset;
     this.#type = type;
     if (type === BLOCK_SECTION_HEADER) this.#readByteOrder();
     const length = this.#writtenLength = view.getUint32(window.position + 4, this.#littleEndian);
     this.#length = Math.ceil(length / 4) * 4;
-    if (length < MIN_BLOCK_BYTES || (length !== this.#length && !isBlockType(type))) {
+    if (length < MIN_BLOCK_BYTES || (length !== this.#length && !BLOCK_TYPES.has(type))) {
       throw window.error(
         offset + 4,
         `block length ${length} is not a multiple of 4 of at least ${MIN_BLOCK_BYTES}`,
@@ -182,7 +228,10 @@ export class PcapngParser {
     }
   }
 
-  /** Reads the head of the block at hand, which is in the window: what it is, and whether options follow that matter. */
+  /**
+   * Reads the head of the block at hand, which is in the window: what it is, and whether options follow that
+   * matter.
+   */
   #begin(headBytes: number): void {
     const { view, position } = this.#window;
     this.#hasOptions = false;
@@ -414,7 +463,7 @@ export class PcapngParser {
     const there = this.#window.offset + this.#window.available - this.#offset;
     const text = `a block of type ${this.#type} is cut off: ${there} of ${this.#length} bytes are there`;
     // What is no block has no length that could be believed.
-    return isBlockType(this.#type)
+    return BLOCK_TYPES.has(this.#type)
       ? this.#window.cutOff(this.#offset, text)
       : this.#window.error(this.#offset, text);
   }
@@ -437,50 +486,12 @@ function headOf(type: number): number {
   }
 }
 
-// Numbers of the pcapng format, and the options of its blocks.
-
-/** Block type: Section Header; the same in both byte orders. */
-export const BLOCK_SECTION_HEADER = 0x0a0d0d0a;
-/** Block type: Interface Description. */
-export const BLOCK_INTERFACE = 1;
-/** Block type: Packet, obsolete. */
-export const BLOCK_PACKET = 2;
-/** Block type: Simple Packet. */
-export const BLOCK_SIMPLE_PACKET = 3;
-/** Block type: Enhanced Packet. */
-export const BLOCK_ENHANCED_PACKET = 6;
-/** Block types that the format defines; custom blocks are the last two. */
-const BLOCK_TYPES = new Set([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, BLOCK_SECTION_HEADER, 0xbad, 0x4000_0bad]);
-
-/** Is this the type of a block that the format defines? */
-export function isBlockType(type: number): boolean {
-  return BLOCK_TYPES.has(type);
-}
-/** The byte-order magic of a section header, in the writer's byte order. */
-export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
-
-/** The longest block that is held whole; a longer one is read as it passes. */
-export const MAX_HELD_BLOCK_BYTES: number = MAX_CAPTURED_BYTES + 128 * 1024;
-/** The most interfaces of a section of which packets are read; the obsolete Packet block cannot name more either. */
-export const MAX_INTERFACES = 65_536;
-/** Bytes that every block has: type, length, and the length again. */
-export const MIN_BLOCK_BYTES = 12;
-
-/** An option's code: the end of options. */
-export const OPTION_END = 0;
-/** An option's code: flags of a packet. */
-export const OPTION_PACKET_FLAGS = 2;
-/** Bytes of the longest option that is of interest. */
-export const MAX_OPTION_BYTES = 8;
-const OPTION_TIMESTAMP_RESOLUTION = 9;
-const OPTION_FCS_LENGTH = 13;
-const OPTION_TIMESTAMP_OFFSET = 14;
-
 /**
  * Takes what one option of an interface says. False if its value is impossible.
- * @param view holds its value at `at`; @param code its code; @param size its bytes; @param target the interface described
+ * @param view holds its value at `at`; @param code its code; @param size its bytes; @param target the
+ * interface described
  */
-export function takeInterfaceOption(
+function takeInterfaceOption(
   view: DataView,
   at: number,
   littleEndian: boolean,
@@ -496,12 +507,8 @@ export function takeInterfaceOption(
   return true;
 }
 
-// An interface of a pcapng section: its link type, its limits, and how it counts time.
-
-const NS_PER_SECOND = 1_000_000_000n;
-
 /** What an Interface Description block says. */
-export class CaptureInterface {
+class CaptureInterface {
   /** The link type. */
   readonly linkType: number;
   /** The most bytes captured of a packet; 0 if there is no limit. */
@@ -530,8 +537,8 @@ export class CaptureInterface {
   }
 
   /**
-   * Takes `if_fcslen`. The draft counts bits, much of what writes it counts octets: a number below 8 is octets, a multiple of 8
-   * bits. False, and nothing is taken, for any other.
+   * Takes `if_fcslen`. The draft counts bits, much of what writes it counts octets: a number below 8 is
+   * octets, a multiple of 8 bits. False, and nothing is taken, for any other.
    */
   setFcsLength(value: number): boolean {
     if (value >= 8 && value % 8 !== 0) return false;

@@ -2,7 +2,7 @@
  * Blocks of the pcapng format, little-endian: one section, one interface a direction, Enhanced Packet blocks.
  * @module
  */
-import type { CaptureSink } from "./capture_writer.ts";
+import type { CaptureSink, RecordEncoder } from "./capture_sink.ts";
 import { DIRECTION_OUTBOUND, MAX_CAPTURED_BYTES, PACKET_FLAGS_DIRECTION } from "./captured_packet.ts";
 import { LINKTYPE_ETHERNET } from "./link_types.ts";
 import {
@@ -23,7 +23,7 @@ const OPTION_TIMESTAMP_RESOLUTION = 9;
 const TWO_32 = 4_294_967_296;
 
 /** The interfaces, by number: packets on their way to the guest, and from it. */
-export const CAPTURE_INTERFACE_NAMES: readonly string[] = ["toGuest", "fromGuest"];
+const INTERFACE_NAMES = ["toGuest", "fromGuest"];
 
 /** Encodes Enhanced Packet blocks. */
 export class PcapngEncoder implements RecordEncoder {
@@ -60,7 +60,7 @@ export class PcapngEncoder implements RecordEncoder {
       ...option(OPTION_APPLICATION, this.#encoder.encode("deno-virtio")),
       ...u32(0),
     ]);
-    const interfaces = CAPTURE_INTERFACE_NAMES.map((name) =>
+    const interfaces = INTERFACE_NAMES.map((name) =>
       block(BLOCK_INTERFACE, [
         ...u32(LINKTYPE_ETHERNET),
         ...u32(MAX_CAPTURED_BYTES),
@@ -72,7 +72,10 @@ export class PcapngEncoder implements RecordEncoder {
     return Uint8Array.from([...section, ...interfaces.flat()]);
   }
 
-  /** Writes what stands around a packet. A comment is cut to 4096 bytes. Stamps before 1970 or beyond 64 bits are moved to these limits. */
+  /**
+   * Writes what stands around a packet. A comment is cut to 4096 bytes. Stamps before 1970 or beyond 64 bits
+   * are moved to these limits.
+   */
   encode(
     sink: CaptureSink,
     at: number,
@@ -125,30 +128,4 @@ function option(code: number, value: ArrayLike<number>): number[] {
 function block(type: number, body: number[]): number[] {
   const length = u32(body.length + 12);
   return [...u32(type), ...length, ...body, ...length];
-}
-
-// What a capture's writer needs of a format.
-
-/** Encodes records of one format; allocates nothing per record. */
-export interface RecordEncoder {
-  /** The bytes with which the file begins. */
-  fileHeader(): Uint8Array;
-  /** Says anew which time is 0 in `timeNs`, in ns since 1970, for what follows. */
-  setStart(startUnixNs: bigint): void;
-  /** Bytes before a packet's own. */
-  readonly headBytes: number;
-  /** The most bytes after a packet's own. */
-  readonly maxTailBytes: number;
-  /**
-   * Writes what stands before and after a packet of `length` bytes at `at`; returns the bytes of the whole record.
-   * @param flags the packet's `epb_flags`, its direction among them
-   */
-  encode(
-    sink: CaptureSink,
-    at: number,
-    length: number,
-    flags: number,
-    timeNs: number,
-    comment: string,
-  ): number;
 }

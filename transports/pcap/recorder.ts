@@ -19,9 +19,9 @@ export interface RecorderCounters extends Record<string, number> {
 }
 
 /**
- * Records the frames of `inner`. It never holds a frame up: if the file cannot take one, that is counted. Frames are
- * written as they pass, so a frame that is still to be segmented or checksummed is written so. Queues are not given to other
- * threads: their frames would pass unseen.
+ * Records the frames of `inner`. It never holds a frame up: if the file cannot take one, that is counted.
+ * Frames are written as they pass, so a frame that is still to be segmented or checksummed is written so.
+ * Queues are not given to other threads: their frames would pass unseen.
  */
 export class PcapRecorder implements FrameTransport, Pollable {
   /** That of the inner transport. */
@@ -41,7 +41,8 @@ export class PcapRecorder implements FrameTransport, Pollable {
 
   /**
    * Wraps a transport.
-   * @param inner the transport to record, @param writer where to, both owned from now on; @param counters what to count in
+   * @param inner the transport to record, @param writer where to, both owned from now on; @param counters
+   * what to count in
    */
   constructor(inner: FrameTransport, writer: CaptureWriter, counters: RecorderCounters) {
     this.#replay = inner instanceof PcapReplay ? inner : null;
@@ -83,7 +84,8 @@ export class PcapRecorder implements FrameTransport, Pollable {
     const timeNs = this.#sinceStart(nowNs);
     const single = this.#single;
     for (let i = 0; i < batch.length; i++) {
-      // One at a time: a frame must be copied before the inner transport has it, and forgotten if it is not taken.
+      // One at a time: a frame must be copied before the inner transport has it, and forgotten if it is not
+      // taken.
       const frame = batch.at(i);
       const staged = this.#writer.stage(frame, DIRECTION_OUTBOUND, timeNs);
       single.push(frame);

@@ -1,20 +1,22 @@
 /**
  * A capture as a network: its packets arrive, and what the device sends is written to another capture.
  *
- * Theory of operation. `#seek` reads ahead to the next packet that the guest is to have and leaves it in the reader
- * (`#ready`); `receive` copies it into a frame of the pool once its time has come. So the time of the next frame is
- * always known (`deadlineNs`), and `finished` is true as soon as the last one was delivered. The capture's time 0 is
- * the first packet's; the replay's is the first `receive` or `send`.
+ * Theory of operation. `#seek` reads ahead to the next packet that the guest is to have and leaves it in the
+ * reader (`#ready`); `receive` copies it into a frame of the pool once its time has come. So the time of the
+ * next frame is always known (`deadlineNs`), and `finished` is true as soon as the last one was delivered.
+ * The capture's time 0 is the first packet's; the replay's is the first `receive` or `send`.
  *
- * Work is bounded: one call reads at most MAX_STEPS_A_CALL records or blocks, and MAX_BYTES_A_CALL, beside the frames it delivers;
- * if that did not lead to a frame, `deadlineNs` asks to be called again at once.
+ * Work is bounded: one call reads at most MAX_STEPS_A_CALL records or blocks, and MAX_BYTES_A_CALL, beside
+ * the frames it delivers; if that did not lead to a frame, `deadlineNs` asks to be called again at once.
  *
- * A pipe may have no more at the moment. Then the replay asks for nothing and delivers what is there; its source wakes the
- * reactor. The capture's time 0 is then the moment at which the first frame could be read. By a manual clock, which its source
- * holds, the result must be that of a file: frames that `receive` would have returned together are gathered until all are there.
+ * A pipe may have no more at the moment. Then the replay asks for nothing and delivers what is there; its
+ * source wakes the reactor. The capture's time 0 is then the moment at which the first frame could be read.
+ * By a manual clock, which its source holds, the result must be that of a file: frames that `receive` would
+ * have returned together are gathered until all are there.
  *
- * A damaged capture is delivered up to the damage, then the replay is `finished`; `failure` and the rejection of
- * `close` say what is wrong. A capture that is damaged before its first frame is refused by the constructor.
+ * A damaged capture is delivered up to the damage, then the replay is `finished`; `failure` and the rejection
+ * of `close` say what is wrong. A capture that is damaged before its first frame is refused by the
+ * constructor.
  * @module
  */
 import type { ManualClock } from "../../core/clock.ts";
@@ -23,6 +25,7 @@ import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import type { CaptureReader } from "./capture_reader.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { applyPacketFlags, type CaptureOddities, DIRECTION_OUTBOUND } from "./captured_packet.ts";
@@ -32,15 +35,67 @@ export type ReplayPace = "recorded" | "fast";
 /** Which packets of a capture arrive: those for the guest, or all. */
 export type ReplayTake = "guest" | "all";
 
-/** Bytes of an Ethernet header: a shorter packet is no frame. */
-const ETHERNET_HEADER_BYTES = 14;
 /** The most records or blocks read in one call without delivering a frame. */
 const MAX_STEPS_A_CALL = 1024;
 /** The most bytes read in one call without delivering a frame: what is stepped over may be long. */
 const MAX_BYTES_A_CALL = 4 * 1024 * 1024;
-
 /** The most frames of one call whose flags are kept for a recorder; a device asks for no more at once. */
 const MAX_FLAGGED = 64;
+
+/** What a replay counts. */
+export interface ReplayCounters extends Record<string, number> {
+  /** Packets read from the capture, of every kind. */
+  read: number;
+  /** Frames delivered. */
+  taken: number;
+  /** Frames left out because they are not for the guest. */
+  notForGuest: number;
+  /** Packets left out because the capture has not all of their bytes. */
+  snapped: number;
+  /** Packets left out because they are of another link type. */
+  otherLinkType: number;
+  /** Packets left out because no frame can be that long. */
+  tooLong: number;
+  /** Packets left out because they are shorter than an Ethernet header. */
+  tooShort: number;
+  /** Packets left out because their block is not right, or beyond a limit of the reader. */
+  unreadable: number;
+  /** Packets delivered although their captured length exceeds the original one. */
+  capturedAboveOriginal: number;
+  /** Packets delivered whose IP length contradicts the frame check sequence that the file declares. */
+  fcsContradictsIp: number;
+  /** 1 if the capture is damaged or cut off. */
+  damaged: number;
+  /** 1 if that is because the file ends within a record, a block or its gzip stream. */
+  cutOff: number;
+  /** Frames that the device sent. */
+  sent: number;
+  /** Frames written. */
+  written: number;
+  /** Frames not written because the file took no more, or writing failed. */
+  writeDropped: number;
+}
+
+/** Counters at 0. */
+export function newReplayCounters(): ReplayCounters {
+  return {
+    read: 0,
+    taken: 0,
+    notForGuest: 0,
+    snapped: 0,
+    otherLinkType: 0,
+    tooLong: 0,
+    tooShort: 0,
+    unreadable: 0,
+    capturedAboveOriginal: 0,
+    fcsContradictsIp: 0,
+    damaged: 0,
+    cutOff: 0,
+    sent: 0,
+    written: 0,
+    writeDropped: 0,
+  };
+}
 
 /** What a replay is made of. */
 export interface ReplaySettings {
@@ -56,7 +111,10 @@ export interface ReplaySettings {
   readonly guestMac: Uint8Array;
   /** Frames come from here. */
   readonly pool: FramePool;
-  /** A manual clock that is held while the capture has no more at the moment; left out or null if it is not waited for. */
+  /**
+   * A manual clock that is held while the capture has no more at the moment; left out or null if it is not
+   * waited for.
+   */
   readonly clock?: ManualClock | null;
   /** What to count in. */
   readonly counters: ReplayCounters;
@@ -70,7 +128,9 @@ export class PcapReplay implements FrameTransport {
   readonly capabilities: OffloadCapabilities = OffloadCapabilities.none;
   /** A file is one queue. */
   readonly queuePairs: number = 1;
-  /** The `epb_flags` of the frames that the last `receive` has delivered, up to the first MAX_FLAGGED of them. */
+  /**
+   * The `epb_flags` of the frames that the last `receive` has delivered, up to the first MAX_FLAGGED of them.
+   */
   readonly packetFlags: Uint32Array<ArrayBuffer> = new Uint32Array(MAX_FLAGGED);
   readonly #reader: CaptureReader | null;
   readonly #writer: CaptureWriter | null;
@@ -114,7 +174,10 @@ export class PcapReplay implements FrameTransport {
     }
   }
 
-  /** When the first packet was captured, in ns since 1970; 0 without a capture, and before its first packet is there. */
+  /**
+   * When the first packet was captured, in ns since 1970; 0 without a capture, and before its first packet is
+   * there.
+   */
   get startUnixNs(): bigint {
     return this.#reader?.startUnixNs ?? 0n;
   }
@@ -246,7 +309,10 @@ export class PcapReplay implements FrameTransport {
     this.#writer?.setStart(this.startUnixNs);
   }
 
-  /** Reads on to a frame that the guest is to have; false if there is none now, or the work of one call is done. */
+  /**
+   * Reads on to a frame that the guest is to have; false if there is none now, or the work of one call is
+   * done.
+   */
   #seek(): boolean {
     const reader = this.#reader;
     if (reader === null) return false;
@@ -299,61 +365,4 @@ export class PcapReplay implements FrameTransport {
     for (let i = 0; i < 6; i++) if (bytes[at + i] !== this.#guestMac[i]) return false;
     return true;
   }
-}
-
-// What a replay counts.
-
-/** What a replay counts. */
-export interface ReplayCounters extends Record<string, number> {
-  /** Packets read from the capture, of every kind. */
-  read: number;
-  /** Frames delivered. */
-  taken: number;
-  /** Frames left out because they are not for the guest. */
-  notForGuest: number;
-  /** Packets left out because the capture has not all of their bytes. */
-  snapped: number;
-  /** Packets left out because they are of another link type. */
-  otherLinkType: number;
-  /** Packets left out because no frame can be that long. */
-  tooLong: number;
-  /** Packets left out because they are shorter than an Ethernet header. */
-  tooShort: number;
-  /** Packets left out because their block is not right, or beyond a limit of the reader. */
-  unreadable: number;
-  /** Packets delivered although their captured length exceeds the original one. */
-  capturedAboveOriginal: number;
-  /** Packets delivered whose IP length contradicts the frame check sequence that the file declares. */
-  fcsContradictsIp: number;
-  /** 1 if the capture is damaged or cut off. */
-  damaged: number;
-  /** 1 if that is because the file ends within a record, a block or its gzip stream. */
-  cutOff: number;
-  /** Frames that the device sent. */
-  sent: number;
-  /** Frames written. */
-  written: number;
-  /** Frames not written because the file took no more, or writing failed. */
-  writeDropped: number;
-}
-
-/** Counters at 0. */
-export function newReplayCounters(): ReplayCounters {
-  return {
-    read: 0,
-    taken: 0,
-    notForGuest: 0,
-    snapped: 0,
-    otherLinkType: 0,
-    tooLong: 0,
-    tooShort: 0,
-    unreadable: 0,
-    capturedAboveOriginal: 0,
-    fcsContradictsIp: 0,
-    damaged: 0,
-    cutOff: 0,
-    sent: 0,
-    written: 0,
-    writeDropped: 0,
-  };
 }

@@ -1,5 +1,6 @@
 /**
- * The `tap` network: a TAP interface of this host (Linux), by its name or by descriptors that another program passes.
+ * The `tap` network: a TAP interface of this host (Linux), by its name or by descriptors that another program
+ * passes.
  * @module
  */
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
@@ -28,7 +29,7 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
   },
   createInWorker({ pool, publish, watch }, given) {
     const { descriptor, name, headerBytes, mtu, largeUdp, offloads } = given as GivenQueue;
-    // Of its own: whoever ends first closes nothing of the other's.
+    // A duplicate: the thread that ends first closes nothing of the other.
     const queues = [FileDescriptor.duplicate(descriptor, `queue of ${name}`)];
     return new TapTransport({ name, queues, headerBytes, mtu, largeUdp }, {
       pool,

@@ -1,10 +1,11 @@
 /**
  * Opens the queues of a TAP interface and sets it up.
  *
- * Only what differs from what is wanted is changed: a user without rights can use an interface that was prepared for him. A
- * queue that was passed is judged by what it says of itself (TUNGETIFF), and owned only when it is known to be one: the
- * number might be that of another file of this process. Its interface may be in another network namespace, where its name
- * means nothing here, so that nothing is set by name then.
+ * Only what differs from what is wanted is changed: a user without rights can use an interface that was
+ * prepared for that user. A queue that was passed is judged by what it says of itself (TUNGETIFF), and owned
+ * only when it is known to be one: the number might be that of another file of this process. Its interface
+ * may be in another network namespace, where its name means nothing here, so that nothing is set by name
+ * then.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -12,17 +13,119 @@ import { FileDescriptor, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../host/descri
 import { checked, cString, errno, libc, SystemCallError } from "../../host/libc.ts";
 import type { TapOptions } from "./options.ts";
 
+// Numbers from linux/if_tun.h, linux/if.h and linux/sockios.h.
+
+/** The file from which TAP queues are made. */
+export const TUN_PATH = "/dev/net/tun";
+
+/**
+ * Attaches a queue to an interface, which is made if there is none of that name; takes and fills in an ifreq.
+ */
+export const TUNSETIFF = 0x4004_54can;
+/** Lets the interface outlive its queues. */
+const TUNSETPERSIST = 0x4004_54cbn;
+/** Says which unfinished frames may be read. */
+export const TUNSETOFFLOAD = 0x4004_54d0n;
+/** Asks for name and flags. */
+const TUNGETIFF = 0x8004_54d2n;
+/** Sets how many bytes may be on their way before a write has to wait. */
+const TUNSETSNDBUF = 0x4004_54d4n;
+/**
+ * Detaches a queue from its interface for the time being, or attaches it again; takes an ifreq with one flag.
+ */
+export const TUNSETQUEUE = 0x4004_54d9n;
+/** Sets the size of the virtio-net header. */
+const TUNSETVNETHDRSZ = 0x4004_54d8n;
+/** Makes the virtio-net header little-endian. */
+const TUNSETVNETLE = 0x4004_54dcn;
+/** Asks for the flags of an interface. */
+const SIOCGIFFLAGS = 0x8913n;
+/** Sets the flags of an interface. */
+const SIOCSIFFLAGS = 0x8914n;
+/** Asks for the MTU. */
+const SIOCGIFMTU = 0x8921n;
+/** Sets the MTU. */
+const SIOCSIFMTU = 0x8922n;
+/** Sets the MAC address. */
+const SIOCSIFHWADDR = 0x8924n;
+/** Asks for the MAC address. */
+const SIOCGIFHWADDR = 0x8927n;
+
+/** Ethernet frames, not IP packets. */
+export const IFF_TAP = 0x0002;
+/** Several queues. */
+const IFF_MULTI_QUEUE = 0x0100;
+/** To TUNSETQUEUE: frames may arrive on this queue. */
+export const IFF_ATTACH_QUEUE = 0x0200;
+/** To TUNSETQUEUE: no frames arrive on this queue. */
+export const IFF_DETACH_QUEUE = 0x0400;
+/** No four bytes of packet information in front. */
+export const IFF_NO_PI = 0x1000;
+/** A virtio-net header in front. */
+export const IFF_VNET_HDR = 0x4000;
+/** An interface flag: it is up. */
+const IFF_UP = 1;
+
+/** We take frames whose checksum is partial. */
+export const TUN_F_CSUM = 0x01;
+/** We take large TCP frames over IPv4. */
+export const TUN_F_TSO4 = 0x02;
+/** We take large TCP frames over IPv6. */
+export const TUN_F_TSO6 = 0x04;
+/** We take large TCP frames with ECN. */
+export const TUN_F_TSO_ECN = 0x08;
+/** We take large UDP frames over IPv4; from Linux 6.2 on, and only with the next. */
+export const TUN_F_USO4 = 0x20;
+/** We take large UDP frames over IPv6. */
+export const TUN_F_USO6 = 0x40;
+
+/** Kind of a MAC address in a sockaddr. */
+const ARPHRD_ETHER = 1;
+const NAME_BYTES = 16;
+
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const USUAL_MTU = 1500;
 const LONG_HEADER_BYTES = 12;
 const LEGACY_HEADER_BYTES = 10;
 
+/** Opening the file from which queues are made. */
+export const TUN_FILE: Readonly<Record<string, string>> = {
+  ENOENT:
+    'load the kernel module ("modprobe tun"); in a container, pass the device in ("--device /dev/net/tun")',
+  ENODEV: 'load the kernel module ("modprobe tun")',
+  ENXIO: 'load the kernel module ("modprobe tun")',
+  EACCES: "run as root, or give this user access to the file",
+  EPERM: "in a container, allow the device (cgroup rule for character device 10:200)",
+};
+
+/** Making or changing an interface. */
+const HOST_RIGHTS: Readonly<Record<string, string>> = {
+  EPERM: "this needs CAP_NET_ADMIN: run as root, or prepare the interface for this user " +
+    '("ip tuntap add dev NAME mode tap user USER vnet_hdr", "ip link set NAME up")',
+};
+
+/** Attaching another queue. */
+const IN_USE: Readonly<Record<string, string>> = {
+  EBUSY: "another program uses it: stop that program, or use another interface",
+  E2BIG: "it has as many queues as it can have; use fewer queue pairs",
+};
+
+/** There is an interface of this name, but not one that can be attached to in this way. */
+const NOT_A_TAP = {
+  /** With one queue. */
+  single:
+    'there is one of this name which is no TAP, or one with several queues: write "multiQueue": true for those',
+  /** With several queues. */
+  several:
+    'there is one of this name which is no TAP, or one with a single queue: make it with multi_queue, or write "multiQueue": false',
+} as const;
+
 /** A TAP, open. */
 export interface OpenTap {
   /** The interface's name. */
   readonly name: string;
-  /** Its queues, owned by whoever takes this. */
+  /** Its queues, owned by the receiver of this. */
   readonly queues: readonly FileDescriptor[];
   /** Bytes of the virtio-net header: 12, 10, or 0 for none. */
   readonly headerBytes: number;
@@ -34,7 +137,8 @@ export interface OpenTap {
 
 /**
  * Opens a TAP. Throws HostError that says what to do.
- * @param options what is wanted; @param queuePairs of the device; @param path where it stands in the configuration
+ * @param options what is wanted; @param queuePairs of the device; @param path where it stands in the
+ * configuration
  */
 export function openTap(options: TapOptions, queuePairs: number, path: string): OpenTap {
   using opened = new DisposableStack();
@@ -90,7 +194,10 @@ function attach(
   return request.name;
 }
 
-/** Throws HostError unless this is a TAP queue as wanted, of the interface `before` if there was one; returns its name. */
+/**
+ * Throws HostError unless this is a TAP queue as wanted, of the interface `before` if there was one; returns
+ * its name.
+ */
 function judgePassed(number: number, options: TapOptions, before: string, path: string): string {
   const request = new InterfaceRequest();
   const attempt = `use file descriptor ${number} as a TAP (${path})`;
@@ -102,7 +209,8 @@ function judgePassed(number: number, options: TapOptions, before: string, path: 
   const { flags, name } = request;
   const refuse = (why: string) => new HostError(`Cannot ${attempt}: ${why}`);
   if ((flags & IFF_TAP) === 0) throw refuse("it carries IP packets (TUN); attach it with IFF_TAP");
-  // The kernel sets this bit for another reason as well (no filter is attached): that it is set proves nothing.
+  // The kernel sets this bit for another reason as well (no filter is attached): that it is set proves
+  // nothing.
   if ((flags & IFF_NO_PI) === 0) throw refuse("it carries packet information; attach it with IFF_NO_PI");
   const hasHeader = (flags & IFF_VNET_HDR) !== 0;
   if (hasHeader !== options.vnetHeader) {
@@ -128,13 +236,17 @@ function chooseHeader(queues: readonly FileDescriptor[], name: string, path: str
     const attempt = `set the header size of ${name} (${path})`;
     for (const { number } of queues) checked(c.ioctl(number, TUNSETVNETHDRSZ, sizeBytes), attempt);
   }
-  // Old kernels do not know this; their headers are in the byte order of the host, which is little-endian as well.
+  // Old kernels do not know this; their headers are in the byte order of the host, which is little-endian as
+  // well.
   const little = new Uint8Array(new Int32Array([1]).buffer);
   for (const { number } of queues) c.ioctl(number, TUNSETVNETLE, little);
   return long ? LONG_HEADER_BYTES : LEGACY_HEADER_BYTES;
 }
 
-/** Asks for everything, and takes it back: there is no guest yet, and who used the interface before may have left it so. */
+/**
+ * Asks for everything, and takes it back: there is no guest yet, and a program that used the interface before
+ * may have left it so.
+ */
 function knowsLargeUdp(queues: readonly FileDescriptor[]): boolean {
   const c = libc();
   const all = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6;
@@ -182,77 +294,6 @@ function configure(name: string, options: TapOptions, path: string): number {
   return mtu;
 }
 
-// What the kernel's tun driver and network interfaces are told by `ioctl`: numbers from linux/if_tun.h, linux/if.h and
-// linux/sockios.h.
-
-/** The file from which TAP queues are made. */
-export const TUN_PATH = "/dev/net/tun";
-
-/** Attaches a queue to an interface, which is made if there is none of that name; takes and fills in an ifreq. */
-export const TUNSETIFF = 0x4004_54can;
-/** Lets the interface outlive its queues. */
-export const TUNSETPERSIST = 0x4004_54cbn;
-/** Says which unfinished frames may be read. */
-export const TUNSETOFFLOAD = 0x4004_54d0n;
-/** Asks for name and flags. */
-export const TUNGETIFF = 0x8004_54d2n;
-/** Sets how many bytes may be on their way before a write has to wait. */
-export const TUNSETSNDBUF = 0x4004_54d4n;
-/** Detaches a queue from its interface for the time being, or attaches it again; takes an ifreq with one flag. */
-export const TUNSETQUEUE = 0x4004_54d9n;
-/** Asks for the size of the virtio-net header. */
-export const TUNGETVNETHDRSZ = 0x8004_54d7n;
-/** Sets the size of the virtio-net header. */
-export const TUNSETVNETHDRSZ = 0x4004_54d8n;
-/** Makes the virtio-net header little-endian. */
-export const TUNSETVNETLE = 0x4004_54dcn;
-/** Asks for the flags of an interface. */
-export const SIOCGIFFLAGS = 0x8913n;
-/** Sets the flags of an interface. */
-export const SIOCSIFFLAGS = 0x8914n;
-/** Asks for the MTU. */
-export const SIOCGIFMTU = 0x8921n;
-/** Sets the MTU. */
-export const SIOCSIFMTU = 0x8922n;
-/** Sets the MAC address. */
-export const SIOCSIFHWADDR = 0x8924n;
-/** Asks for the MAC address. */
-export const SIOCGIFHWADDR = 0x8927n;
-
-/** Ethernet frames, not IP packets. */
-export const IFF_TAP = 0x0002;
-/** Several queues. */
-export const IFF_MULTI_QUEUE = 0x0100;
-/** To TUNSETQUEUE: frames may arrive on this queue. */
-export const IFF_ATTACH_QUEUE = 0x0200;
-/** To TUNSETQUEUE: no frames arrive on this queue. */
-export const IFF_DETACH_QUEUE = 0x0400;
-/** It outlives its queues. */
-export const IFF_PERSIST = 0x0800;
-/** No four bytes of packet information in front. */
-export const IFF_NO_PI = 0x1000;
-/** A virtio-net header in front. */
-export const IFF_VNET_HDR = 0x4000;
-/** An interface flag: it is up. */
-export const IFF_UP = 1;
-
-/** We take frames whose checksum is partial. */
-export const TUN_F_CSUM = 0x01;
-/** We take large TCP frames over IPv4. */
-export const TUN_F_TSO4 = 0x02;
-/** We take large TCP frames over IPv6. */
-export const TUN_F_TSO6 = 0x04;
-/** We take large TCP frames with ECN. */
-export const TUN_F_TSO_ECN = 0x08;
-/** We take large UDP frames over IPv4; from Linux 6.2 on, and only with the next. */
-export const TUN_F_USO4 = 0x20;
-/** We take large UDP frames over IPv6. */
-export const TUN_F_USO6 = 0x40;
-
-/** Kind of a MAC address in a sockaddr. */
-const ARPHRD_ETHER = 1;
-const NAME_BYTES = 16;
-
 /** A struct ifreq: the name of an interface and one fact about it. */
 export class InterfaceRequest {
   /** The bytes, for the system call. */
@@ -298,37 +339,3 @@ export class InterfaceRequest {
     this.bytes.set(mac, NAME_BYTES + 2);
   }
 }
-
-// What to do when a TAP cannot be opened, by name of the error.
-
-/** Opening the file from which queues are made. */
-export const TUN_FILE: Readonly<Record<string, string>> = {
-  ENOENT:
-    'load the kernel module ("modprobe tun"); in a container, pass the device in ("--device /dev/net/tun")',
-  ENODEV: 'load the kernel module ("modprobe tun")',
-  ENXIO: 'load the kernel module ("modprobe tun")',
-  EACCES: "run as root, or give this user access to the file",
-  EPERM: "in a container, allow the device (cgroup rule for character device 10:200)",
-};
-
-/** Making or changing an interface. */
-export const HOST_RIGHTS: Readonly<Record<string, string>> = {
-  EPERM: "this needs CAP_NET_ADMIN: run as root, or prepare the interface for this user " +
-    '("ip tuntap add dev NAME mode tap user USER vnet_hdr", "ip link set NAME up")',
-};
-
-/** Attaching another queue. */
-export const IN_USE: Readonly<Record<string, string>> = {
-  EBUSY: "another program uses it: stop that program, or use another interface",
-  E2BIG: "it has as many queues as it can have; use fewer queue pairs",
-};
-
-/** There is an interface of this name, but not one that can be attached to in this way. */
-export const NOT_A_TAP = {
-  /** With one queue. */
-  single:
-    'there is one of this name which is no TAP, or one with several queues: write "multiQueue": true for those',
-  /** With several queues. */
-  several:
-    'there is one of this name which is no TAP, or one with a single queue: make it with multi_queue, or write "multiQueue": false',
-} as const;

@@ -28,7 +28,9 @@ export interface TapOptions {
   vnetHeader: boolean;
   /** Most bytes under way before writing has to wait. */
   sendBufferBytes?: number | undefined;
-  /** `auto`: large and unchecksummed frames, as far as the guest takes them. `off`: only frames as on a wire. */
+  /**
+   * `auto`: large and unchecksummed frames, as far as the guest takes them. `off`: only frames as on a wire.
+   */
   offloads: "auto" | "off";
 }
 

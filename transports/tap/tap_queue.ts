@@ -1,21 +1,30 @@
 /**
- * Reads frames from the queues of a TAP, straight into frames of the pool.
+ * Reads frames from the queues of a TAP, straight into frames of the pool, and writes frames to them, each in
+ * one call.
  *
- * Theory of operation. The length of a frame is not known before it has been read, and almost all are short. So every frame
- * is read to the *landing*, a frame of the pool that has room for the longest, its virtio-net header in the headroom:
+ * Theory of operation, reading. The length of a frame is not known before it has been read, and almost all
+ * are short. So every frame is read to the *scratch frame*, one of the pool that has room for the longest,
+ * its virtio-net header in the headroom:
  *
- *     landing:  [ ...headroom... | header ][ room for the longest frame and more ]
+ *     scratch:  [ ...headroom... | header ][ room for the longest frame and more ]
  *
- * What fits into a smaller frame is copied into one, and the landing stays for the next read; it is in the caches by then. That
- * is quicker than to offer the kernel a list of a short and a long place (measured, Linux 6.18: 100 ns for `readv` where a
- * copy takes 15 to 40), and a frame that is held does not keep 68 KiB. A large frame is the landing itself.
+ * What fits into a smaller frame is copied into one, and the scratch frame stays for the next read; it is in
+ * the caches by then. That is quicker than to offer the kernel a list of a short and a long place (measured,
+ * Linux 6.18: 100 ns for `readv` where a copy takes 15 to 40), and a frame that is held does not keep 68 KiB.
+ * A large frame is the scratch frame itself.
  *
- * One landing serves all queues of a TAP, for a call reads from one queue only. If the pool has none to offer, nothing is
- * read, and so nothing can be lost: the kernel's queue is the back-pressure, and the pool's refusal makes the device let go
- * what it holds. If it has only no small frame, the landing goes, however short what it holds.
+ * One scratch frame serves all queues of a TAP, for a call reads from one queue only. If the pool has none to
+ * offer, nothing is read, and so nothing can be lost: the kernel's queue is the back-pressure, and the pool's
+ * refusal makes the device flush what it holds. If the pool has no small frame, the scratch frame itself is
+ * delivered, however short its content.
  *
- * The kernel cuts silently what does not fit; a read that fills the landing to the last byte is taken for cut, dropped and
- * counted. A header that does not fit its frame is dropped as well: who made a passed descriptor is not known.
+ * The kernel cuts silently what does not fit; a read that fills the scratch frame to the last byte is taken
+ * for cut, dropped and counted. A header that does not fit its frame is dropped as well: it is not known
+ * which program made a passed descriptor.
+ *
+ * Writing. A frame in one piece gets its virtio-net header right in front of its data, into the headroom that
+ * frames have, and is written from there; a list of places would cost the kernel as much as a tenth of the
+ * frame. Such a list is made of frames in several pieces, and of those without headroom.
  *
  * @module
  */
@@ -34,6 +43,7 @@ import { IoVector } from "../../host/libc.ts";
 import type { Frame, NetHeader } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import {
   NET_HEADER_BYTES,
   readNetHeader,
@@ -47,11 +57,75 @@ import {
   writeNetHeader,
 } from "../../wire/virtio_net_header.ts";
 
-const ETHERNET_HEADER_BYTES = 14;
 /** Longer frames are not copied. */
 const MAX_COPIED_BYTES = 9216;
 const ONE = 1n;
+/**
+ * A frame in more pieces is gathered into one first: the kernel takes 1024 at most, and walks them one by
+ * one.
+ */
+const MAX_PIECES = 128;
+/** Signals that may come in between before a write is given up for now. */
+const MAX_INTERRUPTIONS = 16;
+const HDR_LEN = 2;
+const CSUM_START = 6;
 const KNOWN_FLAGS = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
+
+/**
+ * Counters of a TAP. Errors of system calls are counted as they come up, under names such as `write_EIO` (the
+ * interface is down) and `write_EINVAL` (the kernel does not take a frame's header); such a frame is dropped.
+ */
+export interface TapCounters extends Record<string, number> {
+  /** Frames read. */
+  read: number;
+  /** Their bytes, without headers. */
+  readBytes: number;
+  /** Frames written. */
+  written: number;
+  /** Their bytes, without headers. */
+  writtenBytes: number;
+  /** Times that a frame could not be written yet, and stayed with the device. */
+  again: number;
+  /** Dropped on reading: longer than everything that was ready to take it. */
+  truncated: number;
+  /** Dropped: longer than a frame can be. */
+  tooLong: number;
+  /** Dropped on reading: the virtio-net header contradicts the frame. */
+  badHeader: number;
+  /** Dropped: the kernel had queued them before there was a guest. */
+  noGuest: number;
+  /** Dropped on writing: still to be checksummed or segmented, and there is no header to say so. */
+  unfinished: number;
+  /** Dropped on writing: the interface has been deleted. */
+  noInterface: number;
+}
+
+/** Counters of a TAP, all 0. */
+export function newTapCounters(): TapCounters {
+  return {
+    read: 0,
+    readBytes: 0,
+    written: 0,
+    writtenBytes: 0,
+    again: 0,
+    truncated: 0,
+    tooLong: 0,
+    badHeader: 0,
+    noGuest: 0,
+    unfinished: 0,
+    noInterface: 0,
+  };
+}
+
+/** Counts an error of a system call under its name. */
+export function countError(
+  counters: TapCounters,
+  call: "read" | "write" | "offload" | "queue",
+  error: number,
+): void {
+  const name = `${call}_${errnoName(error)}`;
+  counters[name] = (counters[name] ?? 0) + 1;
+}
 
 /** How a call of `read` ended. */
 export type ReadEnd =
@@ -73,7 +147,7 @@ export class TapReader implements Disposable {
   readonly #counters: TapCounters;
   readonly #c: LibcSymbols = libc();
   readonly #addresses = new FrameAddresses();
-  #landing: Frame | null = null;
+  #scratch: Frame | null = null;
   /** Where the next header is to go, where the frame behind it, and how many bytes both may have. */
   #headerAddress = 0n;
   #frameAddress = 0n;
@@ -86,11 +160,14 @@ export class TapReader implements Disposable {
     this.#counters = counters;
   }
 
-  /** Reads up to `limit` frames from descriptor `number` and appends them to `out`. Returns how many; `end` says why. */
+  /**
+   * Reads up to `limit` frames from descriptor `number` and appends them to `out`. Returns how many; `end`
+   * says why.
+   */
   read(number: number, out: FrameBatch, limit: number): number {
     let count = 0;
     for (let tries = 0; tries < limit; tries++) {
-      if (this.#landing === null && !this.#prepare()) {
+      if (this.#scratch === null && !this.#prepare()) {
         this.end = "noFrame";
         return count;
       }
@@ -112,38 +189,38 @@ export class TapReader implements Disposable {
     return count;
   }
 
-  /** Gives the landing back. */
+  /** Gives the scratch frame back. */
   [Symbol.dispose](): void {
-    this.#landing?.release();
-    this.#landing = null;
+    this.#scratch?.release();
+    this.#scratch = null;
   }
 
-  /** Fetches a landing; false if the pool has none. */
+  /** Fetches a scratch frame; false if the pool has none. */
   #prepare(): boolean {
-    const landing = this.#pool.take(MAX_FRAME_BYTES);
-    if (landing === null) return false;
-    this.#landing = landing;
-    this.#frameAddress = this.#addresses.pointer(landing.bytes) + BigInt(landing.start | 0);
+    const scratch = this.#pool.take(MAX_FRAME_BYTES);
+    if (scratch === null) return false;
+    this.#scratch = scratch;
+    this.#frameAddress = this.#addresses.pointer(scratch.bytes) + BigInt(scratch.start | 0);
     this.#headerAddress = this.#frameAddress - BigInt(this.#headerBytes);
-    this.#room = BigInt(this.#headerBytes + landing.length + landing.tailRoom);
+    this.#room = BigInt(this.#headerBytes + scratch.length + scratch.tailRoom);
     return true;
   }
 
   /** The frame that was read; null if it was dropped. */
   #finish(bytes: number): Frame | null {
     const counters = this.#counters;
-    const landing = this.#landing!;
+    const scratch = this.#scratch!;
     const total = bytes - this.#headerBytes;
     if (total > MAX_FRAME_BYTES) {
       if (bytes === Number(this.#room)) counters.truncated++;
       else counters.tooLong++;
       return null;
     }
-    const at = landing.start - this.#headerBytes;
+    const at = scratch.start - this.#headerBytes;
     // Most frames are finished: nothing is said of them.
-    const hasFacts = this.#headerBytes > 0 && (landing.bytes[at] | landing.bytes[at + 1]) !== 0;
-    if (hasFacts) readNetHeader(landing.view, at, landing.header);
-    if (total < ETHERNET_HEADER_BYTES || hasFacts && !isSound(landing.header, total)) {
+    const hasFacts = this.#headerBytes > 0 && (scratch.bytes[at] | scratch.bytes[at + 1]) !== 0;
+    if (hasFacts) readNetHeader(scratch.view, at, scratch.header);
+    if (total < ETHERNET_HEADER_BYTES || hasFacts && !isSound(scratch.header, total)) {
       counters.badHeader++;
       return null;
     }
@@ -151,15 +228,15 @@ export class TapReader implements Disposable {
     counters.readBytes += total;
     const small = total <= MAX_COPIED_BYTES ? this.#pool.take(total) : null;
     if (small === null) {
-      this.#landing = null;
-      landing.trim(total);
-      if (!hasFacts) landing.header.clear();
-      return landing;
+      this.#scratch = null;
+      scratch.trim(total);
+      if (!hasFacts) scratch.header.clear();
+      return scratch;
     }
     // A BigInt that a small integer is added to does not become an object on its way into the call.
     const to = this.#addresses.pointer(small.bytes) + BigInt(small.start | 0);
     this.#c.memcpy(to, this.#frameAddress, ONE + BigInt(total - 1 | 0));
-    if (hasFacts) small.header.copyFrom(landing.header);
+    if (hasFacts) small.header.copyFrom(scratch.header);
     return small;
   }
 }
@@ -182,19 +259,6 @@ function isSound(header: NetHeader, length: number): boolean {
       return false;
   }
 }
-
-// Writes frames to the queues of a TAP, each in one call.
-//
-// A frame in one piece gets its virtio-net header right in front of its data, into the headroom that frames have, and is
-// written from there; a list of places would cost the kernel as much as a tenth of the frame. Such a list is made of frames in
-// several pieces, and of those without headroom.
-
-/** A frame in more pieces is gathered into one first: the kernel takes 1024 at most, and walks them one by one. */
-const MAX_PIECES = 128;
-/** Signals that may come in between before a write is given up for now. */
-const MAX_INTERRUPTIONS = 16;
-const HDR_LEN = 2;
-const CSUM_START = 6;
 
 /** What became of a frame. */
 export type WriteEnd =
@@ -306,7 +370,10 @@ export class TapWriter {
     return error === EBADFD ? "gone" : "done";
   }
 
-  /** What the kernel must know: a checksum to complete, and how to segment. It does not believe that one is valid. */
+  /**
+   * What the kernel must know: a checksum to complete, and how to segment. It does not believe that one is
+   * valid.
+   */
   #fillHeader(view: DataView, at: number, frame: Frame): void {
     const { header } = frame;
     if (isFinished(header)) {
@@ -325,62 +392,4 @@ export class TapWriter {
 /** Is there nothing that the kernel must do to such a frame? */
 function isFinished({ flags, gsoType }: NetHeader): boolean {
   return (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 && gsoType === VIRTIO_NET_HDR_GSO_NONE;
-}
-
-// What a TAP counts.
-
-/**
- * Counters of a TAP. Errors of system calls are counted as they come up, under names such as `write_EIO` (the interface is
- * down) and `write_EINVAL` (the kernel does not take a frame's header); such a frame is dropped.
- */
-export interface TapCounters extends Record<string, number> {
-  /** Frames read. */
-  read: number;
-  /** Their bytes, without headers. */
-  readBytes: number;
-  /** Frames written. */
-  written: number;
-  /** Their bytes, without headers. */
-  writtenBytes: number;
-  /** Times that a frame could not be written yet, and stayed with the device. */
-  again: number;
-  /** Dropped on reading: longer than everything that was ready to take it. */
-  truncated: number;
-  /** Dropped: longer than a frame can be. */
-  tooLong: number;
-  /** Dropped on reading: the virtio-net header contradicts the frame. */
-  badHeader: number;
-  /** Dropped: the kernel had queued them before there was a guest. */
-  noGuest: number;
-  /** Dropped on writing: still to be checksummed or segmented, and there is no header to say so. */
-  unfinished: number;
-  /** Dropped on writing: the interface has been deleted. */
-  noInterface: number;
-}
-
-/** Counters of a TAP, all 0. */
-export function newTapCounters(): TapCounters {
-  return {
-    read: 0,
-    readBytes: 0,
-    written: 0,
-    writtenBytes: 0,
-    again: 0,
-    truncated: 0,
-    tooLong: 0,
-    badHeader: 0,
-    noGuest: 0,
-    unfinished: 0,
-    noInterface: 0,
-  };
-}
-
-/** Counts an error of a system call under its name. */
-export function countError(
-  counters: TapCounters,
-  call: "read" | "write" | "offload" | "queue",
-  error: number,
-): void {
-  const name = `${call}_${errnoName(error)}`;
-  counters[name] = (counters[name] ?? 0) + 1;
 }

@@ -1,20 +1,24 @@
 /**
  * A TAP interface as a network.
  *
- * Theory of operation. Each queue of the interface is a descriptor, watched by the reactor and read and written without
- * waiting. Reading ends when the kernel has no more (its next frame wakes the reactor), when the limit is reached, or when the
- * pool is empty. Writing ends when the kernel has no room (EAGAIN): that frame and all behind it stay the device's, which
- * offers them again when there is. Anything else that the kernel says to a frame drops it, counted by the error's name; an
- * interface that is down (EIO) is like a cable that is unplugged.
+ * Theory of operation. Each queue of the interface is a descriptor, watched by the reactor and read and
+ * written without waiting. Reading ends when the kernel has no more (its next frame wakes the reactor), when
+ * the limit is reached, or when the pool is empty. Writing ends when the kernel has no room (EAGAIN): that
+ * frame and all behind it stay the device's, which offers them again when there is. Anything else that the
+ * kernel says to a frame drops it, counted by the error's name; an interface that is down (EIO) is like a
+ * cable that is unplugged.
  *
- * What the kernel may hand over unfinished follows the guest (`guestCapabilities`): without a guest that takes large frames it
- * segments and checksums itself. Frames that it has queued before are as they are; the device judges each.
+ * What the kernel may hand over unfinished follows the guest (`guestCapabilities`): without a guest that
+ * takes large frames it segments and checksums itself. Frames that it has queued before are as they are; the
+ * device judges each.
  *
- * The kernel spreads flows over all queues that are attached. Those behind the pairs that the guest uses are detached, and
- * with them goes what they had: nobody would receive it. A queue can be given to another thread, which makes a transport of
- * its own of a duplicate of the descriptor; here it is then only written to, on behalf of the device itself.
+ * The kernel spreads flows over all queues that are attached. Those behind the pairs that the guest uses are
+ * detached, and with them goes what they had, which would not be received. A queue can be given to another
+ * thread, which makes a transport of its own of a duplicate of the descriptor; here it is then only written
+ * to, on behalf of the device itself.
  *
- * Nothing is read while there is no guest; what the kernel has queued meanwhile is thrown away when one comes (`hasGuest`).
+ * Nothing is read while there is no guest; what the kernel has queued meanwhile is thrown away when one comes
+ * (`hasGuest`).
  *
  * If the interface is deleted, the transport is `finished`, and `close` rejects with the reason.
  *
@@ -36,7 +40,10 @@ import { countError, type TapCounters, TapReader, TapWriter } from "./tap_queue.
 /** Frames written in one call of `send`. */
 const BURST = 64;
 
-/** Most frames that are taken from a queue and thrown away when a guest comes; the kernel keeps 500 to 1000 by default. */
+/**
+ * Most frames that are taken from a queue and thrown away when a guest comes; the kernel keeps 500 to 1000 by
+ * default.
+ */
 const MAX_STALE_FRAMES = 4096;
 
 /** What a transport is made of. */
@@ -53,7 +60,7 @@ export interface TapSettings {
 
 /** A queue that is given to another thread. Plain JSON. */
 export interface GivenQueue {
-  /** Its descriptor, which stays with who gives it. */
+  /** Its descriptor, which stays with the giver. */
   readonly descriptor: number;
   /** The interface's name. */
   readonly name: string;
@@ -128,7 +135,8 @@ export class TapTransport implements FrameTransport {
     if (this.#gone || !this.#open || queue >= this.#pairs) return 0;
     const count = this.#reader.read(this.#queues[queue].number, out, limit);
     if (this.#reader.end === "gone") this.#gone = true;
-    // Whoever gets nothing does not come back by himself, and the kernel has told of these frames already.
+    // A device that got nothing does not call again by itself, and the kernel has told of these frames
+    // already.
     this.#moreAtNs = count === 0 && this.#reader.end === "more" ? nowNs : Infinity;
     return count;
   }
@@ -232,7 +240,7 @@ export class TapTransport implements FrameTransport {
   }
 
   #setQueue(queue: number, request: Uint8Array<ArrayBuffer>): void {
-    // What cannot be detached only costs frames that nobody receives.
+    // A queue that cannot be detached only costs frames that are not received.
     if (this.#c.ioctl(this.#queues[queue].number, tun.TUNSETQUEUE, request) !== 0) {
       countError(this.#counters, "queue", errno());
     }
@@ -245,7 +253,10 @@ export function tapCapabilities(offloads: boolean, largeUdp: boolean): OffloadCa
   return largeUdp ? OffloadCapabilities.all : OffloadCapabilities.of("csum", "tso4", "tso6", "ecn");
 }
 
-/** The kernel takes large frames only together with partial checksums, ECN only with TCP, and both kinds of UDP at once. */
+/**
+ * The kernel takes large frames only together with partial checksums, ECN only with TCP, and both kinds of
+ * UDP at once.
+ */
 function offloadFlags(capabilities: OffloadCapabilities, largeUdp: boolean): number {
   const { csum, tso4, tso6, ecn, uso4, uso6 } = capabilities;
   if (!csum) return 0;

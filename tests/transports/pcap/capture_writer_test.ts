@@ -5,14 +5,14 @@ import { HostError } from "../../../core/errors.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { MemorySource } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
+import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
 import {
-  type CaptureOutput,
   CaptureSink,
-  CaptureWriter,
   CHUNK_BYTES,
   FLUSH_MS,
   MAX_BACKLOG_CHUNKS,
-} from "../../../transports/pcap/capture_writer.ts";
+} from "../../../transports/pcap/capture_sink.ts";
+import type { CaptureOutput } from "../../../transports/pcap/output_file.ts";
 import type { PacketDirection } from "../../../transports/pcap/captured_packet.ts";
 import { OutputFile } from "../../../transports/pcap/output_file.ts";
 import { withFolder } from "../../cli/support/command.ts";

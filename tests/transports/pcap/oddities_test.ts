@@ -10,7 +10,8 @@ import {
   WINDOW_BYTES,
 } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
-import { CaptureSink, CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
+import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
+import { CaptureSink } from "../../../transports/pcap/capture_sink.ts";
 import {
   applyPacketFlags,
   type CaptureOddities,

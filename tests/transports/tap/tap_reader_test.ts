@@ -71,7 +71,7 @@ Deno.test("receive() says nothing of a finished frame, whatever came before it",
   const frames = rig.receive();
   assertEquals(frames.map(factsOf), [{ ...NO_FACTS, ...large }, NO_FACTS, NO_FACTS]);
   for (const frame of frames) frame.release();
-  // A short frame in the landing itself: there is no smaller slot left for it.
+  // A short frame in the scratch frame itself: there is no smaller slot left for it.
   rig.arrive(pattern(3000, 4), large);
   for (const frame of rig.receive()) frame.release();
   const taken: Frame[] = [];
