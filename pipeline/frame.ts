@@ -101,7 +101,7 @@ export class Frame {
   /** The virtio-net facts about this frame. */
   readonly header: NetHeader = new NetHeader();
   /** The queue pair it came on, or goes to. */
-  queue = 0;
+  queuePair = 0;
   /**
    * Its number in the input, from 1, where the transport counts (a capture does); else 0. Shown in
    * explanations.

@@ -33,7 +33,7 @@ export function isSound(frame: Frame, queuePairs: number): boolean {
   return frame instanceof Frame && frame.isOwned === true && start >= slot &&
     start + length <= slot + frame.capacity && length >= 0 &&
     (start | 0) === start && (length | 0) === length &&
-    (frame.queue | 0) === frame.queue && frame.queue >= 0 && frame.queue < queuePairs &&
+    (frame.queuePair | 0) === frame.queuePair && frame.queuePair >= 0 && frame.queuePair < queuePairs &&
     (frame.next === null ? frame.total === length : arePiecesSound(frame));
 }
 
@@ -42,12 +42,12 @@ export function isSound(frame: Frame, queuePairs: number): boolean {
  * look closely.
  */
 export function isPlain(frame: Frame, queuePairs: number): boolean {
-  const { start, length, slot, header, queue } = frame;
+  const { start, length, slot, header, queuePair } = frame;
   return frame instanceof Frame && frame.isOwned && frame.next === null &&
     (header.flags | header.gsoType) === 0 && start >= slot &&
     length >= 0 && start + length <= slot + frame.capacity && frame.total === length &&
-    (start | 0) === start && (length | 0) === length && (queue | 0) === queue && queue >= 0 &&
-    queue < queuePairs;
+    (start | 0) === start && (length | 0) === length && (queuePair | 0) === queuePair && queuePair >= 0 &&
+    queuePair < queuePairs;
 }
 
 /** Does the header of this frame mean something, if it says anything (virtio 1.2, section 5.1.6)? */
@@ -63,7 +63,7 @@ export function isHeaderSound(frame: Frame): boolean {
 export function frameFault(frame: Frame, queuePairs: number): string {
   if (!(frame instanceof Frame)) return `it handed on ${kindOf(frame)} in place of a frame`;
   if (!frame.isOwned) return "it handed on a frame that was released before, or is part of another";
-  const { start, length, slot, capacity, queue } = frame;
+  const { start, length, slot, capacity, queuePair } = frame;
   if (!Number.isInteger(start) || !Number.isInteger(length) || length < 0) {
     return `it handed on a frame with start ${start} and length ${length}: both must be whole numbers`;
   }
@@ -72,8 +72,8 @@ export function frameFault(frame: Frame, queuePairs: number): string {
       slot + capacity
     }: stay within tailRoom`;
   }
-  if (!Number.isInteger(queue) || queue < 0 || queue >= queuePairs) {
-    return `it handed on a frame for queue pair ${queue}; there are ${queuePairs}`;
+  if (!Number.isInteger(queuePair) || queuePair < 0 || queuePair >= queuePairs) {
+    return `it handed on a frame for queue pair ${queuePair}; there are ${queuePairs}`;
   }
   const pieces = frame.next === null
     ? (frame.total === length ? null : `total ${frame.total}, but length ${length}: raise both together`)

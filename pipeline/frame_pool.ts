@@ -177,7 +177,7 @@ class FrameStore {
       frame.last = frame;
       frame.pieces = 1;
       frame.header.clear();
-      frame.queue = 0;
+      frame.queuePair = 0;
       frame.number = 0;
       frame.mark = 0;
       return frame;

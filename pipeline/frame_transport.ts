@@ -15,19 +15,19 @@ export interface FrameTransport extends Disposable {
   /** What it takes unfinished; `OffloadCapabilities.none` if frames must be complete. */
   readonly capabilities: OffloadCapabilities;
   /**
-   * How many queue pairs it has of its own; 1 means that the device spreads frames over its queues itself.
+   * How many queue pairs it has of its own; 1 means that the device spreads frames over its own.
    */
   readonly queuePairs: number;
   /**
-   * Appends up to `limit` frames that have arrived on `queue` by `nowNs` to `out`, which then owns them;
+   * Appends up to `limit` frames that have arrived on `queuePair` by `nowNs` to `out`, which then owns them;
    * returns how many.
    */
-  receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number;
+  receive(out: FrameBatch, limit: number, queuePair: number, nowNs: number): number;
   /**
    * Sends the frames of `batch` in order and returns how many it took (and released). The rest stay the
    * caller's, who offers them again: back-pressure without loss.
    */
-  send(batch: FrameBatch, queue: number, nowNs: number): number;
+  send(batch: FrameBatch, queuePair: number, nowNs: number): number;
   /**
    * The guest takes this unfinished from now on; nothing while there is no guest. A network that can finish
    * frames itself does so for what the guest does not take.
@@ -40,16 +40,16 @@ export interface FrameTransport extends Disposable {
    */
   hasGuest?(present: boolean): void;
   /**
-   * The driver uses the first `pairs` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no
-   * other queue.
+   * The driver uses the first `count` queue pairs from now on, 1 to `queuePairs`: frames should arrive on no
+   * other.
    */
-  usePairs?(pairs: number): void;
+  useQueuePairs?(count: number): void;
   /**
-   * Gives a queue to the queue worker of this number: it is not received from here any more. Returns plain
-   * JSON, of which `NetworkPlugin.createInWorker` makes a transport there. The queue stays open until this
-   * transport is disposed of.
+   * Gives a queue pair to the queue worker of this number: it is not received from here any more. Returns plain
+   * JSON, of which `NetworkPlugin.createInWorker` makes a transport there. It stays open until this transport
+   * is disposed of.
    */
-  giveToWorker?(queue: number): unknown;
+  giveToWorker?(queuePair: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */
   deadlineNs?(): number;
   /** Has it delivered all that it will ever deliver, as a capture has at its end? */

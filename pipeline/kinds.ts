@@ -167,7 +167,7 @@ function checkNetwork(value: FrameTransport): void {
   refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
     "guestCapabilities",
     "hasGuest",
-    "usePairs",
+    "useQueuePairs",
     "giveToWorker",
     "close",
   ]));
@@ -291,8 +291,8 @@ class GuardedNetwork implements FrameTransport {
     this.#call("hasGuest", () => this.#network.hasGuest?.(present));
   }
 
-  usePairs(pairs: number): void {
-    this.#call("usePairs", () => this.#network.usePairs?.(pairs));
+  useQueuePairs(pairs: number): void {
+    this.#call("useQueuePairs", () => this.#network.useQueuePairs?.(pairs));
   }
 
   giveToWorker(queue: number): unknown {

@@ -87,18 +87,18 @@ export class MachineBench implements AsyncDisposable {
     this.guest = guest;
     this.port = network as CablePort;
     hooks.onPacket = (packet) => {
-      const { queue, bytes } = packet;
+      const { queuePair, bytes } = packet;
       this.out.push({
         atNs: this.nowNs,
         header: headerFields(packet),
         bytes: bytes.slice(),
-        queue,
+        queuePair,
         number: 0,
       });
     };
     this.port.tap((frame, atNs) => {
-      const { queue, number } = frame;
-      this.sent.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queue, number });
+      const { queuePair, number } = frame;
+      this.sent.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queuePair, number });
     });
   }
 

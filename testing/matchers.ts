@@ -151,7 +151,7 @@ export interface Delivered {
   /** Its bytes, a copy. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The queue pair it goes to. */
-  readonly queue: number;
+  readonly queuePair: number;
   /**
    * The number of the frame in the input, or of the first one in a merged frame; 0 behind a ring, where it is
    * lost.
@@ -164,7 +164,7 @@ export interface FrameFacts {
   /** Fields of the virtio-net header; what is left out is 0. */
   readonly header?: Partial<HeaderFields>;
   /** The queue pair it comes on; default 0. */
-  readonly queue?: number;
+  readonly queuePair?: number;
   /** Its number in the input; by default they are counted from 1. */
   readonly number?: number;
 }

@@ -158,11 +158,11 @@ export class StageBench implements Disposable {
   }
 
   /** A frame from the bench's pool, which the caller then owns: to build one in pieces, or to call a stage by hand. */
-  frame(source: FrameSource, { header = {}, queue = 0, number }: FrameFacts = {}): Frame {
+  frame(source: FrameSource, { header = {}, queuePair = 0, number }: FrameFacts = {}): Frame {
     const frame = this.pool.takeCopy(bytesOf(source));
     if (frame === null) throw new RangeError("Cannot feed another frame: the pool is at its limit");
     Object.assign(frame.header, header);
-    frame.queue = queue;
+    frame.queuePair = queuePair;
     frame.number = number ?? ++this.#fed;
     return frame;
   }
@@ -240,8 +240,8 @@ export class StageBench implements Disposable {
   #take(frames: FrameBatch, atNs: number): void {
     for (let i = 0; i < frames.length; i++) {
       const frame = frames.at(i);
-      const { queue, number } = frame;
-      this.out.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queue, number });
+      const { queuePair, number } = frame;
+      this.out.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queuePair, number });
       frame.release();
     }
     frames.clear();

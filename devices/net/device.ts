@@ -220,7 +220,7 @@ export class NetDevice implements NetworkDevice {
     this.#toGuestPipeline.negotiated(negotiated, this.#nowNs);
     this.#fromGuestPipeline.negotiated(negotiated, this.#nowNs);
     this.#settings.takeOver(this.#nowNs);
-    this.#toNetwork.usePairs(this.#steering.pairs);
+    this.#toNetwork.useQueuePairs(this.#steering.pairs);
     this.wake();
   }
 
@@ -229,11 +229,11 @@ export class NetDevice implements NetworkDevice {
     const own = this.#own;
     if (own === null) return;
     if (own instanceof ControlSession) own.update();
-    if (typeof this.#role === "object") this.#toGuest.usePairs(this.#role.set + 1);
+    if (typeof this.#role === "object") this.#toGuest.useQueuePairs(this.#role.set + 1);
     else this.#settings.queuesChanged();
     this.#toGuest.queuesChanged();
     this.#notifications.begin(own.queues);
-    this.#toNetwork.usePairs(this.#steering.pairs);
+    this.#toNetwork.useQueuePairs(this.#steering.pairs);
     this.wake();
   }
 

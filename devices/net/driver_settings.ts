@@ -100,7 +100,7 @@ export class DriverSettings {
       hooks: {
         offloadsRequested: (mask) => requestOffloads(pipeline, mask),
         setGuestOffloads: (offloads) => this.#setOffloads(offloads),
-        setQueuePairs: (pairs) => this.#usePairs(pairs),
+        setQueuePairs: (pairs) => this.#useQueuePairs(pairs),
         announceAcked: () => space.announceAcked(),
         macChanged: (mac) => space.setMac(mac),
       },
@@ -152,7 +152,7 @@ export class DriverSettings {
       commands++;
     }
     if (commands === 0) return false;
-    this.#parts.toNetwork.usePairs(this.#parts.steering.pairs);
+    this.#parts.toNetwork.useQueuePairs(this.#parts.steering.pairs);
     if (queue.publish()) own.interrupt(this.#controlIndex);
     return true;
   }
@@ -170,7 +170,7 @@ export class DriverSettings {
       while (pairs < options.queuePairs && (session.queues[2 * pairs] ?? null) !== null) pairs++;
     }
     steering.useAutomatic(Math.max(1, pairs));
-    toGuest.usePairs(Math.max(1, pairs));
+    toGuest.useQueuePairs(Math.max(1, pairs));
   }
 
   /** What the driver has programmed; what is to be taken over and has not been is still there. */
@@ -205,7 +205,7 @@ export class DriverSettings {
       this.#pairs = pairs;
       if (!isOnePair) {
         steering.useAutomatic(pairs);
-        toGuest.usePairs(pairs);
+        toGuest.useQueuePairs(pairs);
       }
     }
     if (rss !== null) steering.useRss(rss);
@@ -216,13 +216,13 @@ export class DriverSettings {
   }
 
   /** False if the driver has not set up the first `pairs` queue pairs. Otherwise they, and no others, are used. */
-  #usePairs(pairs: number): boolean {
+  #useQueuePairs(pairs: number): boolean {
     const { pipeline, toGuest } = this.#parts;
     const queues = this.#session?.queues ?? [];
     for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
     pipeline.drain(this.#nowNs);
     toGuest.publish();
-    toGuest.usePairs(pairs);
+    toGuest.useQueuePairs(pairs);
     toGuest.queuesChanged();
     this.#pairs = pairs;
     return true;

@@ -197,7 +197,7 @@ export class FromGuest {
     const headerAt = frame.start - headerBytes;
     chain.read(frame.bytes, headerAt, headerBytes + length);
     readNetHeader(frame.view, headerAt, frame.header);
-    frame.queue = pair;
+    frame.queuePair = pair;
     if (!isHeaderSound(frame, this.#capabilities)) {
       frame.release();
       return this.#drop("dropped_bad_header");

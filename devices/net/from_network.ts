@@ -83,7 +83,7 @@ export class FromNetwork {
   offerAgain(session: Session, nowNs: number): boolean {
     const { pipeline, toGuest: { again } } = this.#parts;
     if (again.length === 0) return false;
-    const queue = session.queues[2 * again.at(0).queue] ?? null;
+    const queue = session.queues[2 * again.at(0).queuePair] ?? null;
     if (queue === null || !queue.enableKicks()) return false;
     const offered = this.#offered;
     for (let i = 0; i < again.length; i++) offered.push(again.at(i));
@@ -115,9 +115,9 @@ export class FromNetwork {
         frame.release();
         continue;
       }
-      if (onlyPair !== null) frame.queue = onlyPair;
-      else if (ownPairs && from < steering.pairs && !steering.usesRss) frame.queue = from;
-      else frame.queue = steering.select(frame.bytes, frame.start, frame.length);
+      if (onlyPair !== null) frame.queuePair = onlyPair;
+      else if (ownPairs && from < steering.pairs && !steering.usesRss) frame.queuePair = from;
+      else frame.queuePair = steering.select(frame.bytes, frame.start, frame.length);
       batch.set(kept++, frame);
     }
     batch.shorten(kept);

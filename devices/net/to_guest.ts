@@ -163,7 +163,7 @@ export class ToGuest implements FrameSink {
   }
 
   /** The first `pairs` are in use from now on; what waits for others waits for the first pair instead. */
-  usePairs(pairs: number): void {
+  useQueuePairs(pairs: number): void {
     this.#pairs = pairs;
     for (let pair = pairs; pair < this.#waiting.length; pair++) {
       const waiting = this.#waiting[pair];
@@ -218,7 +218,7 @@ export class ToGuest implements FrameSink {
 
   /** Does a frame of this pair wait for buffers? Of those to be offered again only the first one counts. */
   isBlockedAt(pair: number): boolean {
-    if (this.again.length > 0 && this.again.at(0).queue === pair) return true;
+    if (this.again.length > 0 && this.again.at(0).queuePair === pair) return true;
     return pair < this.#waiting.length && this.#waiting[pair].length > 0;
   }
 
@@ -294,7 +294,7 @@ export class ToGuest implements FrameSink {
       // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
       if (!this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
     }
-    const waiting = this.#waiting[frame.queue];
+    const waiting = this.#waiting[frame.queuePair];
     if (waiting.length === 0) {
       if (this.#deliver(frame)) return;
       this.#counters.starved++;
@@ -302,7 +302,7 @@ export class ToGuest implements FrameSink {
     // Behind a frame that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
     if (frame.mark === OFFER_AGAIN) this.again.push(frame);
     else {
-      if (waiting.length === 0) this.#tried[frame.queue] = true;
+      if (waiting.length === 0) this.#tried[frame.queuePair] = true;
       waiting.push(frame);
     }
   }
@@ -324,22 +324,22 @@ export class ToGuest implements FrameSink {
 
   #wait(frame: Frame): void {
     this.#keepToPairs(frame);
-    const waiting = this.#waiting[frame.queue];
-    if (waiting.length === 0) this.#tried[frame.queue] = false;
+    const waiting = this.#waiting[frame.queuePair];
+    if (waiting.length === 0) this.#tried[frame.queuePair] = false;
     waiting.push(frame);
   }
 
   /** A frame may have been steered before the driver took its pair out of use, or while its queue does not run. */
   #keepToPairs(frame: Frame): void {
-    if (!(frame.queue < this.#pairs)) frame.queue = 0;
+    if (!(frame.queuePair < this.#pairs)) frame.queuePair = 0;
     const session = this.#session;
     if (session === null || session.startsQueues !== true || this.#running < 0) return;
-    if ((session.queues[2 * frame.queue] ?? null) === null) frame.queue = this.#running;
+    if ((session.queues[2 * frame.queuePair] ?? null) === null) frame.queuePair = this.#running;
   }
 
   /** False if there is no room. Otherwise the frame is gone. */
   #deliver(frame: Frame): boolean {
-    const pair = frame.queue;
+    const pair = frame.queuePair;
     const queue = this.#session?.queues[2 * pair] ?? null;
     if (queue === null) {
       // What may still come is waited for.

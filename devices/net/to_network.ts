@@ -97,10 +97,10 @@ export class ToNetwork implements FrameSink {
     }
     let first = 0;
     while (first < frames.length) {
-      const pair = frames.at(first).queue;
+      const pair = frames.at(first).queuePair;
       const waiting = this.#waiting[pair];
       const isFirst = waiting.length === 0;
-      while (first < frames.length && frames.at(first).queue === pair) waiting.push(frames.at(first++));
+      while (first < frames.length && frames.at(first).queuePair === pair) waiting.push(frames.at(first++));
       if (isFirst) this.retry(pair, nowNs);
     }
     frames.clear();
@@ -155,11 +155,11 @@ export class ToNetwork implements FrameSink {
   }
 
   /** The guest uses the first `queuePairs` queue pairs from now on. */
-  usePairs(queuePairs: number): void {
+  useQueuePairs(queuePairs: number): void {
     const used = Math.min(queuePairs, this.#network.queuePairs);
     if (used === this.#queuePairsTold || !this.#tellsNetwork) return;
     this.#queuePairsTold = used;
-    this.#network.usePairs?.(used);
+    this.#network.useQueuePairs?.(used);
   }
 
   /** Is this an MTU that the network carries, and not above `configured`, if there is one? In bytes. */

@@ -370,7 +370,7 @@ function difference(
     held.macs2 === view.getInt32(start + 8);
   if (!same) return "mac_differs";
   if (held.outerTag !== segment.outerTag || held.innerTag !== segment.innerTag) return "vlan_tag_differs";
-  return held.queue === frame.queue ? null : "queue_pair_differs";
+  return held.queue === frame.queuePair ? null : "queue_pair_differs";
 }
 
 /** What the segment would take back of what is held, an acknowledgment or a timestamp; null if nothing. */
@@ -466,7 +466,7 @@ function openStrict(held: CoalescedSegment, frame: Frame, segment: ParsedSegment
   held.macs2 = frame.view.getInt32(frame.start + 8);
   held.outerTag = segment.outerTag;
   held.innerTag = segment.innerTag;
-  held.queue = frame.queue;
+  held.queue = frame.queuePair;
   held.hopLimit = segment.hopLimit;
   held.largestSegmentBytes = segment.payloadBytes;
   held.hasTimestamp = segment.hasTimestamp;

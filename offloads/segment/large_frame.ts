@@ -292,7 +292,7 @@ export class Cutter {
     if (segment === null) return null;
     segment.bytes.set(new Uint8Array(frame.bytes.buffer, frame.start, headerBytes), segment.start);
     this.#copyPayload(segment.bytes, segment.start + headerBytes, bytes);
-    segment.queue = frame.queue;
+    segment.queuePair = frame.queuePair;
     segment.number = frame.number;
     writeSegmentHeaders(segment, large, this.#index, this.#cutBytes);
     finishChecksum(segment, large, partial);

@@ -88,10 +88,20 @@ const MISDEEDS: readonly Misdeed[] = [
     "a queue pair that is not",
     "process",
     "for queue pair 2; there are 2",
-    changing((frame) => frame.queue = 2),
+    changing((frame) => frame.queuePair = 2),
   ],
-  ["a queue pair that is negative", "process", "for queue pair -1", changing((frame) => frame.queue = -1)],
-  ["a queue pair with a fraction", "process", "for queue pair 0.5", changing((frame) => frame.queue = 0.5)],
+  [
+    "a queue pair that is negative",
+    "process",
+    "for queue pair -1",
+    changing((frame) => frame.queuePair = -1),
+  ],
+  [
+    "a queue pair with a fraction",
+    "process",
+    "for queue pair 0.5",
+    changing((frame) => frame.queuePair = 0.5),
+  ],
   [
     "a checksum behind the frame",
     "process",

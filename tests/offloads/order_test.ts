@@ -173,7 +173,7 @@ for (const source of ["10.0.0.1", "fd00::1"]) {
       const moved = tcp({ source, seq: 1100, payload: 100, flags });
       const back = tcp({ source, seq: 1200, payload: 100 });
       const merged = tcp({ source, seq: 1200, payload: 100 });
-      assertEquals(outOf(held, [moved, { queue: 1 }], [back, { queue: 0 }]), [held, moved, merged]);
+      assertEquals(outOf(held, [moved, { queuePair: 1 }], [back, { queuePair: 0 }]), [held, moved, merged]);
     }
   });
 
@@ -183,7 +183,7 @@ for (const source of ["10.0.0.1", "fd00::1"]) {
     const fragment = source === "fd00::1"
       ? withExtension(plain, 44, [0, 0, 0, 9, 0, 0, 0, 1])
       : patch(plain, 21, 9);
-    assertEquals(outOf(held, [fragment, { queue: 1 }]), [held, fragment]);
+    assertEquals(outOf(held, [fragment, { queuePair: 1 }]), [held, fragment]);
   });
 }
 
@@ -229,7 +229,7 @@ for (const [source, destination] of [["10.0.0.1", "10.0.0.2"], ["fd00::1", "fd00
     const inOrder = (list: [number, number, Uint8Array][]) =>
       list.toSorted((a, b) => a[0] - b[0] || a[1] - b[1]);
     assertEquals(
-      inOrder(bench.out.map(({ atNs, queue, bytes }) => [atNs, queue, bytes])),
+      inOrder(bench.out.map(({ atNs, queuePair, bytes }) => [atNs, queuePair, bytes])),
       inOrder(expected),
     );
   });

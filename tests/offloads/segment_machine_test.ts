@@ -90,8 +90,8 @@ async function startPair(settings: PairSettings): Promise<Pair> {
   const [left, right] = machine.devices.map(({ driver }) => driver as LoopbackDriver<NetGuest>);
   const received: Delivered[] = [];
   right.hooks.onPacket = (packet) => {
-    const { queue, bytes } = packet;
-    received.push({ atNs: 0, header: headerFields(packet), bytes: bytes.slice(), queue, number: 0 });
+    const { queuePair, bytes } = packet;
+    received.push({ atNs: 0, header: headerFields(packet), bytes: bytes.slice(), queuePair, number: 0 });
   };
   machine.start();
   assert(left.guest.attached && right.guest.attached);

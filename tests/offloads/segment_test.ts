@@ -394,8 +394,8 @@ Deno.test("segment takes an IP length of 0 for that of the frame, as senders tha
 Deno.test("segment gives each segment the queue and the number of its frame", () => {
   using stage = bench({ ...TO_PLAIN_GUEST, queuePairs: 4 });
   const { frame, header } = largeTcp({ payload: streamBytes(0, 400) }, 150);
-  stage.feed(frame, { header, queue: 3, number: 77 });
-  assertEquals(stage.out.map(({ queue, number }) => [queue, number]), [[3, 77], [3, 77], [3, 77]]);
+  stage.feed(frame, { header, queuePair: 3, number: 77 });
+  assertEquals(stage.out.map(({ queuePair, number }) => [queuePair, number]), [[3, 77], [3, 77], [3, 77]]);
 });
 
 Deno.test("segment passes to the guest what it has agreed to take, and cuts the rest", () => {

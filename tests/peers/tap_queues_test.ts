@@ -38,7 +38,7 @@ hostTest("frames of all flows come on the queues that are used", network, async 
   assertEquals(queues(namespace), [4, 0]);
   for (const used of [1, 3, 2, 4, 1]) {
     for (let queue = 0; queue < 4; queue++) tap.receive(queue);
-    tap.transport.usePairs(used);
+    tap.transport.useQueuePairs(used);
     assertEquals(queues(namespace), [used, 4 - used]);
     sendFlows(namespace, 40);
     let sum = 0;
@@ -46,7 +46,7 @@ hostTest("frames of all flows come on the queues that are used", network, async 
     assertEquals(sum, 40, `of 40 frames ${sum} came on ${used} queues`);
     for (let queue = used; queue < 4; queue++) assertEquals(tap.receive(queue), []);
     // Told twice is told once.
-    tap.transport.usePairs(used);
+    tap.transport.useQueuePairs(used);
   }
   assertEquals(Object.keys(tap.counters).filter((name) => name.startsWith("queue_")), []);
 });
@@ -57,11 +57,11 @@ hostTest(
   () => {
     using namespace = new Namespace();
     using tap = new BareTap(namespace, { interface: "dv0" }, 2);
-    tap.transport.usePairs(1);
+    tap.transport.useQueuePairs(1);
     assertEquals(tap.send([arp({ sourceMac: OUR_MAC, source: OURS, target: OURS })], 1), 1);
     assertEquals([tap.counters.written, tap.counters.again], [1, 0]);
     using single = new BareTap(namespace, { interface: "dv1" });
-    single.transport.usePairs(1);
+    single.transport.useQueuePairs(1);
     assertEquals(Object.keys(single.counters).filter((name) => name.startsWith("queue_")), []);
   },
 );

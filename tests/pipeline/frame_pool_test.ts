@@ -15,7 +15,7 @@ Deno.test("FramePool.take() makes a frame with headroom, whose IP header is alig
   const pool = new FramePool();
   for (const length of [0, 1, 60, 1514, 2046, 2047, 9018, 9342, 9343, 65_549, MAX_FRAME_BYTES]) {
     const frame = pool.take(length)!;
-    assertEquals([frame.length, frame.total, frame.queue, frame.number], [length, length, 0, 0]);
+    assertEquals([frame.length, frame.total, frame.queuePair, frame.number], [length, length, 0, 0]);
     assertEquals(frame.start - frame.slot, FRAME_HEADROOM_BYTES);
     assertEquals((frame.start + 14) % 4, 0);
     assert(frame.slot + frame.capacity <= frame.bytes.length);
@@ -44,14 +44,14 @@ Deno.test("FramePool.take() clears what the last owner wrote beside the bytes", 
   frame.append(tail);
   frame.header.flags = 7;
   frame.header.gsoSize = 1448;
-  frame.queue = 3;
+  frame.queuePair = 3;
   frame.number = 99;
   frame.mark = 1;
   frame.start += 20;
   frame.release();
   for (let i = 0; i < 2; i++) {
     const again = pool.take(100)!;
-    assertEquals([again.queue, again.number, again.mark, again.next, again.length], [
+    assertEquals([again.queuePair, again.number, again.mark, again.next, again.length], [
       0,
       0,
       0,

@@ -38,7 +38,7 @@ function run(steps: readonly Step[]): { violations: string[]; moves: number; mer
     pairOf.set(flow, queue);
     for (const { bytes, header } of traffic.frames(kind as FrameKind, flow, size, detail)) {
       inputs.push({ atNs: bench.clock.nowNs(), bytes, header, ecn: false });
-      bench.feed(bytes, { header, queue });
+      bench.feed(bytes, { header, queuePair: queue });
     }
   }
   bench.advanceTo(bench.clock.nowNs() + INTERVAL_NS);

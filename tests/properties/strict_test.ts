@@ -46,9 +46,9 @@ class Output implements Witness {
   offloads(): void {}
   post(): void {}
   packet(atNs: number, packet: ReceivedPacket): void {
-    const { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset, queue } = packet;
+    const { flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset, queuePair } = packet;
     this.packets.push(
-      [atNs, flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset, queue, packet.bytes].join(),
+      [atNs, flags, gsoType, hdrLen, gsoSize, csumStart, csumOffset, queuePair, packet.bytes].join(),
     );
   }
 }

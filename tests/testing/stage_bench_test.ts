@@ -82,11 +82,11 @@ Deno.test("StageBench runs several stages in order, each with its own counters",
 
 Deno.test("StageBench passes facts on: header fields, queue and number", () => {
   using bench = new StageBench({ name: "none", stage: perFrame((frame, output) => output.push(frame)) });
-  bench.feed(tcp(), { header: { flags: 2, gsoSize: 7 }, queue: 3, number: 99 });
+  bench.feed(tcp(), { header: { flags: 2, gsoSize: 7 }, queuePair: 3, number: 99 });
   bench.feed(tcp());
   const [first, second] = bench.out;
-  assertEquals([first.header.flags, first.header.gsoSize, first.queue, first.number], [2, 7, 3, 99]);
-  assertEquals([second.header.flags, second.queue, second.number], [0, 0, 1]);
+  assertEquals([first.header.flags, first.header.gsoSize, first.queuePair, first.number], [2, 7, 3, 99]);
+  assertEquals([second.header.flags, second.queuePair, second.number], [0, 0, 1]);
   assertEquals(first.bytes, tcp());
 });
 

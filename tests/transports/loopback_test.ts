@@ -119,7 +119,7 @@ Deno.test("LoopbackCable copies for all receivers but the last, from their pools
   const original = pool.takeCopy(frame(0, 1, 7))!;
   original.header.gsoType = 1;
   original.header.gsoSize = 1448;
-  original.queue = 3;
+  original.queuePair = 3;
   batch.push(original);
   assertEquals(a.send(batch, 0, 0), 1);
   batch.clear();
@@ -130,7 +130,11 @@ Deno.test("LoopbackCable copies for all receivers but the last, from their pools
   assert(batch.at(0) !== original && batch.at(1) === original);
   for (let i = 0; i < 2; i++) {
     assertEquals(batch.at(i).toBytes(), frame(0, 1, 7));
-    assertEquals([batch.at(i).header.gsoType, batch.at(i).header.gsoSize, batch.at(i).queue], [1, 1448, 0]);
+    assertEquals([batch.at(i).header.gsoType, batch.at(i).header.gsoSize, batch.at(i).queuePair], [
+      1,
+      1448,
+      0,
+    ]);
   }
   batch.releaseAll();
   assertEquals([pool.inUse, c.pool.inUse], [0, 0]);

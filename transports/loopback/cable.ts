@@ -436,7 +436,7 @@ export class CablePort implements FrameTransport {
   /** For the cable: a frame for this port, which must have room. */
   arrive(frame: Frame, atNs: number): void {
     const free = (this.#first + this.#waiting) % this.#frames.length;
-    frame.queue = 0;
+    frame.queuePair = 0;
     frame.mark = 0;
     this.#frames[free] = frame;
     this.#atNs[free] = Number.isFinite(atNs) ? atNs : 0;

@@ -111,8 +111,8 @@ export class PcapRecorder implements FrameTransport, Pollable {
   }
 
   /** Tells the inner transport how many queue pairs are in use, if it wants to know. */
-  usePairs(pairs: number): void {
-    this.#inner.usePairs?.(pairs);
+  useQueuePairs(pairs: number): void {
+    this.#inner.useQueuePairs?.(pairs);
   }
 
   /** Polls the inner transport, if it has work of its own. */

@@ -191,7 +191,7 @@ export class TapTransport implements FrameTransport {
   }
 
   /** Attaches the first `pairs` queues and detaches the others. */
-  usePairs(pairs: number): void {
+  useQueuePairs(pairs: number): void {
     if (this.#gone || !this.#open || this.#queues.length === 1) return;
     const request = new tun.InterfaceRequest();
     const { bytes } = request;

@@ -389,7 +389,7 @@ export class NetGuest extends NetControl {
     const { storage, transmit } = queues;
     const { reuse, behaviour } = this.options;
     const { counters } = this;
-    packet.queue = pair;
+    packet.queuePair = pair;
     packet.bytes = reuse ? storage.view(length) : storage.copy(length);
     counters.received++;
     counters.receivedBytes += length;

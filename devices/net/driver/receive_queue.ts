@@ -201,7 +201,7 @@ const NO_BYTES: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 /** One received packet. With option `reuse` there is only one such object, valid during the call of `onPacket`. */
 export class ReceivedPacket implements NetHeaderFields {
   /** The queue pair it came on. */
-  queue = 0;
+  queuePair = 0;
   /** NEEDS_CSUM 1, DATA_VALID 2, RSC_INFO 4. */
   flags = 0;
   /** One of VIRTIO_NET_HDR_GSO_*. */

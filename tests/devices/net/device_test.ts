@@ -401,7 +401,7 @@ Deno.test("NetDevice returns a flow to the queue pair on which its guest sends, 
     const back = { source: "10.0.0.2", destination: "10.0.0.1" };
     one.port.inject(tcp({ ...back, destinationMac: MACS[0], sourcePort: 5000 + pair, destinationPort: 80 }));
     rig.settle();
-    assertEquals(one.packets.map(({ queue }) => queue), [pair]);
+    assertEquals(one.packets.map(({ queuePair }) => queuePair), [pair]);
   }
   assertEquals(one.guest.errors, []);
 });
@@ -421,7 +421,7 @@ Deno.test("NetDevice spreads unknown flows over all pairs in use, and never uses
       }
       rig.advanceTo(rig.machine.parts.reactor.clock.nowNs() + MS);
       assertEquals(one.packets.length, 200);
-      return new Set(one.packets.map(({ queue }) => queue));
+      return new Set(one.packets.map(({ queuePair }) => queuePair));
     };
     assertEquals(spread(), new Set([0, 1, 2, 3]));
     assertEquals(one.guest.setQueuePairs(2).ack, null);
@@ -455,7 +455,7 @@ Deno.test("NetDevice lets go what is held for a pair before its guest takes that
   const command = one.guest.setQueuePairs(1);
   // The answer is told last: what goes to other pairs is there before it.
   const order: (number | "ack")[] = [];
-  one.driver.hooks.onPacket = ({ queue }) => void order.push(queue);
+  one.driver.hooks.onPacket = ({ queuePair }) => void order.push(queuePair);
   one.driver.hooks.onControl = () => void order.push("ack");
   rig.settle();
   assertEquals([command.ack, order.length, order.at(-1), rig.inUse], [0, 41, "ack", 0]);
@@ -478,7 +478,10 @@ Deno.test("NetDevice delivers to a pair in use what waits for one that its guest
   assertEquals(one.packets.length, 0);
   one.guest.postReceiveBuffers(50, 0);
   rig.settle();
-  assertEquals([one.packets.length, new Set(one.packets.map(({ queue }) => queue))], [40, new Set([0])]);
+  assertEquals([one.packets.length, new Set(one.packets.map(({ queuePair }) => queuePair))], [
+    40,
+    new Set([0]),
+  ]);
 });
 
 Deno.test("NetDevice steers by the indirection table of its driver", async () => {
@@ -510,7 +513,7 @@ Deno.test("NetDevice steers by the indirection table of its driver", async () =>
       one.port.inject(tcp({ destinationMac: MACS[0], sourcePort: port }));
     }
     rig.settle();
-    return new Set(one.packets.map(({ queue }) => queue));
+    return new Set(one.packets.map(({ queuePair }) => queuePair));
   };
   assertEquals(queuesFor([2, 2, 2, 2]), new Set([2]));
   assertEquals(queuesFor([0, 1, 0, 1]), new Set([0, 1]));
@@ -518,7 +521,7 @@ Deno.test("NetDevice steers by the indirection table of its driver", async () =>
   one.port.inject(numbered(1));
   rig.settle();
   assertEquals(
-    one.packets.map(({ queue }) => queue),
+    one.packets.map(({ queuePair }) => queuePair),
     [3],
     "what cannot be hashed goes to the unclassified queue",
   );

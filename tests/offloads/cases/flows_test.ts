@@ -112,13 +112,13 @@ for (const rules of ["qemu", "strict"] as const) {
     ];
   Deno.test(`case 77 ${letter}: ${says}`, () => {
     using bench = new StageBench(rscV4, { rules, queuePairs: 2 });
-    bench.feed(A, { queue: 0 });
+    bench.feed(A, { queuePair: 0 });
     bench.advanceTo(1);
-    bench.feed(B, { queue: 1 });
+    bench.feed(B, { queuePair: 1 });
     bench.advanceTo(END_NS);
     assertEquals(
-      bench.out.map(({ atNs, header, queue, bytes }) => [atNs, infoOf(header), queue, bytes.length]),
-      wanted as typeof bench.out[number]["queue"][][],
+      bench.out.map(({ atNs, header, queuePair, bytes }) => [atNs, infoOf(header), queuePair, bytes.length]),
+      wanted as typeof bench.out[number]["queuePair"][][],
     );
     const { counters } = bench;
     if (rules === "strict") assertObjectMatch(counters["rsc-v4"], { held: 1, queue_pair_differs: 1 });

@@ -71,7 +71,7 @@ const socketNetwork: NetworkPlugin<{ queues?: number | undefined }> = defineNetw
 /** Closes the far ends as well, which otherwise stay open. */
 class SocketNetwork extends TapTransport {
   /** What a TAP does for its kernel; sockets have no use for it. */
-  override usePairs(): void {}
+  override useQueuePairs(): void {}
 
   override [Symbol.dispose](): void {
     super[Symbol.dispose]();

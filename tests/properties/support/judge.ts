@@ -54,9 +54,9 @@ export class Judge {
 
   /** A packet was delivered. */
   delivered(atNs: number, packet: ReceivedPacket): void {
-    const { bytes, queue, numBuffers } = packet;
+    const { bytes, queuePair, numBuffers } = packet;
     const hdr = { ...vectorHeader(packet), num_buffers: numBuffers };
-    this.#epoch.outputs.push({ atNs, bytes, queue, hdr });
+    this.#epoch.outputs.push({ atNs, bytes, queue: queuePair, hdr });
   }
 
   /** The guest has sent this frame, and the link is up. */

@@ -38,8 +38,8 @@ class Listening implements Everything, Pollable {
     this.heard.push(["hasGuest", present]);
   }
 
-  usePairs(pairs: number): void {
-    this.heard.push(["usePairs", pairs]);
+  useQueuePairs(pairs: number): void {
+    this.heard.push(["useQueuePairs", pairs]);
   }
 
   poll(nowNs: number): boolean {
@@ -82,7 +82,7 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
     assertStrictEquals(capabilities, inner.capabilities);
     recorder.guestCapabilities(CAPABILITIES);
     recorder.hasGuest(true);
-    recorder.usePairs(2);
+    recorder.useQueuePairs(2);
     assertEquals(recorder.poll(5), true);
     assertEquals(recorder.deadlineNs(), 77);
     assertEquals(recorder.receive(new FrameBatch(), 9, 2, 6), 0);
@@ -92,7 +92,7 @@ Deno.test("a recorder is to its device what the network behind it is, and passes
     assertEquals(inner.heard, [
       ["guestCapabilities", CAPABILITIES],
       ["hasGuest", true],
-      ["usePairs", 2],
+      ["useQueuePairs", 2],
       ["poll", 5],
       ["receive", 9, 2, 6],
       "close",
@@ -116,7 +116,7 @@ Deno.test("a recorder takes what a network behind it leaves out for what is usua
     };
     using recorder = await around(plain, folder);
     recorder.guestCapabilities(CAPABILITIES);
-    recorder.usePairs(1);
+    recorder.useQueuePairs(1);
     assertEquals([recorder.finished, recorder.deadlineNs(), recorder.poll(0)], [false, Infinity, false]);
     await recorder.close();
   } finally {

@@ -197,7 +197,7 @@ Deno.test("NetGuest uses several queue pairs, and tells the device so", () => {
     assert(rig.guest.send(frameOf(100, 10 + pair), {}, pair));
   }
   rig.run();
-  assertEquals(rig.packets.map((packet) => [packet.queue, packet.bytes[0]]), [[0, 0], [1, 31], [2, 62]]);
+  assertEquals(rig.packets.map((packet) => [packet.queuePair, packet.bytes[0]]), [[0, 0], [1, 31], [2, 62]]);
   assertEquals(rig.device.sent.map((sent) => sent.queue), [0, 1, 2]);
   assertThrows(() => rig.guest.send(frameOf(60, 1), {}, 3), RangeError, "must be from 0 to 2");
 });
