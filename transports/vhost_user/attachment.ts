@@ -6,7 +6,7 @@
  * gives each ring its place back: the queue is made anew there, so that what follows finds it as if it had been served here.
  * `attach` follows when the changes are over.
  *
- *     here --attach--> attached: kicks wake the worker only --detach--> here, until the next round of the link
+ *     here --attach--> attached: kicks wake the worker only --detach--> here, until the next round of the runner
  *
  * Invariant: while anything is attached, nothing here reads or writes its rings, and no memory is unmapped.
  * @module
@@ -18,7 +18,7 @@ import type { AttachedLog, AttachedRing, QueueWorkers } from "../../core/queue_w
 import type { MemoryTable } from "./memory_table.ts";
 import type { RingSet, Vring } from "./rings.ts";
 
-/** Which rings of one link the workers have. */
+/** Which rings of one runner the workers have. */
 export class RingAttachment {
   readonly #workers: QueueWorkers | null;
   readonly #device: Device;

@@ -2,16 +2,16 @@
  * The back-end: answers the messages of a front-end. No socket and no system call: effects go through a `Host`.
  *
  * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded, carried
- * out completely (`requests.ts`), and only then answered, so that what it asks for is in force when the front-end goes on.
+ * out completely (`Requests`), and only then answered, so that what it asks for is in force when the front-end goes on.
  * Four kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
  * (need_reply, once REPLY_ACK was agreed on); nothing.
  *
- * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if an answer is
+ * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if a reply is
  *   wanted. Only what leaves front-end and back-end without a common language is *fatal*: a broken header, and a request
  *   that waits for a value which cannot be given.
  * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and set up
  *   anew without a reset in between. What a ring or the device needs to run is looked at after each message
- *   (`device_link.ts`).
+ *   (`device_runner.ts`).
  * - The descriptors of a message have one owner: whoever takes one out of the bag; the rest are closed.
  *
  * One object serves one connection; it is disposed of when that ends, and everything is forgotten.
@@ -26,7 +26,7 @@ import type { Pollable } from "../../core/transport.ts";
 import * as codec from "./codec.ts";
 import { encodeConfigReply, encodeNumberReply, type Header } from "./codec.ts";
 import { BackChannel } from "./connection.ts";
-import { DeviceLink, DeviceMessages } from "./device_link.ts";
+import { DeviceMessages, DeviceRunner } from "./device_runner.ts";
 import { type Descriptor, DescriptorBag, type Host, type SharedFile } from "./host.ts";
 import { inFlightBytes, InFlightMemory } from "./in_flight_memory.ts";
 import { DirtyLogging, MemoryTable } from "./memory_table.ts";
@@ -67,7 +67,7 @@ export interface BackendParts {
 export class Backend implements Pollable, Disposable {
   readonly #parts: BackendParts;
   readonly #table: MemoryTable;
-  readonly #link: DeviceLink;
+  readonly #runner: DeviceRunner;
   readonly #negotiation: Negotiation;
   readonly #requests: Requests;
   readonly #deviceMessages: DeviceMessages;
@@ -87,17 +87,17 @@ export class Backend implements Pollable, Disposable {
       errorWithoutEvent: (ring: number) => this.#channel.error(ring),
       event: parts.report,
     };
-    this.#link = new DeviceLink(device, this.#table, faults, hooks, workers);
+    this.#runner = new DeviceRunner(device, this.#table, faults, hooks, workers);
     this.#deviceMessages = new DeviceMessages(device, host);
-    this.#logging = new DirtyLogging(host, this.#link);
-    this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#link, this.#logging);
+    this.#logging = new DirtyLogging(host, this.#runner);
+    this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#runner, this.#logging);
     this.#requests = new Requests({
       device,
       host,
       table: this.#table,
-      link: this.#link,
+      runner: this.#runner,
       negotiation: this.#negotiation,
-      ringMessages: new RingMessages(host, this.#link),
+      ringMessages: new RingMessages(host, this.#runner),
       deviceMessages: this.#deviceMessages,
       logging: this.#logging,
       channel: this.#channel,
@@ -111,7 +111,7 @@ export class Backend implements Pollable, Disposable {
 
   /** What was agreed on; null before. */
   get features(): FeatureSet | null {
-    return this.#link.features;
+    return this.#runner.features;
   }
 
   /** Pages that were written during a migration and could not be logged. */
@@ -121,7 +121,7 @@ export class Backend implements Pollable, Disposable {
 
   /** Chains that disabled rings were emptied of. */
   get discardedChains(): number {
-    return this.#link.discardedChains;
+    return this.#runner.discardedChains;
   }
 
   /**
@@ -129,12 +129,12 @@ export class Backend implements Pollable, Disposable {
    * messages do while workers have rings: ask again after the next round.
    */
   isReadyFor({ id }: codec.Header, payload: Uint8Array): boolean {
-    const link = this.#link;
-    return !link.isBusy || !(link.isAttached || takesAway(id, payload, link)) || link.quiesce();
+    const runner = this.#runner;
+    return !runner.isBusy || !(runner.isAttached || takesAway(id, payload, runner)) || runner.quiesce();
   }
 
   /**
-   * Carries out a message and returns the answer, if there is one. Fatal ProtocolError or HostError if the connection must
+   * Carries out a message and returns the reply, if there is one. Fatal ProtocolError or HostError if the connection must
    * be closed; errors of our own pass through.
    * @param payload exactly the bytes that the header announces
    * @param descriptors what came along; owned from now on
@@ -145,33 +145,33 @@ export class Backend implements Pollable, Disposable {
     descriptors: readonly Descriptor[],
   ): Uint8Array<ArrayBuffer> | null {
     const bag = new DescriptorBag(descriptors);
-    this.#link.detach();
+    this.#runner.detach();
     const failure = this.#parts.workers?.failure ?? null;
     if (failure !== null) {
       // Not answered: rings may be worked still, or stand where it is not known.
       bag.close();
       throw new HostError(`Cannot serve the front-end any more: ${failure.message}`);
     }
-    let answer: Uint8Array<ArrayBuffer> | null;
+    let reply: Uint8Array<ArrayBuffer> | null;
     try {
       const message = codec.decodeMessage(header, payload, bag.count);
       this.#parts.trace?.note({ event: "request", message });
       this.#negotiation.check(message.id);
-      answer = this.#requests.serve(message, bag, this.#nowNs) ?? success(header, this.#negotiation.protocol);
+      reply = this.#requests.serve(message, bag, this.#nowNs) ?? success(header, this.#negotiation.protocol);
     } catch (error) {
-      answer = this.#refuse(header, error);
+      reply = this.#refuse(header, error);
     } finally {
       bag.close();
-      this.#link.unquiesce();
+      this.#runner.unquiesce();
     }
-    if (answer !== null) {
+    if (reply !== null) {
       const name = requestName(header.id);
-      this.#parts.trace?.note({ event: "reply", id: header.id, name, bytes: answer });
+      this.#parts.trace?.note({ event: "reply", id: header.id, name, bytes: reply });
     }
-    return answer;
+    return reply;
   }
 
-  /** What is to be sent along with the answer of the last message, once; null if nothing is. */
+  /** What is to be sent along with the reply of the last message, once; null if nothing is. */
   takeSharedFile(): SharedFile | null {
     const file = this.#requests.sharedFile;
     this.#requests.sharedFile = null;
@@ -182,7 +182,7 @@ export class Backend implements Pollable, Disposable {
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
     const read = this.#deviceMessages.poll();
-    const did = this.#link.poll(nowNs);
+    const did = this.#runner.poll(nowNs);
     this.#logging.poll();
     this.#channel.poll();
     this.#table.release();
@@ -196,7 +196,7 @@ export class Backend implements Pollable, Disposable {
 
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
-    return this.#link.deadlineNs();
+    return this.#runner.deadlineNs();
   }
 
   /** Unmaps memory that could not be unmapped before because requests were in flight. True if nothing is left of it. */
@@ -206,10 +206,10 @@ export class Backend implements Pollable, Disposable {
 
   /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
   [Symbol.dispose](): void {
-    this.#link.detach(true);
+    this.#runner.detach(true);
     const isStuck = this.#isStuck;
     if (!isStuck) this.#logging[Symbol.dispose]();
-    this.#link[Symbol.dispose]();
+    this.#runner[Symbol.dispose]();
     this.#deviceMessages[Symbol.dispose]();
     this.#channel[Symbol.dispose]();
     this.takeSharedFile()?.[Symbol.dispose]();
@@ -221,7 +221,7 @@ export class Backend implements Pollable, Disposable {
     return this.#parts.workers?.isStuck === true;
   }
 
-  /** Counts what is wrong and returns the answer that says so, if there is one. Throws on what nobody can answer. */
+  /** Counts what is wrong and returns the reply that says so, if there is one. Throws on what nobody can answer. */
   #refuse(header: codec.Header, error: unknown): Uint8Array<ArrayBuffer> | null {
     const fault = faultOf(error);
     if (fault === null) throw error;
@@ -239,7 +239,7 @@ export class Backend implements Pollable, Disposable {
 }
 
 /** Would this message change memory, features, or a ring that runs? Of a message that is not well formed, anything. */
-function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceLink): boolean {
+function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceRunner): boolean {
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const word = (at: number) => payload.length >= at + 4 ? view.getUint32(at, true) : 0;
   switch (id) {
@@ -280,7 +280,7 @@ export interface RequestParts {
   /** The memory that the front-end shares. */
   readonly table: MemoryTable;
   /** What works on it. */
-  readonly link: DeviceLink;
+  readonly runner: DeviceRunner;
   /** What is agreed on. */
   readonly negotiation: Negotiation;
   /** Carries out what is about rings. */
@@ -297,7 +297,7 @@ export interface RequestParts {
 export class Requests {
   readonly #parts: RequestParts;
 
-  /** What goes along with the answer of the last message; null if nothing does. */
+  /** What goes along with the reply of the last message; null if nothing does. */
   sharedFile: SharedFile | null = null;
 
   /** Keeps nothing else itself. @param parts what requests are about */
@@ -306,12 +306,12 @@ export class Requests {
   }
 
   /**
-   * Carries out a message and returns the answer that carries a value; null for messages that have none by themselves.
+   * Carries out a message and returns the reply that carries a value; null for messages that have none by themselves.
    * Throws ProtocolError, GuestError and HostError.
    */
   serve(message: Message, bag: DescriptorBag, nowNs: number): Uint8Array<ArrayBuffer> | null {
     const { id, payload } = message;
-    const { table, link, logging, negotiation, ringMessages, deviceMessages } = this.#parts;
+    const { table, runner, logging, negotiation, ringMessages, deviceMessages } = this.#parts;
     switch (payload.kind) {
       case "none":
         return this.#serveBare(id, bag);
@@ -319,23 +319,23 @@ export class Requests {
         return this.#serveBits(id, payload.bits, nowNs);
       case "regions":
         table.replace(payload.regions, bag);
-        link.memoryChanged();
+        runner.memoryChanged();
         return null;
       case "region":
         if (id === Request.ADD_MEM_REG) table.add(payload.region, bag);
         else table.remove(payload.region);
-        link.memoryChanged();
+        runner.memoryChanged();
         return null;
       case "log":
         logging.setBase(payload.sizeBytes, payload.offsetBytes, bag);
-        // With shared memory the front-end waits for an answer, whether it asks for it or not.
+        // With shared memory the front-end waits for a reply, whether it asks for it or not.
         return negotiation.protocol.has(ProtocolFeature.LOG_SHMFD) ? codec.encodeNumberReply(id, 0) : null;
       case "config":
         return this.#serveConfig(id, payload);
       case "inFlight":
         return this.#serveInFlight(id, payload.memory, bag);
       case "transfer":
-        return codec.encodeNumberReply(id, deviceMessages.transfer(payload, link.isSuspended, bag));
+        return codec.encodeNumberReply(id, deviceMessages.transfer(payload, runner.isSuspended, bag));
       case "ring":
       case "ringAddress":
       case "ringEvent": {
@@ -405,7 +405,7 @@ export class Requests {
     memory: InFlightDescription,
     bag: DescriptorBag,
   ): Uint8Array<ArrayBuffer> | null {
-    const { device, host, link } = this.#parts;
+    const { device, host, runner } = this.#parts;
     const sizeBytes = inFlightBytes(memory, device.queueSizes.length);
     if (id === Request.GET_INFLIGHT_FD) {
       this.sharedFile?.[Symbol.dispose]();
@@ -418,7 +418,7 @@ export class Requests {
         `In-flight memory has ${memory.sizeBytes} bytes; ${sizeBytes} are needed for its ${memory.queues} queues`,
       );
     }
-    link.recordIn(new InFlightMemory(host.map(bag.take(), sizeBytes, memory.offsetBytes), memory));
+    runner.recordIn(new InFlightMemory(host.map(bag.take(), sizeBytes, memory.offsetBytes), memory));
     return null;
   }
 
@@ -448,14 +448,14 @@ const VALUE_REQUESTS: ReadonlySet<number> = new Set([
   Request.GET_INFLIGHT_FD,
 ]);
 
-/** The answer that says that a message was carried out; null if none is wanted. @param protocol what was agreed on */
+/** The reply that says that a message was carried out; null if none is wanted. @param protocol what was agreed on */
 export function success(header: Header, protocol: FeatureSet): Uint8Array<ArrayBuffer> | null {
   return acknowledgement(header, protocol, 0);
 }
 
 /**
- * The answer that says that a message was refused; null if none is wanted. Fatal ProtocolError if the front-end waits for
- * an answer that cannot be given.
+ * The reply that says that a message was refused; null if none is wanted. Fatal ProtocolError if the front-end waits for
+ * a reply that cannot be given.
  */
 export function failure(
   header: Header,

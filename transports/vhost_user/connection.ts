@@ -1,13 +1,13 @@
 /**
- * One connection: messages in, answers out, and the back-end that serves them.
+ * One connection: messages in, replies out, and the back-end that serves them.
  *
- * An answer that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
- * read its answers cannot make this program keep more than one.
+ * A reply that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
+ * read its replies cannot make this program keep more than one.
  *
  * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end has sent along is
- * kept open by this program: in the socket while an answer keeps it from reading on, here as part of a message whose rest does not
+ * kept open by this program: in the socket while a reply keeps it from reading on, here as part of a message whose rest does not
  * come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and none that is used can
- * be such an end (`system_host.ts`).
+ * be such an end (`host.ts`).
  *
  * A message that must wait for requests in flight is kept, and nothing more is read until it was carried out: messages are
  * answered in order.
@@ -33,10 +33,10 @@ const BURST_UNITS = 32;
 const MESSAGE_UNITS = 4;
 /** Rounds from one look at the socket to the next while the device has work: a look is a system call. */
 const BUSY_ROUNDS_PER_LOOK = 8;
-/** How long an answer may wait to be taken, and a message with descriptors for its rest, in ns. */
+/** How long a reply may wait to be taken, and a message with descriptors for its rest, in ns. */
 const MAX_STALL_NS = 10_000_000_000;
 
-/** A socket that messages come from and answers go to. */
+/** A socket that messages come from and replies go to. */
 export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
   /**
    * Sends up to `lengthBytes`, and descriptors with the first of them; returns how many went out, 0 for none now, -1 if the
@@ -173,7 +173,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     }
   }
 
-  /** Sends the answer that waits. True if none is left. */
+  /** Sends the reply that waits. True if none is left. */
   #flush(): boolean {
     const unsent = this.#unsent;
     if (unsent === null) return true;
@@ -195,7 +195,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
 
 // Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
 //
-// None of them waits for its answer: whatever is said is thrown away when the connection is looked at. A change of configuration that cannot
+// None of them waits for its reply: whatever is said is thrown away when the connection is looked at. A change of configuration that cannot
 // be sent now is sent later, once; an interrupt likewise, once for each ring.
 
 /** What waits: a request of this kind about this ring. */
@@ -248,7 +248,7 @@ export class BackChannel implements Disposable {
     while (this.#pending.length > 0 && this.#send(this.#pending[0])) this.#pending.shift();
   }
 
-  /** Throws away some of what the other end has said, answers or not. True if there may be more. */
+  /** Throws away some of what the other end has said, replies or not. True if there may be more. */
   hear(): boolean {
     return this.#channel?.discardReplies() === true;
   }

@@ -1,6 +1,6 @@
 /**
  * What the back-end needs of the host: memory behind descriptors, events, sockets. An interface, so that the whole
- * protocol can be driven in memory; `system_host.ts` is the real one.
+ * protocol can be driven in memory; `SystemHost` is the real one.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -45,7 +45,7 @@ export interface EventHandle extends Disposable {
   takeBack(): void;
 }
 
-/** A file of memory that can be sent along with an answer. */
+/** A file of memory that can be sent along with a reply. */
 export interface SharedFile extends Disposable {
   /** Its descriptor, which stays this object's. */
   readonly number: number;

@@ -1,5 +1,5 @@
 /**
- * How front-end and back-end meet: as a server that accepts, as a client that connects, or by a socket that was passed on.
+ * Where connections come from: a listener accepts them, a connector makes them, or a connected socket was inherited.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -10,15 +10,15 @@ import type { MessageSocket } from "./connection.ts";
 import type { VhostUserOptions } from "./options.ts";
 
 /** A connection that was made, and whose front-end may have said something already. */
-export interface Arrival extends MessageSocket<FileDescriptor> {
+export interface IncomingConnection extends MessageSocket<FileDescriptor> {
   /** Its descriptor, which stays this object's: watch it to learn when there is something to receive. */
   readonly number: number;
 }
 
 /** A place to get connections from. */
-export interface Meeting extends Disposable {
+export interface ConnectionSource extends Disposable {
   /** The next connection; null if there is none now. HostError if there will never be one. */
-  next(nowNs: number): Arrival | null;
+  next(nowNs: number): IncomingConnection | null;
   /** Looks after connections that have to wait, while another one is served. True if there was a new one. */
   attend(): boolean;
   /** When to ask again although nothing wakes, in ns; Infinity if never. */
@@ -31,7 +31,7 @@ export interface Meeting extends Disposable {
 const MAX_RETRY_NS = 1e9;
 
 /** What goes wrong when too many files are open: it may pass. */
-const PASSING = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
+const TRANSIENT = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
 /** Connections that may wait while one is served. */
 const MAX_WAITING = 16;
 /** Bytes that each of them may say meanwhile. */
@@ -40,22 +40,22 @@ const MAX_SAID_BYTES = 4096;
 const NOT_YET = new Set(["ECONNREFUSED", "ENOENT", "EAGAIN"]);
 
 /**
- * Prepares to meet the front-end as the options say. HostError if the socket cannot be made.
+ * Opens the source of connections that the options name. HostError if the socket cannot be made.
  * @param options complete; `path` stands for `options.socket`
  * @param path the absolute path of the socket
  * @param watch has the reactor woken by a descriptor
  */
-export function meet(
+export function openSource(
   options: VhostUserOptions,
   path: string,
   watch: (descriptor: number) => Disposable,
-): Meeting {
+): ConnectionSource {
   const retryNs = options.reconnectMs * 1e6;
   if (options.mode === "client") {
-    if (options.fd === null) return new Client(path, retryNs);
+    if (options.fd === null) return new Connector(path, retryNs);
     const fd = new FileDescriptor(options.fd);
     fd.makeNonBlocking();
-    return new Passed(new UnixStream(fd));
+    return new InheritedSocket(new UnixStream(fd));
   }
   const listener = options.fd === null
     ? UnixListener.listen(path, {
@@ -64,7 +64,7 @@ export function meet(
       group: options.socketGroup ?? undefined,
     })
     : UnixListener.fromDescriptor(options.fd);
-  return new Server(listener, watch, retryNs);
+  return new Listener(listener, watch, retryNs);
 }
 
 /**
@@ -74,7 +74,7 @@ export function meet(
  * whose end would not be seen then as long as it lies there unread. A front-end that is not answered sends a request or
  * two and no descriptors; one that does more does not wait for its turn and is let go.
  */
-class Server implements Meeting {
+class Listener implements ConnectionSource {
   readonly isOver = false;
   readonly #listener: UnixListener;
   readonly #watchFor: (descriptor: number) => Disposable;
@@ -95,11 +95,11 @@ class Server implements Meeting {
     }
   }
 
-  next(nowNs: number): Arrival | null {
+  next(nowNs: number): IncomingConnection | null {
     this.#retryAtNs = Infinity;
     const first = this.#waiting.shift();
     if (first !== undefined) {
-      first.callIn();
+      first.stopWaiting();
       return first;
     }
     const stream = this.#accept();
@@ -113,14 +113,14 @@ class Server implements Meeting {
     const stream = this.#accept();
     const isNew = stream !== null && stream !== "later";
     if (isNew) {
-      const arrival = new Waiting(stream);
-      this.#waiting.push(arrival);
-      arrival.wait(this.#watchFor);
+      const incoming = new Waiting(stream);
+      this.#waiting.push(incoming);
+      incoming.wait(this.#watchFor);
     }
     const waiting = this.#waiting;
     if (waiting.length > 0) {
-      this.#waiting = waiting.filter((arrival, i) => i < MAX_WAITING && arrival.hear());
-      for (const arrival of waiting) if (!this.#waiting.includes(arrival)) arrival[Symbol.dispose]();
+      this.#waiting = waiting.filter((incoming, i) => i < MAX_WAITING && incoming.buffer());
+      for (const incoming of waiting) if (!this.#waiting.includes(incoming)) incoming[Symbol.dispose]();
     }
     return isNew;
   }
@@ -130,7 +130,7 @@ class Server implements Meeting {
   }
 
   [Symbol.dispose](): void {
-    for (const arrival of this.#waiting) arrival[Symbol.dispose]();
+    for (const incoming of this.#waiting) incoming[Symbol.dispose]();
     this.#watch[Symbol.dispose]();
     this.#listener[Symbol.dispose]();
   }
@@ -140,14 +140,14 @@ class Server implements Meeting {
     try {
       return this.#listener.accept();
     } catch (error) {
-      if (!isOneOf(PASSING, error)) throw error;
+      if (!isOneOf(TRANSIENT, error)) throw error;
       return "later";
     }
   }
 }
 
 /** A connection, and what it has said while it had to wait. */
-class Waiting implements Arrival {
+class Waiting implements IncomingConnection {
   readonly #stream: UnixStream;
   #watch: Disposable | null = null;
   #said: Uint8Array<ArrayBuffer> | null = null;
@@ -169,7 +169,7 @@ class Waiting implements Arrival {
   }
 
   /** Takes what it has said. False if it has gone, or does not wait. */
-  hear(): boolean {
+  buffer(): boolean {
     const descriptors: FileDescriptor[] = [];
     try {
       while (this.#end < MAX_SAID_BYTES) {
@@ -188,7 +188,7 @@ class Waiting implements Arrival {
   }
 
   /** It is served now. */
-  callIn(): void {
+  stopWaiting(): void {
     this.#watch?.[Symbol.dispose]();
     this.#watch = null;
   }
@@ -216,7 +216,7 @@ class Waiting implements Arrival {
   }
 
   [Symbol.dispose](): void {
-    this.callIn();
+    this.stopWaiting();
     this.#stream.end();
   }
 }
@@ -225,7 +225,7 @@ class Waiting implements Arrival {
  * Connects, again and again, however long the front-end stays away. A connection that ends within MAX_RETRY_NS is no better
  * than none: a front-end that takes every connection and closes it must not keep this program busy.
  */
-class Client implements Meeting {
+class Connector implements ConnectionSource {
   readonly isOver = false;
   readonly #path: string;
   readonly #pause: Pause;
@@ -237,7 +237,7 @@ class Client implements Meeting {
     this.#pause = new Pause(retryNs);
   }
 
-  next(nowNs: number): Arrival | null {
+  next(nowNs: number): IncomingConnection | null {
     if (nowNs - this.#connectedAtNs >= MAX_RETRY_NS) this.#pause.reset();
     this.#connectedAtNs = Infinity;
     if (nowNs < this.#nextAtNs) return null;
@@ -247,7 +247,7 @@ class Client implements Meeting {
       this.#connectedAtNs = nowNs;
       return new Waiting(stream);
     } catch (error) {
-      if (isOneOf(NOT_YET, error) || isOneOf(PASSING, error)) return null;
+      if (isOneOf(NOT_YET, error) || isOneOf(TRANSIENT, error)) return null;
       throw error;
     }
   }
@@ -285,7 +285,7 @@ class Pause {
 }
 
 /** One connection, made by whoever started this program; there is no second one. */
-class Passed implements Meeting {
+class InheritedSocket implements ConnectionSource {
   #stream: UnixStream | null;
 
   constructor(stream: UnixStream) {
@@ -296,7 +296,7 @@ class Passed implements Meeting {
     return this.#stream === null;
   }
 
-  next(): Arrival | null {
+  next(): IncomingConnection | null {
     const stream = this.#stream;
     this.#stream = null;
     return stream && new Waiting(stream);

@@ -14,7 +14,7 @@
 import { GuestError } from "../../core/errors.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { PageLog } from "../../host/page_log.ts";
-import type { DeviceLink } from "./device_link.ts";
+import type { DeviceRunner } from "./device_runner.ts";
 import type { DescriptorBag, EventHandle, Host, Mapping } from "./host.ts";
 import { MAX_MEMORY_SLOTS, ProtocolError, type RegionDescription } from "./messages.ts";
 
@@ -201,16 +201,16 @@ function dispose(slots: readonly Slot[]): void {
 /** The log, if there is one, and whether it is used. */
 export class DirtyLogging implements Disposable {
   readonly #host: Host;
-  readonly #link: DeviceLink;
+  readonly #runner: DeviceRunner;
   #log: PageLog | null = null;
   #mapping: Mapping | null = null;
   #event: EventHandle | null = null;
   #on = false;
 
-  /** Nothing is logged yet. @param link what is to log its writes */
-  constructor(host: Host, link: DeviceLink) {
+  /** Nothing is logged yet. @param runner what is to log its writes */
+  constructor(host: Host, runner: DeviceRunner) {
     this.#host = host;
-    this.#link = link;
+    this.#runner = runner;
   }
 
   /** Pages written behind the end of the log. */
@@ -257,7 +257,7 @@ export class DirtyLogging implements Disposable {
 
   /** Forgets log and event. */
   [Symbol.dispose](): void {
-    this.#link.logTo(null, null);
+    this.#runner.logTo(null, null);
     this.#mapping?.[Symbol.dispose]();
     this.#event?.[Symbol.dispose]();
     this.#log = null;
@@ -269,6 +269,6 @@ export class DirtyLogging implements Disposable {
     const log = this.#on ? this.#log : null;
     const event = this.#event?.number ?? null;
     const address = String(this.#mapping?.address);
-    this.#link.logTo(log, log && { address, sizeBytes: log.sizeBytes, event });
+    this.#runner.logTo(log, log && { address, sizeBytes: log.sizeBytes, event });
   }
 }

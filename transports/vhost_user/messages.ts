@@ -1,5 +1,5 @@
 /**
- * The messages of the vhost-user protocol that a network back-end can meet: numbers, names, shapes.
+ * The messages of the vhost-user protocol: numbers, names, shapes.
  * The names are those of the specification (QEMU, docs/interop/vhost-user).
  * @module
  */
@@ -16,7 +16,7 @@ export const VHOST_VRING_F_LOG = 1;
 export const PROTOCOL_VERSION = 1;
 /** Header flag: this is a reply. */
 export const FLAG_REPLY = 4;
-/** Header flag: an answer is wanted even if the message has none by itself. */
+/** Header flag: a reply is wanted even if the message has none by itself. */
 export const FLAG_NEED_REPLY = 8;
 /** In the payload of VRING_KICK, CALL and ERR, and in replies of SET_DEVICE_STATE_FD: no descriptor comes along. */
 export const FLAG_NO_DESCRIPTOR = 0x100;
@@ -207,7 +207,7 @@ export interface Message {
   readonly id: number;
   /** Its name. */
   readonly name: string;
-  /** An answer is wanted. */
+  /** A reply is wanted. */
   readonly needReply: boolean;
   /** What it says. */
   readonly payload: Payload;

@@ -16,7 +16,7 @@ import {
   VIRTIO_NET_F_RSC_EXT,
   VIRTIO_NET_F_RSS,
 } from "../../wire/net_features.ts";
-import type { DeviceLink } from "./device_link.ts";
+import type { DeviceRunner } from "./device_runner.ts";
 import type { DirtyLogging } from "./memory_table.ts";
 import {
   ProtocolError,
@@ -67,16 +67,16 @@ export class Negotiation {
   /** What is offered. */
   readonly offer: Offer;
   readonly #device: Device;
-  readonly #link: DeviceLink;
+  readonly #runner: DeviceRunner;
   readonly #logging: DirtyLogging;
   #protocol = FeatureSet.none;
   #status = 0;
 
-  /** Nothing is agreed on yet. @param link what works by the features; @param logging what one of them switches */
-  constructor(device: Device, offer: Offer, link: DeviceLink, logging: DirtyLogging) {
+  /** Nothing is agreed on yet. @param runner what works by the features; @param logging what one of them switches */
+  constructor(device: Device, offer: Offer, runner: DeviceRunner, logging: DirtyLogging) {
     this.offer = offer;
     this.#device = device;
-    this.#link = link;
+    this.#runner = runner;
     this.#logging = logging;
   }
 
@@ -87,7 +87,7 @@ export class Negotiation {
 
   /** The device status field as the front-end sees it. */
   get status(): number {
-    return this.#link.needsReset ? this.#status | STATUS_NEEDS_RESET : this.#status;
+    return this.#runner.needsReset ? this.#status | STATUS_NEEDS_RESET : this.#status;
   }
 
   /** Is this request among those that were offered? ProtocolError `not-negotiated` if not. */
@@ -111,17 +111,17 @@ export class Negotiation {
     const judged = accepted.minus(ignored);
     const features = deviceFeatures(judged);
     // What is in force already was judged before: logging is switched by the same message, in the midst of work.
-    if (this.#link.features?.equals(features) !== true) {
+    if (this.#runner.features?.equals(features) !== true) {
       try {
         this.#judge(judged);
       } catch (error) {
-        this.#link.setFeatures(null);
+        this.#runner.setFeatures(null);
         throw error;
       }
     }
-    this.#link.setFeatures(features);
+    this.#runner.setFeatures(features);
     if (!accepted.has(VHOST_USER_F_PROTOCOL_FEATURES) || NEVER_ENABLED.has(this.#device.type)) {
-      this.#link.enableAll();
+      this.#runner.enableAll();
     }
     this.#logging.switch(accepted.has(VHOST_F_LOG_ALL));
   }
@@ -152,14 +152,16 @@ export class Negotiation {
       this.reset();
       return;
     }
-    const ours = this.#link.features === null ? STATUS_NEEDS_RESET | STATUS_FEATURES_OK : STATUS_NEEDS_RESET;
+    const ours = this.#runner.features === null
+      ? STATUS_NEEDS_RESET | STATUS_FEATURES_OK
+      : STATUS_NEEDS_RESET;
     this.#status = status & ~ours;
   }
 
   /** The driver resets the device. */
   reset(): void {
     this.#status = 0;
-    this.#link.reset();
+    this.#runner.reset();
   }
 
   #judge(accepted: FeatureSet): void {

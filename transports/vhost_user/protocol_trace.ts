@@ -12,7 +12,7 @@ export type TraceEvent =
   | { readonly event: "request"; readonly message: Message }
   /** A request that was refused: broken, unknown, or impossible. */
   | { readonly event: "refused"; readonly id: number; readonly name: string; readonly reason: string }
-  /** An answer to it: bytes as sent, header included. */
+  /** A reply to it: bytes as sent, header included. */
   | { readonly event: "reply"; readonly id: number; readonly name: string; readonly bytes: Uint8Array }
   /** A request of the back-end. */
   | { readonly event: "back-end request"; readonly name: string; readonly ring: number | null };
@@ -93,7 +93,7 @@ function payloadFacts(id: number, payload: Payload, names: FeatureNames): Record
   return kind === "none" ? {} : facts;
 }
 
-/** What an answer says, header left out; what has no form of its own is shown byte by byte. */
+/** What a reply says, header left out; what has no form of its own is shown byte by byte. */
 function replyFacts(id: number, bytes: Uint8Array, names: FeatureNames): Record<string, unknown> {
   const view = new DataView(bytes.buffer, bytes.byteOffset + HEADER_BYTES, bytes.length - HEADER_BYTES);
   if (view.byteLength !== 8) return { payload: hexOf(bytes.subarray(HEADER_BYTES)) };

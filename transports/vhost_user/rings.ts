@@ -19,7 +19,7 @@ import type { FaultLog } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
-import type { DeviceLink } from "./device_link.ts";
+import type { DeviceRunner } from "./device_runner.ts";
 import type { DescriptorBag, EventHandle, Host } from "./host.ts";
 import { type InFlightMemory, RecordedQueue } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";
@@ -267,17 +267,17 @@ export class RingSet implements Disposable {
 
 // The messages about rings: SET_VRING_NUM, ADDR, BASE, KICK, CALL, ERR, ENABLE, GET_VRING_BASE, VRING_KICK.
 
-/** Carries out messages about the rings of a link. */
+/** Carries out messages about the rings of a runner. */
 export class RingMessages {
   readonly #host: Host;
-  readonly #link: DeviceLink;
+  readonly #runner: DeviceRunner;
   /** Rings whose base was set while they ran: it counts when they are made anew. */
   readonly #newBases = new Map<Vring, number>();
 
-  /** Keeps nothing but what was said of rings that run. @param link whose rings the messages are about */
-  constructor(host: Host, link: DeviceLink) {
+  /** Keeps nothing but what was said of rings that run. @param runner whose rings the messages are about */
+  constructor(host: Host, runner: DeviceRunner) {
     this.#host = host;
-    this.#link = link;
+    this.#runner = runner;
   }
 
   /**
@@ -333,7 +333,7 @@ export class RingMessages {
         ring.kickGiven = true;
         ring.kickedByMessage = true;
         ring.mustLook = true;
-        this.#link.settle();
+        this.#runner.settle();
         return null;
     }
   }
@@ -366,7 +366,7 @@ export class RingMessages {
         if (ring.queue === null || this.#newBases.has(ring)) this.#remake(ring);
         else {
           ring.wasKicked = true;
-          this.#link.settle();
+          this.#runner.settle();
         }
     }
   }
@@ -379,28 +379,28 @@ export class RingMessages {
 
   #redescribe(ring: Vring, base: number | null): void {
     ring.redescribe(base);
-    this.#link.settle();
+    this.#runner.settle();
   }
 
   #enable(ring: Vring, enabled: boolean): void {
     if (ring.enabled === enabled) return;
-    if (!enabled && ring.queue !== null) this.#link.drain();
+    if (!enabled && ring.queue !== null) this.#runner.drain();
     ring.enable(enabled);
-    this.#link.settle();
+    this.#runner.settle();
   }
 
   #stop(ring: Vring): number {
     this.#newBases.delete(ring);
-    if (ring.queue !== null) this.#link.drain();
+    if (ring.queue !== null) this.#runner.drain();
     ring.halt("stopped");
     ring.wasEnabled = false;
     ring.forgetKick();
-    this.#link.settle();
-    return ring.place(this.#link.features?.has(VIRTIO_F_RING_PACKED) === true);
+    this.#runner.settle();
+    return ring.place(this.#runner.features?.has(VIRTIO_F_RING_PACKED) === true);
   }
 
   #ring(index: number): Vring {
-    const { rings } = this.#link;
+    const { rings } = this.#runner;
     if (index < rings.length) return rings[index];
     throw new ProtocolError(
       "ring-index-invalid",

@@ -25,7 +25,7 @@ import { prepareSignals } from "../../host/event_fd.ts";
 import { Backend } from "./backend.ts";
 import { Connection } from "./connection.ts";
 import { SystemHost } from "./host.ts";
-import { type Arrival, meet, type Meeting } from "./listener.ts";
+import { type ConnectionSource, type IncomingConnection, openSource } from "./listener.ts";
 import type { VhostUserOptions } from "./options.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
 
@@ -56,7 +56,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   readonly #faults: FaultLog;
   #workers: QueueWorkers | null = null;
   #device: Device | null = null;
-  #meeting: Meeting | null = null;
+  #source: ConnectionSource | null = null;
   #connection: Connection<FileDescriptor> | null = null;
   #socketWatch: Disposable | null = null;
   /** Its front-end has gone, and requests of it are in flight: its memory is still mapped. */
@@ -109,7 +109,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     prepareSignals();
     const { socket } = this.#options;
     const path = socket === null ? "" : this.#context.resolvePath(socket);
-    this.#meeting = meet(this.#options, path, (descriptor) => this.#context.watch(descriptor));
+    this.#source = openSource(this.#options, path, (descriptor) => this.#context.watch(descriptor));
     this.#device = device;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#served = resolve;
@@ -129,7 +129,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     if (connection === null) return false;
     const did = connection.poll(nowNs);
     if (connection.endedBecause === null) {
-      return did || this.#meeting?.attend() === true;
+      return did || this.#source?.attend() === true;
     }
     this.#end(connection.endedBecause);
     if (this.#leaving !== null) this.#leavingUntilNs = nowNs + this.#device.inflight!.limitNs;
@@ -139,15 +139,15 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   /** When to be polled although nothing wakes, in ns. */
   deadlineNs(): number {
     if (this.#leaving !== null) return this.#leavingUntilNs;
-    return this.#connection?.deadlineNs() ?? this.#meeting?.deadlineNs() ?? Infinity;
+    return this.#connection?.deadlineNs() ?? this.#source?.deadlineNs() ?? Infinity;
   }
 
   /** Lets the front-end go, and closes the socket. */
   [Symbol.dispose](): void {
     this.#end("the back-end stops");
     if (this.#leaving?.release() === true) this.#leaving = null;
-    this.#meeting?.[Symbol.dispose]();
-    this.#meeting = null;
+    this.#source?.[Symbol.dispose]();
+    this.#source = null;
     this.#device = null;
   }
 
@@ -165,14 +165,14 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   }
 
   #accept(device: Device, nowNs: number): Connection<FileDescriptor> | null {
-    const arrival = this.#meeting?.next(nowNs) ?? null;
-    return arrival === null ? null : this.#begin(device, arrival);
+    const incoming = this.#source?.next(nowNs) ?? null;
+    return incoming === null ? null : this.#begin(device, incoming);
   }
 
-  #begin(device: Device, arrival: Arrival): Connection<FileDescriptor> {
+  #begin(device: Device, incoming: IncomingConnection): Connection<FileDescriptor> {
     using stack = new DisposableStack();
-    stack.use(arrival);
-    this.#socketWatch = stack.use(this.#context.watch(arrival.number));
+    stack.use(incoming);
+    this.#socketWatch = stack.use(this.#context.watch(incoming.number));
     const { counters, trace } = this;
     const { report } = this.#context;
     const backend = new Backend(device, {
@@ -196,7 +196,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     counters.connections++;
     trace?.note({ event: "connected" });
     report?.({ event: "connected" });
-    this.#connection = new Connection(arrival, backend, counters);
+    this.#connection = new Connection(incoming, backend, counters);
     return this.#connection;
   }
 
@@ -214,7 +214,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     if (!connection.backend.release()) this.#leaving = connection.backend;
     this.trace?.note({ event: "disconnected", reason });
     this.#context.report?.({ event: "disconnected", reason });
-    if (this.#meeting?.isOver === true) this.#served();
+    if (this.#source?.isOver === true) this.#served();
   }
 }
 

@@ -78,7 +78,7 @@ for (const packed of [false, true]) {
           bench.poll(2);
           const { held } = bench;
           if (round % 3 === 2) { for (const one of held.slice(1).reverse()) bench.answer(one); }
-          else bench.answer(held[held.length - 1]);
+          else bench.answer(held[round % 2 === 0 ? 0 : held.length - 1]);
           bench.poll(2);
           returned.push(...guest.returned());
         }

@@ -1,5 +1,5 @@
 /**
- * Between rings and device: what the device is lent, and what happens when the guest breaks a rule.
+ * Runs a device for one front-end: gives it rings and memory, and deals with a guest that breaks a rule.
  *
  * Theory of operation. The front-end's messages change rings, features and memory, one at a time and in any order, also
  * while the device works. After each change `settle` does what follows: rings that are described and called for are
@@ -44,18 +44,18 @@ import { type RingHooks, RingSet, type Vring } from "./rings.ts";
 /** Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system call. */
 const ROUNDS_PER_KICK = 64;
 
-/** Whom the link tells. */
-export interface LinkHooks extends RingHooks {
+/** Whom the runner tells. */
+export interface RunnerHooks extends RingHooks {
   /** Configuration space, or whether the device needs a reset, has changed. */
   configChanged(): void;
 }
 
 /** A device and the rings of one front-end. */
-export class DeviceLink implements Disposable {
-  readonly #device: ActiveDevice;
+export class DeviceRunner implements Disposable {
+  readonly #device: DeviceActivation;
   readonly #table: MemoryTable;
   readonly #faults: FaultLog;
-  readonly #hooks: LinkHooks;
+  readonly #hooks: RunnerHooks;
   readonly #rings: RingSet;
   readonly #attachment: RingAttachment;
   readonly #inFlight: Device["inflight"];
@@ -76,7 +76,7 @@ export class DeviceLink implements Disposable {
     device: Device,
     table: MemoryTable,
     faults: FaultLog,
-    hooks: LinkHooks,
+    hooks: RunnerHooks,
     workers: QueueWorkers | null = null,
   ) {
     this.#table = table;
@@ -86,7 +86,7 @@ export class DeviceLink implements Disposable {
     this.#attachment = new RingAttachment(workers, device, table, this.#rings);
     this.#inFlight = device.inflight;
     this.#quiescence = new Quiescence(this.#inFlight && withResubmits(this.#inFlight, this.#rings));
-    this.#device = new ActiveDevice(device, {
+    this.#device = new DeviceActivation(device, {
       interrupt: (index) => this.#rings.interrupt(index),
       configChanged: () => hooks.configChanged(),
       detachWorkers: () => this.#detach(),
@@ -465,7 +465,7 @@ export class DeviceMessages implements Disposable {
 // GuestError, and the session is there until `end`.
 
 /** What a device asks for while it is active. */
-export interface ActiveDeviceHooks {
+export interface ActivationHooks {
   /** Ring `index` has used buffers. */
   interrupt(index: number): void;
   /** Configuration space has changed. */
@@ -483,13 +483,13 @@ interface ActiveSession extends Session {
 }
 
 /** One device of one front-end. */
-export class ActiveDevice {
+export class DeviceActivation {
   readonly #device: Device;
-  readonly #hooks: ActiveDeviceHooks;
+  readonly #hooks: ActivationHooks;
   #session: ActiveSession | null = null;
 
   /** The device is reset. */
-  constructor(device: Device, hooks: ActiveDeviceHooks) {
+  constructor(device: Device, hooks: ActivationHooks) {
     this.#device = device;
     this.#hooks = hooks;
   }
