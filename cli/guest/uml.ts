@@ -142,7 +142,8 @@ export class UmlGuest implements AsyncDisposable {
     const { folder, args, memoryMiB } = settings;
     checkFolder(folder);
     const initramfs = `${folder}/initramfs`;
-    await Deno.writeFile(initramfs, fileSystem(software, settings));
+    // Up to the first promise nothing waits: a caller may be in another network for so long.
+    Deno.writeFileSync(initramfs, fileSystem(software, settings));
     const piped = { stdin: "piped", stdout: "piped", stderr: "piped", detached: true } as const;
     const watchdog = start("sh", { ...piped, args: ["-c", WATCHDOG], stdout: "null", stderr: "null" });
     try {
