@@ -43,7 +43,7 @@ export class NetHeader {
 }
 
 /**
- * Where a frame returns to when nobody needs it any more: the frames of its size in the pool that made it.
+ * Where a released frame returns to: the frames of its size in the pool that made it.
  */
 export interface FrameOwner {
   /** Takes back `pieces` pieces, `first` and those that follow it by `next`, which all have this owner. */
@@ -61,8 +61,8 @@ export interface FrameHolder {
 }
 
 /**
- * One Ethernet frame, without the virtio header and without FCS. **Whoever receives it pushes it on, holds
- * it, or releases it.**
+ * One Ethernet frame, without the virtio header and without FCS. **The receiver of a frame pushes it on,
+ * holds it, or releases it.**
  *
  * The bytes are `bytes[start]` to `bytes[start + length - 1]`. A frame as received is in one piece. A frame
  * that a stage has merged may continue in `next`: the pieces follow each other without a gap, and `total` of
@@ -198,7 +198,9 @@ function releasePieces(first: Frame): void {
 }
 
 function releasedTwice(): Error {
-  return new Error("Cannot release a frame twice: whoever pushed it on, or appended it, no longer owns it");
+  return new Error(
+    "Cannot release a frame twice: a plugin that has pushed it on, or appended it, no longer owns it",
+  );
 }
 
 function copyPieces(first: Frame, target: Uint8Array, at: number): number {

@@ -57,12 +57,12 @@ export class FrameBatch {
     this.#frames[index] = frame;
   }
 
-  /** Forgets the frames from place `length` on, which belong to somebody else by now. */
+  /** Forgets the frames from place `length` on, which have another owner by now. */
   shorten(length: number): void {
     this.#length = length;
   }
 
-  /** Forgets the frames, which belong to somebody else by now. Releases none. */
+  /** Forgets the frames, which have another owner by now. Releases none. */
   clear(): void {
     this.#length = 0;
   }

@@ -222,8 +222,6 @@ class FrameStore {
   }
 }
 
-// Frames of one size that nobody uses.
-
 /**
  * The free frames of one size in a pool. They lie here as they came back: a merged frame still hangs
  * together, and only its first piece is looked at, for the others may be far away. It comes apart when its
@@ -267,8 +265,9 @@ const PAGE_BYTES = 65_536;
 const MAX_BYTES = 2 ** 31 - PAGE_BYTES;
 
 /**
- * A pool of frames that checksums are quick over: its memory is that of WebAssembly, reserved at once but used only as frames
- * are. Where it cannot be had the pool uses ordinary memory, which is slower and nothing else.
+ * A pool of frames that checksums are quick over: its memory is that of WebAssembly, reserved at once but
+ * used only as frames are. Where it cannot be had the pool uses ordinary memory, which is slower and nothing
+ * else.
  * @param maxBytes most bytes of frame storage
  */
 export function newFramePool(maxBytes: number): FramePool {

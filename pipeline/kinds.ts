@@ -201,7 +201,10 @@ export function keptFrames(pool: FramePool): PluginError[] {
   });
 }
 
-/** A network as its device gets it. @param pool where frames come from: one that refuses excuses a network that has none */
+/**
+ * A network as its device gets it. @param pool where frames come from: one that refuses excuses a network
+ * that has none
+ */
 export function guardNetwork(network: FrameTransport, part: ResolvedPart, pool: FramePool): FrameTransport {
   return new GuardedNetwork(network, part, pool);
 }

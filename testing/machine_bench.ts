@@ -1,12 +1,12 @@
 /**
- * A bench for whole machines: one device with a software guest at one end and an open cable at the other, built from
- * configuration like any other machine, by a manual clock.
+ * A bench for whole machines: one device with a software guest at one end and an open cable at the other,
+ * built from configuration like any other machine, by a manual clock.
  *
- * Theory of operation. `feed` injects a frame into the device's port of the cable, as if it had come from the network, and
- * turns the machine until nothing moves. `advanceTo` stops at every deadline on the way. What the guest receives goes to
- * `out` at the time at which its driver took it from the ring; what the guest sends goes to `sent`. `close`, or
- * `await using`, drains the device, detaches the guest, and then asserts that every frame is back in the pool and that the
- * guest found nothing wrong with its rings.
+ * Theory of operation. `feed` injects a frame into the device's port of the cable, as if it had come from the
+ * network, and turns the machine until nothing moves. `advanceTo` stops at every deadline on the way. What
+ * the guest receives goes to `out` at the time at which its driver took it from the ring; what the guest
+ * sends goes to `sent`. `close`, or `await using`, drains the device, detaches the guest, and then asserts
+ * that every frame is back in the pool and that the guest found nothing wrong with its rings.
  *
  * @module
  */
@@ -102,7 +102,10 @@ export class MachineBench implements AsyncDisposable {
     });
   }
 
-  /** Builds and starts the machine. Rejects with ConfigError, PluginError, or HostError if the guest cannot be attached. */
+  /**
+   * Builds and starts the machine. Rejects with ConfigError, PluginError, or HostError if the guest cannot be
+   * attached.
+   */
   static async start(settings: MachineBenchSettings = {}): Promise<MachineBench> {
     const { rules = "strict", offloads = [], device, guest, network, verdicts, baseUrl } = settings;
     const config = {
@@ -141,7 +144,10 @@ export class MachineBench implements AsyncDisposable {
     return framePool(this.machine.parts.scope);
   }
 
-  /** Counters by group below the device, live: `rsc-v4`, `toGuest`, `control`; the device's own are under `""`. */
+  /**
+   * Counters by group below the device, live: `rsc-v4`, `toGuest`, `control`; the device's own are under
+   * `""`.
+   */
   get counters(): Record<string, Readonly<Record<string, number>>> {
     const groups = Object.entries(this.machine.counters);
     return Object.fromEntries(groups.map(([name, counters]) => [name.replace(/^net0\.?/, ""), counters]));

@@ -1,6 +1,6 @@
 /**
- * What tests compare: TCP packets (`assertTcp(bytes, hasSeq(1000), hasFlags("ACK"))`), the verdicts of stages, what a bench
- * delivered, and whether all frames are back in their pool.
+ * What tests compare: TCP packets (`assertTcp(bytes, hasSeq(1000), hasFlags("ACK"))`), the verdicts of
+ * stages, what a bench delivered, and whether all frames are back in their pool.
  * @module
  */
 import { AssertionError } from "@std/assert";

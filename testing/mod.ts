@@ -18,10 +18,11 @@
  *
  * At the end of the block the bench drains the stage and asserts that every frame is back in the pool.
  *
- * - Packets: {@linkcode tcp}, {@linkcode udp}, {@linkcode arp}, {@linkcode ethernet}, {@linkcode TcpStream}. Everything in
- *   them can be set, also to what is wrong.
+ * - Packets: {@linkcode tcp}, {@linkcode udp}, {@linkcode arp}, {@linkcode ethernet}, {@linkcode TcpStream}.
+ *   Everything in them can be set, also to what is wrong.
  * - Reading them back: {@linkcode parseTcp}, and {@linkcode assertTcp} with matchers that read as sentences.
- * - Benches: {@linkcode StageBench} for stages, {@linkcode MachineBench} for a whole device with rings and a guest.
+ * - Benches: {@linkcode StageBench} for stages, {@linkcode MachineBench} for a whole device with rings and a
+ *   guest.
  * - Explanations: {@linkcode VerdictList}. Ownership: {@linkcode assertPoolWhole}.
  *
  * @module

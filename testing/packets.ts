@@ -1,5 +1,10 @@
 /**
- * Builders of TCP and UDP packets.
+ * Builders of Ethernet frames, ARP, IP, TCP and UDP packets, right by default and wrong where a field says
+ * so.
+ *
+ * Checksums and addresses are computed here by code of its own, as plain as it can be: tests must not check
+ * the code of devices with itself.
+ *
  * @module
  */
 
@@ -28,8 +33,8 @@ export interface TransportFields extends IpFields {
   /** Data: the bytes, or how many of a pattern that only depends on their sequence number. Default none. */
   readonly payload?: number | Uint8Array;
   /**
-   * Checksum. `partial` is the sum of the pseudo header alone, as goes with NEEDS_CSUM; a number is stored as it is.
-   * Default `right`.
+   * Checksum. `partial` is the sum of the pseudo header alone, as goes with NEEDS_CSUM; a number is stored as
+   * it is. Default `right`.
    */
   readonly checksum?: "right" | "wrong" | "partial" | number;
 }
@@ -57,8 +62,8 @@ export interface TcpFields extends TransportFields {
 }
 
 /**
- * The byte that {@linkcode tcp} puts at a sequence number when only the length of the payload is given. Retransmissions
- * therefore repeat what was sent, and data in the wrong place is seen to be wrong.
+ * The byte that {@linkcode tcp} puts at a sequence number when only the length of the payload is given.
+ * Retransmissions therefore repeat what was sent, and data in the wrong place is seen to be wrong.
  */
 export function streamByte(seq: number): number {
   return Math.imul(seq, 0x9e3779b1) >>> 21 & 0xff;
@@ -102,7 +107,10 @@ export function tcp(fields: TcpFields = {}): Uint8Array<ArrayBuffer> {
   return ipFrame(fields, 6, segment);
 }
 
-/** A frame with a UDP datagram; see {@linkcode tcp}. A checksum of 0 is sent as 0xffff, unless it is given as 0. */
+/**
+ * A frame with a UDP datagram; see {@linkcode tcp}. A checksum of 0 is sent as 0xffff, unless it is given as
+ * 0.
+ */
 export function udp(fields: TransportFields = {}): Uint8Array<ArrayBuffer> {
   const payload = payloadOf(fields, 0);
   const segment = new Uint8Array(8 + payload.length);
@@ -140,8 +148,6 @@ function checksumOf(fields: TransportFields, protocol: number, segment: Uint8Arr
   return checksum === "right" ? right : right ^ 0x5555;
 }
 
-// One direction of a TCP connection, segment by segment.
-
 /**
  * Makes the segments of a flow: each begins where the one before it ended.
  *
@@ -158,7 +164,10 @@ export class TcpStream {
   readonly #fields: TcpFields;
   #seq: number;
 
-  /** Starts at the first sequence number. @param fields what all segments have in common, and the first sequence number (default 1000) */
+  /**
+   * Starts at the first sequence number. @param fields what all segments have in common, and the first
+   * sequence number (default 1000)
+   */
   constructor(fields: TcpFields = {}) {
     this.#fields = fields;
     this.#seq = fields.seq ?? 1000;
@@ -177,13 +186,13 @@ export class TcpStream {
   }
 }
 
-// IP headers around a transport segment, right by default and wrong where a field says so.
-
 /** The IP part of a packet. The source address decides between IPv4 and IPv6. */
 export interface IpFields extends LinkFields {
   /** Source address; default 10.0.0.1. */
   readonly source?: string;
-  /** Destination address, of the same family; default 10.0.0.2, or fd00::2 if the source is an IPv6 address. */
+  /**
+   * Destination address, of the same family; default 10.0.0.2, or fd00::2 if the source is an IPv6 address.
+   */
   readonly destination?: string;
   /** TOS or traffic class, 0 to 255: DSCP and ECN; default 0. */
   readonly tos?: number;
@@ -211,7 +220,10 @@ export interface IpFields extends LinkFields {
   readonly ipChecksum?: "right" | "wrong" | number;
   /** IPv6: flow label; default 0. */
   readonly flowLabel?: number;
-  /** IPv6: an extension header between the IPv6 header and the segment; `bytes` is a multiple of 8. Default none. */
+  /**
+   * IPv6: an extension header between the IPv6 header and the segment; `bytes` is a multiple of 8. Default
+   * none.
+   */
   readonly extension?: { readonly type: number; readonly bytes: Uint8Array };
 }
 
@@ -290,8 +302,6 @@ function ipv6Header(
   if (extension !== undefined) view.setUint8(40, fields.protocol ?? protocol);
   return header;
 }
-
-// Builders of Ethernet frames.
 
 /** The address that frames to the guest have unless told otherwise: the default of the `net` device. */
 export const GUEST_MAC = "52:54:00:12:34:56";
@@ -387,10 +397,10 @@ export function arp(fields: ArpFields = {}): Uint8Array<ArrayBuffer> {
   });
 }
 
-// The Internet checksum (RFC 1071) as plainly as it can be written: two bytes at a time, most significant first. Slow, and
-// on purpose not the code that devices use.
-
-/** The folded sum of the bytes `from` to `to - 1`, on top of `sum`. An odd last byte counts as if a zero followed. */
+/**
+ * The folded Internet checksum sum (RFC 1071), two bytes at a time, most significant first, of the bytes
+ * `from` to `to - 1`, on top of `sum`. An odd last byte counts as if a zero followed.
+ */
 export function internetSum(bytes: Uint8Array, from = 0, to: number = bytes.length, sum = 0): number {
   let total = sum;
   for (let i = from; i < to; i += 2) {
@@ -405,7 +415,10 @@ export function internetChecksum(bytes: Uint8Array, from = 0, to: number = bytes
   return 0xffff - internetSum(bytes, from, to, sum);
 }
 
-/** The sum of a TCP or UDP pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1). Addresses are 4 or 16 bytes. */
+/**
+ * The sum of a TCP or UDP pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1). Addresses are 4 or 16
+ * bytes.
+ */
 export function pseudoHeaderSum(
   source: Uint8Array,
   destination: Uint8Array,
@@ -418,8 +431,6 @@ export function pseudoHeaderSum(
   view.setUint32(4, protocol);
   return internetSum(rest, 0, 8, internetSum(destination, 0, destination.length, internetSum(source)));
 }
-
-// Addresses as people write them, in bytes and back. Of its own, so that tests do not check the code with itself.
 
 /** The six bytes of a MAC address such as `52:54:00:12:34:56`, with colons or hyphens. Throws RangeError. */
 export function macBytes(text: string): Uint8Array<ArrayBuffer> {
@@ -449,7 +460,10 @@ export function ipBytes(text: string): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The IP address of 4 or 16 bytes at `at`, as text. The longest run of zero groups is not looked for, only the first. */
+/**
+ * The IP address of 4 or 16 bytes at `at`, as text. The longest run of zero groups is not looked for, only
+ * the first.
+ */
 export function ipText(bytes: Uint8Array, at: number, length: 4 | 16): string {
   if (length === 4) return bytes.slice(at, at + 4).join(".");
   const groups: string[] = [];

@@ -73,8 +73,8 @@ export interface ParsedTcp {
 }
 
 /**
- * Takes a frame with a TCP packet apart: IPv4 or IPv6, behind VLAN tags or not. Throws TypeError if it is none, or if its
- * lengths contradict each other.
+ * Takes a frame with a TCP packet apart: IPv4 or IPv6, behind VLAN tags or not. Throws TypeError if it is
+ * none, or if its lengths contradict each other.
  *
  * @example
  * ```ts

@@ -1,10 +1,11 @@
 /**
  * A bench for stages: a pipeline with a manual clock, without rings, guest or network around it.
  *
- * Theory of operation. `feed` takes frames from a pool, numbers them and pushes them through the pipeline, at the bench's
- * present time. `advanceTo` moves the time and on the way stops at every deadline of a stage, as the reactor does: what is
- * due at a moment has happened before anything is fed at that moment. What comes out is copied to `out` and released.
- * `close`, or `using`, drains the stages and then asserts that the pool is whole.
+ * Theory of operation. `feed` takes frames from a pool, numbers them and pushes them through the pipeline, at
+ * the bench's present time. `advanceTo` moves the time and on the way stops at every deadline of a stage, as
+ * the reactor does: what is due at a moment has happened before anything is fed at that moment. What comes
+ * out is copied to `out` and released. `close`, or `using`, drains the stages and then asserts that the pool
+ * is whole.
  *
  * @module
  */
@@ -62,7 +63,10 @@ export interface StageBenchSettings {
   readonly queuePairs?: number;
   /** What the network takes; default nothing but ordinary frames. */
   readonly network?: OffloadCapabilities;
-  /** Features that the guest has accepted; default {@linkcode BENCH_FEATURES}. Null: nothing has been negotiated yet. */
+  /**
+   * Features that the guest has accepted; default {@linkcode BENCH_FEATURES}. Null: nothing has been
+   * negotiated yet.
+   */
   readonly features?: FeatureSet | null;
   /** Where frames come from; default a pool of the bench's own. */
   readonly pool?: FramePool;
@@ -70,7 +74,10 @@ export interface StageBenchSettings {
   readonly explain?: boolean;
 }
 
-/** What the guest of a bench accepts by default: VERSION_1, MRG_RXBUF, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, RSC_EXT. */
+/**
+ * What the guest of a bench accepts by default: VERSION_1, MRG_RXBUF, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6,
+ * RSC_EXT.
+ */
 export const BENCH_FEATURES: FeatureSet = FeatureSet.of(
   VIRTIO_F_VERSION_1,
   VIRTIO_NET_F_GUEST_CSUM,
@@ -121,8 +128,8 @@ export class StageBench implements Disposable {
   #closed = false;
 
   /**
-   * Builds the stages and negotiates. Throws what a plugin's `create` throws, and TypeError for options that its schema
-   * does not accept.
+   * Builds the stages and negotiates. Throws what a plugin's `create` throws, and TypeError for options that
+   * its schema does not accept.
    * @param stages one, or several in order of execution
    */
   constructor(stages: BenchStage | readonly BenchStage[], settings: StageBenchSettings = {}) {
@@ -157,7 +164,10 @@ export class StageBench implements Disposable {
     this.pipeline.push(this.#batch, this.clock.nowNs());
   }
 
-  /** A frame from the bench's pool, which the caller then owns: to build one in pieces, or to call a stage by hand. */
+  /**
+   * A frame from the bench's pool, which the caller then owns: to build one in pieces, or to call a stage by
+   * hand.
+   */
   frame(source: FrameSource, { header = {}, queuePair = 0, number }: FrameFacts = {}): Frame {
     const frame = this.pool.takeCopy(bytesOf(source));
     if (frame === null) throw new RangeError("Cannot feed another frame: the pool is at its limit");
@@ -167,7 +177,10 @@ export class StageBench implements Disposable {
     return frame;
   }
 
-  /** Moves the time on, and flushes the stages that are due on the way. Throws RangeError for a time that has passed. */
+  /**
+   * Moves the time on, and flushes the stages that are due on the way. Throws RangeError for a time that has
+   * passed.
+   */
   advanceTo(nowNs: number): void {
     let rounds = 0;
     for (let due = this.pipeline.deadlineNs(); due <= nowNs; due = this.pipeline.deadlineNs()) {
@@ -181,7 +194,10 @@ export class StageBench implements Disposable {
     this.clock.advanceTo(nowNs);
   }
 
-  /** The guest has agreed on these features, or has switched its offloads. By default all guest offloads among them. */
+  /**
+   * The guest has agreed on these features, or has switched its offloads. By default all guest offloads among
+   * them.
+   */
   negotiated(features: FeatureSet, offloads: FeatureSet = guestOffloads(features)): void {
     this.#features = features;
     this.pipeline.negotiated({ features, offloads }, this.clock.nowNs());

@@ -441,8 +441,8 @@ interface AcceptedOffloads {
 const NOTHING_ACCEPTED: AcceptedOffloads = { on: false, rscInfo: false, guestEcn: false, maxIpLength: 0 };
 
 /**
- * What a guest has accepted. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT must
- * have it on too, one that does not gets ordinary large packets.
+ * What a guest has accepted. It is on with GUEST_CSUM and the family's GUEST_TSO. A guest that knows RSC_EXT
+ * must have it on too, one that does not gets ordinary large packets.
  */
 function acceptedOffloads({ features, offloads }: Negotiated, family: RscFamily): AcceptedOffloads {
   const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
