@@ -1,5 +1,5 @@
 /**
- * The command `run`: a configuration, run until it is at its end or somebody stops it.
+ * The command `run`: a configuration, run until it is at its end or stopped.
  * @module
  */
 import { newRegistry } from "../config/builtins.ts";
@@ -143,7 +143,8 @@ async function runToClose(machine: Machine, signal: AbortSignal, reporter: RunRe
     if (machine.failure !== null) throw machine.failure;
     end = signal.aborted ? "signal" : "end";
   } finally {
-    // After a failure the other networks still complete what they were writing; the first error is the one to tell.
+    // After a failure the other networks still complete what they were writing; the first error is the one to
+    // tell.
     if (end === "failure") await machine.close().catch(() => {});
     reporter.stopped(end);
   }

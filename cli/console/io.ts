@@ -1,14 +1,19 @@
 /**
- * What commands print to and know of the terminal. Commands get it as an argument, so that tests run them without a process.
+ * What commands print to and know of the terminal, and how text looks there: colours where they may be used,
+ * numbers, paragraphs, columns, bars. Commands get their output as an argument, so that tests run them
+ * without a process.
  * @module
  */
 import { fstatSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
 import { LiveOutput } from "./live_output.ts";
 
+/** The version of the project; a test compares it with deno.json. */
+export const VERSION = "0.1.0";
+
 /** Where a command prints, and what is on the other side. */
 export interface Io {
-  /** Writes to standard output. Throws OutputClosed if nobody reads it any more. */
+  /** Writes to standard output. Throws OutputClosed if it is not read any more. */
   out(text: string): void;
   /** Writes to standard error. */
   err(text: string): void;
@@ -20,11 +25,13 @@ export interface Io {
   readonly color: boolean;
   /** Does the other side show more than ASCII? */
   readonly unicode: boolean;
-  /** Does standard error go to systemd's journal, which reads a priority in front of each line? Left out: no. */
+  /**
+   * Does standard error go to systemd's journal, which reads a priority in front of each line? Left out: no.
+   */
   readonly isJournal?: boolean;
   /**
-   * From now on `out` and `err` never keep the program waiting: they write behind its back, and drop what is not taken. For a
-   * command that serves a guest meanwhile. Left out: they never do.
+   * From now on `out` and `err` never keep the program waiting: they write behind its back, and drop what is
+   * not taken. For a command that serves a guest meanwhile. Left out: they never do.
    * @param notice what stands where so many lines are missing from standard output
    */
   goLive?(notice: (lines: number) => string): Live;
@@ -42,7 +49,7 @@ export interface Live {
   readonly lostErrorLines: number;
 }
 
-/** Nobody reads the output any more, as behind `| head`: a reason to stop, and no failure. */
+/** The output is not read any more, as behind `| head`: a reason to stop, and no failure. */
 export class OutputClosed extends Error {
   override readonly name = "OutputClosed";
 }
@@ -105,7 +112,8 @@ export function systemIo(): Io {
 }
 
 /**
- * Does the locale show more than ASCII? True unless it says otherwise: most terminals do, and many have no locale set.
+ * Does the locale show more than ASCII? True unless it says otherwise: most terminals do, and many have no
+ * locale set.
  * @param variable reads an environment variable; undefined if it is not set or may not be read
  */
 export function showsUnicode(variable: (name: string) => string | undefined): boolean {
@@ -147,7 +155,7 @@ function writeAll(
       }
       if (onClosed === "ignore") return;
       if (cause instanceof Deno.errors.BrokenPipe) {
-        throw new OutputClosed("Nobody reads the output any more", { cause });
+        throw new OutputClosed("The output is not read any more", { cause });
       }
       throw new HostError(`Cannot print: ${cause instanceof Error ? cause.message : cause}`, { cause });
     }
@@ -156,7 +164,9 @@ function writeAll(
 
 const nothing = new Int32Array(new SharedArrayBuffer(4));
 
-/** systemd names the file behind standard error in JOURNAL_STREAM; a redirection of it does not change that. */
+/**
+ * systemd names the file behind standard error in JOURNAL_STREAM; a redirection of it does not change that.
+ */
 function stderrIsJournal(): boolean {
   const named = environment("JOURNAL_STREAM");
   if (named === undefined) return false;
@@ -173,9 +183,7 @@ function withPriorities(text: string): string {
   return text.replace(/^error:/gm, "<3>error:").replace(/^warning:/gm, "<4>warning:");
 }
 
-// Colours, where they may be used; elsewhere the text as it is.
-
-/** Text as it is to look. */
+/** Text as it is to look: coloured where that may be, elsewhere as it is. */
 export interface Style {
   /** For headings. */
   bold(text: string): string;
@@ -201,8 +209,6 @@ export function styleFor({ color }: Pick<Io, "color">): Style {
     cyan: sequence(36, 39),
   };
 }
-
-// Plain text for people: numbers, paragraphs, columns, bars.
 
 /** An integer with separators: `1,234,567`. */
 export function count(value: number): string {
@@ -278,8 +284,3 @@ export function bar(value: number, most: number, width: number, { unicode }: Pic
   const eighths = Math.max(1, Math.round(length * 8));
   return "█".repeat(eighths >> 3) + EIGHTHS[eighths & 7];
 }
-
-// Which version this is.
-
-/** The version of the project; a test compares it with deno.json. */
-export const VERSION = "0.1.0";

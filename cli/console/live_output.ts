@@ -1,10 +1,10 @@
 /**
  * Text for a stream whose other side may take its time, or never take it: the program goes on.
  *
- * Theory of operation. `write` keeps a text and returns at once; one write at a time is under way, in a thread of the runtime's
- * pool. What is kept is bounded: beyond that, texts are dropped whole and their lines counted, as are those that the stream
- * refuses (a full disk). As soon as the stream takes text again, a notice stands where lines are missing. A stream whose other
- * side is gone for good takes nothing more.
+ * Theory of operation. `write` keeps a text and returns at once; one write at a time is under way, in a
+ * thread of the runtime's pool. What is kept is bounded: beyond that, texts are dropped whole and their lines
+ * counted, as are those that the stream refuses (a full disk). As soon as the stream takes text again, a
+ * notice stands where lines are missing. A stream whose other side is gone for good takes nothing more.
  * @module
  */
 

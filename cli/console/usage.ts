@@ -44,7 +44,10 @@ export class UsageError extends Error {
   /** The command whose help would explain it; empty for the program's. */
   readonly command: string;
 
-  /** @param command the command whose help would explain it, @param message what is wrong and what to write */
+  /**
+   * @param command the command whose help would explain it,
+   * @param message what is wrong and what to write
+   */
   constructor(command: string, message: string) {
     super(message);
     this.command = command;
@@ -89,7 +92,10 @@ export class ParsedArgs {
     return typeof value === "string" ? value : undefined;
   }
 
-  /** The value of an option that is one of `choices`; the first if it was not given. Throws UsageError for another. */
+  /**
+   * The value of an option that is one of `choices`; the first if it was not given. Throws UsageError for
+   * another.
+   */
   choice<T extends string>(name: string, choices: readonly [T, ...T[]]): T {
     const value = this.value(name);
     if (value === undefined) return choices[0];
@@ -98,7 +104,9 @@ export class ParsedArgs {
     throw this.usageError(`--${name} is "${value}"; write ${choices.join(" or ")}`);
   }
 
-  /** The value of an option that is a number; undefined if it was not given. Throws UsageError out of range. */
+  /**
+   * The value of an option that is a number; undefined if it was not given. Throws UsageError out of range.
+   */
   number(name: string, least: number, most: number): number | undefined {
     const value = this.value(name);
     if (value === undefined) return undefined;
@@ -114,8 +122,8 @@ export class ParsedArgs {
 }
 
 /**
- * Parses a command's arguments. Prints the help and returns null if that is wanted. Throws UsageError for an option that
- * there is not, with a suggestion, for a missing value, and for too few or too many operands.
+ * Parses a command's arguments. Prints the help and returns null if that is wanted. Throws UsageError for an
+ * option that there is not, with a suggestion, for a missing value, and for too few or too many operands.
  */
 export function parseCommand(usage: CommandUsage, args: readonly string[], io: Io): ParsedArgs | null {
   const options = [...usage.options, ...COMMON_OPTIONS];
@@ -149,7 +157,10 @@ export function parseCommand(usage: CommandUsage, args: readonly string[], io: I
   return new ParsedArgs(usage.name, parsed, operands);
 }
 
-/** The arguments with a value that is a hyphen alone written as `--name=-`: the parser takes it for an option otherwise. */
+/**
+ * The arguments with a value that is a hyphen alone written as `--name=-`: the parser takes it for an option
+ * otherwise.
+ */
 function withHyphens(args: readonly string[], valued: readonly string[]): string[] {
   const joined: string[] = [];
   for (const arg of args) {
@@ -162,7 +173,7 @@ function withHyphens(args: readonly string[], valued: readonly string[]): string
 }
 
 /** The help of a command. */
-export function commandHelp(usage: CommandUsage, io: Io): string {
+function commandHelp(usage: CommandUsage, io: Io): string {
   const { bold, cyan } = styleFor(io);
   let text = `${bold("Usage:")} deno-virtio ${usage.name} ${usage.operands}\n\n`;
   for (const paragraph of usage.about) text += wrap(paragraph, io.columns).join("\n") + "\n\n";
@@ -179,8 +190,8 @@ export function commandHelp(usage: CommandUsage, io: Io): string {
 const OPTION_COLUMN = 25;
 
 /**
- * What stands for this program behind `deno run`, in lines to copy: the module that the process was started with, seen from
- * the present folder. In a project of one's own it is another than here.
+ * What stands for this program behind `deno run`, in lines to copy: the module that the process was started
+ * with, seen from the present folder. In a project of one's own it is another than here.
  */
 export function programName(): string {
   try {

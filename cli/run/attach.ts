@@ -1,5 +1,7 @@
 /**
- * How a front-end attaches to the devices of a machine: what to type at the other end.
+ * How a front-end attaches to the devices of a machine: what to type at the other end; and the back-end
+ * program conventions of the vhost-user specification, which management programs rely on: `--socket-path`,
+ * `--fd`, `--print-capabilities`.
  * @module
  */
 import { resolve } from "node:path";
@@ -36,8 +38,8 @@ export interface Attachment {
   /** The parts of a libvirt domain; null as for QEMU. */
   readonly libvirt: string | null;
   /**
-   * User-mode Linux and its arguments, less the guest's own file system; null if another front-end is expected or
-   * this processor cannot run it.
+   * User-mode Linux and its arguments, less the guest's own file system; null if another front-end is
+   * expected or this processor cannot run it.
    */
   readonly uml: readonly string[] | null;
   /** The same for people. */
@@ -118,12 +120,9 @@ function factsOf(
   };
 }
 
-// What management programs expect of any vhost-user back-end ("Backend program conventions" of the vhost-user
-// specification): `--socket-path`, `--fd`, `--print-capabilities`.
-
 /**
- * The same configuration, with the socket that the command line names for its only vhost-user device. Throws UsageError if
- * there is none or several, HostError if the descriptor is no socket.
+ * The same configuration, with the socket that the command line names for its only vhost-user device. Throws
+ * UsageError if there is none or several, HostError if the descriptor is no socket.
  */
 export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): ResolvedConfig {
   const path = parsed.value("socket-path");
@@ -152,8 +151,8 @@ export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): Resolved
 }
 
 /**
- * The line for `--print-capabilities`: the type of the configuration's vhost-user devices; `net` without a configuration.
- * Throws UsageError if they are of several types, ConfigError for a wrong configuration.
+ * The line for `--print-capabilities`: the type of the configuration's vhost-user devices; `net` without a
+ * configuration. Throws UsageError if they are of several types, ConfigError for a wrong configuration.
  */
 export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
   const [file] = parsed.operands;

@@ -1,9 +1,11 @@
 /**
- * Says what happens to the devices of a running machine: lines for people or for systemd's journal, or facts for JSON.
+ * Says what happens to the devices of a running machine: lines for people or for systemd's journal, or facts
+ * for JSON.
  *
- * Theory of operation. How often something happens is for guests to decide, so that each kind of event of each device has an
- * allowance (BURST at once, PER_SECOND in the long run). What exceeds it is counted, and the count is told as soon as the
- * allowance has recovered. A guest that breaks rules all day can hence hide neither the others nor that it goes.
+ * Theory of operation. How often something happens is for guests to decide, so that each kind of event of
+ * each device has an allowance (BURST at once, PER_SECOND in the long run). What exceeds it is counted, and
+ * the count is told as soon as the allowance has recovered. A guest that breaks rules all day can hence hide
+ * neither the others nor that it goes.
  *
  * @module
  */

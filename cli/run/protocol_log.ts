@@ -24,9 +24,10 @@ export interface ProtocolLog extends AsyncDisposable {
 }
 
 /**
- * Has the dialogues of a machine written, if the command line asks for it: to a file, or for `-` to standard error; as JSON
- * lines if the file's name ends in `.jsonl`, or as text. Throws UsageError if there is no vhost-user device, HostError if the
- * file cannot be opened, ConfigError if the machine needs it. Dispose of it after the machine.
+ * Has the dialogues of a machine written, if the command line asks for it: to a file, or for `-` to standard
+ * error; as JSON lines if the file's name ends in `.jsonl`, or as text. Throws UsageError if there is no
+ * vhost-user device, HostError if the file cannot be opened, ConfigError if the machine needs it. Dispose of
+ * it after the machine.
  */
 export function traceProtocol(machine: Machine, parsed: ParsedArgs, io: Io): ProtocolLog {
   const target = parsed.value("trace-protocol");

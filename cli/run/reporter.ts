@@ -1,5 +1,7 @@
 /**
- * Tells what a running machine does: JSON lines for programs, text for people, and a line that is drawn over on a terminal.
+ * Tells what a running machine does: JSON lines for programs, text for people, and a line that is drawn over
+ * on a terminal. Its counters are read while it runs, and signals and errors that nothing catches reach it
+ * from outside of the reactor.
  * @module
  */
 import type { ResolvedConfig } from "../../config/types.ts";
@@ -21,9 +23,15 @@ import { EventLog, wallClock } from "./event_log.ts";
 
 /** How often the progress line is drawn, in ms. */
 const PROGRESS_MS = 250;
+const EXIT_INTERRUPTED = 130;
+/** A signal so soon after the first is the same one: `timeout` tells its child, and then the whole group. */
+const SAME_MS = 500;
 const CLEAR_LINE = "\r\x1b[K";
 
-/** Why a run ended: every network is at its end and nothing is held, somebody asked for it, or something failed. */
+/**
+ * Why a run ended: every network is at its end and nothing is held, a signal asked for it, or something
+ * failed.
+ */
 export type RunEnd = "end" | "signal" | "failure";
 
 const END_TEXTS: Readonly<Record<RunEnd, string>> = {
@@ -72,7 +80,10 @@ export class RunReporter {
     this.#events.note(device, event);
   }
 
-  /** The machine runs. @param attach what to type at the other end, for people as XML if `libvirt`; null for nothing */
+  /**
+   * The machine runs.
+   * @param attach what to type at the other end, for people as XML if `libvirt`; null for nothing
+   */
   started(config: ResolvedConfig, attach: Attachment | null, libvirt: boolean): void {
     const devices = config.devices.map((device) => {
       const { name, plugin, driver } = device;
@@ -107,7 +118,7 @@ export class RunReporter {
     }
   }
 
-  /** Somebody wants to see all counters. */
+  /** Asks for all counters. */
   counters(): void {
     this.#event("counters", { counters: this.#counters() });
   }
@@ -127,7 +138,9 @@ export class RunReporter {
     this.#print(`${bold("Stopped")} after ${time}, ${END_TEXTS[reason]}\n${countersText(counters)}`);
   }
 
-  /** Reports every `intervalS` seconds, if that is given, and draws progress on a terminal, until disposed of. */
+  /**
+   * Reports every `intervalS` seconds, if that is given, and draws progress on a terminal, until disposed of.
+   */
   every(intervalS: number | undefined): Disposable {
     const timers: ReturnType<typeof setInterval>[] = [];
     if (intervalS !== undefined) timers.push(setInterval(() => this.#tick(), intervalS * 1000));
@@ -222,8 +235,6 @@ function rate(now: Moved, before: Moved | undefined, seconds: number): string {
   return `${count(packets)} packets/s (${megabits.toFixed(1)} Mbit/s)`;
 }
 
-// The counters of a machine, as they are asked for while it runs.
-
 /** What a device has moved one way. */
 export interface Moved {
   /** Packets. */
@@ -289,8 +300,6 @@ export class CounterView {
   }
 }
 
-// What reaches the process from outside of the reactor: signals, and errors that nothing catches.
-
 /** What to do at a signal. */
 export interface SignalActions {
   /** SIGINT, SIGTERM or SIGHUP. A second one, half a second later, ends the process at once. */
@@ -299,13 +308,9 @@ export interface SignalActions {
   show(): void;
 }
 
-const EXIT_INTERRUPTED = 130;
-/** A signal so soon after the first is the same one: `timeout` tells its child, and then the whole group. */
-const SAME_MS = 500;
-
 /**
- * Hears of errors that came out of no hook, until disposed of: they end their device, and the process only where it is not
- * known whose they are.
+ * Hears of errors that came out of no hook, until disposed of: they end their device, and the process only
+ * where it is not known whose they are.
  */
 export function onStrayErrors(machine: Machine): Disposable {
   const onError = (event: ErrorEvent) => {
@@ -332,7 +337,7 @@ export function onSignals(actions: SignalActions): Disposable {
     if (firstMs === null) {
       firstMs = nowMs;
       actions.stop(signal);
-      // Whoever asks twice does not want to wait for what hangs.
+      // A second signal means: do not wait for what hangs.
     } else if (nowMs - firstMs > SAME_MS) Deno.exit(EXIT_INTERRUPTED);
   };
   const listeners: [Deno.Signal, () => void][] = [["SIGINT", stop("SIGINT")]];

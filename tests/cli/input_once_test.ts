@@ -259,12 +259,12 @@ Deno.test("replay --explain names what every frame is, also where no stage looks
 
 Deno.test("replay says first why nothing came, or nothing was merged", async () => {
   await withFolder(async (folder) => {
-    const nobody = await command(["replay", CAPTURE, "--guest", "52:54:00:00:00:77"]);
+    const noGuest = await command(["replay", CAPTURE, "--guest", "52:54:00:00:00:77"]);
     assertMatch(
-      nobody.out,
+      noGuest.out,
       /^No frame of the capture is sent to 52:54:00:00:00:77\. Name another guest by\s+--guest: /,
     );
-    assertStringIncludes(nobody.out.replace(/\s+/g, " "), `${GUEST} (`);
+    assertStringIncludes(noGuest.out.replace(/\s+/g, " "), `${GUEST} (`);
 
     // A small snap length: the first 96 bytes of every packet.
     const bytes = await Deno.readFile(CAPTURE);

@@ -145,7 +145,7 @@ Deno.test("main() uses colours only where it may", async () => {
   assertEquals(plain.out, await golden("help"));
 });
 
-Deno.test("main() ends quietly when nobody reads its output any more", async () => {
+Deno.test("main() ends quietly when its output is not read any more", async () => {
   const capture = projectPath("tests/captures/bulk_v4_plain.pcap");
   const { code, err } = await command(["replay", capture, "--explain"], { closesAfter: 1000 });
   assertEquals([code, err], [0, ""]);

@@ -78,17 +78,17 @@ Deno.test("replay --interval-us 0 merges only what arrives together, --pace fast
   assertEquals(all.output.payloadBytes, none.output.payloadBytes);
 });
 
-Deno.test("replay --guest chooses the other side, or nobody", async () => {
+Deno.test("replay --guest chooses the other side, or none", async () => {
   const other = await summary(capture("bulk_v4_timestamps.pcapng"), "--guest", "52:54:00:00:00:02");
   assertEquals(other.guest.chosen, "by --guest");
   assertEquals([other.input.dataSegments, other.input.payloadBytes], [1, 5]);
-  const nobody = await summary(
+  const noGuest = await summary(
     capture("bulk_v4_timestamps.pcapng"),
     "--guest",
     "52-54-00-00-00-77".replaceAll("-", ":"),
   );
-  assertEquals(nobody.coalescingFactor, null);
-  assertEquals(nobody.output.dataPackets, 0);
+  assertEquals(noGuest.coalescingFactor, null);
+  assertEquals(noGuest.output.dataPackets, 0);
   const { out } = await command([
     "replay",
     capture("bulk_v4_timestamps.pcapng"),

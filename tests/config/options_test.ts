@@ -16,7 +16,7 @@ async function lines(
   return result.issues.map(describeIssue);
 }
 
-/** A schema as somebody writes it who uses no library. */
+/** A schema as an author writes it who uses no library. */
 function byHand(validate: (value: unknown) => unknown, more: object = {}): OptionsSchema<unknown> {
   return { "~standard": { version: 1, vendor: "hand", validate, ...more } } as OptionsSchema<unknown>;
 }
@@ -247,7 +247,7 @@ Deno.test("checkOptions() waits for an asynchronous schema; checkOptionsNow() re
       remedy: 'put them under the key "inner"',
     }],
   });
-  // The rejection must not surface anywhere: the test runner fails on one that nobody handles.
+  // The rejection must not surface anywhere: the test runner fails on one that is not handled.
   assert(!checkOptionsNow(byHand(() => Promise.reject(new Error("late"))), {}, "$").ok);
   await new Promise((resolve) => setTimeout(resolve, 0));
 });

@@ -218,7 +218,7 @@ const MISDEEDS: readonly Misdeed[] = [
   ["rejects", "process", "it returned a promise", () => ({
     process: (input) => {
       input.releaseAll();
-      return Promise.reject(new Error("nobody hears this")) as unknown as void;
+      return Promise.reject(new Error("this is not heard")) as unknown as void;
     },
   })],
   [
@@ -346,7 +346,7 @@ for (const [what, hook, text, make, then] of MISDEEDS) {
     assert(error.message.startsWith(`${HOLDER.path}: plugin "bad" failed in ${hook}: `), error.message);
     assertEquals([error.plugin, error.hook, error.path], ["bad", hook, HOLDER.path]);
     assertEquals(input.length, 0);
-    // A piece that was joined by hand is known to nobody, and a frame in a circle is no longer one.
+    // A piece that was joined by hand is known to no pool, and a frame in a circle is no longer one.
     if (!what.includes("pieces")) {
       assertEquals(pool.inUse, foreign.isOwned ? 1 : 0, "the pool has all others back");
     }
@@ -370,7 +370,7 @@ Deno.test("what a stage may do stays allowed: clear its input by releaseAll, han
   assertEquals([line.failure, pool.inUse, own.inUse], [null, 0, 0]);
 });
 
-Deno.test("a frame that came in with a header which means nothing is nobody's fault", () => {
+Deno.test("a frame that came in with a header which means nothing is no stage's fault", () => {
   const pool = new FramePool();
   const line = new Pipeline([{ name: "fine", stage: passing({}) }], {
     accept: (frames) => frames.releaseAll(),

@@ -465,7 +465,7 @@ Deno.test("PackedVirtqueue interrupts after a restart for what was used before",
   guest.setNumber(setup.driver, 2, 0x8001);
   guest.setNumber(setup.driver + 2, 2, 2);
   assertEquals(queue.publish(), true);
-  // That interrupt may have been lost; whoever goes on says it again, once.
+  // That interrupt may have been lost; the queue that goes on says it again, once.
   const next = new PackedVirtqueue(guest.memory, setup, queue.base - 1);
   next.pop(chain);
   next.push(3, 0);

@@ -155,7 +155,7 @@ for (const packed of [false, true]) {
     assertEquals(rig.poll(102), [false, "-0"]);
     assertEquals(rig.service.deadlineNs(), Infinity);
     isFull = false;
-    assertEquals(rig.poll(103), [false, ""], "it is left alone until somebody says so");
+    assertEquals(rig.poll(103), [false, ""], "it is left alone until it is told so");
     rig.service.retry(0);
     assertEquals(rig.poll(104)[0], true);
     assertEquals(rig.lengths(), [2, 2]);

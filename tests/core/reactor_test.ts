@@ -90,7 +90,7 @@ Deno.test("Reactor reads the clock once a round", () => {
   assertEquals([seen, reads], [[1, 1, 1, 2, 2, 2], 2]);
 });
 
-Deno.test("Reactor.settle() turns until nobody does anything, and does not move the clock", () => {
+Deno.test("Reactor.settle() turns until no part does anything, and does not move the clock", () => {
   const [one, two] = [new Worker(3), new Worker(5)];
   const reactor = manual(one, two, new Alarm(100));
   reactor.settle();
@@ -262,7 +262,7 @@ Deno.test("Reactor.run() sleeps when nothing is due, until wake()", async () => 
   assertEquals([worker.polls, worker.work], [4, 0]);
   stop.abort();
   await running;
-  assertEquals(worker.polls, 4, "an abort ends the sleep and polls nobody");
+  assertEquals(worker.polls, 4, "an abort ends the sleep and polls no part");
 });
 
 Deno.test("Reactor.run() does not miss a wake() that comes from within a poll", async () => {
@@ -277,7 +277,7 @@ Deno.test("Reactor.run() does not miss a wake() that comes from within a poll", 
   assertEquals(worker.polls, 2);
 });
 
-Deno.test("Reactor.run() polls nobody if it is aborted already, and leaves no listener", async () => {
+Deno.test("Reactor.run() polls no part if it is aborted already, and leaves no listener", async () => {
   const stop = new AbortController();
   stop.abort();
   const worker = new Worker(5);

@@ -99,7 +99,7 @@ Deno.test("Epoll tells once what has become ready, by number", () => {
   assertEquals(epoll.readyNumber(0), event.fd.number);
   assertEquals(epoll.ready(), 0, "it was told twice");
   event.signal();
-  assertEquals(epoll.ready(), 1, "a second signal was lost, although nobody has drained the first");
+  assertEquals(epoll.ready(), 1, "a second signal was lost, although the first was not drained");
   epoll.remove(event.fd.number);
   event.signal();
   assertEquals(epoll.ready(), 0);

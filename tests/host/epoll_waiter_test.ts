@@ -87,7 +87,7 @@ Deno.test("EpollWaiter tells of what happens to a watched descriptor, in sleep a
   assertEquals(await within(30, sleep), false);
   left.send(ONE, 0, 1);
   assert(await within(1000, sleep), "it slept on");
-  // Nobody has read it, and still nothing is told twice: a device that cannot take it does not spin.
+  // It was not read, and still nothing is told twice: a device that cannot take it does not spin.
   await quiet(waiter, 1, 1);
   const again = waiter.wait(Infinity, 0);
   assertEquals(await within(30, again), false);
@@ -201,7 +201,7 @@ Deno.test("an idle reactor burns no time of the processor", async () => {
   });
   const stop = new AbortController();
   const running = reactor.run(stop.signal);
-  event.signal(); // and nobody drains it
+  event.signal(); // and it is not drained
   await after(250);
   const [ticksBefore, pollsBefore] = [ticks(), polls];
   await after(2000);

@@ -81,7 +81,7 @@ Deno.test("FileDescriptor closes once, and its number cannot be used afterwards"
     assertEquals(libc().close(number), -1, "it was still open");
     assertEquals(fd.isOpen, false);
     assertThrows(() => fd.number, Error, "has been closed");
-    // Whoever gets the number next must not lose it to a second dispose.
+    // The next owner of the number must not lose it to a second dispose.
     using next = FileDescriptor.open(cString("/dev/null"), O_RDWR, "open /dev/null");
     assertEquals(next.number, number);
     fd[Symbol.dispose]();

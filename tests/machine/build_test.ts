@@ -241,7 +241,7 @@ Deno.test("buildMachine() disposes of everything that it had opened, the last fi
   assertEquals(error.message, "build_test.ts:1:287: $.devices[2].network: no such interface");
   assertEquals(spies.log, [
     ...["open n0", "open d0", "open inner1", "open n1", "open d1", "open inner2"],
-    // What n1 wraps is n1's to close; what n2 would have wrapped is nobody's.
+    // What n1 wraps is n1's to close; what n2 would have wrapped has no owner.
     ...["dispose inner2", "dispose d1", "dispose n1", "dispose d0", "dispose n0"],
   ]);
 });
@@ -419,7 +419,7 @@ Deno.test("buildMachine() builds a stage from a module that stands beside the co
   assertEquals(machine.counters["net0.drop-every"].dropped, 3);
 });
 
-Deno.test("buildMachine() hands explanations to whoever asked for them, and else spends nothing on them", async () => {
+Deno.test("buildMachine() hands explanations to a caller that asked for them, and else spends nothing on them", async () => {
   const registry = new PluginRegistry(builtIns(BUILT_IN_PLUGINS));
   const text = JSON.stringify({
     clock: "virtual",

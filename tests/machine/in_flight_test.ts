@@ -216,7 +216,7 @@ hostTest(
     // The record is unmapped; the guest's memory is not.
     assertEquals(MemoryMapping.live, mappings - 1);
     rig.connect(1, () => rig.say(Request.SET_INFLIGHT_FD, answer.subarray(HEADER_BYTES), [files[0].number]));
-    assertEquals(rig.device.held, [one, three], "nobody is served before they are over");
+    assertEquals(rig.device.held, [one, three], "no queue is served before they are over");
     assertEquals(rig.device.answer(three, 0x33), { written: 0, taken: false });
     assertEquals(rig.device.answer(one, 0x11), { written: 0, taken: false });
     rig.turn();

@@ -272,7 +272,7 @@ Deno.test("Machine stops every device when one transport fails, and tells its fa
   await machine.close();
 });
 
-Deno.test("Machine keeps from a guest what was sent to the one before it, and lets nobody wait meanwhile", async () => {
+Deno.test("Machine keeps from a guest what was sent to the one before it, and lets no sender wait meanwhile", async () => {
   const machine = await build({ clock: "virtual", devices: [device(), device({ mac: MACS[1] })] });
   machine.start();
   const { reactor } = machine.parts;
@@ -306,7 +306,7 @@ Deno.test("Machine wakes its reactor when a guest kicks from outside", async () 
   const startMs = performance.now();
   driverOf(machine).guest.send(tcp({ destinationMac: MACS[1], sourceMac: MACS[0], payload: 46 }));
   assertEquals(await received, 100);
-  assert(performance.now() - startMs < 30_000, "nobody waits for the end of a minute's sleep");
+  assert(performance.now() - startMs < 30_000, "close does not wait for the end of a minute's sleep");
   stop.abort();
   await run;
   await machine.close();

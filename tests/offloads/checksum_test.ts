@@ -99,7 +99,7 @@ Deno.test("checksum sends a UDP sum of 0 as 0xffff, and a TCP sum of 0 as 0", ()
   }
 });
 
-Deno.test("checksum leaves alone what is to be segmented: whoever cuts it completes it", () => {
+Deno.test("checksum leaves alone what is to be segmented: the stage that cuts it completes it", () => {
   const large = tcp({ payload: 4000, checksum: "partial" });
   const header = { ...TCP_V4.header, gsoType: 1, gsoSize: 1448, hdrLen: 54 };
   const { header: got, bytes, counted } = run(large, { header }, NO_CSUM);

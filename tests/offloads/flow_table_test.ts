@@ -130,7 +130,7 @@ Deno.test("FlowTable reuses count: steady traffic makes no new ones", () => {
   assertEquals(seen.size, 50);
 });
 
-Deno.test("FlowTable.hashOf() is seeded: whoever knows one table's hashes does not know another's", () => {
+Deno.test("FlowTable.hashOf() is seeded: the hashes of one table do not tell another's", () => {
   const segment = segmentOf(1, 2, 3);
   const hashes = new Set(Array.from({ length: 8 }, () => new FlowTable(3, 16).hashOf(segment)));
   // By chance two of eight are equal once in 150 million runs.

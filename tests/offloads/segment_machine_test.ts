@@ -99,7 +99,7 @@ async function startPair(settings: PairSettings): Promise<Pair> {
   return { machine, sender: left.guest, receiver: right.guest, received };
 }
 
-/** Nothing was dropped, anywhere, and nobody found anything wrong. */
+/** Nothing was dropped, anywhere, and nothing was found wrong. */
 async function closeWhole({ machine, sender, receiver }: Pair): Promise<void> {
   const { counters } = machine;
   await machine.close();

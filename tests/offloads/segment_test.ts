@@ -497,7 +497,7 @@ Deno.test("segment leaves ordinary frames alone, but for partial checksums that 
   using taking = bench({ features: CSUM_GUEST });
   taking.feed(partial, { header });
   assertFrames(taking.out, [partial], header);
-  // UFO is of no kind that can be cut; nobody is offered it, and the device refuses it.
+  // UFO is of no kind that can be cut; it is not offered, and the device refuses it.
   using unknown = bench();
   unknown.feed(partial, { header: { ...header, gsoType: 3, gsoSize: 50 } });
   assertFrames(unknown.out, [partial], { ...header, gsoType: 3, gsoSize: 50 });
@@ -630,7 +630,7 @@ Deno.test("segment holds frames while the pool is empty, and goes on in order wh
 Deno.test("segment gives a frame up for which there is no memory for 10 ms, and goes on with its room", () => {
   const pool = new FramePool({ maxBytes: 70_000 });
   using stage = bench({ ...TO_PLAIN_GUEST, pool });
-  // The only slot holds the frame that is to be cut: nobody else can ever give memory back.
+  // The only slot holds the frame that is to be cut: no other frame can ever give memory back.
   const { frame, header } = largeTcp({ payload: streamBytes(0, 50_000) }, 1000);
   stage.feed(frame, { header });
   assertEquals(pool.take(0), null);

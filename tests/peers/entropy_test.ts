@@ -64,7 +64,7 @@ for (const [qemu, layout, device, properties] of RINGS) {
     }
     assertNotEquals(first, second);
 
-    // A driver that goes takes its ring along; the one that comes gets bytes that nobody has had.
+    // A driver that goes takes its ring along; the one that comes gets bytes that no driver has had.
     for (let i = 0; i < 3; i++) {
       for (const deed of ["unbind", "bind"]) {
         await guest.shell.run(`echo virtio0 >/sys/bus/virtio/drivers/virtio_rng/${deed}`);

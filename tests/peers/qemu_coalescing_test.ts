@@ -19,7 +19,7 @@ import type { TapMachine } from "./support/tap_rig.ts";
 
 /**
  * Receive segment coalescing as a real guest sees it: fewer packets, the same stream, and checksums that its kernel accepts
- * because they are right, not because nobody looks.
+ * because they are right, not because they are not looked at.
  */
 
 const MEBIBYTE = 1 << 20;

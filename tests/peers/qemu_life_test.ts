@@ -91,7 +91,7 @@ for (const [who, mode, options] of ROLES) {
         await using guest = await QemuGuest.start(rig.image, rig.socket, options);
         using upload = await Upload.start(rig.namespace, guest.shell, 5001);
         const sending = upload.send(32 * MEBIBYTE);
-        // Whoever waits for it hears of it: what failed before is to be told first.
+        // The failure reaches what waits for it: what failed before is to be told first.
         sending.catch(() => {});
         const sent = (mebibytes: number) =>
           until(`${mebibytes} MiB are sent`, () => upload.sentBytes >= mebibytes * MEBIBYTE);

@@ -2,7 +2,7 @@
  * A guest that moves from one QEMU to another while it receives: the dirty log, what is held, and the announcement.
  *
  * Two transfers go to the guest. One goes on all the time. The bytes of the other are left by the guest where the device has
- * written them, in receive buffers, which nobody else writes: they get to the target by the dirty log or not at all. They are sent when
+ * written them, in receive buffers, which nothing else writes: they get to the target by the dirty log or not at all. They are sent when
  * QEMU has copied all memory once; a program in the guest, which writes to its memory as fast as it can, gives time for that.
  */
 import { assert, assertEquals } from "@std/assert";
@@ -59,7 +59,7 @@ for (const [qemu, needs] of PROGRAMS) {
 
         const stop = new AbortController();
         const sending = sendSlowly(live, stop.signal);
-        // Whoever waits for it hears of it: what failed before is to be told first.
+        // The failure reaches what waits for it: what failed before is to be told first.
         sending.catch(() => {});
         await guest.shell.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=8 2>&1");
         await guest.shell.run(`(${BUSY}) >/dev/null 2>&1 & echo $! >/tmp/busy.pid`);
@@ -110,7 +110,7 @@ async function sendSlowly(upload: Upload, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Waits until so many bytes lie at the guest's socket, which nobody reads. */
+/** Waits until so many bytes lie at the guest's socket, which is not read. */
 async function inReceiveBuffers({ shell }: QemuGuest, count: number): Promise<void> {
   const port = LEFT_PORT.toString(16).toUpperCase();
   // Of IPv6 too, as nc makes them: addresses, state (10 is that of a socket that listens), and bytes that wait in both directions.

@@ -33,7 +33,7 @@ interface Configuration {
   readonly layout: "split" | "packed";
   readonly pairs: 1 | 2;
   readonly mergeable: boolean;
-  /** Where an MTU of 9000 comes from, if it is not 1500: from the device, or from whoever runs the guest. */
+  /** Where an MTU of 9000 comes from, if it is not 1500: from the device, or from the program that runs the guest. */
   readonly jumbo?: "by the device" | "by itself";
   /** Size of the file that goes there and back. */
   readonly fileMebibytes: number;

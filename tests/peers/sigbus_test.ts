@@ -163,7 +163,7 @@ for (const memory of ["local", "sealed"] as const) {
           }
         }
         // The next front-end, where the old socket still lies if it was killed.
-        await until("somebody listens", () => canConnect(socket));
+        await until("a program listens", () => canConnect(socket));
         using next = connect();
         next.start();
         assertEquals(next.front.succeeds(Request.SET_VRING_CALL, u64(0x100)), true);
@@ -187,7 +187,7 @@ hostTest(
         driver: { use: "vhost-user", socket: rig.socket },
         network: { use: "tap", interface: "dv0", persistent: true, offloads: "off" },
         offloads: ["rsc-v4"],
-        // Where a packed ring stands nobody knows any more.
+        // Where a packed ring stands is not known any more.
         packedRing: false,
       }],
     };

@@ -81,7 +81,7 @@ Deno.test("FramePool never lets two frames share a byte", () => {
       frames.forEach((frame, i) => frame.bytes.fill(i & 0xff, frame.slot, frame.slot + frame.capacity));
       frames.forEach((frame, i) => {
         const own = frame.bytes.subarray(frame.slot, frame.slot + frame.capacity);
-        assert(own.every((byte) => byte === (i & 0xff)), `slot ${i} was written by somebody else`);
+        assert(own.every((byte) => byte === (i & 0xff)), `slot ${i} was written by another owner`);
         frame.release();
       });
       assertEquals(pool.inUse, 0);

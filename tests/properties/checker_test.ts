@@ -142,7 +142,7 @@ named("a packet that is missing", /3 frames lost of flow 800/, ({ outputs }) => 
 named("a packet that comes twice", /is none of the frames that went in/, ({ outputs }) => {
   outputs.push(outputs[outputOf(THREE)]);
 });
-named("a packet that nobody sent", /is none of the frames that went in/, ({ outputs }) => {
+named("a packet that was not sent", /is none of the frames that went in/, ({ outputs }) => {
   outputs.push({ ...outputs[0], bytes: new Uint8Array(60) });
 });
 named("a segment that was lost on the way into a packet", /its data are not those/, ({ inputs }) => {

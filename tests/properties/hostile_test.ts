@@ -55,7 +55,7 @@ class Victim implements AsyncDisposable {
     return new Victim(buildMachine(config));
   }
 
-  /** Turns until nobody does anything. */
+  /** Turns until no part does anything. */
   rest(): void {
     let turns = 0;
     while (this.machine.parts.reactor.turn()) assert(++turns < MAX_TURNS, "the machine comes to no rest");

@@ -89,7 +89,7 @@ Deno.test("LoopbackCable learns where a station is, and floods what it does not 
   assertEquals(pool.inUse, 0);
 });
 
-Deno.test("LoopbackCable lets a starved port miss what is for several, and stops nobody else", () => {
+Deno.test("LoopbackCable lets a starved port miss what is for several, and stops no other port", () => {
   const pool = new FramePool();
   const cable = new LoopbackCable();
   using a = cable.plug({ pool });
@@ -327,7 +327,7 @@ Deno.test("LoopbackCable: a spoofed source address draws no frames of a neighbou
   assertEquals([fills(victim), fills(bad)], [[8, 9], []]);
 });
 
-Deno.test("LoopbackCable drops what is for a guest that has gone, and makes nobody wait for it", () => {
+Deno.test("LoopbackCable drops what is for a guest that has gone, and makes no sender wait for it", () => {
   const pool = new FramePool();
   const cable = new LoopbackCable();
   using left = cable.plug({ pool });

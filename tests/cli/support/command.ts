@@ -14,7 +14,7 @@ export interface Terminal {
   readonly columns?: number;
   readonly color?: boolean;
   readonly unicode?: boolean;
-  /** After so many characters nobody reads any more. */
+  /** After so many characters the output is not read any more. */
   readonly closesAfter?: number;
 }
 

@@ -79,7 +79,7 @@ class Rig {
     return request.written[0];
   }
 
-  /** The command is refused for this reason, and for no other, and nobody hears of it. */
+  /** The command is refused for this reason, and for no other, and it is not reported. */
   refuses(reason: string, ...command: number[]): void {
     const before: Record<string, number> = { ...this.queue.counters };
     const told = this.told.length;
@@ -376,7 +376,7 @@ Deno.test("ControlQueue.handle() under qemu rules takes RSC_EXT out before it ju
   assertEquals(withRsc.told.at(-1), "offloads 1,7");
 });
 
-Deno.test("ControlQueue.handle() tells nobody of an offloads command that is malformed or not negotiated", () => {
+Deno.test("ControlQueue.handle() reports no offloads command that is malformed or not negotiated", () => {
   for (const rules of ["strict", "qemu"] as const) {
     const rig = new Rig([...OFFLOADS, "RSC_EXT"], rules);
     rig.refuses("data_short", 5, 0, ...mask(1, 7).slice(0, 7));

@@ -164,7 +164,7 @@ Deno.test("NetDevice lets held packets go early when its own guest finds no fram
   assertEquals(one.packets.map(({ bytes }) => parseTcp(bytes).sourcePort), range(1, fed));
 });
 
-Deno.test("NetDevice lets held packets go early when somebody else finds no frame", async () => {
+Deno.test("NetDevice lets held packets go early when another part finds no frame", async () => {
   for (const holderFirst of [true, false]) {
     const holder = {
       guest: { queueSize: 256, accept: TSO },

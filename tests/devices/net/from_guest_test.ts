@@ -189,7 +189,7 @@ Deno.test("FromGuest passes on what the driver may ask for", async () => {
 Deno.test("FromGuest takes off what has no meaning", async () => {
   for (
     const [header, expected] of [
-      // Flags that are the device's, and fields of a checksum or a segmentation that nobody asks for.
+      // Flags that are the device's, and fields of a checksum or a segmentation that was not asked for.
       [{ flags: 0xfe, csumStart: 9999, csumOffset: 9999 }, [0, 0, 0, 0, 0, 0]],
       [{ gsoType: 0, gsoSize: 1448, hdrLen: 66 }, [0, 0, 0, 0, 0, 0]],
       [{ gsoType: 0x80 }, [0, 0, 0, 0, 0, 0]],

@@ -128,7 +128,7 @@ for (const { name, guest } of RINGS) {
       one.guest.send(numbered(number, 60, MACS[1]));
       reactor.turn();
     }
-    assertEquals(one.guest.counters.kicks, awake, "while it works nobody kicks");
+    assertEquals(one.guest.counters.kicks, awake, "while it works there are no kicks");
     rig.settle();
     assertEquals([one.sent.length, reactor.turn()], [30, false]);
     one.guest.send(numbered(31, 60, MACS[1]));

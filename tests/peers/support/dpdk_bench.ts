@@ -182,7 +182,7 @@ export class Bench implements AsyncDisposable {
     this.#stop = new AbortController();
     this.machine.start();
     this.#running = this.machine.run(this.#stop.signal);
-    // Whoever stops it hears of it.
+    // The failure is told when it is stopped.
     this.#running.catch(() => {});
   }
 

@@ -24,7 +24,7 @@ export class FileMachine implements AsyncDisposable {
     this.folder = folder;
     machine.start();
     this.#running = machine.run(this.#stop.signal);
-    // Whoever stops it hears of it.
+    // The failure is told when it is stopped.
     this.#running.catch(() => {});
   }
 

@@ -110,7 +110,7 @@ export class MigrationRig implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const rig = stack.use(new GuestRig());
     const { namespace } = rig;
-    // A port forwards at once, as nobody looks for loops.
+    // A port forwards at once, as loops are not looked for.
     namespace.ip("link", "add", "bridge", "type", "bridge", "forward_delay", "0");
     namespace.address("bridge", `${HOST}/24`);
     const source = stack.use(await Place.start(rig, "source", offloads, device));

@@ -109,7 +109,7 @@ export class QtestRig implements AsyncDisposable {
     return received;
   }
 
-  /** Ends both, and asserts that nobody broke a rule. */
+  /** Ends both, and asserts that neither broke a rule. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack[Symbol.asyncDispose]();
     const { counters } = this.machine.devices[0].driver as VhostUserTransport;
@@ -138,7 +138,7 @@ async function startMachine(
   const stop = new AbortController();
   machine.start();
   const running = machine.run(stop.signal);
-  // Whoever stops it hears of it.
+  // The failure is told when it is stopped.
   running.catch(() => {});
   stack.defer(async () => {
     stop.abort();

@@ -173,7 +173,7 @@ export class TapMachine implements AsyncDisposable {
     this.machine = machine;
     machine.start();
     this.ended = machine.run(this.#stop.signal);
-    // Whoever waits for it hears of it: a test that does not must still come to its own end.
+    // The failure reaches what waits for it: a test that does not must still come to its own end.
     this.ended.catch(() => {});
   }
 

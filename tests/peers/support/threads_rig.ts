@@ -32,7 +32,7 @@ export class ThreadsRig implements AsyncDisposable {
     this.socket = `${folder}/net0.sock`;
     machine.start();
     this.running = machine.run(this.#stop.signal);
-    // Whoever stops it hears of it.
+    // The failure is told when it is stopped.
     this.running.catch(() => {});
   }
 

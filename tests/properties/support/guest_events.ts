@@ -52,7 +52,7 @@ function setOffloads(rig: Rig, mask: readonly number[]): void {
   rig.obeyed(command, rig.judge.epoch.state.setOffloads(mask));
 }
 
-/** The guest sends a frame of its own, to somebody who is not in the traffic. */
+/** The guest sends a frame of its own, to an address that is not in the traffic. */
 function send(rig: Rig, detail: number): void {
   const packet = new Packet();
   packet.protocol = 17;

@@ -129,7 +129,7 @@ function namesVlan(bytes: Uint8Array): boolean {
   return false;
 }
 
-/** The bits of a mask that a number chooses among the offloads, and now and then one that nobody has offered. */
+/** The bits of a mask that a number chooses among the offloads, and now and then one that was not offered. */
 export function offloadMask(detail: number): number[] {
   const mask = OFFLOADS.filter((_, i) => (detail >>> i & 1) === 1);
   if ((detail & 0x3e0) === 0x3e0) mask.push(54);

@@ -63,7 +63,7 @@ for (const isPacked of [false, true]) {
   Deno.test(`pcap in real time takes ${isPacked ? "a packed" : "a"} capture from a FIFO as it comes`, async () => {
     await withFifo(async (fifo, folder) => {
       const context = Object.assign(new TestContext(), { clock: new SystemClock() });
-      // Nobody has opened the FIFO for writing yet.
+      // No program has opened the FIFO for writing yet.
       const network = await open(context, { read: fifo, write: `${folder}/out.pcapng`, take: "all" });
       assertEquals(receive(network, 5_000), []);
       assertEquals([network.deadlineNs!(), network.finished], [Infinity, false]);

@@ -142,7 +142,7 @@ Deno.test("receive() reads nothing while the pool is empty, so that nothing is l
   for (let frame = pool.take(60_000); frame !== null; frame = pool.take(60_000)) taken.push(frame);
   const refusals = pool.refusals;
   assertEquals(rig.receive(), []);
-  assert(pool.refusals > refusals, "nobody can see that frames are wanted");
+  assert(pool.refusals > refusals, "it cannot be seen that frames are wanted");
   assertEquals(rig.counters.read, 0);
   for (const frame of taken) frame.release();
   const frames = rig.receive();

@@ -40,7 +40,7 @@ Deno.test("a change of configuration is told to a front-end that reads it from h
   socket.full = false;
   bench.settle();
   assertEquals(said(socket), [[BackendRequest.CONFIG_CHANGE_MSG, 1]], "sent later, and once");
-  assert(socket.discards > 0, "descriptors that nobody asked for would stay in the socket");
+  assert(socket.discards > 0, "descriptors that were not asked for would stay in the socket");
 });
 
 Deno.test("a front-end that has its own configuration is told nothing", () => {

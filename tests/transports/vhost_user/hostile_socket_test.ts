@@ -45,7 +45,7 @@ function send(bytes: Uint8Array<ArrayBuffer>, names: readonly string[] = []): De
 
 const turn: Deed = (_front, target) => target.turn();
 
-/** The front-end's own end of the connection, which is gone when the front-end is, whoever has got it. */
+/** The front-end's own end of the connection, which is gone when the front-end is, also if another has got it. */
 const OWN_END = "own end";
 const kind = fc.constantFrom(...OddDescriptors.names, OWN_END);
 const few = fc.array(kind, { maxLength: 3 });
@@ -170,6 +170,6 @@ hostTest(
     await fc.assert(property, { seed: SEED, numRuns: DIALOGUES });
     await assertNothingKept(before);
     const faults = Object.keys(target.machine.driver(0).counters);
-    for (const fault of REACHED) assert(faults.includes(`fault_${fault}`), `nobody was told of ${fault}`);
+    for (const fault of REACHED) assert(faults.includes(`fault_${fault}`), `${fault} was not told`);
   },
 );

@@ -51,7 +51,7 @@ function pipe(): [FileDescriptor, FileDescriptor] {
   return [new FileDescriptor(ends[0]), new FileDescriptor(ends[1])];
 }
 
-/** Sets or takes off O_NONBLOCK, behind the back of whoever has the same open file. */
+/** Sets or takes off O_NONBLOCK, behind the back of a process that has the same open file. */
 function setFlags(number: number, flags = 0): void {
   assertEquals(libc().fcntl(number, F_SETFL, flags), 0);
 }
@@ -65,7 +65,7 @@ function spoil({ kicks, calls, errors }: SocketFrontEnd): void {
   }
 }
 
-watchedTest("events that are full and would wait hold nobody up, whichever way they are used", async () => {
+watchedTest("events that are full and would wait hold nothing up, whichever way they are used", async () => {
   await using target = await Target.start();
   const port = target.machine.machine.devices[0].parts.network as CablePort;
   {
@@ -104,7 +104,7 @@ watchedTest("events that are full and would wait hold nobody up, whichever way t
   await target.assertServes();
 });
 
-watchedTest("the event of a dirty log that is full holds nobody up", async () => {
+watchedTest("the event of a dirty log that is full holds nothing up", async () => {
   await using target = await Target.start();
   const port = target.machine.machine.devices[0].parts.network as CablePort;
   {
@@ -126,7 +126,7 @@ watchedTest("the event of a dirty log that is full holds nobody up", async () =>
 });
 
 watchedTest(
-  "what is no eventfd is refused as kick, call, error and log event, and read or written by nobody",
+  "what is no eventfd is refused as kick, call, error and log event, and neither read nor written",
   async () => {
     await using target = await Target.start();
     const folder = target.machine.folder;
@@ -196,7 +196,7 @@ watchedTest(
       assertEquals(libc().write(fullTo.number, address, 65_536n), 65_536);
       assertEquals([transfer(0, fullTo.number), check()], [0x100n, 0x101n]);
     }
-    // Nobody reads it.
+    // It is not read.
     {
       const [lostFrom, lostTo] = pipe();
       lostFrom[Symbol.dispose]();
@@ -342,7 +342,7 @@ watchedTest(
   },
 );
 
-/** A socket that takes an hour to be closed: there is something to be sent, which is taken by nobody. */
+/** A socket that takes an hour to be closed: there is something to be sent, which is not taken. */
 async function lingering(stack: DisposableStack): Promise<FileDescriptor> {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr as Deno.NetAddr;
@@ -365,7 +365,7 @@ async function lingering(stack: DisposableStack): Promise<FileDescriptor> {
 }
 
 watchedTest(
-  "sockets that take an hour to be closed keep nobody waiting, wherever they lie when they are let go",
+  "sockets that take an hour to be closed keep nothing waiting, wherever they lie when they are let go",
   async () => {
     await using target = await Target.start();
     using stack = new DisposableStack();

@@ -232,7 +232,7 @@ hostTest("VhostUserTransport as a client is idle, however short its time and wha
   };
   served.turn();
   for (let i = 0; i < 60; i++) attempt();
-  assert(served.nowNs > 45e9, `60 attempts in ${served.nowNs / 1e9} s, and nobody is there`);
+  assert(served.nowNs > 45e9, `60 attempts in ${served.nowNs / 1e9} s, and no front-end is there`);
   using listener = UnixListener.listen(served.path);
   const fromNs = served.nowNs;
   for (let i = 0; i < 60; i++) {
@@ -281,7 +281,7 @@ hostTest("one end of a pair of sockets serves as a call, as User-mode Linux has 
   served.rig.network.inbox.push(frame(7));
   served.turn();
   assertEquals(ours.receive(told, 0, 64, []), 8, "one interrupt");
-  // Nobody reads: that holds nothing up.
+  // It is not read: that holds nothing up.
   for (let i = 0; i < 3000; i++) {
     served.rig.network.inbox.push(frame(i % 256));
     served.turn();
@@ -317,7 +317,7 @@ hostTest(
   },
 );
 
-hostTest("a path at which somebody listens is refused", [linux], async () => {
+hostTest("a path at which a program listens is refused", [linux], async () => {
   await using served = await Served.start();
   const second = new VhostUserTransport({
     resolvePath: () => served.path,

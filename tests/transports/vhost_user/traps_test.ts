@@ -227,7 +227,7 @@ for (const [rounds, packed] of [[0, false], [1, false], [200, false], [0, true],
     bench.assertWorks();
     for (let life = 1; life <= 3; life++) {
       for (const ring of [1, 0]) bench.front.enable(ring, false);
-      // The rings' memory is somebody else's now.
+      // The rings' memory belongs to another program now.
       const { descriptors } = bench.guest.place(1);
       const garbage = Uint8Array.from({ length: 0x1000 }, (_, i) => i * 37 + life);
       const found = new Uint8Array(0x1000);
@@ -373,7 +373,7 @@ Deno.test("GET_QUEUE_NUM tells all virtqueues, the control queue too", () => {
   }
 });
 
-Deno.test("nobody is offered what is not served", () => {
+Deno.test("what is not served is not offered", () => {
   const { device } = newNetRig();
   const unserved = [6, 7, 8, 10, 11, 12, 17, 18, 20, 21, 22];
   for (const profile of PROFILES) {

@@ -42,7 +42,7 @@ export class Target implements AsyncDisposable {
     return new SocketFrontEnd(stream, {}, () => this.turn());
   }
 
-  /** Waits until the back-end has noticed that nobody is there. */
+  /** Waits until the back-end has noticed that no front-end is there. */
   async alone(): Promise<void> {
     const driver = this.machine.driver(0);
     for (
