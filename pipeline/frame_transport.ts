@@ -45,9 +45,9 @@ export interface FrameTransport extends Disposable {
    */
   useQueuePairs?(count: number): void;
   /**
-   * Gives a queue pair to the queue worker of this number: it is not received from here any more. Returns plain
-   * JSON, of which `NetworkPlugin.createInWorker` makes a transport there. It stays open until this transport
-   * is disposed of.
+   * Gives a queue pair to the queue worker of this number: it is not received from here any more. Returns
+   * plain JSON, of which `NetworkPlugin.createInWorker` makes a transport there. It stays open until this
+   * transport is disposed of.
    */
   giveToWorker?(queuePair: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */

@@ -122,7 +122,10 @@ export class NetConfigSpace {
     this.#negotiated = features;
   }
 
-  /** The driver is gone: the configured MAC address is back, nothing is to be announced. The link stays as it is. */
+  /**
+   * The driver is gone: the configured MAC address is back, nothing is to be announced. The link stays as it
+   * is.
+   */
   reset(): void {
     this.#negotiated = null;
     this.#bytes.set(this.#configuredMac, MAC);
@@ -135,8 +138,8 @@ export class NetConfigSpace {
   }
 
   /**
-   * Takes a write at `offset`. Only a legacy driver without CTRL_MAC_ADDR may write, and only the MAC address (virtio
-   * 1.2, section 5.1.4.3); anything else is a GuestError `config-write-invalid`.
+   * Takes a write at `offset`. Only a legacy driver without CTRL_MAC_ADDR may write, and only the MAC address
+   * (virtio 1.2, section 5.1.4.3); anything else is a GuestError `config-write-invalid`.
    */
   write(offset: number, source: Uint8Array): void {
     const features = this.#negotiated;
@@ -163,7 +166,10 @@ export class NetConfigSpace {
     this.#bytes.set(mac.subarray(0, MAC_BYTES), MAC);
   }
 
-  /** Sets the link up or down. True if that is news, and a driver has to be told that the configuration has changed. */
+  /**
+   * Sets the link up or down. True if that is news, and a driver has to be told that the configuration has
+   * changed.
+   */
   setLink(up: boolean): boolean {
     if (!this.#hasStatus || up === this.linkUp) return false;
     this.#bytes[STATUS] ^= VIRTIO_NET_S_LINK_UP;
@@ -171,8 +177,9 @@ export class NetConfigSpace {
   }
 
   /**
-   * Asks the driver to announce itself. True if it can (STATUS is offered, GUEST_ANNOUNCE negotiated): it then has to be
-   * told that the configuration has changed. If false, somebody else must announce.
+   * Asks the driver to announce itself. True if it can (STATUS is offered, GUEST_ANNOUNCE negotiated): it
+   * then has to be told that the configuration has changed. If false, the announcement must come from
+   * elsewhere.
    */
   requestAnnounce(): boolean {
     if (!this.#hasStatus || !this.#negotiated?.has(VIRTIO_NET_F_GUEST_ANNOUNCE)) return false;

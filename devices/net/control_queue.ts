@@ -1,18 +1,21 @@
 /**
  * The control queue: commands of the driver, judged and carried out (virtio 1.2, section 5.1.6.5).
  *
- * Theory of operation. `handle` takes one chain. Its readable bytes are a class, a command and data; they are copied
- * once into `#scratch`, of fixed size, and only the copy is looked at, since the guest can change its memory meanwhile.
- * The first writable byte takes the answer. A command is checked completely before anything changes: class, command,
- * feature, length, values; then it is carried out at once, so that it is in force before the driver sees the answer.
- * What is refused changes nothing and is counted under the name of the reason. The classes that program the receive filter
- * are in `filter_commands.ts`, the layout of the longer commands in `control_commands.ts`.
+ * Theory of operation. `handle` takes one chain. Its readable bytes are a class, a command and data; they are
+ * copied once into `#scratch`, of fixed size, and only the copy is looked at, since the guest can change its
+ * memory meanwhile. The first writable byte takes the answer. A command is checked completely before anything
+ * changes: class, command, feature, length, values; then it is carried out at once, so that it is in force
+ * before the driver sees the answer. What is refused changes nothing and is counted under the name of the
+ * reason. Behind `ControlQueue` come the numbers of the commands, the decoders of the longer ones, and the
+ * commands that program the receive filter.
  *
- * One exception is deliberate: `offloadsRequested` is told of a well-formed GUEST_OFFLOADS_SET before it is judged,
- * because the reference acts on it too early, and stages that follow the rule book `qemu` repeat that.
+ * One exception is deliberate: `offloadsRequested` is told of a well-formed GUEST_OFFLOADS_SET before it is
+ * judged, because the reference acts on it too early, and stages that follow the rule book `qemu` repeat
+ * that.
  *
- * Invariants: every chain with room for the answer gets one; a chain without is the only GuestError of this room
- * (reading guest memory may throw others). Limits: commands of up to MAX_COMMAND_BYTES, that is 10,920 MAC addresses.
+ * Invariants: every chain with room for the answer gets one; a chain without is the only GuestError of this
+ * room (reading guest memory may throw others). Limits: commands of up to MAX_COMMAND_BYTES, that is 10,920
+ * MAC addresses.
  *
  * @module
  */
@@ -45,17 +48,28 @@ import {
 /** Longest command that is read, class and command included. */
 export const MAX_COMMAND_BYTES = 65_536;
 
-/** What commands do to the device beyond filter and steering. Made once, called while a command is carried out. */
+/**
+ * What commands do to the device beyond filter and steering. Made once, called while a command is carried
+ * out.
+ */
 export interface ControlHooks {
   /** The driver asks for these guest offloads, and has not been judged yet. */
   offloadsRequested(mask: FeatureSet): void;
-  /** These guest offloads, and no others, are on from now on. Under `qemu` rules RSC_EXT is never among them. */
+  /**
+   * These guest offloads, and no others, are on from now on. Under `qemu` rules RSC_EXT is never among them.
+   */
   setGuestOffloads(offloads: FeatureSet): void;
-  /** The first `pairs` queue pairs are in use from now on. False if the driver has not set one of them up: refused. */
+  /**
+   * The first `pairs` queue pairs are in use from now on. False if the driver has not set one of them up:
+   * refused.
+   */
   setQueuePairs(pairs: number): boolean;
   /** The driver has seen the request to announce itself. */
   announceAcked(): void;
-  /** The device's own address is now this one, six bytes, valid during the call. The receive filter knows already. */
+  /**
+   * The device's own address is now this one, six bytes, valid during the call. The receive filter knows
+   * already.
+   */
   macChanged(mac: Uint8Array): void;
 }
 
@@ -89,14 +103,16 @@ export class ControlQueue {
     this.#filterCommands = new FilterCommands(parts.filter, (mac) => parts.hooks.macChanged(mac));
   }
 
-  /** What driver and device have agreed on; until then, and after `FeatureSet.none`, every command is refused. */
+  /**
+   * What driver and device have agreed on; until then, and after `FeatureSet.none`, every command is refused.
+   */
   negotiated(features: FeatureSet): void {
     this.#features = features;
   }
 
   /**
-   * Answers one command and returns the number of bytes written, for the used ring. GuestError `buffer-too-small` if
-   * there is no room for the answer.
+   * Answers one command and returns the number of bytes written, for the used ring. GuestError
+   * `buffer-too-small` if there is no room for the answer.
    */
   handle(request: ControlRequest): number {
     if (request.writableBytes < 1) {
@@ -187,15 +203,17 @@ export class ControlQueue {
   }
 }
 
-// The commands of the control queue: their numbers, and the layout of the longer ones (virtio 1.2, section 5.1.6.5).
-// The decoders check every length and value, and answer by name what is wrong.
+// Numbers, and the layout of the longer commands (virtio 1.2, section 5.1.6.5). Decoders check every length
+// and value, and answer by name what is wrong.
 
 /** The answer to a command that was obeyed. */
 export const VIRTIO_NET_OK = 0;
 /** The answer to a command that was refused. */
 export const VIRTIO_NET_ERR = 1;
 
-/** Class: receive modes (virtio 1.2, section 5.1.6.5.1); the commands are those of {@linkcode RECEIVE_MODES}. */
+/**
+ * Class: receive modes (virtio 1.2, section 5.1.6.5.1); the commands are those of {@linkcode RECEIVE_MODES}.
+ */
 export const VIRTIO_NET_CTRL_RX = 0;
 /** Class: MAC addresses (section 5.1.6.5.2). */
 export const VIRTIO_NET_CTRL_MAC = 1;
@@ -302,8 +320,8 @@ function refuseLength(length: number, wanted: number): ControlRefusal | null {
 }
 
 /**
- * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly `dataBytes` of
- * data; null if nothing.
+ * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly
+ * `dataBytes` of data; null if nothing.
  */
 export function refuse(
   features: FeatureSet,
@@ -327,7 +345,10 @@ export function decodeMacTables(bytes: Uint8Array, at: number, end: number): Mac
     { unicastAt, unicastCount, multicastAt, multicastCount };
 }
 
-/** Decodes VIRTIO_NET_CTRL_MQ_RSS_CONFIG (section 5.1.6.5.7.1) from the bytes `at` to `end`, for a device of `maxPairs`. */
+/**
+ * Decodes VIRTIO_NET_CTRL_MQ_RSS_CONFIG (section 5.1.6.5.7.1) from the bytes `at` to `end`, for a device of
+ * `maxPairs`.
+ */
 export function decodeRssSettings(
   bytes: Uint8Array,
   at: number,
@@ -392,18 +413,21 @@ function decodeKey(
   return refuseLength(end, at + 1 + length) ?? bytes.slice(at + 1, end);
 }
 
-// The commands that program the receive filter: receive modes, MAC addresses, VLANs (virtio 1.2, sections 5.1.6.5.1 to
-// 5.1.6.5.3).
+// The commands that program the receive filter: receive modes, MAC addresses, VLANs (virtio 1.2, sections
+// 5.1.6.5.1 to 5.1.6.5.3).
 
 /**
- * Judges and carries out commands on one filter. `bytes` is a command that the driver cannot change any more: class, command,
- * and data up to `end`. Null if it was carried out.
+ * Judges and carries out commands on one filter. `bytes` is a command that the driver cannot change any more:
+ * class, command, and data up to `end`. Null if it was carried out.
  */
 export class FilterCommands {
   readonly #filter: ReceiveFilter;
   readonly #macChanged: (mac: Uint8Array) => void;
 
-  /** Commands on `filter`. @param macChanged told of the device's own new address, six bytes, valid during the call */
+  /**
+   * Commands on `filter`.
+   * @param macChanged told of the device's own new address, six bytes, valid during the call
+   */
   constructor(filter: ReceiveFilter, macChanged: (mac: Uint8Array) => void) {
     this.#filter = filter;
     this.#macChanged = macChanged;

@@ -5,25 +5,25 @@
  *     guest -> FromGuest -> pipeline -> ToNetwork -> network     steering learns at FromGuest
  *
  * Theory of operation. Queues 2n and 2n+1 are receiveq and transmitq of queue pair n, the last is the control
- * queue. A round (`poll`) does, in this order: commands of the control queue; frames from the guest; frames that
- * waited for receive buffers; stages that are due; frames that are to be offered again; and then, if nothing
- * waits any more, a burst from the network, which must pass the receive filter *before* anything is held. At the
- * end the used buffers are published. A round that did nothing asks the driver for notifications and looks once
- * more (`NotificationSuppression`).
+ * queue. A round (`poll`) does, in this order: commands of the control queue; frames from the guest; frames
+ * that waited for receive buffers; stages that are due; frames that are to be offered again; and then, if
+ * nothing waits any more, a burst from the network, which must pass the receive filter *before* anything is
+ * held. At the end the used buffers are published. A round that did nothing asks the driver for notifications
+ * and looks once more (`NotificationSuppression`).
  *
- * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault) discards
- * and counts what is held or waits: its buffers are gone. `drain` flushes everything in order while the driver is
- * still there. What the driver programs meanwhile is in `driver_settings.ts`.
+ * Between `activate` and `reset` the session belongs to the device. `reset` (also after a guest fault)
+ * discards and counts what is held or waits: its buffers are gone. `drain` flushes everything in order while
+ * the driver is still there. What the driver programs meanwhile is in `driver_settings.ts`.
  *
- * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network its transmit
- * queue is not emptied; when the frame pool has refused a frame, to whatever part of the machine, what is held is
- * flushed early (`PoolPressure`). A link that is down is no back-pressure: frames either way are dropped and
- * counted.
+ * Back-pressure: while a frame waits for buffers nothing is received; while one waits for the network its
+ * transmit queue is not emptied; when the frame pool has refused a frame, to whatever part of the machine,
+ * what is held is flushed early (`PoolPressure`). A link that is down is no back-pressure: frames either way
+ * are dropped and counted.
  *
- * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the control
- * queue (`ControlSession`), and those in the role `{ set }` only one pair: everything from the network is theirs,
- * and nothing is steered. What is steered by the driver's table (RSS) would need all pairs, so that it is not
- * offered then.
+ * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the
+ * control queue (`ControlSession`), and those in the role `{ set }` only one pair: everything from the
+ * network is theirs, and nothing is steered. What is steered by the driver's table (RSS) would need all
+ * pairs, so that it is not offered then.
  *
  * @module
  */
@@ -243,7 +243,10 @@ export class NetDevice implements NetworkDevice {
     restore: (state) => this.#settings.restore(stateFromJson(state, this.#options.queuePairs), this.#nowNs),
   };
 
-  /** Sends a reverse ARP request for a guest that has moved; judges MTUs; transmit queues are emptied while disabled. */
+  /**
+   * Sends a reverse ARP request for a guest that has moved; judges MTUs; transmit queues are emptied while
+   * disabled.
+   */
   readonly net: NetworkCapability = {
     guestMoved: (mac, nowNs) => this.#toNetwork.sendRarp(mac, nowNs),
     acceptsMtu: (mtuBytes) => this.#toNetwork.acceptsMtu(mtuBytes, this.#options.mtu),
@@ -251,8 +254,8 @@ export class NetDevice implements NetworkDevice {
   };
 
   /**
-   * The driver takes everything back. What is held for it is discarded and counted; what it has sent goes out as far as the
-   * network takes it now. Throws PluginError, and is reset all the same.
+   * The driver takes everything back. What is held for it is discarded and counted; what it has sent goes out
+   * as far as the network takes it now. Throws PluginError, and is reset all the same.
    */
   reset(): void {
     const counters = this.#counters;
@@ -285,8 +288,8 @@ export class NetDevice implements NetworkDevice {
   }
 
   /**
-   * Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held is flushed first. Without the
-   * feature STATUS the link is always up. Throws PluginError.
+   * Sets the link; the driver is told where it listens (virtio 1.2, section 5.1.4). What is held is flushed
+   * first. Without the feature STATUS the link is always up. Throws PluginError.
    */
   setLink(up: boolean, nowNs: number): void {
     if (!up && this.#session !== null) this.#drainBroken(nowNs);
@@ -334,13 +337,18 @@ export class NetDevice implements NetworkDevice {
     return this.#notifications.after(did, session.queues);
   }
 
-  /** Shows the guest what it has got, and the other threads that it has got it; what waits for buffers it has not. */
+  /**
+   * Shows the guest what it has got, and the other threads that it has got it; what waits for buffers it has
+   * not.
+   */
   #publish(): void {
     this.#toGuest.publish();
     if (this.#claims !== null && !this.#toGuest.isBlocked) this.#claims.settle();
   }
 
-  /** As `drain`, outside a round, where a broken ring could not be dealt with; the next round meets it again. */
+  /**
+   * As `drain`, outside a round, where a broken ring could not be dealt with; the next round meets it again.
+   */
   #drainBroken(nowNs: number): void {
     try {
       this.drain(nowNs);
@@ -433,12 +441,12 @@ const LOOK_INTERVAL_NS = 1_000_000_000;
 /**
  * Pool pressure: lets held frames go before their time when memory for frames runs out.
  *
- * The pool counts whom it has refused a frame, be it this device or another part with the same pool. A refusal that
- * was not seen yet calls for relief: everything that is held is flushed, both ways. What is polled after the device
- * may be refused as well, so that a refusal also makes the device due at once (`isWanted`). If that helped nothing,
- * because as many frames are out of the pool as after the last relief, the device is not due again: those frames are
- * not held here. Once a second a stage is looked for that has most of them although it has flushed everything: it
- * keeps them for ever.
+ * The pool counts whom it has refused a frame, be it this device or another part with the same pool. A
+ * refusal that was not seen yet calls for relief: everything that is held is flushed, both ways. What is
+ * polled after the device may be refused as well, so that a refusal also makes the device due at once
+ * (`isWanted`). If that helped nothing, because as many frames are out of the pool as after the last relief,
+ * the device is not due again: those frames are not held here. Once a second a stage is looked for that has
+ * most of them although it has flushed everything: it keeps them for ever.
  */
 class PoolPressure {
   readonly #pool: FramePool;
@@ -450,7 +458,12 @@ class PoolPressure {
   #outWhenRelieved = -1;
   #lookedNs = -Infinity;
 
-  /** Watches `pool`. @param toGuest and @param fromGuest hold frames; @param counters where relief is counted */
+  /**
+   * Watches `pool`.
+   * @param toGuest and
+   * @param fromGuest hold frames;
+   * @param counters where relief is counted
+   */
   constructor(
     pool: FramePool,
     toGuest: Pipeline,
@@ -468,7 +481,10 @@ class PoolPressure {
     return this.#pool.refusals !== this.#refusalsSeen && this.#pool.inUse !== this.#outWhenRelieved;
   }
 
-  /** Flushes what is held, if the pool has refused a frame. True if anything moved. Throws GuestError and PluginError. */
+  /**
+   * Flushes what is held, if the pool has refused a frame. True if anything moved. Throws GuestError and
+   * PluginError.
+   */
   relieve(nowNs: number): boolean {
     const { refusals } = this.#pool;
     if (refusals === this.#refusalsSeen) return false;
@@ -492,7 +508,10 @@ class PoolPressure {
 
 // From the offloads of the configuration to the stages of the two pipelines.
 
-/** The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers` throws. */
+/**
+ * The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers`
+ * throws.
+ */
 export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
   return offloads.flatMap(({ plugin, options, path }) => {
     const { offers } = plugin;
@@ -511,9 +530,9 @@ export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
 }
 
 /**
- * Makes the stages, in order, for each direction; a plugin for both makes one for each. A plugin that stands in several
- * places is told apart by a number, as in `drop-every#2`. Throws PluginError if a plugin's `create` throws, or
- * returns no stage.
+ * Makes the stages, in order, for each direction; a plugin for both makes one for each. A plugin that stands
+ * in several places is told apart by a number, as in `drop-every#2`. Throws PluginError if a plugin's
+ * `create` throws, or returns no stage.
  */
 export function buildStages(
   context: NetworkDeviceContext,

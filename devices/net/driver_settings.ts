@@ -1,18 +1,18 @@
 /**
- * What the driver has programmed: by commands of the control queue, or on another device, whose state is taken
- * over.
+ * What the driver has programmed: by commands of the control queue, or on another device, whose state is
+ * taken over.
  *
- * Theory of operation. `poll` carries out commands (`ControlQueue`). Filter and steering are programmed at once;
- * queue pairs and guest offloads are kept here as well, because they belong to the state that a migration takes
- * along. Before a command takes effect that changes what may be delivered, or where, everything held is delivered
- * by what was agreed on before, and is shown to the driver before the answer is.
+ * Theory of operation. `poll` carries out commands (`ControlQueue`). Filter and steering are programmed at
+ * once; queue pairs and guest offloads are kept here as well, because they belong to the state that a
+ * migration takes along. Before a command takes effect that changes what may be delivered, or where,
+ * everything held is delivered by what was agreed on before, and is shown to the driver before the answer is.
  *
- * The state (`NetState`) goes through a migration as plain JSON; counters do not. One that is restored before the
- * driver is ready waits for that: it is in force from `takeOver` on, and is still the state to save until then.
- * `reset` forgets everything but what was never the driver's.
+ * The state (`NetState`) goes through a migration as plain JSON; counters do not. One that is restored before
+ * the driver is ready waits for that: it is in force from `takeOver` on, and is still the state to save until
+ * then. `reset` forgets everything but what was never the driver's.
  *
- * With the queue pairs in threads, the settings of a thread with one pair come as a state only, and nothing is
- * steered there.
+ * With the queue pairs in threads, the settings of a thread with one pair come as a state only, and nothing
+ * is steered there.
  *
  * @module
  */
@@ -138,7 +138,10 @@ export class DriverSettings {
     this.#control.negotiated(FeatureSet.none);
   }
 
-  /** Carries out commands. True if there was one. Throws GuestError and PluginError. @param own where the control queue is */
+  /**
+   * Carries out commands. True if there was one. Throws GuestError and PluginError.
+   * @param own where the control queue is
+   */
   poll(own: Session, nowNs: number): boolean {
     const queue = own.queues[this.#controlIndex] ?? null;
     if (queue === null) return false;
@@ -158,8 +161,8 @@ export class DriverSettings {
   }
 
   /**
-   * Queues have come or gone. Without a command frames are spread over the pairs that are there: a front-end that ends the
-   * control queue in itself enables as many as its driver has asked for.
+   * Queues have come or gone. Without a command frames are spread over the pairs that are there: a front-end
+   * that ends the control queue in itself enables as many as its driver has asked for.
    */
   queuesChanged(): void {
     const session = this.#session;
@@ -215,7 +218,10 @@ export class DriverSettings {
     if (offloads !== null) this.#setOffloads(offloads.intersect(guestOffloads(features)));
   }
 
-  /** False if the driver has not set up the first `pairs` queue pairs. Otherwise they, and no others, are used. */
+  /**
+   * False if the driver has not set up the first `pairs` queue pairs. Otherwise they, and no others, are
+   * used.
+   */
   #useQueuePairs(pairs: number): boolean {
     const { pipeline, toGuest } = this.#parts;
     const queues = this.#session?.queues ?? [];
@@ -313,7 +319,9 @@ export function stateToJson(state: NetState): z.input<typeof schema> {
   };
 }
 
-/** The inverse. GuestError `device-state-invalid` for anything else, and for more than `maxPairs` queue pairs. */
+/**
+ * The inverse. GuestError `device-state-invalid` for anything else, and for more than `maxPairs` queue pairs.
+ */
 export function stateFromJson(json: unknown, maxPairs: number): NetState {
   const parsed = schema.safeParse(json);
   if (!parsed.success) {

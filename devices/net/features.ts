@@ -1,6 +1,6 @@
 /**
- * Which features the network device offers, which sets of them a driver may accept, and which of them are guest
- * offloads.
+ * Which features the network device offers, which sets of them a driver may accept, and which of them are
+ * guest offloads.
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
@@ -74,7 +74,10 @@ export const EXTRA_FEATURES: FeatureSet = FeatureSet.of(
   VIRTIO_F_RING_PACKED,
 );
 
-/** Bits that the driver switches by GUEST_OFFLOADS_SET; RSC_EXT among them by convention of its only user, not by text. */
+/**
+ * Bits that the driver switches by GUEST_OFFLOADS_SET; RSC_EXT among them by convention of its only user, not
+ * by text.
+ */
 export const GUEST_OFFLOADS: FeatureSet = FeatureSet.of(
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
@@ -120,8 +123,8 @@ const COMMANDED = FeatureSet.of(
 );
 
 /**
- * The features to offer. Under strict rules no bit is left whose dependencies (virtio 1.2, section 5.1.3.1) are not
- * offered too; whoever configured a bit that is missing from the result has withheld what it needs.
+ * The features to offer. Under strict rules no bit is left whose dependencies (virtio 1.2, section 5.1.3.1)
+ * are not offered too; a bit that was configured and is missing from the result lacks one that was withheld.
  */
 export function offeredFeatures(inputs: OfferInputs): FeatureSet {
   const { network } = inputs;
@@ -143,8 +146,9 @@ export function offeredFeatures(inputs: OfferInputs): FeatureSet {
 }
 
 /**
- * Judges what a driver wants to accept. GuestError `features-unknown` for a bit that was not offered; under strict
- * rules `features-dependency-missing` for one without what it needs (virtio 1.2, sections 2.2.1 and 5.1.3.1).
+ * Judges what a driver wants to accept. GuestError `features-unknown` for a bit that was not offered; under
+ * strict rules `features-dependency-missing` for one without what it needs (virtio 1.2, sections 2.2.1 and
+ * 5.1.3.1).
  */
 export function checkAcceptable(features: FeatureSet, offered: FeatureSet, rules: RuleBook): void {
   const unknown = features.minus(offered);

@@ -3,12 +3,12 @@
  *
  * Theory of operation. `poll` takes up to 64 chains from the transmit queue of each queue pair, as far as
  * MAX_UNITS go, copies each into a frame, checks what its virtio header claims, and pushes the batch through
- * the pipeline, at whose end is `ToNetwork`. A pair whose frames wait for the network is left alone. Buffers are
- * returned to the guest as soon as they are copied.
+ * the pipeline, at whose end is `ToNetwork`. A pair whose frames wait for the network is left alone. Buffers
+ * are returned to the guest as soon as they are copied.
  *
- * Invariants: a chain popped is returned in the same round; its frame is pushed, or dropped and counted by name.
- * Frames that came before a broken chain are pushed all the same. Whatever a header claims has been checked
- * before a stage sees it.
+ * Invariants: a chain popped is returned in the same round; its frame is pushed, or dropped and counted by
+ * name. Frames that came before a broken chain are pushed all the same. Whatever a header claims has been
+ * checked before a stage sees it.
  *
  * @module
  */
@@ -36,8 +36,8 @@ import type { ToNetwork } from "./to_network.ts";
 /** Chains taken from one queue in one round. */
 const BURST = 64;
 /**
- * What all transmit queues may take of the round's budget: 64 of the largest frames. The rest is for frames to the
- * guest.
+ * What all transmit queues may take of the round's budget: 64 of the largest frames. The rest is for frames
+ * to the guest.
  */
 const MAX_UNITS = 7_340_032;
 /** What a segment counts into which a frame is to be cut, by a stage or by the network. */
@@ -107,7 +107,10 @@ export class FromGuest {
   #headerBytes = 0;
   /** What the guest may send unfinished. */
   #capabilities = OffloadCapabilities.none;
-  /** What may still be taken in this round, and the pair that is first in it: the one behind that which used it up. */
+  /**
+   * What may still be taken in this round, and the pair that is first in it: the one behind that which used
+   * it up.
+   */
   #unitsLeft = 0;
   #firstPair = 0;
 
@@ -129,7 +132,10 @@ export class FromGuest {
     this.#session = null;
   }
 
-  /** Sends what waits, then takes from the transmit queues. True if anything moved. Throws GuestError and PluginError. */
+  /**
+   * Sends what waits, then takes from the transmit queues. True if anything moved. Throws GuestError and
+   * PluginError.
+   */
   poll(nowNs: number): boolean {
     const { queuePairs, toNetwork } = this.#parts;
     let did = false;
@@ -170,8 +176,8 @@ export class FromGuest {
     const chain = this.#chain;
     if (!queue.pop(chain)) return false;
     this.#unitsLeft -= chain.units;
-    // DPDK 22.11 leaves WRITE on some elements of such tables, which are part of the frame all the same. Nothing in a
-    // transmit queue is to be written, so that there is no doubt what is meant.
+    // DPDK 22.11 leaves WRITE on some elements of such tables, which are part of the frame all the same.
+    // Nothing in a transmit queue is to be written, so that there is no doubt what is meant.
     if (chain.inPackedTable && chain.writableBytes !== 0) chain.turnReadable();
     const frame = this.#copy(chain, pair);
     if (frame === undefined) {
@@ -232,8 +238,9 @@ function shorterThanHeader(bytes: number, headerBytes: number): GuestError {
 const transport = new TransportHeader();
 
 /**
- * Is the header of this frame in keeping with the frame and with what was negotiated (virtio 1.2, section 5.1.6.2)? What
- * has no meaning is taken off: flags that are not the driver's, fields that do not belong to what is asked for.
+ * Is the header of this frame in keeping with the frame and with what was negotiated (virtio 1.2, section
+ * 5.1.6.2)? What has no meaning is taken off: flags that are not the driver's, fields that do not belong to
+ * what is asked for.
  */
 export function isHeaderSound(frame: Frame, capabilities: OffloadCapabilities): boolean {
   const { header } = frame;
@@ -252,8 +259,9 @@ export function isHeaderSound(frame: Frame, capabilities: OffloadCapabilities): 
 }
 
 /**
- * A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2, 5.1.6.2). It must be
- * of the kind that it claims to be, with lengths that agree: its receiver relies on that.
+ * A frame to be segmented must say how large the segments are and leave the checksum to us (virtio 1.2,
+ * 5.1.6.2). It must be of the kind that it claims to be, with lengths that agree: its receiver relies on
+ * that.
  */
 function isLargeSound(frame: Frame, kind: number): boolean {
   const { header, view, start } = frame;
@@ -262,7 +270,8 @@ function isLargeSound(frame: Frame, kind: number): boolean {
   const { at, endAt, ipEndAt } = transport;
   if (kind !== transport.gsoType || endAt !== ipEndAt) return false;
   if (header.csumStart !== at - start || header.csumOffset !== transport.checksumOffset) return false;
-  // A receiver that cuts the frame, such as the kernel behind a TAP, takes what is behind the packet for payload.
+  // A receiver that cuts the frame, such as the kernel behind a TAP, takes what is behind the packet for
+  // payload.
   frame.trim(ipEndAt - start);
   // The length of the headers is a hint, which must not be relied upon: one that cannot be is no hint.
   const headerBytes = at - start + transport.headerBytes;

@@ -2,11 +2,11 @@
  * The first step to the guest: frames from the network, filtered and steered, into the pipeline.
  *
  * Theory of operation. `poll` takes up to 64 frames from each queue pair of the network, until a frame has to
- * wait for buffers: a network may have moved its flow to a queue pair that is received later. The next round goes
- * on where this one stopped. A frame must pass the receive filter *before* a stage may hold it; then it is given
- * its queue pair. While the link is down, frames are received and dropped: the network must not be held up by a
- * guest that is not there. `offerAgain` takes the frames that found no room and were marked for another try, and
- * runs them through the pipeline anew, one by one, until one finds no room again.
+ * wait for buffers: a network may have moved its flow to a queue pair that is received later. The next round
+ * goes on where this one stopped. A frame must pass the receive filter *before* a stage may hold it; then it
+ * is given its queue pair. While the link is down, frames are received and dropped: the network must not be
+ * held up by a guest that is not there. `offerAgain` takes the frames that found no room and were marked for
+ * another try, and runs them through the pipeline anew, one by one, until one finds no room again.
  *
  * @module
  */
@@ -54,7 +54,10 @@ export class FromNetwork {
     this.#parts = parts;
   }
 
-  /** Takes a burst from each queue pair of the network. True if there was a frame. Throws GuestError and PluginError. */
+  /**
+   * Takes a burst from each queue pair of the network. True if there was a frame. Throws GuestError and
+   * PluginError.
+   */
   poll(nowNs: number): boolean {
     const { network, pipeline, toGuest } = this.#parts;
     let did = false;
@@ -77,8 +80,8 @@ export class FromNetwork {
   }
 
   /**
-   * Runs frames through the pipeline again that found no room, if the guest has posted buffers since. True if one
-   * of them is not where it was. Throws GuestError and PluginError.
+   * Runs frames through the pipeline again that found no room, if the guest has posted buffers since. True if
+   * one of them is not where it was. Throws GuestError and PluginError.
    */
   offerAgain(session: Session, nowNs: number): boolean {
     const { pipeline, toGuest: { again } } = this.#parts;
@@ -103,7 +106,9 @@ export class FromNetwork {
     return did;
   }
 
-  /** Filters the batch, which has come from queue pair `from` of the network, and gives every frame its own. */
+  /**
+   * Filters the batch, which has come from queue pair `from` of the network, and gives every frame its own.
+   */
   #admit(from: number): void {
     const { network, filter, steering, onlyPair } = this.#parts;
     const batch = this.#batch;

@@ -20,7 +20,10 @@ import { DUPLEX_FULL, DUPLEX_HALF, DUPLEX_UNKNOWN } from "./config_space.ts";
 export interface NetOptions {
   /** The guest's MAC address, six bytes. */
   readonly mac: Uint8Array;
-  /** `strict` is right; `qemu` repeats the reference in feature checks and control commands, and is the stages' default. */
+  /**
+   * `strict` is right; `qemu` repeats the reference in feature checks and control commands, and is the
+   * stages' default.
+   */
   readonly rules: RuleBook;
   /** Pairs of receive and transmit queues. */
   readonly queuePairs: number;

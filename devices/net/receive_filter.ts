@@ -1,20 +1,20 @@
 /**
  * Which frames from the network the guest gets to see (virtio 1.2, sections 5.1.6.5.1 to 5.1.6.5.3).
  *
- * Theory of operation. The order of the tests is: promiscuous mode, which lets everything through; the VLAN table, if
- * VLAN filtering was negotiated; then by kind of destination. Suppression (`nobcast`, `nomulti`, `nouni`) beats
- * admission (`allmulti`, `alluni`, a table that overflowed), which beats the tables. Broadcast is let through unless
- * suppressed.
+ * Theory of operation. The order of the tests is: promiscuous mode, which lets everything through; the VLAN
+ * table, if VLAN filtering was negotiated; then by kind of destination. Suppression (`nobcast`, `nomulti`,
+ * `nouni`) beats admission (`allmulti`, `alluni`, a table that overflowed), which beats the tables. Broadcast
+ * is let through unless suppressed.
  *
- * A device that has just been reset is promiscuous: a driver without CTRL_RX has no means to ask for anything, and a
- * guest that bridges would lose frames. A driver with CTRL_RX says at once what it wants.
+ * A device that has just been reset is promiscuous: a driver without CTRL_RX has no means to ask for
+ * anything, and a guest that bridges would lose frames. A driver with CTRL_RX says at once what it wants.
  *
- * The VLAN table applies to frames that a customer tag (802.1Q) puts into a VLAN. A priority tag (id 0) does not: such a
- * frame is of the untagged network, unless another tag follows. The reference looks id 0 up in the table like any other,
- * where a driver seldom puts it.
+ * The VLAN table applies to frames that a customer tag (802.1Q) puts into a VLAN. A priority tag (id 0) does
+ * not: such a frame is of the untagged network, unless another tag follows. The reference looks id 0 up in
+ * the table like any other, where a driver seldom puts it.
  *
- * A list that is longer than the MAC table (`mac_table.ts`) is not refused: the specification lets a device be generous,
- * so all frames of the kind that did not fit are let through.
+ * A list that is longer than the MAC table (`MacTable`) is not refused: the specification lets a device be
+ * generous, so all frames of the kind that did not fit are let through.
  *
  * @module
  */
@@ -94,19 +94,27 @@ export class ReceiveFilter {
   readonly #skipsPriority: boolean;
   #filtersVlans = false;
 
-  /** A filter as after a reset. @param mac the guest's own address, six bytes; @param rules the device's rule book */
+  /**
+   * A filter as after a reset.
+   * @param mac the guest's own address, six bytes;
+   * @param rules the device's rule book
+   */
   constructor(mac: Uint8Array, rules: RuleBook = "strict") {
     this.#skipsPriority = rules === "strict";
     this.setMac(mac);
   }
 
-  /** What driver and device have agreed on: with CTRL_VLAN, tagged frames pass only if their VLAN is added. */
+  /**
+   * What driver and device have agreed on: with CTRL_VLAN, tagged frames pass only if their VLAN is added.
+   */
   negotiated(features: FeatureSet): void {
     this.#filtersVlans = features.has(VIRTIO_NET_F_CTRL_VLAN);
     this.#vlans.fill(0);
   }
 
-  /** The driver is gone: promiscuous, tables empty, no VLAN filtering, and this address. The counters go on. */
+  /**
+   * The driver is gone: promiscuous, tables empty, no VLAN filtering, and this address. The counters go on.
+   */
   reset(mac: Uint8Array): void {
     this.#modes.promisc = true;
     this.#modes.allmulti = false;
@@ -136,8 +144,8 @@ export class ReceiveFilter {
   }
 
   /**
-   * Replaces the MAC tables by lists of addresses in `bytes`, six bytes each: `unicastCount` from `unicastAt` on and
-   * `multicastCount` from `multicastAt` on. They must be there.
+   * Replaces the MAC tables by lists of addresses in `bytes`, six bytes each: `unicastCount` from `unicastAt`
+   * on and `multicastCount` from `multicastAt` on. They must be there.
    */
   setTables(
     bytes: Uint8Array,
@@ -172,7 +180,10 @@ export class ReceiveFilter {
     };
   }
 
-  /** Takes over what the driver has programmed elsewhere. Whether VLANs are filtered follows from the features. */
+  /**
+   * Takes over what the driver has programmed elsewhere. Whether VLANs are filtered follows from the
+   * features.
+   */
   restore(state: FilterState): void {
     const { unicast, multicast } = state;
     this.setMac(state.mac);
@@ -219,11 +230,12 @@ export class ReceiveFilter {
   }
 }
 
-// The MAC table of a receive filter: a unicast and a multicast list in one table of fixed size (virtio 1.2, section
-// 5.1.6.5.2).
+// The MAC table of a receive filter: a unicast and a multicast list in one table of fixed size (virtio 1.2,
+// section 5.1.6.5.2).
 //
-// Unicast addresses come first, then multicast ones, compared one by one as a 32-bit and a 16-bit word. A list that does
-// not fit is not kept at all: it overflows, and whoever filters lets everything of its kind through.
+// Unicast addresses come first, then multicast ones, compared one by one as a 32-bit and a 16-bit word. A
+// list that does not fit is not kept at all: it overflows, and the filter lets everything of its kind
+// through.
 
 /** Addresses that the unicast and the multicast list hold together. */
 export const MAC_TABLE_ENTRIES = 64;
@@ -250,8 +262,8 @@ export class MacTable {
   }
 
   /**
-   * Replaces both lists by addresses in `bytes`, six bytes each: `unicastCount` from `unicastAt` on and `multicastCount` from
-   * `multicastAt` on. They must be there.
+   * Replaces both lists by addresses in `bytes`, six bytes each: `unicastCount` from `unicastAt` on and
+   * `multicastCount` from `multicastAt` on. They must be there.
    */
   set(
     bytes: Uint8Array,

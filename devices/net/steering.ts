@@ -1,20 +1,21 @@
 /**
  * Which receive queue a frame goes to, of several queue pairs (virtio 1.2, sections 5.1.6.5.6 and 5.1.6.5.7).
  *
- * Theory of operation. There are two modes; the driver's last command chooses, and reset goes back to one pair.
+ * Theory of operation. There are two modes; the driver's last command chooses, and reset goes back to one
+ * pair.
  *
- * Automatic steering: `learn` sees what the guest transmits and remembers, in a direct-mapped table, on which pair each
- * flow was. `select` hashes an incoming frame the same way, whichever its direction, and answers the remembered pair; a
- * flow that was never seen goes to its hash modulo the pairs in use. A flow that maps to a slot in use takes it over:
- * the other flow falls back to its hash and is learned again with its next frame. Two flows of equal hash share a queue.
- * Hence the table never grows, nothing in it is trusted (a pair no longer in use is ignored), and the worst that a
- * hostile peer can do is to choose a queue.
+ * Automatic steering: `learn` sees what the guest transmits and remembers, in a direct-mapped table, on which
+ * pair each flow was. `select` hashes an incoming frame the same way, whichever its direction, and answers
+ * the remembered pair; a flow that was never seen goes to its hash modulo the pairs in use. A flow that maps
+ * to a slot in use takes it over: the other flow falls back to its hash and is learned again with its next
+ * frame. Two flows of equal hash share a queue. Hence the table never grows, nothing in it is trusted (a pair
+ * no longer in use is ignored), and the worst that a hostile peer can do is to choose a queue.
  *
- * Receive-side scaling: `select` answers what the driver's indirection table says for the Toeplitz hash of the frame, or
- * the unclassified queue if there is none. Nothing is learned.
+ * Receive-side scaling: `select` answers what the driver's indirection table says for the Toeplitz hash of
+ * the frame, or the unclassified queue if there is none. Nothing is learned.
  *
- * Invariant: whatever the mode, `select` answers a pair below `maxPairs`. The driver may have left that queue disabled:
- * whoever delivers has to look.
+ * Invariant: whatever the mode, `select` answers a pair below `maxPairs`. The driver may have left that queue
+ * disabled: the delivering side has to look.
  *
  * @module
  */
@@ -128,7 +129,10 @@ export class Steering {
     this.#learned[slot] = pair;
   }
 
-  /** The queue pair for this frame of `length` bytes from `start` on; below the maximum, but perhaps not enabled. */
+  /**
+   * The queue pair for this frame of `length` bytes from `start` on; below the maximum, but perhaps not
+   * enabled.
+   */
   select(bytes: Uint8Array, start: number, length: number): number {
     const rss = this.#rss;
     if (rss !== null) {
@@ -153,8 +157,8 @@ export class Steering {
 
 // The Toeplitz hash of receive-side scaling and of hash reports (virtio 1.2, section 5.1.6.4.3).
 //
-// IPv6 extension headers are skipped, not hashed: the three `_EX` types are not supported. Fragments are hashed over
-// their addresses only, so that all parts of a datagram reach the same queue.
+// IPv6 extension headers are skipped, not hashed: the three `_EX` types are not supported. Fragments are
+// hashed over their addresses only, so that all parts of a datagram reach the same queue.
 
 /** Hash over the IPv4 addresses (virtio 1.2, section 5.1.6.4.3.1). */
 export const VIRTIO_NET_HASH_TYPE_IPV4 = 1 << 0;
@@ -171,7 +175,9 @@ export const VIRTIO_NET_HASH_TYPE_UDPV6 = 1 << 5;
 
 /** The hash types that the device offers: all but those of extension headers. */
 export const SUPPORTED_HASH_TYPES = 0x3f;
-/** Longest key, in bytes: enough for the longest input (virtio 1.2, section 5.1.4.1 asks for at least this). */
+/**
+ * Longest key, in bytes: enough for the longest input (virtio 1.2, section 5.1.4.1 asks for at least this).
+ */
 export const RSS_MAX_KEY_BYTES = 40;
 /** Most entries of the indirection table (virtio 1.2, section 5.1.4.1 asks for at least this). */
 export const RSS_MAX_TABLE_LENGTH = 128;
@@ -180,8 +186,9 @@ export const RSS_MAX_TABLE_LENGTH = 128;
 const LONGEST_INPUT_BYTES = 36;
 
 /**
- * The Toeplitz hash: every set bit of the input adds (by exclusive or) the 32 bits of the key that begin at its
- * position. What a byte of the input adds is looked up: 256 words for each position, made when the key is set.
+ * The Toeplitz hash: every set bit of the input adds (by exclusive or) the 32 bits of the key that begin at
+ * its position. What a byte of the input adds is looked up: 256 words for each position, made when the key is
+ * set.
  */
 export class ToeplitzHash {
   readonly #added = new Uint32Array(LONGEST_INPUT_BYTES * 256);
@@ -205,7 +212,10 @@ export class ToeplitzHash {
     }
   }
 
-  /** What `length` bytes from `at` on add to the hash if they are the input's bytes from `position` (0 to 35) on. */
+  /**
+   * What `length` bytes from `at` on add to the hash if they are the input's bytes from `position` (0 to 35)
+   * on.
+   */
   add(bytes: Uint8Array, at: number, length: number, position: number): number {
     let sum = 0;
     let row = position << 8;
@@ -248,8 +258,8 @@ export class PacketHash {
   }
 
   /**
-   * Hashes the frame of `length` bytes from `start` on. Returns what to report, one of VIRTIO_NET_HASH_REPORT_*;
-   * the hash itself is in `value`.
+   * Hashes the frame of `length` bytes from `start` on. Returns what to report, one of
+   * VIRTIO_NET_HASH_REPORT_*; the hash itself is in `value`.
    */
   compute(bytes: Uint8Array, start: number, length: number): number {
     this.value = 0;
@@ -296,9 +306,9 @@ export class PacketHash {
 // Which flow a frame belongs to: a hash of its addresses and ports that is the same in both directions.
 
 /**
- * A hash of 32 bits, signed, over addresses and ports, or over the MAC addresses of a frame that is not IP. It is the
- * same for both directions of a flow and for every form of its frames. Fragments have no ports, the first one neither, so
- * that all parts of a datagram are one flow.
+ * A hash of 32 bits, signed, over addresses and ports, or over the MAC addresses of a frame that is not IP.
+ * It is the same for both directions of a flow and for every form of its frames. Fragments have no ports, the
+ * first one neither, so that all parts of a datagram are one flow.
  * @param headers where the headers of this frame were found
  */
 export function symmetricHash(
@@ -333,15 +343,17 @@ function hashOfMacs(bytes: Uint8Array, start: number): number {
   return finish(mixPair(high, be32(bytes, destination + 2), be32(bytes, source + 2)));
 }
 
-/** Both the difference and the sum of a pair go in: neither alone tells 10.0.0.1 and .2 from 10.0.0.5 and .6. */
+/**
+ * Both the difference and the sum of a pair go in: neither alone tells 10.0.0.1 and .2 from 10.0.0.5 and .6.
+ */
 function mixPair(hash: number, a: number, b: number): number {
   const mixed = Math.imul(hash ^ a ^ b, 0x9e3779b1);
   return Math.imul((mixed ^ mixed >>> 15) + (a + b | 0) | 0, 0x85ebca77);
 }
 
 /**
- * Lets every bit of the input reach the low bits, which choose the slot and the queue. Signed: the engine would allocate
- * for a number of 2^31 or more.
+ * Lets every bit of the input reach the low bits, which choose the slot and the queue. Signed: the engine
+ * would allocate for a number of 2^31 or more.
  */
 function finish(hash: number): number {
   let mixed = Math.imul(hash ^ hash >>> 16, 0x7feb352d);

@@ -3,15 +3,15 @@
  *
  * Theory of operation. `accept` takes what comes out of the pipeline and writes each frame into the receive
  * queue of its queue pair (`FrameWriter`). A frame that finds no room waits in `#waiting`, in order, and
- * everything for that pair behind it; the device then stops receiving until the guest has posted buffers, which
- * pushes back on the network. It is tried again when there are buffers that it has not seen: a guest cannot have
- * the same ones looked at again and again. A frame marked `OFFER_AGAIN` waits apart, to go through the pipeline
- * anew. Used buffers are shown to the guest once a round, by `publish`.
+ * everything for that pair behind it; the device then stops receiving until the guest has posted buffers,
+ * which pushes back on the network. It is tried again when there are buffers that it has not seen: a guest
+ * cannot have the same ones looked at again and again. A frame marked `OFFER_AGAIN` waits apart, to go
+ * through the pipeline anew. Used buffers are shown to the guest once a round, by `publish`.
  *
  * Invariants: a frame handed in is delivered, waiting, or dropped and counted by name; it is so too if the
- * guest's ring turns out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair but
- * packets that a chain has coalesced and that overtake frames offered again, as in the reference. No buffer is
- * used of a pair that is not in use.
+ * guest's ring turns out to be broken in the middle of a batch. Nothing overtakes a waiting frame of its pair
+ * but packets that a chain has coalesced and that overtake frames offered again, as in the reference. No
+ * buffer is used of a pair that is not in use.
  *
  * @module
  */
@@ -51,7 +51,9 @@ export interface ToGuestCounters extends Record<string, number> {
   starved: number;
   /** Interrupts sent. */
   interrupts: number;
-  /** Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame. */
+  /**
+   * Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame.
+   */
   dropped_buffer_too_small: number;
   /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
   dropped_partial_checksum: number;
@@ -120,7 +122,9 @@ export class ToGuest implements FrameSink {
   #session: Session | null = null;
   /** What the guest takes unfinished. With `csum` it also looks at DATA_VALID. */
   #capabilities = OffloadCapabilities.none;
-  /** Longest frame that is not a large one, in bytes, without VLAN tags: by the MTU, if that was negotiated. */
+  /**
+   * Longest frame that is not a large one, in bytes, without VLAN tags: by the MTU, if that was negotiated.
+   */
   #maxFrameBytes = Infinity;
   #pairs = 1;
   /** The first pair whose receive queue runs; -1 if none does. Only of meaning where queues come and go. */
@@ -173,7 +177,9 @@ export class ToGuest implements FrameSink {
     for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
   }
 
-  /** Queues have come or gone; what waits for one that is gone waits for one that runs instead, if any does. */
+  /**
+   * Queues have come or gone; what waits for one that is gone waits for one that runs instead, if any does.
+   */
   queuesChanged(): void {
     const queues = this.#session?.queues ?? [];
     this.#running = -1;
@@ -191,7 +197,10 @@ export class ToGuest implements FrameSink {
     for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
   }
 
-  /** Is there any receive queue to receive for? Where queues come and go, frames are better left in the network. */
+  /**
+   * Is there any receive queue to receive for? Where queues come and go, frames are better left in the
+   * network.
+   */
   get hasQueue(): boolean {
     return this.#running >= 0;
   }
@@ -227,7 +236,10 @@ export class ToGuest implements FrameSink {
     return this.#waiting.reduce((sum, waiting) => sum + waiting.length, this.again.length);
   }
 
-  /** Takes every frame: delivered, waiting, or dropped and counted. Throws GuestError, and has taken every frame then too. */
+  /**
+   * Takes every frame: delivered, waiting, or dropped and counted. Throws GuestError, and has taken every
+   * frame then too.
+   */
   accept(frames: FrameBatch, _nowNs: number): void {
     let i = 0;
     try {
@@ -259,7 +271,8 @@ export class ToGuest implements FrameSink {
       }
       if (done > 0) did = true;
     }
-    // Another one is first in the next round: a pair with many small buffers may use up what can be done in one.
+    // Another one is first in the next round: a pair with many small buffers may use up what can be done in
+    // one.
     this.#firstRetried = first + 1 < pairs ? first + 1 : 0;
     return did;
   }
@@ -291,7 +304,8 @@ export class ToGuest implements FrameSink {
         this.#drop(frame, refusal);
         return;
       }
-      // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
+      // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy
+      // then.
       if (!this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
     }
     const waiting = this.#waiting[frame.queuePair];
@@ -299,7 +313,8 @@ export class ToGuest implements FrameSink {
       if (this.#deliver(frame)) return;
       this.#counters.starved++;
     }
-    // Behind a frame that waits, a frame must wait as well, even one that would fit: it may be of the same flow.
+    // Behind a frame that waits, a frame must wait as well, even one that would fit: it may be of the same
+    // flow.
     if (frame.mark === OFFER_AGAIN) this.again.push(frame);
     else {
       if (waiting.length === 0) this.#tried[frame.queuePair] = true;
@@ -329,7 +344,10 @@ export class ToGuest implements FrameSink {
     waiting.push(frame);
   }
 
-  /** A frame may have been steered before the driver took its pair out of use, or while its queue does not run. */
+  /**
+   * A frame may have been steered before the driver took its pair out of use, or while its queue does not
+   * run.
+   */
   #keepToPairs(frame: Frame): void {
     if (!(frame.queuePair < this.#pairs)) frame.queuePair = 0;
     const session = this.#session;
@@ -365,12 +383,12 @@ export class ToGuest implements FrameSink {
 
 // Writes one frame, virtio header first, into the buffers of a receive queue (virtio 1.2, section 5.1.6.4).
 //
-// Most frames fit into the first buffer; their header is put in front of them, into the frame's own headroom, so
-// that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains are popped one after
-// the other and written as they come, and the header, which counts them, is written last. If the queue runs dry,
-// all are put back, and the frame must wait; it is written anew then. A frame that is too long for a ring whose
-// every slot was popped for it can wait for ever, and so it is told apart; so is one for which buffers are too
-// small.
+// Most frames fit into the first buffer; their header is put in front of them, into the frame's own headroom,
+// so that one copy does for both. With MRG_RXBUF a frame may go on in further ones: their chains are popped
+// one after the other and written as they come, and the header, which counts them, is written last. If the
+// queue runs dry, all are put back, and the frame must wait; it is written anew then. A frame that is too
+// long for a ring whose every slot was popped for it can wait for ever, and so it is told apart; so is one
+// for which buffers are too small.
 
 /** `write()`: the queue has not enough buffers now; nothing was taken from it. */
 export const NO_ROOM_YET = 0;
@@ -378,9 +396,10 @@ export const NO_ROOM_YET = 0;
 export const NEVER_FITS: number = -1;
 
 /**
- * Pieces of buffers that one frame may be spread over: the longest frame fits into the smallest buffers that a driver may post,
- * which are as long as the header (5.1.6.3.1). So many are less than what a round leaves to receive queues at least
- * (`ROUND_UNITS` without what transmit queues and commands may take): a frame that fits does so in one round.
+ * Pieces of buffers that one frame may be spread over: the longest frame fits into the smallest buffers that
+ * a driver may post, which are as long as the header (5.1.6.3.1). So many are less than what a round leaves
+ * to receive queues at least (`ROUND_UNITS` without what transmit queues and commands may take): a frame that
+ * fits does so in one round.
  */
 const MAX_PIECES = 6144;
 
@@ -411,8 +430,8 @@ export class FrameWriter {
   }
 
   /**
-   * Pops buffers, fills and pushes them. Returns how many, NO_ROOM_YET or NEVER_FITS. Throws GuestError for broken rings and
-   * for buffers of the wrong direction.
+   * Pops buffers, fills and pushes them. Returns how many, NO_ROOM_YET or NEVER_FITS. Throws GuestError for
+   * broken rings and for buffers of the wrong direction.
    */
   write(queue: Virtqueue, frame: Frame): number {
     const headerBytes = this.#headerBytes;

@@ -4,8 +4,8 @@
  *
  * Theory of operation. `accept` takes what comes out of the pipeline and sends it, queue pair by queue pair.
  * Frames that the network does not take now wait in `#waiting`, in order, and everything for that pair behind
- * them; `retry` offers them again. `FromGuest` takes nothing from a pair whose frames wait, so that the guest's
- * own queue is the back-pressure. While the link is down, frames are dropped and counted.
+ * them; `retry` offers them again. `FromGuest` takes nothing from a pair whose frames wait, so that the
+ * guest's own queue is the back-pressure. While the link is down, frames are dropped and counted.
  *
  * Invariants: a frame handed in is sent, waiting, or dropped and counted by name. Nothing overtakes a waiting
  * frame of its pair.
@@ -118,8 +118,8 @@ export class ToNetwork implements FrameSink {
   }
 
   /**
-   * The driver is gone. What waits goes out as far as the network takes it at once; the rest is released. Returns
-   * how many frames that were.
+   * The driver is gone. What waits goes out as far as the network takes it at once; the rest is released.
+   * Returns how many frames that were.
    */
   reset(nowNs: number): number {
     let frames = 0;
@@ -149,7 +149,9 @@ export class ToNetwork implements FrameSink {
     if (this.#tellsNetwork) this.#network.guestCapabilities?.(capabilities);
   }
 
-  /** There is a guest from now on, or there is none any more. Every thread tells its own queue of the network. */
+  /**
+   * There is a guest from now on, or there is none any more. Every thread tells its own queue of the network.
+   */
   hasGuest(present: boolean): void {
     this.#network.hasGuest?.(present);
   }
