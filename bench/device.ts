@@ -1,6 +1,7 @@
 /**
- * The whole network device in memory: frames from a network that has them ready, through filter, steering and stages, into the
- * buffers of a guest, used ring published; and from a guest's buffers to a network that takes them: `deno task bench device`.
+ * The whole network device in memory: frames from a network that has them ready, through filter, steering and
+ * stages, into the buffers of a guest, used ring published; and from a guest's buffers to a network that
+ * takes them: `deno task bench device`.
  * @module
  */
 import { DeviceRig } from "./support/device_rig.ts";

@@ -1,16 +1,19 @@
 /**
  * Frames over vhost-user to and from DPDK's virtio-user, beside DPDK's own back-end: `deno task bench dpdk`.
  *
- * Back-end and front-end have a processor each, without offloads, with mergeable buffers and rings of 256. Ours is the program
- * that users run, with a network that has frames without end (`bench/support/flood.ts`); DPDK's is a testpmd in `txonly` or
- * `rxonly`. Both take turns, second by second, with a front-end of the same kind each, whose counters are the measure.
+ * Back-end and front-end have a processor each, without offloads, with mergeable buffers and rings of 256.
+ * Ours is the program that users run, with a network that has frames without end (`bench/support/flood.ts`);
+ * DPDK's is a testpmd in `txonly` or `rxonly`. Both take turns, second by second, with a front-end of the
+ * same kind each, whose counters are the measure.
  *
- * On how soon a cache line gets from one processor to the other hangs everything, and virtual machines change that within
- * minutes, as they are moved between the cores of their host. It is measured before each turn, and what was found while the
- * processors were near each other stands apart from what was found while they were far.
+ * On how soon a cache line gets from one processor to the other hangs everything, and virtual machines change
+ * that within minutes, as they are moved between the cores of their host. It is measured before each turn,
+ * and what was found while the processors were near each other stands apart from what was found while they
+ * were far.
  *
- * On one processor two programs take turns when the kernel lets them: DPDK's never sleep, ours sleeps until it is kicked. DPDK's
- * ends can also be two ports of one program, which gives each a burst in turn; that says what the work costs without the wait.
+ * On one processor two programs take turns when the kernel lets them: DPDK's never sleep, ours sleeps until
+ * it is kicked. DPDK's ends can also be two ports of one program, which gives each a burst in turn; that says
+ * what the work costs without the wait.
  *
  * @module
  */
@@ -55,7 +58,10 @@ interface Rig {
   readonly options: SuiteOptions;
   readonly probe: CacheLineProbe | null;
   readonly baseline: MemcpyBaseline;
-  /** A task with these properties, split rings, one queue pair and a processor for each end unless they say otherwise. */
+  /**
+   * A task with these properties, split rings, one queue pair and a processor for each end unless they say
+   * otherwise.
+   */
   task(traffic: Traffic, more: Partial<Task>): Task;
   /** Processors of the back-end beyond the first. */
   readonly moreCores: readonly number[];

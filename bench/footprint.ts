@@ -1,10 +1,10 @@
 /**
- * What a machine takes of the host before a frame has come: time to start, memory, processor while idle; and the memory that
- * 4096 held flows need: `deno task bench footprint`.
+ * What a machine takes of the host before a frame has come: time to start, memory, processor while idle; and
+ * the memory that 4096 held flows need: `deno task bench footprint`.
  *
- * The machine is one vhost-user device with both coalescers, started as users do. It listens when its socket takes a
- * connection. All files have been read and compiled before (a warm cache). Beside it an empty program is started, which is the
- * runtime alone.
+ * The machine is one vhost-user device with both coalescers, started as users do. It listens when its socket
+ * takes a connection. All files have been read and compiled before (a warm cache). Beside it an empty program
+ * is started, which is the runtime alone.
  *
  * @module
  */

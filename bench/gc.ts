@@ -1,11 +1,12 @@
 /**
- * The steady state allocates nothing: ten million frames each way after the warm-up, and no collection by the engine:
- * `deno task bench gc`. It fails if there is one.
+ * The steady state allocates nothing: ten million frames each way after the warm-up, and no collection by the
+ * engine: `deno task bench gc`. It fails if there is one.
  *
- * Each way is a program of its own under `--trace-gc`. The machine is whole: configuration, vhost-user over a socket, guest
- * memory that is mapped, event descriptors, pipeline, rings of 64 buffers; a TAP's frames are read and written by the transport
- * alone. Both are turned by hand. What is left of garbage is the time, one number a round; in `loop` mode each turn of the event
- * loop costs some objects besides, in `threads` mode there is none.
+ * Each way is a program of its own under `--trace-gc`. The machine is whole: configuration, vhost-user over a
+ * socket, guest memory that is mapped, event descriptors, pipeline, rings of 64 buffers; a TAP's frames are
+ * read and written by the transport alone. Both are turned by hand. What is left of garbage is the time, one
+ * number a round; in `loop` mode each turn of the event loop costs some objects besides, in `threads` mode
+ * there is none.
  *
  * @module
  */
@@ -15,7 +16,10 @@ import type { Row, Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";
 
 const FRAMES = 10_000_000;
 const QUICK_FRAMES = 1_000_000;
-/** By then everything is compiled, also for counters of bytes that have passed 2^31, and all memory is there that is kept. */
+/**
+ * By then everything is compiled, also for counters of bytes that have passed 2^31, and all memory is there
+ * that is kept.
+ */
 const WARM_UP_FRAMES = 2_000_000;
 const FLAGS = "--v8-flags=--trace-gc,--expose-gc";
 const PROGRAM = new URL("./support/garbage_program.ts", import.meta.url).pathname;

@@ -1,5 +1,6 @@
 /**
- * How the cost of a segment or a frame grows: `deno task bench growth`, or `deno task bench:plots` for pictures.
+ * How the cost of a segment or a frame grows: `deno task bench growth`, or `deno task bench:plots` for
+ * pictures.
  * @module
  */
 import { DeviceRig } from "./support/device_rig.ts";

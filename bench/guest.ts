@@ -1,10 +1,10 @@
 /**
- * A real guest with our device, side by side with the virtio-net device of QEMU itself: TCP both ways, ping, datagrams, and
- * what coalescing costs in latency.
+ * A real guest with our device, side by side with the virtio-net device of QEMU itself: TCP both ways, ping,
+ * datagrams, and what coalescing costs in latency.
  *
- * Both have the same QEMU, kernel, memory and kind of TAP. Our device runs in a process of its own behind a vhost-user
- * socket, QEMU's own in QEMU's main thread. Each guest has a network of its own with the host and stands still while another
- * one is measured.
+ * Both have the same QEMU, kernel, memory and kind of TAP. Our device runs in a process of its own behind a
+ * vhost-user socket, QEMU's own in QEMU's main thread. Each guest has a network of its own with the host and
+ * stands still while another one is measured.
  *
  * @module
  */

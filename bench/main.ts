@@ -3,9 +3,10 @@
  *
  *     deno task bench [suite…] [--json] [--quick]
  *
- * Every file beside this one that exports `suite` is a suite (see `bench/support/suite.ts`). Tables go to standard output as they
- * come, or with `--json` everything in the end; what is going on goes to standard error. A suite that cannot run here is skipped,
- * and one that fails does not stop the others; the exit code is then 1. Figures of `--quick` count for nothing.
+ * Every file beside this one that exports `suite` is a suite (see `bench/support/suite.ts`). Tables go to
+ * standard output as they come, or with `--json` everything in the end; what is going on goes to standard
+ * error. A suite that cannot run here is skipped, and one that fails does not stop the others; the exit code
+ * is then 1. Figures of `--quick` count for nothing.
  *
  * @module
  */

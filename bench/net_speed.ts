@@ -1,9 +1,9 @@
 /**
  * TCP into and out of a guest of User-mode Linux: our device beside the TAP driver of User-mode Linux itself.
  *
- * Both have the same kernel and the same kind of TAP, and take turns: a guest is booted for each turn, in a network of
- * its own with the host. It runs natively, so that what the device costs becomes visible, which a guest of QEMU without
- * help of the processor hides.
+ * Both have the same kernel and the same kind of TAP, and take turns: a guest is booted for each turn, in a
+ * network of its own with the host. It runs natively, so that what the device costs becomes visible, which a
+ * guest of QEMU without help of the processor hides.
  *
  * @module
  */

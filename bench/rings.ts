@@ -1,9 +1,9 @@
 /**
- * What a buffer costs in a virtqueue: pop, push and publish, in bursts of 64 one-element chains; and the copy of a few bytes
- * into a chain, by which the bound for copying byte by byte was set: `deno task bench rings`.
+ * What a buffer costs in a virtqueue: pop, push and publish, in bursts of 64 one-element chains; and the copy
+ * of a few bytes into a chain, by which the bound for copying byte by byte was set: `deno task bench rings`.
  *
- * The driver's part, making the same buffers available again, is in the figures of the queues: next to nothing for split rings;
- * for packed ones it is measured alone and taken off in a row of its own.
+ * The driver's part, making the same buffers available again, is in the figures of the queues: next to
+ * nothing for split rings; for packed ones it is measured alone and taken off in a row of its own.
  *
  * @module
  */

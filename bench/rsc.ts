@@ -1,8 +1,9 @@
 /**
  * The coalescer alone, beside C programs that do the same: `deno task bench rsc`.
  *
- * Segments of 1448 bytes, in order, round robin over the flows, in batches of 64; see `bench/support/coalescing.ts` for what is
- * timed. Up to 64 flows 64 segments of each are held, beyond that 8: with more the figure would be that of the memory.
+ * Segments of 1448 bytes, in order, round robin over the flows, in batches of 64; see
+ * `bench/support/coalescing.ts` for what is timed. Up to 64 flows 64 segments of each are held, beyond that
+ * 8: with more the figure would be that of the memory.
  *
  * @module
  */
@@ -13,7 +14,10 @@ import { ratioRow, type Row, type Suite, type SuiteOptions, type SuiteResult } f
 
 const PAYLOAD_BYTES = 1448;
 const LOADS = [[1, 64], [8, 64], [64, 64], [512, 8], [4096, 8]].map(([flows, held]) => ({ flows, held }));
-/** What the project has set itself, in ns per segment, where a copy of 1448 bytes takes 25 ns; null where it has not. */
+/**
+ * What the project has set itself, in ns per segment, where a copy of 1448 bytes takes 25 ns; null where it
+ * has not.
+ */
 const LIMITS = { qemu: [45, 45, 60, 80, 200], strict: [120, 120, 120, null, null] };
 const LIMITS_MEMCPY_NS = 25;
 /** Segments of a flow, and bytes of data in each, whose memory is looked at. */

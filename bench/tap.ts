@@ -1,9 +1,10 @@
 /**
- * Frames of a TAP, read and written by our transport, beside bare calls in C and in TypeScript: `deno task bench tap`.
+ * Frames of a TAP, read and written by our transport, beside bare calls in C and in TypeScript: `deno task
+ * bench tap`.
  *
- * What the transport adds to the kernel's own cost is wanted: at most 15 % a frame. All take turns on one TAP,
- * each frame with its virtio-net header; a packet socket feeds it, out of the time (see `bench/support/tap_network.ts`). Large
- * frames are TCP of 45 segments of 1448 bytes, not segmented.
+ * What the transport adds to the kernel's own cost is wanted: at most 15 % a frame. All take turns on one
+ * TAP, each frame with its virtio-net header; a packet socket feeds it, out of the time (see
+ * `bench/support/tap_network.ts`). Large frames are TCP of 45 segments of 1448 bytes, not segmented.
  *
  * @module
  */
@@ -92,8 +93,8 @@ async function run(options: SuiteOptions): Promise<SuiteResult> {
 }
 
 /**
- * One run of all peers under a load, in turns of some bursts: each finds the caches as it left them. Of a turn the first
- * bursts do not count, and of all others the median does: in some the thread is pushed aside.
+ * One run of all peers under a load, in turns of some bursts: each finds the caches as it left them. Of a
+ * turn the first bursts do not count, and of all others the median does: in some the thread is pushed aside.
  */
 function measure(
   all: readonly Figures[],

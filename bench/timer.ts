@@ -1,9 +1,10 @@
 /**
  * How late held packets leave: `deno task bench timer`.
  *
- * First the reactor alone: from a deadline to the round that serves it, by its ways to sleep. Then the whole path: a segment is
- * sent into a TAP, held by a machine in a process of its own, and delivered to a guest whose interrupt rings; the interval is
- * taken off. What a segment takes that is not held is in the first column: waking, reading, delivering.
+ * First the reactor alone: from a deadline to the round that serves it, by its ways to sleep. Then the whole
+ * path: a segment is sent into a TAP, held by a machine in a process of its own, and delivered to a guest
+ * whose interrupt rings; the interval is taken off. What a segment takes that is not held is in the first
+ * column: waking, reading, delivering.
  *
  * @module
  */

@@ -3,7 +3,9 @@
  * @module
  */
 
-/** Connects to a Unix socket as soon as it is there. Throws what is wrong if that takes longer than `limitMs`. */
+/**
+ * Connects to a Unix socket as soon as it is there. Throws what is wrong if that takes longer than `limitMs`.
+ */
 export async function connectSoon(path: string, limitMs: number): Promise<Deno.UnixConn> {
   const endMs = Date.now() + limitMs;
   while (true) {

@@ -1,5 +1,6 @@
 /**
- * The software of a small guest: a kernel of Debian, and a file system in memory with busybox and the virtio drivers.
+ * The software of a small guest: a kernel of Debian, and a file system in memory with busybox and the virtio
+ * drivers.
  * @module
  */
 import type { Need } from "./require.ts";

@@ -1,8 +1,9 @@
 /**
- * A network namespace without a name: it is there as long as this object, and gone with the process in any case.
+ * A network namespace without a name: it is there as long as this object, and gone with the process in any
+ * case.
  *
- * The thread that runs the tests enters it for the time of one synchronous function. Sockets, TAPs and programs that are
- * made there stay in it.
+ * The thread that runs the tests enters it for the time of one synchronous function. Sockets, TAPs and
+ * programs that are made there stay in it.
  * @module
  */
 import { assertEquals } from "@std/assert";

@@ -59,8 +59,8 @@ export class QemuGuest implements AsyncDisposable {
   }
 
   /**
-   * Starts a guest and waits until its network interface is up, unless it waits for the state of another one. Throws Error
-   * with its last words if it does not start.
+   * Starts a guest and waits until its network interface is up, unless it waits for the state of another one.
+   * Throws Error with its last words if it does not start.
    * @param socket path of the vhost-user socket of its network device; null for a guest without one
    */
   static async start(

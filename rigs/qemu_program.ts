@@ -1,5 +1,6 @@
 /**
- * The QEMUs that guests of tests run in: that of Debian, and a newer one from its backports, unpacked by `.ci/install`.
+ * The QEMUs that guests of tests run in: that of Debian, and a newer one from its backports, unpacked by
+ * `.ci/install`.
  * @module
  */
 import type { Need } from "./require.ts";

@@ -23,7 +23,10 @@ export class Qmp implements Disposable {
     return qmp;
   }
 
-  /** Runs a command and returns its result; events that come meanwhile are passed over. Throws Error if it is refused. */
+  /**
+   * Runs a command and returns its result; events that come meanwhile are passed over. Throws Error if it is
+   * refused.
+   */
   async run(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
     const text = JSON.stringify({ execute: command, arguments: args });
     const bytes = new TextEncoder().encode(`${text}\n`);

@@ -1,6 +1,7 @@
 /**
- * Tests that need more of the host than the runtime: rights, devices, programs. Where that is missing they are skipped,
- * loudly, and counted as skipped; but where `CI` is `true` they fail, for there everything is to be tested.
+ * Tests that need more of the host than the runtime: rights, devices, programs. Where that is missing they
+ * are skipped, loudly, and counted as skipped; but where `CI` is `true` they fail, for there everything is to
+ * be tested.
  * @module
  */
 
@@ -34,8 +35,8 @@ export function root(): string | null {
 const programs = new Map<string, "whole" | "half" | "missing">();
 
 /**
- * A program in the path, such as `ip`, with the libraries that it is started with. While packages are installed a program
- * is there before its libraries are.
+ * A program in the path, such as `ip`, with the libraries that it is started with. While packages are
+ * installed a program is there before its libraries are.
  */
 export function program(name: string, from: string): Need {
   return () => {

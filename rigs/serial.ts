@@ -1,8 +1,8 @@
 /**
  * A shell in a guest, at the other end of a serial port: works without a network, and survives a migration.
  *
- * The guest runs each line in a shell of its own, which neither prompts nor echoes. What a command prints is all that comes up to a
- * line that no command prints, with the exit code in it. One command runs at a time.
+ * The guest runs each line in a shell of its own, which neither prompts nor echoes. What a command prints is
+ * all that comes up to a line that no command prints, with the exit code in it. One command runs at a time.
  * @module
  */
 import { connectSoon } from "./connect_soon.ts";
@@ -41,7 +41,8 @@ export class SerialShell implements Disposable {
   }
 
   /**
-   * Runs a command and returns what it printed. Throws Error with that if it fails or takes longer than `limitMs`.
+   * Runs a command and returns what it printed. Throws Error with that if it fails or takes longer than
+   * `limitMs`.
    * @param command one line of the Bourne shell; it gets no input, and a shell of its own
    */
   async run(command: string, limitMs = 20_000): Promise<string> {

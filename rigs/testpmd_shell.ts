@@ -28,7 +28,11 @@ export class TestpmdShell implements AsyncDisposable {
     this.#logging = this.#readLog();
   }
 
-  /** Starts it. `ready` waits until it takes commands. @param args its parameters; @param hugePages memory from huge pages, or ordinary memory */
+  /**
+   * Starts it. `ready` waits until it takes commands.
+   * @param args its parameters
+   * @param hugePages memory from huge pages, or ordinary memory
+   */
   static start(hugePages: boolean, args: readonly string[]): TestpmdShell {
     const runtimeFolder = Deno.makeTempDirSync({ prefix: "testpmd-" });
     const memory = hugePages ? ["--in-memory", "--single-file-segments"] : ["--no-huge", "--no-shconf"];

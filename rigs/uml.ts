@@ -1,5 +1,6 @@
 /**
- * A guest of User-mode Linux that runs commands for tests and benches, at vhost-user sockets or with devices of its own.
+ * A guest of User-mode Linux that runs commands for tests and benches, at vhost-user sockets or with devices
+ * of its own.
  * @module
  */
 import { findUml, UmlGuest } from "../cli/guest/uml.ts";

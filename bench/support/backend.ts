@@ -1,5 +1,6 @@
 /**
- * Our back-end in a process of its own, as users run it, silent until it is stopped: nothing but frames wakes it.
+ * Our back-end in a process of its own, as users run it, silent until it is stopped: nothing but frames wakes
+ * it.
  * @module
  */
 import { LineReader } from "./line_reader.ts";

@@ -3,9 +3,9 @@
  *
  *     deno run --allow-read bench/support/coalescer.ts qemu|strict
  *
- * One rule book in a program, with both families, as in a machine: what the engine has seen of the other rule book would slow it
- * down. Reads "FAMILY FLOWS HELD PAYLOAD SEGMENTS COPY", answers "NS UNITS BYTES" (see `bench/peers/peer.h`)
- * and what a copy of 1448 bytes cost this process at that moment, in ns.
+ * One rule book in a program, with both families, as in a machine: what the engine has seen of the other rule
+ * book would slow it down. Reads "FAMILY FLOWS HELD PAYLOAD SEGMENTS COPY", answers "NS UNITS BYTES" (see
+ * `bench/peers/peer.h`) and what a copy of 1448 bytes cost this process at that moment, in ns.
  *
  * @module
  */
@@ -23,7 +23,10 @@ const MAX_SMALL_BYTES = 1900;
 const SPARE_FRAMES = 1024;
 const SPARE_BYTES = 4 << 20;
 
-/** Coalescers by what they are asked for; those with equal needs share a pool, of which only one holds anything at a time. */
+/**
+ * Coalescers by what they are asked for; those with equal needs share a pool, of which only one holds
+ * anything at a time.
+ */
 class Coalescers {
   readonly #rules: "qemu" | "strict";
   readonly #pools = new Map<number, FramePool>();

@@ -1,15 +1,17 @@
 /**
  * A coalescer with nothing around it, fed with TCP segments in order, round robin over flows.
  *
- * Theory of operation. Segments come in batches of 64, as a device takes them from its network. Two ways to measure:
+ * Theory of operation. Segments come in batches of 64, as a device takes them from its network. Two ways to
+ * measure:
  *
- * - `alone`: the frames are there, as a network transport has read them. Making them is not timed; holding, merging, finishing,
- *   letting go and giving back is.
- * - `withCopy`: the frames lie in 64 buffers outside the pool and are copied in, timed too. That is what a coalescer does that
- *   builds a packet in one buffer, as the C programs in `bench/peers` do.
+ * - `alone`: the frames are there, as a network transport has read them. Making them is not timed; holding,
+ *   merging, finishing, letting go and giving back is.
+ * - `withCopy`: the frames lie in 64 buffers outside the pool and are copied in, timed too. That is what a
+ *   coalescer does that builds a packet in one buffer, as the C programs in `bench/peers` do.
  *
- * Everything held leaves after `held` segments a flow, which is a cycle; a packet that is full leaves before. A run ends with
- * nothing held. The first cycle of every run is not timed but counted: the caller checks that no payload got lost.
+ * Everything held leaves after `held` segments a flow, which is a cycle; a packet that is full leaves before.
+ * A run ends with nothing held. The first cycle of every run is not timed but counted: the caller checks that
+ * no payload got lost.
  *
  * @module
  */
@@ -66,7 +68,9 @@ export class Coalescing {
   #firstCycle = { units: 0, bytes: 0 };
   #next = 0;
 
-  /** A coalescer whose frames come from `pool`: room for `flows` times `held` frames, and as many as a batch. */
+  /**
+   * A coalescer whose frames come from `pool`: room for `flows` times `held` frames, and as many as a batch.
+   */
   constructor(setup: CoalescingSetup, pool: FramePool) {
     this.#setup = setup;
     this.#pool = pool;

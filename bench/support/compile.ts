@@ -11,7 +11,9 @@ export interface PeerSource {
   readonly library?: { readonly name: string; readonly debian: string };
 }
 
-/** Builds a program in `folder` and returns its path. Throws with what is missing, or what the compiler said. */
+/**
+ * Builds a program in `folder` and returns its path. Throws with what is missing, or what the compiler said.
+ */
 export async function compilePeer(source: PeerSource, folder: string): Promise<string> {
   const flags: string[][] = [[], []];
   if (source.library !== undefined) {
@@ -63,7 +65,10 @@ export class BuiltPeer implements Disposable {
   }
 }
 
-/** What DPDK needs to be told to run anywhere: no huge pages, no devices, one thread on any processor that is ours. */
+/**
+ * What DPDK needs to be told to run anywhere: no huge pages, no devices, one thread on any processor that is
+ * ours.
+ */
 export function dpdkArguments(): string[] {
   const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1] ??
     "0";

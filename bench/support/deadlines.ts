@@ -7,10 +7,15 @@ import { Reactor } from "../../core/reactor.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import { BlockingWaiter, HostWatcher } from "../../host/waiters.ts";
 
-/** What the reactor sleeps by: the way of mode `loop`, that of mode `threads`, and the runtime's timers, as without a host. */
+/**
+ * What the reactor sleeps by: the way of mode `loop`, that of mode `threads`, and the runtime's timers, as
+ * without a host.
+ */
 export type SleepWay = "loop" | "threads" | "timers";
 
-/** Serves `samples` deadlines, one after the other, `intervalNs` apart, and returns how late each was in ns. */
+/**
+ * Serves `samples` deadlines, one after the other, `intervalNs` apart, and returns how late each was in ns.
+ */
 export async function measureDeadlines(
   way: SleepWay,
   intervalNs: number,

@@ -1,11 +1,13 @@
 /**
- * A whole network device in memory: filter, steering, stages, rings. There is no guest and no network: a driver and a generator that do next to nothing stand for them.
+ * A whole network device in memory: filter, steering, stages, rings. There is no guest and no network: a
+ * driver and a generator that do next to nothing stand for them.
  *
- * Theory of operation. A round makes buffers available, tells the network that a burst of 64 frames is ready (or lets 64 chains
- * be ready in the guest's transmit queues), and polls the device once. All that is timed is the device, and the driver's
- * stores to make buffers available. Guest memory is one file of memory, mapped as that of a real guest is, and cut into regions,
- * each 4 KiB apart from the next in the guest's address space; the rings are in the first region, the buffers where `scattered`
- * says. Memory of the runtime's own is copied by typed arrays, not by the C library.
+ * Theory of operation. A round makes buffers available, tells the network that a burst of 64 frames is ready
+ * (or lets 64 chains be ready in the guest's transmit queues), and polls the device once. All that is timed
+ * is the device, and the driver's stores to make buffers available. Guest memory is one file of memory,
+ * mapped as that of a real guest is, and cut into regions, each 4 KiB apart from the next in the guest's
+ * address space; the rings are in the first region, the buffers where `scattered` says. Memory of the
+ * runtime's own is copied by typed arrays, not by the C library.
  *
  * @module
  */
@@ -149,7 +151,10 @@ export class DeviceRig {
   }
 }
 
-/** To the guest, steering chooses the pair: each driver's ring is filled up. From it, the burst comes in equal parts. */
+/**
+ * To the guest, steering chooses the pair: each driver's ring is filled up. From it, the burst comes in equal
+ * parts.
+ */
 function ringShare({ toGuest, queuePairs = 1 }: DeviceSetup): RingSetup["each"] {
   if (toGuest && queuePairs > 1) return "returned";
   return BURST / queuePairs;

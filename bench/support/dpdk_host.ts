@@ -1,5 +1,6 @@
 /**
- * The machine under a benchmark with DPDK: its processors, its huge pages, and what a cache line costs between two processors.
+ * The machine under a benchmark with DPDK: its processors, its huge pages, and what a cache line costs
+ * between two processors.
  * @module
  */
 import { BuiltPeer } from "./compile.ts";
@@ -25,7 +26,10 @@ export class HugePages implements Disposable {
   readonly areThere: boolean;
   readonly #before: number | null;
 
-  /** Sets huge pages of 2 MiB aside, if that can be had. @param programs how many programs use them at a time */
+  /**
+   * Sets huge pages of 2 MiB aside, if that can be had.
+   * @param programs how many programs use them at a time
+   */
   constructor(programs: number) {
     const needed = programs * MEMORY_MIB / 2;
     let before: number | null = null;

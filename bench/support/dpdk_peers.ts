@@ -1,8 +1,9 @@
 /**
- * A back-end with testpmd's virtio-user in front, which drives it as fast as it can: ours, or DPDK's own in another testpmd.
+ * A back-end with testpmd's virtio-user in front, which drives it as fast as it can: ours, or DPDK's own in
+ * another testpmd.
  *
- * Both are measured in the same place, by what the front-end counts: its queues are short, so that what it has given or got is
- * what the back-end has taken or given.
+ * Both are measured in the same place, by what the front-end counts: its queues are short, so that what it
+ * has given or got is what the back-end has taken or given.
  * @module
  */
 import { startDpdkBackend } from "./dpdk_backend.ts";
@@ -31,7 +32,10 @@ export interface Task {
 
 /** What does it: one or two programs. */
 export interface DpdkPeer extends AsyncDisposable {
-  /** Works for some time and returns the frames per second of the time after it has warmed up; each way, if there are two. */
+  /**
+   * Works for some time and returns the frames per second of the time after it has warmed up; each way, if
+   * there are two.
+   */
   measure(spanMs: number): Promise<number>;
   /** Ends it in good order. Throws Error if the sums of both ends do not agree. */
   end(): Promise<void>;
@@ -39,7 +43,9 @@ export interface DpdkPeer extends AsyncDisposable {
 
 const MAC = "52:54:00:12:34:56";
 const RING = 256;
-/** A forwarder only sends back what it gets, so it starts with frames: as many bursts of 32 as fill a ring. */
+/**
+ * A forwarder only sends back what it gets, so it starts with frames: as many bursts of 32 as fill a ring.
+ */
 const START_WITH_FRAMES = `start tx_first ${RING / 32}`;
 /** Time that one way needs to come to its pace. */
 const WARM_MS = 300;
@@ -118,7 +124,10 @@ export async function dpdkPeer(task: Task): Promise<DpdkPeer> {
   };
 }
 
-/** DPDK's back-end and front-end as two ports of one testpmd, between which frames go round on a single processor. */
+/**
+ * DPDK's back-end and front-end as two ports of one testpmd, between which frames go round on a single
+ * processor.
+ */
 export async function dpdkInOne(task: Task): Promise<DpdkPeer> {
   const { frameBytes, pairs, backCores, hugePages } = task;
   await using made = new AsyncDisposableStack();

@@ -1,5 +1,6 @@
 /**
- * Rounds on a machine whose processors are near each other now and far then, and rows of what was found in each state.
+ * Rounds on a machine whose processors are near each other now and far then, and rows of what was found in
+ * each state.
  * @module
  */
 import { median } from "./statistics.ts";

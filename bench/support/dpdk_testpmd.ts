@@ -1,5 +1,6 @@
 /**
- * DPDK's `dpdk-testpmd` with ports to order and its forwarding threads on given processors, led by its command line.
+ * DPDK's `dpdk-testpmd` with ports to order and its forwarding threads on given processors, led by its
+ * command line.
  * @module
  */
 import { TestpmdShell } from "../../rigs/testpmd_shell.ts";
@@ -64,7 +65,10 @@ export class TestpmdProgram implements AsyncDisposable {
     }
   }
 
-  /** Carries commands out, and returns what the last one prints. Throws Error if testpmd has ended or does not answer. */
+  /**
+   * Carries commands out, and returns what the last one prints. Throws Error if testpmd has ended or does not
+   * answer.
+   */
   async run(...lines: string[]): Promise<string> {
     let answer = "";
     for (const line of lines) answer = await this.#shell.command(line);

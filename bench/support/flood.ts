@@ -1,8 +1,10 @@
 /**
- * A network plugin that has frames ready without end, or none, and takes all that it is given: never the bottleneck.
+ * A network plugin that has frames ready without end, or none, and takes all that it is given: never the
+ * bottleneck.
  *
- * Its queues can be given to threads. Frames are written once, into every slot of the pool that is in use at a time: writing
- * them is the work of a network card, not ours. Only one way may have traffic at a time if frames are to stay what they are.
+ * Its queues can be given to threads. Frames are written once, into every slot of the pool that is in use at
+ * a time: writing them is the work of a network card, not ours. Only one way may have traffic at a time if
+ * frames are to stay what they are.
  * @module
  */
 import { z } from "zod";

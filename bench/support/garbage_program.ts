@@ -1,10 +1,11 @@
 /**
- * Moves frames one way and marks in the output of the collector (`--trace-gc`) when it is warm and when it has done, with the
- * bytes of objects that were made in between:
+ * Moves frames one way and marks in the output of the collector (`--trace-gc`) when it is warm and when it
+ * has done, with the bytes of objects that were made in between:
  *
  *     deno run --allow-all --v8-flags=--trace-gc,--expose-gc bench/support/garbage_program.ts CASE WARM_UP_FRAMES FRAMES
  *
- * What the warm-up has left is collected first. Marks go through the C library as the collector's lines do: what is printed otherwise would overtake them.
+ * What the warm-up has left is collected first. Marks go through the C library as the collector's lines do:
+ * what is printed otherwise would overtake them.
  *
  * @module
  */

@@ -1,6 +1,7 @@
 /**
- * A whole machine as a configuration describes it, with a vhost-user device behind a real socket and a guest in this process
- * that works its rings in shared memory. The machine is turned round by round: nothing else runs meanwhile.
+ * A whole machine as a configuration describes it, with a vhost-user device behind a real socket and a guest
+ * in this process that works its rings in shared memory. The machine is turned round by round: nothing else
+ * runs meanwhile.
  * @module
  */
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";

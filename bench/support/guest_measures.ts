@@ -7,7 +7,10 @@ import { ECHO_PORT, type GuestPeer } from "./guest_peer.ts";
 
 /** Seconds at the start of a transfer that do not count: windows grow, code is compiled. */
 const WARM_S = 1;
-/** What a client is told while the server has not done with the one before: for a moment it does not even listen. */
+/**
+ * What a client is told while the server has not done with the one before: for a moment it does not even
+ * listen.
+ */
 const NOT_YET = /Connection refused|server is busy/;
 /** How often a client asks for the server, and how long it waits in between. */
 const SERVER_TRIES = 20;
@@ -106,8 +109,8 @@ export async function pings(peer: GuestPeer, count: number): Promise<number[]> {
 }
 
 /**
- * Sends 64 bytes by TCP, waits until the guest has sent them back, and begins anew. Returns the times in µs. It waits in the
- * kernel, as nothing else in a program adds so little to what it measures.
+ * Sends 64 bytes by TCP, waits until the guest has sent them back, and begins anew. Returns the times in µs.
+ * It waits in the kernel, as nothing else in a program adds so little to what it measures.
  */
 export async function roundTrips(peer: GuestPeer, seconds: number): Promise<number[]> {
   const limitMs = 20_000 + seconds * 1000;

@@ -1,6 +1,7 @@
 /**
- * A guest in QEMU with a network device and a TAP, in a network of its own: either our device in a process of its own, or
- * the device that is part of QEMU. All else is the same. It is stopped between its turns, so that it takes no time from the others.
+ * A guest in QEMU with a network device and a TAP, in a network of its own: either our device in a process of
+ * its own, or the device that is part of QEMU. All else is the same. It is stopped between its turns, so that
+ * it takes no time from the others.
  * @module
  */
 import type { GuestImage } from "../../rigs/guest_image.ts";
@@ -14,10 +15,15 @@ import { startGuestBackend } from "./guest_backend.ts";
 const TAP = "dv0";
 /** Two rings, configuration space and the control queue; the back-end's device has as many. */
 const VECTORS = 4;
-/** Counters that must be 0 in the end: rules broken, and frames lost that neither side could be blamed for. */
+/**
+ * Counters that must be 0 in the end: rules broken, and frames lost that neither side could be blamed for.
+ */
 const FAULT = /^(fault_|refused$|badHeader$|tooLong$|truncated$|unfinished$)/;
 
-/** What the host hands to the TAP: frames of MTU size with all checksums, as from a network card, or large ones without. */
+/**
+ * What the host hands to the TAP: frames of MTU size with all checksums, as from a network card, or large
+ * ones without.
+ */
 export type Wire = "mtu" | "large";
 
 /** Our device, as it is to be. */
@@ -110,7 +116,10 @@ export class GuestPeer implements AsyncDisposable {
     }
   }
 
-  /** Runs a program in the host's network to its end and returns what it printed. Throws Error with that if it fails. */
+  /**
+   * Runs a program in the host's network to its end and returns what it printed. Throws Error with that if it
+   * fails.
+   */
   async onHost(limitMs: number, program: string, ...args: string[]): Promise<string> {
     const signal = AbortSignal.timeout(limitMs);
     const child = this.#namespace.run(() =>

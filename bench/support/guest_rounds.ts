@@ -1,5 +1,6 @@
 /**
- * Measures guests in turn, kind by kind and round by round, so that the machine's noise meets all of them alike.
+ * Measures guests in turn, kind by kind and round by round, so that the machine's noise meets all of them
+ * alike.
  * @module
  */
 import { GuestImage } from "../../rigs/guest_image.ts";
@@ -108,7 +109,10 @@ const KINDS: readonly Kind[] = [
   },
 ];
 
-/** Starts all, measures all in turn, and ends all. Throws Error if anybody fails. Returns figures in the order of `entries`. */
+/**
+ * Starts all, measures all in turn, and ends all. Throws Error if anybody fails. Returns figures in the order
+ * of `entries`.
+ */
 export async function measureGuests(
   entries: readonly Entry[],
   qemu: QemuProgram,

@@ -1,5 +1,6 @@
 /**
- * Tables of what was measured of guests. QEMU's own device is the first of all entries, and what we are compared with.
+ * Tables of what was measured of guests. QEMU's own device is the first of all entries, and what we are
+ * compared with.
  * @module
  */
 import type { Entry, Figure, Figures } from "./guest_rounds.ts";

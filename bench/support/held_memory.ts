@@ -3,7 +3,8 @@
  *
  *     deno run --allow-all bench/support/held_memory.ts FLOWS SEGMENTS_A_FLOW PAYLOAD_BYTES
  *
- * Prints one line: bytes of frames held, and by how many bytes the resident memory of the process has grown meanwhile.
+ * Prints one line: bytes of frames held, and by how many bytes the resident memory of the process has grown
+ * meanwhile.
  *
  * @module
  */
@@ -23,7 +24,8 @@ if (import.meta.main) {
   const before = residentBytes();
   const frames = coalescing.hold();
   const after = residentBytes();
-  // Small payloads are copied to where others are: that takes fewer frames. Units that had to leave would not be held.
+  // Small payloads are copied to where others are: that takes fewer frames. Units that had to leave would not
+  // be held.
   if (frames < flows || frames > flows * held) throw new Error(`${frames} frames are out of the pool`);
   console.log(`${flows * (54 + held * payloadBytes)} ${after - before}`);
 }

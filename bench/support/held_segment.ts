@@ -1,9 +1,9 @@
 /**
- * How long a segment takes from a TAP to the interrupt of a guest, through a machine in a process of its own: at once if nothing
- * coalesces, else when its interval is over.
+ * How long a segment takes from a TAP to the interrupt of a guest, through a machine in a process of its own:
+ * at once if nothing coalesces, else when its interval is over.
  *
- * This process is the network and the guest: it sends a segment, stands still until the event of the receive queue rings, and
- * looks at what came. Between two segments it waits until the machine sleeps.
+ * This process is the network and the guest: it sends a segment, stands still until the event of the receive
+ * queue rings, and looks at what came. Between two segments it waits until the machine sleeps.
  *
  * @module
  */

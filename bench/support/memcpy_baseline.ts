@@ -1,5 +1,6 @@
 /**
- * What the machine is, and what it is worth at this moment: the copy of 1448 bytes, which every figure is to be read against.
+ * What the machine is, and what it is worth at this moment: the copy of 1448 bytes, which every figure is to
+ * be read against.
  * @module
  */
 import { median } from "./statistics.ts";
@@ -49,7 +50,10 @@ export class MemcpyBaseline {
   readonly #target = new Uint8Array(TARGETS * BYTES);
   readonly #samplesNs: number[] = [];
 
-  /** Measures once more, for some tenths of a millisecond, and returns it in ns. A suite calls it between its runs. */
+  /**
+   * Measures once more, for some tenths of a millisecond, and returns it in ns. A suite calls it between its
+   * runs.
+   */
   sample(): number {
     const start = performance.now();
     for (let i = 0; i < COPIES; i++) this.#target.set(this.#source, (i & (TARGETS - 1)) * BYTES);

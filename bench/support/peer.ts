@@ -1,5 +1,6 @@
 /**
- * Programs that coalesce, ours and others, asked line by line (see `bench/peers/peer.h`), so that they can take turns.
+ * Programs that coalesce, ours and others, asked line by line (see `bench/peers/peer.h`), so that they can
+ * take turns.
  * @module
  */
 import { BATCH_SEGMENTS } from "./coalescing.ts";

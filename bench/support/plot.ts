@@ -1,6 +1,6 @@
 /**
- * A table as a line plot in SVG: its columns are the x axis, its rows the lines. Greys and colours are of a brightness that can
- * be read on white and on black.
+ * A table as a line plot in SVG: its columns are the x axis, its rows the lines. Greys and colours are of a
+ * brightness that can be read on white and on black.
  * @module
  */
 import type { Table } from "./suite.ts";

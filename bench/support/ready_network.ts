@@ -23,8 +23,8 @@ export class ReadyNetwork implements FrameTransport {
   readonly #frameBytes: number;
 
   /**
-   * Every slot of the pool says one of `frames`, all of the same length, for good: writing them is the work of a network card
-   * or a kernel, not ours. The pool must be new, and this network's alone.
+   * Every slot of the pool says one of `frames`, all of the same length, for good: writing them is the work
+   * of a network card or a kernel, not ours. The pool must be new, and this network's alone.
    */
   constructor(pool: FramePool, frames: readonly Uint8Array[]) {
     this.#pool = pool;

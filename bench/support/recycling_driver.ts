@@ -1,8 +1,9 @@
 /**
- * A driver that makes the same buffers available over and over and never looks into them. It allocates nothing, and costs a
- * nanosecond or two a buffer.
+ * A driver that makes the same buffers available over and over and never looks into them. It allocates
+ * nothing, and costs a nanosecond or two a buffer.
  *
- * Entry i of a ring is buffer i for good, which holds because our devices use buffers in the order in which they come.
+ * Entry i of a ring is buffer i for good, which holds because our devices use buffers in the order in which
+ * they come.
  *
  * @module
  */
@@ -14,7 +15,10 @@ export const RING_BYTES = 0x3000;
 
 const DRIVER_AT = 0x1000;
 const DEVICE_AT = 0x2000;
-/** VIRTQ_DESC_F_AVAIL of a packed ring, which alone is set where a driver is in its first lap; and with VIRTQ_DESC_F_USED. */
+/**
+ * VIRTQ_DESC_F_AVAIL of a packed ring, which alone is set where a driver is in its first lap; and with
+ * VIRTQ_DESC_F_USED.
+ */
 const AVAILABLE = 0x0080;
 const BOTH = 0x8080;
 
@@ -28,7 +32,10 @@ export interface Ring {
 export interface RingSetup {
   /** The guest's memory where the ring lies. */
   readonly buffer: ArrayBuffer;
-  /** First byte in `buffer` of the descriptors; unless told otherwise, the driver's and the device's parts follow. */
+  /**
+   * First byte in `buffer` of the descriptors; unless told otherwise, the driver's and the device's parts
+   * follow.
+   */
   readonly at: number;
   /** First byte of the part that the driver writes. */
   readonly driverAt?: number;

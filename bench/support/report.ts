@@ -4,8 +4,8 @@
  *     deno task bench --json > figures.json
  *     deno task bench:report figures.json      (or - for standard input)
  *
- * For each suite in the file, what lies between `<!-- figures: name -->` and `<!-- end -->` is replaced; the others stay, and
- * what is plotted becomes a picture as well.
+ * For each suite in the file, what lies between `<!-- figures: name -->` and `<!-- end -->` is replaced; the
+ * others stay, and what is plotted becomes a picture as well.
  *
  * @module
  */
@@ -18,7 +18,10 @@ const END = "<!-- end -->";
 /** In front of this, suites that the document does not know yet get a place. */
 const MORE = "<!-- more suites -->";
 
-/** The document with the figures of this report in it; a suite without a place gets one. Throws if it cannot have one. */
+/**
+ * The document with the figures of this report in it; a suite without a place gets one. Throws if it cannot
+ * have one.
+ */
 export function fillIn(document: string, report: Report): string {
   let filled = document;
   for (const suite of report.suites) {

@@ -78,7 +78,9 @@ export class SpawnedMachine implements AsyncDisposable {
   }
 }
 
-/** Tries again and again, half a millisecond apart, with the whole thread: timers of the runtime are coarse. */
+/**
+ * Tries again and again, half a millisecond apart, with the whole thread: timers of the runtime are coarse.
+ */
 function connect(path: string): UnixStream {
   const nothing = new Int32Array(new SharedArrayBuffer(4));
   const end = performance.now() + PATIENCE_MS;

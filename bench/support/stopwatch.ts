@@ -1,8 +1,9 @@
 /**
  * Time of many short spans, gathered in laps, less what reading the clock costs.
  *
- * A lap is the smallest piece of work that repeats, such as filling a table and emptying it. The median of the laps is the
- * figure: a program that takes the processor away for some milliseconds spoils one lap, not the mean of all.
+ * A lap is the smallest piece of work that repeats, such as filling a table and emptying it. The median of
+ * the laps is the figure: a program that takes the processor away for some milliseconds spoils one lap, not
+ * the mean of all.
  *
  * @module
  */
@@ -10,7 +11,10 @@ import { median } from "./statistics.ts";
 
 const READINGS = 2001;
 
-/** Adds up spans of some microseconds each. Reading the clock takes 300 ns on some machines: as much as ten segments. */
+/**
+ * Adds up spans of some microseconds each. Reading the clock takes 300 ns on some machines: as much as ten
+ * segments.
+ */
 export class Stopwatch {
   #laps: Float64Array = new Float64Array(0);
   #lap = 0;

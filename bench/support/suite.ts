@@ -1,8 +1,9 @@
 /**
  * What a benchmark suite is: a file `bench/<name>.ts` that exports `suite`. `bench/main.ts` finds it there.
  *
- * A suite measures and returns tables; it prints nothing, and importing it does nothing. What it starts it stops, also when it
- * fails. Peers run in the same suite, interleaved with us, so that the machine's noise meets all of them.
+ * A suite measures and returns tables; it prints nothing, and importing it does nothing. What it starts it
+ * stops, also when it fails. Peers run in the same suite, interleaved with us, so that the machine's noise
+ * meets all of them.
  *
  * @module
  */
@@ -13,7 +14,10 @@ export interface Suite {
   readonly name: string;
   /** One line: what it measures. */
   readonly summary: string;
-  /** What this machine lacks to run it at all, with the remedy, as one line; null if nothing. A missing peer is no such reason. */
+  /**
+   * What this machine lacks to run it at all, with the remedy, as one line; null if nothing. A missing peer
+   * is no such reason.
+   */
   needs?(): string | null;
   /** Measures. Throws if a figure would be wrong: something did not come through, a peer died. */
   run(options: SuiteOptions): Promise<SuiteResult>;
@@ -35,7 +39,10 @@ export interface SuiteResult {
   readonly tables: readonly Table[];
   /** What else a reader must know: peers that could not run and why, versions, what was pinned where. */
   readonly notes?: readonly string[];
-  /** The copy of 1448 bytes, in ns, if the suite measured it between its runs; else it is measured around the suite. */
+  /**
+   * The copy of 1448 bytes, in ns, if the suite measured it between its runs; else it is measured around the
+   * suite.
+   */
   readonly memcpyNs?: number;
 }
 
@@ -68,8 +75,8 @@ export interface Row {
 }
 
 /**
- * A row of ratios of two rows, `ours / theirs` column by column: below 1 where we need less. For figures where more is
- * better swap the two, and say so in the name.
+ * A row of ratios of two rows, `ours / theirs` column by column: below 1 where we need less. For figures
+ * where more is better swap the two, and say so in the name.
  */
 export function ratioRow(name: string, ours: Row, theirs: Row): Row {
   const values = ours.values.map((value, column) => {

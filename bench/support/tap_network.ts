@@ -1,9 +1,10 @@
 /**
  * A TAP in a network of its own, and a sender on that network.
  *
- * The sender is a packet socket that hands frames to the interface itself, past the queueing discipline: what it sends lies in
- * the TAP's queue when the call returns, unless that is full. With a virtio-net header it can send frames of 64 KiB, as TCP of
- * this host does. What is written to the TAP is dropped: its MAC address is not the interface's.
+ * The sender is a packet socket that hands frames to the interface itself, past the queueing discipline: what
+ * it sends lies in the TAP's queue when the call returns, unless that is full. With a virtio-net header it
+ * can send frames of 64 KiB, as TCP of this host does. What is written to the TAP is dropped: its MAC address
+ * is not the interface's.
  *
  * @module
  */
@@ -39,7 +40,10 @@ export interface TapFrame {
   readonly gsoSize: number;
 }
 
-/** The virtio-net header of such a frame: TCP over IPv4 with a partial checksum, or finished. @param bytes 10 or 12 */
+/**
+ * The virtio-net header of such a frame: TCP over IPv4 with a partial checksum, or finished.
+ * @param bytes 10 or 12
+ */
 export function headerOf({ gsoSize }: TapFrame, bytes: number): Uint8Array<ArrayBuffer> {
   const header = new Uint8Array(bytes);
   if (gsoSize === 0) return header;

@@ -1,8 +1,9 @@
 /**
- * Who reads and writes frames of a TAP: C, bare calls of ours, and the transport that our devices use. All work on the same
- * descriptor, and get the same frames in the same bursts.
+ * Who reads and writes frames of a TAP: C, bare calls of ours, and the transport that our devices use. All
+ * work on the same descriptor, and get the same frames in the same bursts.
  *
- * Every frame of a burst has a place of its own, as with a device that works in bursts: large ones do not all fit the caches.
+ * Every frame of a burst has a place of its own, as with a device that works in bursts: large ones do not all
+ * fit the caches.
  *
  * @module
  */
@@ -15,7 +16,10 @@ import { headerOf, type TapFrame, type TapNetwork } from "./tap_network.ts";
 
 /** Most frames at a time. */
 const MAX_FRAMES = 64;
-/** Bytes from one place of a message to the next: an odd number of cache lines, for short frames and for long ones. */
+/**
+ * Bytes from one place of a message to the next: an odd number of cache lines, for short frames and for long
+ * ones.
+ */
 const STRIDES = [33 * 64, 1091 * 64];
 
 /** Moves bursts of frames of one kind. */

@@ -1,6 +1,6 @@
 /**
- * A traffic generator: a network that has TCP segments, in order, of some flows in turn, and takes all that it is given.
- * Allocates nothing.
+ * A traffic generator: a network that has TCP segments, in order, of some flows in turn, and takes all that
+ * it is given. Allocates nothing.
  * @module
  */
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";

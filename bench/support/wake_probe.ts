@@ -1,6 +1,6 @@
 /**
- * What one wake of a sleeping process costs on this machine, by `bench/peers/wake.c`: a device outside of QEMU's own process
- * needs one more of them than QEMU's own.
+ * What one wake of a sleeping process costs on this machine, by `bench/peers/wake.c`: a device outside of
+ * QEMU's own process needs one more of them than QEMU's own.
  * @module
  */
 import { BuiltPeer } from "./compile.ts";
@@ -24,7 +24,9 @@ export class WakeProbe implements Disposable {
     return new WakeProbe(await BuiltPeer.build({ name: "wake" }));
   }
 
-  /** Wakes a hundred times, every `gapMs`, from the first processor to the second. Throws Error if that fails. */
+  /**
+   * Wakes a hundred times, every `gapMs`, from the first processor to the second. Throws Error if that fails.
+   */
   async sample(gapMs: number): Promise<void> {
     const [medianUs, p99Us] = await this.#peer.run(0, 1, gapMs * 1000, WAKES);
     this.#mediansUs.push(medianUs);

@@ -1,8 +1,9 @@
 /**
- * A front-end for tests: says what it is told to, in the order in which it is told, and reads what is answered.
+ * A front-end for tests: says what it is told to, in the order in which it is told, and reads what is
+ * answered.
  *
- * It has a guest (`guest.ts`) in memory of its own, and one kick, call and error event for each ring. `Wire` is where the
- * messages go: straight into a back-end here, through a socket in the tests with the real host.
+ * It has a guest (`guest.ts`) in memory of its own, and one kick, call and error event for each ring. `Wire`
+ * is where the messages go: straight into a back-end here, through a socket in the tests with the real host.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -53,7 +54,9 @@ export class FrontEnd<D> {
     this.guest = guest;
   }
 
-  /** Says anything. Returns the payload of the answer, or null; asserts that the answer has the right form. */
+  /**
+   * Says anything. Returns the payload of the answer, or null; asserts that the answer has the right form.
+   */
   say(
     id: number,
     payload: Uint8Array = new Uint8Array(0),

@@ -1,5 +1,6 @@
 /**
- * A guest for front-ends of the tests: split or packed rings, receive and transmit buffers, in memory that is given.
+ * A guest for front-ends of the tests: split or packed rings, receive and transmit buffers, in memory that is
+ * given.
  * @module
  */
 import { GuestMemory } from "../../core/memory.ts";
