@@ -147,6 +147,13 @@ export class DriverSession implements Session, Pollable {
     if ((added & STATUS_DRIVER_OK) !== 0) this.#start();
   }
 
+  /** The driver goes without waiting for a reset that is not done: what is in flight is given up, and touches nothing. */
+  giveUp(): void {
+    if (!this.#resetting) return;
+    this.#release();
+    if (this.#quiescence.isQuiet) this.#reset();
+  }
+
   /** The driver says which features it accepts. Counted as `features-after-ok`, if they are settled already. */
   writeDriverFeatures(features: FeatureSet): void {
     if ((this.#status & (STATUS_FEATURES_OK | STATUS_DRIVER_OK)) !== 0) {

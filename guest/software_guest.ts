@@ -157,13 +157,17 @@ export abstract class SoftwareGuest implements Pollable {
     return session;
   }
 
-  /** Lets the device go: resets it. Does nothing if the guest is not attached. */
+  /**
+   * Lets the device go: resets it, and waits for none of its requests in flight, which touch nothing from now on. Does nothing if
+   * the guest is not attached. The device cannot be attached again before those are over.
+   */
   detach(): void {
     if (!this.#attached) return;
     this.#attached = false;
     const { notifications, session } = this.#link!;
     notifications.closed = true;
     session.writeStatus(0);
+    session.giveUp();
   }
 
   /** Works the queues: takes what the device has used. True if anything was done. */

@@ -169,7 +169,7 @@ export class Machine implements AsyncDisposable {
     const either = AbortSignal.any([signal, this.#stop.signal]);
     try {
       if (manualClock === null) await reactor.run(either, () => this.isOver);
-      else await reactor.runToEnd(either);
+      else do await reactor.runToEnd(either); while (!either.aborted && await this.#awaitsHost());
     } catch (cause) {
       this.#break(cause);
     }
@@ -328,18 +328,29 @@ export class Machine implements AsyncDisposable {
     if (this.#first === null) { for (const error of this.parts.leftovers()) this.#note(error); }
   }
 
+  /** Has this device, which has not failed, requests in flight? */
+  #isBusy(one: MachineDevice): boolean {
+    return !this.#failed.has(one) && (inflightOf(one)?.count ?? 0) > 0;
+  }
+
+  /** Lets the host get on with requests in flight, which no clock of ours moves. False if there are none. */
+  async #awaitsHost(): Promise<boolean> {
+    if (!this.parts.devices.some((one) => this.#isBusy(one))) return false;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    return true;
+  }
+
   /** Has devices finish what they have in flight while their guests are there. One that takes too long has failed. */
   async #quiesce(): Promise<void> {
     const { reactor, devices } = this.parts;
-    const isBusy = (one: MachineDevice) => !this.#failed.has(one) && (inflightOf(one)?.count ?? 0) > 0;
-    const busy = devices.filter(isBusy).map((one) => ({
+    const busy = devices.filter((one) => this.#isBusy(one)).map((one) => ({
       one,
       quiescence: new Quiescence(inflightOf(one)),
     }));
     // The host's time, also by a manual clock: requests are finished by the host.
-    while (busy.some(({ one }) => isBusy(one))) {
+    while (busy.some(({ one }) => this.#isBusy(one))) {
       for (const { one, quiescence } of busy) {
-        if (isBusy(one) && quiescence.check(performance.now() * 1e6) === "late") {
+        if (this.#isBusy(one) && quiescence.check(performance.now() * 1e6) === "late") {
           this.#failDevice(one, pluginError(one.resolved, "quiesce", quiescence.error()));
         }
       }

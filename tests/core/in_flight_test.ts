@@ -220,6 +220,26 @@ Deno.test("DriverSession refuses a device whose requests of an earlier driver ar
   assertEquals(second.session.status, READY);
 });
 
+Deno.test("DriverSession.giveUp() ends a driver that does not wait, and late answers touch nothing", () => {
+  for (const packed of [false, true]) {
+    const rig = new Rig(packed);
+    rig.bringTo("completed");
+    rig.session.giveUp();
+    assertEquals([rig.session.status, rig.device.resets], [READY, 0], "there is no reset to give up");
+    rig.session.writeStatus(0);
+    rig.session.giveUp();
+    assertEquals([rig.device.resets, rig.device.inflight.count], [1, 2]);
+    rig.giveBack();
+    for (const { written, taken } of rig.answerAll()) assertEquals([written, taken], [0, false]);
+    rig.assertUntouched("a driver that went");
+    const next = new Rig(packed, rig.device);
+    assertEquals(next.session.status, READY);
+    next.post(1);
+    next.poll();
+    assertEquals(rig.device.held.length, 1);
+  }
+});
+
 Deno.test("DriverSession tells when the time of a reset is over, and wakes for a late answer", () => {
   const rig = new Rig(true);
   rig.bringTo("taken");

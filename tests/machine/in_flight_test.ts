@@ -16,6 +16,8 @@ import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
+import type { RequestGuest } from "../../guest/request_guest.ts";
+import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
 import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "../../rigs/vhost_user/guest.ts";
 import { concat, message, pair, region, table, u64, words } from "../../rigs/vhost_user/payload.ts";
@@ -228,3 +230,25 @@ hostTest(
     for (const file of files) file[Symbol.dispose]();
   },
 );
+
+Deno.test("a machine by a virtual clock does not end while requests are in flight, and its software guest gets the answers", async () => {
+  const device = new LateDevice({ queueSize: SIZE, limitNs: 5e9 });
+  const late = defineDevice({ name: "late", options: z.strictObject({}), create: () => device });
+  const config = await parseConfig(
+    JSON.stringify({ clock: "virtual", devices: [{ use: "late", driver: "loopback" }] }),
+    new URL("file:///machine.jsonc"),
+    new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, late])),
+  );
+  await using machine = buildMachine(config);
+  machine.start();
+  const { guest } = machine.devices[0].driver as LoopbackDriver<RequestGuest>;
+  const returned: number[] = [];
+  guest.hooks.onReturned = ({ written }) => void returned.push(written.length);
+  assert(guest.post(0, [], 64) !== null && guest.post(0, [], 64) !== null);
+  guest.kick(0);
+  setTimeout(() => {
+    for (const request of [...device.held].reverse()) device.answer(request, 1);
+  }, 20);
+  await machine.run(new AbortController().signal);
+  assertEquals([returned, device.inflight.count, guest.errors], [[1, 1], 0, []]);
+});
