@@ -193,19 +193,25 @@ export class RequestGuest extends SoftwareGuest {
   }
 
   /**
-   * Looks at all memory in which no buffer lies that the device may write. What the device has changed there is counted as
-   * `malformed`; once, if it is not attached any more.
+   * Looks at all memory in which no buffer lies that the device may write; after a reset, at all memory. What the device has
+   * changed there is counted as `malformed`. A reset is over when the status reads 0.
    */
   checkMemory(): void {
-    this.#heap?.check(this.#posted.values(), (problem) => this.malformed(problem));
+    const heap = this.#heap;
+    if (heap === null || (!this.attached && this.session.status !== 0)) return;
+    if (!this.attached && !heap.isFrozen) heap.freeze();
+    heap.check(this.#posted.values(), (problem) => this.malformed(problem));
   }
 
-  /** Resets the device; whatever it writes from now on is wrong. */
+  /** Resets the device. What it writes after that is wrong. */
   override detach(): void {
-    const wasAttached = this.attached;
-    if (wasAttached) this.checkMemory();
+    if (!this.attached) return;
+    this.checkMemory();
+    const heap = this.#heap!;
+    heap.freeze();
     super.detach();
-    if (wasAttached) this.#heap!.freeze();
+    // Requests are in flight: the device may write until they are over.
+    if (this.session.status !== 0) heap.thaw();
     this.#posted.clear();
   }
 
@@ -343,9 +349,19 @@ class Heap {
     }
   }
 
+  /** May nothing be written at all? */
+  get isFrozen(): boolean {
+    return this.#frozen !== null;
+  }
+
   /** From now on nothing may be written at all. */
   freeze(): void {
     this.#frozen = this.#bytes();
+  }
+
+  /** Buffers may be written again. */
+  thaw(): void {
+    this.#frozen = null;
   }
 
   /** Tells of the first byte that was written where no posted buffer lies; of a frozen heap, of any byte. */

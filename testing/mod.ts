@@ -21,8 +21,9 @@
  * - Packets: {@linkcode tcp}, {@linkcode udp}, {@linkcode arp}, {@linkcode ethernet}, {@linkcode TcpStream}.
  *   Everything in them can be set, also to what is wrong.
  * - Reading them back: {@linkcode parseTcp}, and {@linkcode assertTcp} with matchers that read as sentences.
- * - Benches: {@linkcode StageBench} for stages, {@linkcode MachineBench} for a whole device with rings and a
- *   guest.
+ * - Benches: {@linkcode StageBench} for stages, {@linkcode DeviceBench} for a device of any type,
+ *   {@linkcode TransportBench} for a network, {@linkcode MachineBench} for a whole network device with a guest and
+ *   a cable.
  * - Explanations: {@linkcode VerdictList}. Ownership: {@linkcode assertPoolWhole}.
  *
  * @module
@@ -49,6 +50,9 @@ export {
 } from "./packets.ts";
 export { internetChecksum, internetSum, pseudoHeaderSum } from "./packets.ts";
 export type { IpFields } from "./packets.ts";
+export type { BenchPart } from "./bench_parts.ts";
+export { DeviceBench, type DeviceBenchSettings } from "./device_bench.ts";
+export { TransportBench, type TransportBenchSettings } from "./transport_bench.ts";
 export { MachineBench, type MachineBenchSettings } from "./machine_bench.ts";
 export type { RuleBook } from "../pipeline/qemu_compat.ts";
 export {

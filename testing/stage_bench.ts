@@ -38,7 +38,7 @@ import {
   headerFields,
   VerdictList,
 } from "./matchers.ts";
-import { completeOptions } from "./plugin_options.ts";
+import { completeOptions } from "./bench_parts.ts";
 
 /** A plugin and what the JSON would say of it. */
 export interface BenchPlugin {
