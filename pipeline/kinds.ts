@@ -163,7 +163,7 @@ function checkFacts(value: NetworkFacts | undefined): void {
 }
 
 /** Throws TypeError unless this is a network transport. */
-function checkNetwork(value: FrameTransport): void {
+export function checkNetwork(value: FrameTransport): void {
   refuse(shapeFault(value, "a network", ["receive", "send", Symbol.dispose], [
     "guestCapabilities",
     "hasGuest",

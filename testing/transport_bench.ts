@@ -10,7 +10,7 @@
  */
 import { ManualClock } from "../core/clock.ts";
 import { isPollable, Reactor } from "../core/reactor.ts";
-import { checkNetwork, guardNetwork } from "../machine/plugin_guards.ts";
+import { checkNetwork, guardNetwork } from "../pipeline/kinds.ts";
 import { FrameBatch } from "../pipeline/frame_batch.ts";
 import { FramePool } from "../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
