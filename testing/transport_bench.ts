@@ -94,7 +94,7 @@ export class TransportBench implements AsyncDisposable {
     checkNetwork(this.transport);
     this.#guarded = guardNetwork(
       this.transport,
-      { plugin, options: complete, path: context.path },
+      { plugin, options: complete, path: context.path, inner: [] },
       this.pool,
     );
     if (isPollable(this.transport)) this.#reactor.add(this.transport);
