@@ -1,5 +1,6 @@
 /**
- * A virtqueue as the driver sees it, whatever its layout: `SplitDriverRing` and `PackedDriverRing` implement it.
+ * A virtqueue as the driver sees it, whatever its layout: `SplitDriverRing` and `PackedDriverRing` implement
+ * it.
  * @module
  */
 import type { GuestMemory } from "../core/memory.ts";
@@ -34,7 +35,9 @@ export function chainCapacity(use: IndirectUse, size: number, descriptors: numbe
 
 /** Where a ring lies, as the device is told, and where its indirect tables are. */
 export interface RingPlacement extends VirtqueueSetup {
-  /** Guest address of the indirect tables, one for each entry of the ring; unused if `indirectUse` is `never`. */
+  /**
+   * Guest address of the indirect tables, one for each entry of the ring; unused if `indirectUse` is `never`.
+   */
   readonly tables: number;
   /** Descriptors in each indirect table. */
   readonly tableEntries: number;
@@ -54,7 +57,9 @@ export interface DriverRing {
   readonly fault: string;
   /** Is the ring past repair, since a used element does not tell where the next one lies? */
   readonly broken: boolean;
-  /** Adds a chain under `token`, 0 to 2^31 - 1. False if there is no room; the device sees it after `publish`. */
+  /**
+   * Adds a chain under `token`, 0 to 2^31 - 1. False if there is no room; the device sees it after `publish`.
+   */
   add(list: BufferList, token: number): boolean;
   /** Shows the device all that was added. True if it wants to be kicked. */
   publish(): boolean;
@@ -62,7 +67,10 @@ export interface DriverRing {
   takeUsed(): number;
   /** Tells the device that interrupts are a waste for now. */
   disableInterrupts(): void;
-  /** Asks the device to interrupt at the next used chain. True if one is there already: look before going to sleep. */
+  /**
+   * Asks the device to interrupt at the next used chain. True if one is there already: look before going to
+   * sleep.
+   */
   enableInterrupts(): boolean;
 }
 
@@ -106,8 +114,8 @@ export class BufferList {
   }
 
   /**
-   * Appends `length` bytes at `address` in up to `pieces` pieces: one, or the first `headBytes` and the rest in equal
-   * parts. Empty pieces are left out, since no descriptor may have length 0.
+   * Appends `length` bytes at `address` in up to `pieces` pieces: one, or the first `headBytes` and the rest
+   * in equal parts. Empty pieces are left out, since no descriptor may have length 0.
    */
   addCut(address: number, length: number, pieces: number, headBytes: number, writable: boolean): void {
     let at = 0;
@@ -124,26 +132,30 @@ export class BufferList {
 
 const fenceCell = new Int32Array(1);
 
-/** A full memory barrier: an atomic operation on a cell of our own orders all stores before it and loads after it. */
+/**
+ * A full memory barrier: an atomic operation on a cell of our own orders all stores before it and loads after
+ * it.
+ */
 export function fence(): void {
   Atomics.add(fenceCell, 0, 1);
 }
 
 // The driver's side of a split virtqueue (virtio 1.2, section 2.7), written from the specification alone.
 //
-// Theory of operation. Three parts lie in guest memory. The driver writes the descriptor table and the available ring
-// (`flags`, `idx`, the heads, `used_event`), the device the used ring (`flags`, `idx`, pairs of id and length,
-// `avail_event`). Free descriptors hang on a list in `#next`, which also tells how a chain goes on when it comes back:
-// it is our own copy, since the table itself can be written by others. `#tokens[head]` is what the caller knows a chain
-// by; -1 marks a head that the device does not have, so that a used element with a wrong id is found.
+// Theory of operation. Three parts lie in guest memory. The driver writes the descriptor table and the
+// available ring (`flags`, `idx`, the heads, `used_event`), the device the used ring (`flags`, `idx`, pairs
+// of id and length, `avail_event`). Free descriptors hang on a list in `#next`, which also tells how a chain
+// goes on when it comes back: it is our own copy, since the table itself can be written by others.
+// `#tokens[head]` is what the caller knows a chain by; -1 marks a head that the device does not have, so that
+// a used element with a wrong id is found.
 //
-// `add()` writes descriptors and the available entry; `publish()` stores `idx`, then, after a full barrier, reads whether
-// the device wants a kick for any of the entries from `#publishedIndex` to `#availableIndex`. `takeUsed()` reads the used
-// `idx` once for as many elements as it shows. All indices run freely and wrap at 65536; the place in a ring is the
-// index modulo its size, a power of two.
+// `add()` writes descriptors and the available entry; `publish()` stores `idx`, then, after a full barrier,
+// reads whether the device wants a kick for any of the entries from `#publishedIndex` to `#availableIndex`.
+// `takeUsed()` reads the used `idx` once for as many elements as it shows. All indices run freely and wrap at
+// 65536; the place in a ring is the index modulo its size, a power of two.
 //
-// With EVENT_IDX the flags stay 0 and interrupts are refused by a `used_event` half of the 65536 indices away, where it
-// is neither met soon nor can be taken for one that has just been passed.
+// With EVENT_IDX the flags stay 0 and interrupts are refused by a `used_event` half of the 65536 indices
+// away, where it is neither met soon nor can be taken for one that has just been passed.
 
 const AVAIL_F_NO_INTERRUPT = 1;
 const USED_F_NO_NOTIFY = 1;
@@ -331,18 +343,20 @@ function writeEntry(table: Uint32Array, entry: number, address: number, length: 
 
 // The driver's side of a packed virtqueue (virtio 1.2, section 2.8), written from the specification alone.
 //
-// Theory of operation. One ring of descriptors, which the driver makes available in order and the device overwrites with
-// used descriptors in the order of completion. `#position` and `#wrap` are where the driver writes next and its wrap
-// counter; `#usedPosition` and `#usedWrap` where the next used descriptor will lie. A chain is known by its buffer id, of
-// which there are as many as entries: free ids lie on the stack `#ids`, and `#lengths[id]` tells how far `#usedPosition`
-// moves when the id comes back, since the device writes one used descriptor for a whole chain and skips the rest. For
-// that reason a used descriptor with an unknown id breaks the ring: where to look next can no longer be known.
+// Theory of operation. One ring of descriptors, which the driver makes available in order and the device
+// overwrites with used descriptors in the order of completion. `#position` and `#wrap` are where the driver
+// writes next and its wrap counter; `#usedPosition` and `#usedWrap` where the next used descriptor will lie.
+// A chain is known by its buffer id, of which there are as many as entries: free ids lie on the stack `#ids`,
+// and `#lengths[id]` tells how far `#usedPosition` moves when the id comes back, since the device writes one
+// used descriptor for a whole chain and skips the rest. For that reason a used descriptor with an unknown id
+// breaks the ring: where to look next can no longer be known.
 //
-// `add()` writes every descriptor with its flags at once, except the first descriptor of the first chain since the last
-// `publish()`: its last word waits in `#heldWord`, and while it waits the device, which takes descriptors strictly in
-// order, sees none of the chains behind it. `publish()` stores that word, then, after a full barrier, reads whether the
-// device wants a kick. If the device names one descriptor at which it wants it (EVENT_IDX), positions are compared on a
-// line on which the ring's present round begins at 0 and its previous one at -size.
+// `add()` writes every descriptor with its flags at once, except the first descriptor of the first chain
+// since the last `publish()`: its last word waits in `#heldWord`, and while it waits the device, which takes
+// descriptors strictly in order, sees none of the chains behind it. `publish()` stores that word, then, after
+// a full barrier, reads whether the device wants a kick. If the device names one descriptor at which it wants
+// it (EVENT_IDX), positions are compared on a line on which the ring's present round begins at 0 and its
+// previous one at -size.
 
 const DESC_F_AVAIL = 1 << 7;
 const DESC_F_USED = 1 << 15;

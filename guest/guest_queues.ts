@@ -1,8 +1,9 @@
 /**
  * The queues of a software guest, laid out in its memory before the first word with the device.
  *
- * Theory of operation. A driver tells its {@linkcode QueuePlan} which queues it uses, how long their chains are and how much
- * memory their buffers take. `build()` then makes the memory, with the rings of the negotiated layout in it.
+ * Theory of operation. A driver tells its {@linkcode QueuePlan} which queues it uses, how long their chains
+ * are and how much memory their buffers take. `build()` then makes the memory, with the rings of the
+ * negotiated layout in it.
  * @module
  */
 import type { Device } from "../core/device.ts";
@@ -95,7 +96,10 @@ export class QueuePlan {
     return this.#allocator.reserve(bytes, PAGE, false);
   }
 
-  /** Reserves ring and buffers; by ascending index. HostError if the device has no such queue, or it is too small. */
+  /**
+   * Reserves ring and buffers; by ascending index. HostError if the device has no such queue, or it is too
+   * small.
+   */
   addQueue(index: number, { longest, shortest, bufferBytes }: QueueWish): void {
     const offered = this.#device.queueSizes[index] ?? 0;
     if (offered < 1) throw new HostError(`Cannot use queue ${index}, which the device does not have`);
@@ -146,14 +150,16 @@ export class QueuePlan {
 
 // Lays out the software guest's memory: first everything is reserved, then the regions are made.
 //
-// Theory of operation. A real guest's memory is not one piece: it begins somewhere, has a hole below 4 GiB, and its
-// halves are mapped one by one. So the regions made here lie in pairs: the two regions of a pair touch each other in the
-// guest's address space but not in ours, and a buffer may lie across that seam; between pairs there is a hole. Pair `p`
-// starts at `FIRST_ADDRESS + p * PAIR_DISTANCE`, so that from the second pair on an address needs more than 32 bits.
+// Theory of operation. A real guest's memory is not one piece: it begins somewhere, has a hole below 4 GiB,
+// and its halves are mapped one by one. So the regions made here lie in pairs: the two regions of a pair
+// touch each other in the guest's address space but not in ours, and a buffer may lie across that seam;
+// between pairs there is a hole. Pair `p` starts at `FIRST_ADDRESS + p * PAIR_DISTANCE`, so that from the
+// second pair on an address needs more than 32 bits.
 //
-// `reserve()` only notes what is wanted; `build()` chooses the size of the regions, gives every reservation its address
-// in the order in which it was made, and makes the memory. What must be in one piece (a ring) is moved behind a seam
-// instead of across it, which wastes less than the largest reservation at each seam: the regions are that much larger.
+// `reserve()` only notes what is wanted; `build()` chooses the size of the regions, gives every reservation
+// its address in the order in which it was made, and makes the memory. What must be in one piece (a ring) is
+// moved behind a seam instead of across it, which wastes less than the largest reservation at each seam: the
+// regions are that much larger.
 
 const FIRST_ADDRESS = 0x10_0000;
 const PAIR_DISTANCE = 0x1_0000_0000;
@@ -195,7 +201,10 @@ export class GuestMemoryAllocator {
     return reservation;
   }
 
-  /** Gives every reservation its address and makes the memory. HostError if that is more than `MAX_GUEST_BYTES`. */
+  /**
+   * Gives every reservation its address and makes the memory. HostError if that is more than
+   * `MAX_GUEST_BYTES`.
+   */
   build(): GuestMemory {
     let total = 0;
     let largest = 0;

@@ -1,5 +1,6 @@
 /**
- * Guests made of software: the driver's side of rings, memory and status, and what drivers of device types are written with.
+ * Guests made of software: the driver's side of rings, memory and status, and what drivers of device types
+ * are written with.
  * @module
  */
 export { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";

@@ -1,6 +1,6 @@
 /**
- * What every software guest is told, whatever device it drives: the options of the `loopback` driver transport. The driver of a
- * device type adds options of its own ({@linkcode softwareGuestOptions}).
+ * What every software guest is told, whatever device it drives: the options of the `loopback` driver
+ * transport. The driver of a device type adds options of its own ({@linkcode softwareGuestOptions}).
  * @module
  */
 import { z } from "zod";
@@ -41,7 +41,10 @@ export type SoftwareGuestOptionsInput = {
 
 /** How a driver calls the features of its device. */
 export interface FeatureNames {
-  /** The bit of a name of the specification without prefix, such as `GUEST_TSO4`; undefined for an unknown name. */
+  /**
+   * The bit of a name of the specification without prefix, such as `GUEST_TSO4`; undefined for an unknown
+   * name.
+   */
   bitOf(name: string): number | undefined;
   /** The name of a bit. */
   nameOf(bit: number): string;
@@ -98,7 +101,8 @@ type Complete<S extends z.ZodRawShape> = SoftwareGuestOptions & z.output<z.ZodOb
 /**
  * The schema of a driver's options: those that every software guest has, and the driver's own.
  * @param own the driver's own options by key, as for `z.strictObject`
- * @param names how the driver calls the features of its device, for `accept`; by default only the ring's have names
+ * @param names how the driver calls the features of its device, for `accept`; by default only the ring's have
+ * names
  */
 export function softwareGuestOptions<S extends z.ZodRawShape>(
   own: S,
@@ -153,19 +157,24 @@ export function completeGuestOptions<O>(schema: OptionsSchema<O>, input: unknown
 export interface FeatureWishes extends FeatureNames {
   /** The features that it understands; those of the ring need not be among them. */
   readonly understood: FeatureSet;
-  /** Features that an option of the driver decides, whatever `accept` says, and whether they are accepted if offered. */
+  /**
+   * Features that an option of the driver decides, whatever `accept` says, and whether they are accepted if
+   * offered.
+   */
   readonly byOption?: readonly (readonly [bit: number, isAccepted: boolean])[];
 }
 
-/** Everything that a device type may define (virtio 1.2, section 6); not the features of rings and transports. */
+/**
+ * Everything that a device type may define (virtio 1.2, section 6); not the features of rings and transports.
+ */
 export const DEVICE_FEATURES: FeatureSet = FeatureSet.from([
   ...Array.from({ length: 24 }, (_, bit) => bit),
   ...Array.from({ length: 78 }, (_, i) => 50 + i),
 ]);
 
 /**
- * The features that a guest with these options accepts of `offered`. HostError, with the remedy, if the device does not
- * offer what the options ask for by name.
+ * The features that a guest with these options accepts of `offered`. HostError, with the remedy, if the
+ * device does not offer what the options ask for by name.
  */
 export function chooseFeatures(
   offered: FeatureSet,

@@ -1,13 +1,15 @@
 /**
  * A software guest whose queues are worked by hand: requests posted one by one into any queue of any device.
  *
- * Theory of operation. Buffers lie in a heap of guest memory, each piece by itself with guard bytes around it. The heap holds a
- * pattern wherever no posted buffer lies. What the device returns is copied out and its place gets the pattern again, so that
- * {@linkcode RequestGuest.checkMemory} finds every byte that a device has written where it must not: beside a buffer, into one
- * that it only reads, into one that it has given back, and into anything after a reset.
+ * Theory of operation. Buffers lie in a heap of guest memory, each piece by itself with guard bytes around
+ * it. The heap holds a pattern wherever no posted buffer lies. What the device returns is copied out and its
+ * place gets the pattern again, so that {@linkcode RequestGuest.checkMemory} finds every byte that a device
+ * has written where it must not: beside a buffer, into one that it only reads, into one that it has given
+ * back, and into anything after a reset.
  *
- * It is what the `loopback` driver makes for a device type that brings no driver of its own: it accepts what is offered, sets all
- * queues up and leaves them idle. The driver of a device type extends it to post requests and look at what comes back.
+ * It is what the `loopback` driver makes for a device type that brings no driver of its own: it accepts what
+ * is offered, sets all queues up and leaves them idle. The driver of a device type extends it to post
+ * requests and look at what comes back.
  * @module
  */
 import type { Device } from "../core/device.ts";
@@ -193,8 +195,8 @@ export class RequestGuest extends SoftwareGuest {
   }
 
   /**
-   * Looks at all memory in which no buffer lies that the device may write; after a reset, at all memory. What the device has
-   * changed there is counted as `malformed`. A reset is over when the status reads 0.
+   * Looks at all memory in which no buffer lies that the device may write; after a reset, at all memory. What
+   * the device has changed there is counted as `malformed`. A reset is over when the status reads 0.
    */
   checkMemory(): void {
     const heap = this.#heap;

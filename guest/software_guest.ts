@@ -1,15 +1,17 @@
 /**
- * A guest made of software: a virtio driver that drives a device through real rings in memory of its own, without a hypervisor.
+ * A guest made of software: a virtio driver that drives a device through real rings in memory of its own,
+ * without a hypervisor.
  *
- * Theory of operation. `attach()` chooses features, lays memory and queues out, and takes the device over as section 3.1.1 of
- * virtio 1.2 says; `poll()` works the queues; `detach()` resets the device. This class is what all drivers have in common. The
- * driver of a device type extends it, or {@linkcode RequestGuest}, which has buffers to post by hand.
+ * Theory of operation. `attach()` chooses features, lays memory and queues out, and takes the device over as
+ * section 3.1.1 of virtio 1.2 says; `poll()` works the queues; `detach()` resets the device. This class is
+ * what all drivers have in common. The driver of a device type extends it, or {@linkcode RequestGuest}, which
+ * has buffers to post by hand.
  *
  *     attach -> chooseFeatures -> planQueues -> prepare -> (handshake) -> begin -> work, work, …  -> detach
  *
- * The guest distrusts the device as the device distrusts the guest: what is wrong with what comes back is counted as
- * `malformed` and, for the first hundred times, described in `errors`. When the device needs a reset, the guest stops
- * until it is attached again. Memory is made anew at each attachment.
+ * The guest distrusts the device as the device distrusts the guest: what is wrong with what comes back is
+ * counted as `malformed` and, for the first hundred times, described in `errors`. When the device needs a
+ * reset, the guest stops until it is attached again. Memory is made anew at each attachment.
  * @module
  */
 import {
@@ -37,7 +39,10 @@ const MAX_ERRORS = 100;
 export interface GuestHooks {
   /** Something has happened between guest and device. */
   onEvent?(event: DeviceEvent): void;
-  /** The configuration has changed. The device is in the middle of its work: the guest must not be detached here. */
+  /**
+   * The configuration has changed. The device is in the middle of its work: the guest must not be detached
+   * here.
+   */
   onConfigChanged?(): void;
 }
 
@@ -96,7 +101,10 @@ export abstract class SoftwareGuest implements Pollable {
     return this.#attached;
   }
 
-  /** Has the driver done all that it was told to do, so that its machine may end? A driver that only serves never has. */
+  /**
+   * Has the driver done all that it was told to do, so that its machine may end? A driver that only serves
+   * never has.
+   */
   get finished(): boolean {
     return false;
   }
@@ -127,8 +135,8 @@ export abstract class SoftwareGuest implements Pollable {
   }
 
   /**
-   * Takes the device over, from reset to DRIVER_OK (virtio 1.2, section 3.1.1); a device that it had before is let go.
-   * HostError, with the reason, if the device refuses or the options do not fit it.
+   * Takes the device over, from reset to DRIVER_OK (virtio 1.2, section 3.1.1); a device that it had before
+   * is let go. HostError, with the reason, if the device refuses or the options do not fit it.
    */
   attach(device: Device): DriverSession {
     this.detach();
@@ -250,13 +258,15 @@ export abstract class SoftwareGuest implements Pollable {
 //     #pending[queue]   an interrupt has come, or the budget ran out before the work did
 //     #quiet[queue]     interrupts are refused: while a queue is worked, and until it has been found empty
 //
-// A queue that `wants()` work is worked in three steps: `refuse()` interrupts; take what the device has used, up to a
-// budget; if nothing is left, `rest()`: ask for interrupts again and look once more, since the device may have been
-// faster. So the guest sleeps on every queue unless an interrupt came, and a device that forgets one is found out. A
-// polling guest wants work on every queue at every turn and refuses interrupts throughout.
+// A queue that `wants()` work is worked in three steps: `refuse()` interrupts; take what the device has used,
+// up to a budget; if nothing is left, `rest()`: ask for interrupts again and look once more, since the device
+// may have been faster. So the guest sleeps on every queue unless an interrupt came, and a device that
+// forgets one is found out. A polling guest wants work on every queue at every turn and refuses interrupts
+// throughout.
 //
-// The other way round, `publish()` kicks the device (`device.wake()`) only if the device asked for it at that place in
-// the ring. A device that has switched kicks off must look by itself, or it will not hear of new buffers.
+// The other way round, `publish()` kicks the device (`device.wake()`) only if the device asked for it at that
+// place in the ring. A device that has switched kicks off must look by itself, or it will not hear of new
+// buffers.
 
 /** Interrupts and kicks of one attachment. */
 export class QueueNotifications implements DriverNotifications {

@@ -52,7 +52,10 @@ export interface BenchSurroundings {
   wake(): void;
 }
 
-/** The context of a part, and what it wants to be done when the bench starts. Descriptors cannot be watched: HostError. */
+/**
+ * The context of a part, and what it wants to be done when the bench starts. Descriptors cannot be watched:
+ * HostError.
+ */
 export function benchContext(
   surroundings: BenchSurroundings,
   plugin: Pick<Plugin, "name" | "kind">,

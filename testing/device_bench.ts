@@ -1,11 +1,13 @@
 /**
- * A bench for devices of any type: one device with its parts, driven by hand through real rings, by a manual clock.
+ * A bench for devices of any type: one device with its parts, driven by hand through real rings, by a manual
+ * clock.
  *
- * Theory of operation. `request` posts a buffer, kicks, and turns device and guest until nothing moves; `post` and `kick` do the
- * same in steps. `advanceTo` stops at every deadline on the way. Requests that a device keeps are waited for by `idle`. At its
- * end, or by `close`, the bench drains the device and resets it, and then asserts that nothing is in flight, that the guest has
- * found nothing wrong with rings and used lengths, that no byte was written outside of writable buffers, then or after the
- * reset, and that every frame is back in the pool.
+ * Theory of operation. `request` posts a buffer, kicks, and turns device and guest until nothing moves;
+ * `post` and `kick` do the same in steps. `advanceTo` stops at every deadline on the way. Requests that a
+ * device keeps are waited for by `idle`. At its end, or by `close`, the bench drains the device and resets
+ * it, and then asserts that nothing is in flight, that the guest has found nothing wrong with rings and used
+ * lengths, that no byte was written outside of writable buffers, then or after the reset, and that every
+ * frame is back in the pool.
  *
  * @module
  */
@@ -36,7 +38,10 @@ export interface DeviceBenchSettings {
   readonly plugin: DevicePlugin<any>;
   /** Its options as written; default `{}`. */
   readonly options?: unknown;
-  /** What stands in its slots: parts that are there, or a plugin with its options, of which the part is built. Default none. */
+  /**
+   * What stands in its slots: parts that are there, or a plugin with its options, of which the part is built.
+   * Default none.
+   */
   readonly parts?: Readonly<Record<string, unknown>>;
   /** Rings and features of the guest; default: split rings, all features accepted. */
   readonly guest?: SoftwareGuestOptionsInput;
@@ -67,7 +72,9 @@ export class DeviceBench implements Disposable, AsyncDisposable {
   readonly guest: RequestGuest;
   /** What stands in its slots, built. */
   readonly parts: Readonly<Record<string, unknown>>;
-  /** Counters by group, live: the device's own are `device`, those of its parts have the names of their slots. */
+  /**
+   * Counters by group, live: the device's own are `device`, those of its parts have the names of their slots.
+   */
   readonly counters: Record<string, Record<string, number>> = {};
   /** Frames come from here, for devices that move any. */
   readonly pool: FramePool = new FramePool();
@@ -76,8 +83,8 @@ export class DeviceBench implements Disposable, AsyncDisposable {
   #isClosed = false;
 
   /**
-   * Builds device and parts and attaches the guest. Throws TypeError for wrong options and objects of a wrong shape, HostError if
-   * device and guest cannot agree, and what `create` throws.
+   * Builds device and parts and attaches the guest. Throws TypeError for wrong options and objects of a wrong
+   * shape, HostError if device and guest cannot agree, and what `create` throws.
    */
   constructor({ plugin, options = {}, parts = {}, guest = {}, heapBytes }: DeviceBenchSettings) {
     const starts: (() => void)[] = [];
@@ -140,7 +147,8 @@ export class DeviceBench implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Posts a request, kicks, and lets everything happen that follows at once. It `isDone` if the device has answered it then.
+   * Posts a request, kicks, and lets everything happen that follows at once. It `isDone` if the device has
+   * answered it then.
    * @param readable what the device reads, in one piece or several
    * @param writableBytes what it may write, in one piece or several
    * @throws {RangeError} if there is no such queue, or no room in it
@@ -184,7 +192,10 @@ export class DeviceBench implements Disposable, AsyncDisposable {
     this.#reactor.advanceTo(nowNs);
   }
 
-  /** Waits, in real time, until the device has nothing in flight. Rejects with AssertionError after five seconds. */
+  /**
+   * Waits, in real time, until the device has nothing in flight. Rejects with AssertionError after five
+   * seconds.
+   */
   async idle(): Promise<void> {
     const limitMs = performance.now() + IDLE_LIMIT_MS;
     for (this.settle(); this.inFlight > 0; this.settle()) {
@@ -205,14 +216,19 @@ export class DeviceBench implements Disposable, AsyncDisposable {
     this.session.writeConfig(offset, bytes);
   }
 
-  /** The driver resets the device, which waits for what is in flight; nothing may be written to its memory after that. */
+  /**
+   * The driver resets the device, which waits for what is in flight; nothing may be written to its memory
+   * after that.
+   */
   reset(): void {
     this.guest.detach();
     this.settle();
     this.guest.checkMemory();
   }
 
-  /** The next driver comes, with memory and rings of its own. HostError if the reset before it is not done. */
+  /**
+   * The next driver comes, with memory and rings of its own. HostError if the reset before it is not done.
+   */
   restart(): void {
     this.reset();
     if (this.session.status !== 0) {

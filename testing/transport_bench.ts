@@ -1,10 +1,10 @@
 /**
  * A bench for networks: one network transport, without a device or a guest, by a manual clock.
  *
- * Theory of operation. `send` offers frames as a device does and says how many were taken: the network keeps or releases those,
- * the bench releases the rest. `receive` takes what has arrived. `advanceTo` stops at every deadline on the way. What a network
- * must not do with frames is an error at once (PluginError). At its end, or by `close`, the bench disposes of the network and
- * asserts that every frame is back in the pool.
+ * Theory of operation. `send` offers frames as a device does and says how many were taken: the network keeps
+ * or releases those, the bench releases the rest. `receive` takes what has arrived. `advanceTo` stops at
+ * every deadline on the way. What a network must not do with frames is an error at once (PluginError). At its
+ * end, or by `close`, the bench disposes of the network and asserts that every frame is back in the pool.
  *
  * @module
  */
@@ -71,8 +71,8 @@ export class TransportBench implements AsyncDisposable {
   #isClosed = false;
 
   /**
-   * Opens the network, with a guest that takes nothing unfinished. Throws TypeError for wrong options and a wrong shape, and what
-   * `create` throws.
+   * Opens the network, with a guest that takes nothing unfinished. Throws TypeError for wrong options and a
+   * wrong shape, and what `create` throws.
    */
   constructor({ plugin, options = {}, guestMac, queuePairs, pool }: TransportBenchSettings) {
     this.pool = pool ?? new FramePool();
@@ -125,7 +125,7 @@ export class TransportBench implements AsyncDisposable {
    */
   send(
     sources: FrameSource | readonly FrameSource[],
-    { header = {}, queue = 0 }: Partial<Pick<FrameFacts, "header" | "queue">> = {},
+    { header = {}, queuePair = 0 }: Pick<FrameFacts, "header" | "queuePair"> = {},
   ): number {
     const all = (Array.isArray(sources) ? sources : [sources]) as readonly FrameSource[];
     if (all.length > MAX_BATCH_FRAMES) {
@@ -137,19 +137,22 @@ export class TransportBench implements AsyncDisposable {
       const frame = this.pool.takeCopy(bytesOf(source));
       if (frame === null) throw new RangeError("Cannot offer another frame: the pool is at its limit");
       Object.assign(frame.header, header);
-      frame.queue = queue;
+      frame.queuePair = queuePair;
       frame.number = ++this.#numbers;
       this.#batch.push(frame);
     }
-    const taken = this.#guarded.send(this.#batch, queue, this.nowNs);
+    const taken = this.#guarded.send(this.#batch, queuePair, this.nowNs);
     this.#batch.dropFirst(taken);
     this.#batch.releaseAll();
     this.settle();
     return taken;
   }
 
-  /** Takes up to `limit` frames that have arrived, by default all, and releases them. PluginError as for `send`. */
-  receive(limit = Infinity, queue = 0): Delivered[] {
+  /**
+   * Takes up to `limit` frames that have arrived, by default all, and releases them. PluginError as for
+   * `send`.
+   */
+  receive(limit = Infinity, queuePair = 0): Delivered[] {
     const out: Delivered[] = [];
     this.settle();
     while (out.length < limit) {
@@ -157,13 +160,13 @@ export class TransportBench implements AsyncDisposable {
       const count = this.#guarded.receive(
         this.#batch,
         Math.min(limit - out.length, MAX_BATCH_FRAMES),
-        queue,
+        queuePair,
         atNs,
       );
       for (let i = 0; i < this.#batch.length; i++) {
         const frame = this.#batch.at(i);
-        const { header, queue, number } = frame;
-        out.push({ atNs, header: headerFields(header), bytes: frame.toBytes(), queue, number });
+        const { header, queuePair, number } = frame;
+        out.push({ atNs, header: headerFields(header), bytes: frame.toBytes(), queuePair, number });
       }
       this.#batch.releaseAll();
       if (count === 0) break;
@@ -181,7 +184,10 @@ export class TransportBench implements AsyncDisposable {
     this.#reactor.advanceTo(nowNs);
   }
 
-  /** Completes what the network was writing, disposes of it, and asserts that every frame is back. May be called twice. */
+  /**
+   * Completes what the network was writing, disposes of it, and asserts that every frame is back. May be
+   * called twice.
+   */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;

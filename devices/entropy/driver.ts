@@ -1,8 +1,9 @@
 /**
- * The driver's half of an entropy device: a software guest that asks for random bytes and looks at what it gets.
+ * The driver's half of an entropy device: a software guest that asks for random bytes and looks at what it
+ * gets.
  *
- * It keeps some requests posted until as many bytes have come as it wants. Then it is finished, and so is a machine that has
- * nothing else to do.
+ * It keeps some requests posted until as many bytes have come as it wants. Then it is finished, and so is a
+ * machine that has nothing else to do.
  * @module
  */
 import { z } from "zod";
@@ -24,7 +25,9 @@ export interface EntropyGuestOptions extends SoftwareGuestOptions {
 export type EntropyGuestCounters = RequestCounters & {
   /** Requests of which the device has filled a part only: allowed. */
   shortened: number;
-  /** How many of the 256 values of a byte have come so far: all of them, after a few thousand random bytes. */
+  /**
+   * How many of the 256 values of a byte have come so far: all of them, after a few thousand random bytes.
+   */
   distinctValues: number;
 };
 

@@ -1,10 +1,11 @@
 /**
- * The `loopback` driver transport: a guest made of software instead of a virtual machine. It drives the device through
- * real virtqueues in memory of its own, so that everything between ring and network can be run, tested and measured
- * without a hypervisor.
+ * The `loopback` driver transport: a guest made of software instead of a virtual machine. It drives the
+ * device through real virtqueues in memory of its own, so that everything between ring and network can be
+ * run, tested and measured without a hypervisor.
  *
- * A device type may bring its driver's half (`DevicePlugin.driver`). Beside a device without one stands a guest that negotiates,
- * sets all queues up, and leaves them to the program that built the machine ({@linkcode RequestGuest}).
+ * A device type may bring its driver's half (`DevicePlugin.driver`). Beside a device without one stands a
+ * guest that negotiates, sets all queues up, and leaves them to the program that built the machine
+ * ({@linkcode RequestGuest}).
  * @module
  */
 import type { Device } from "../../core/device.ts";
@@ -37,8 +38,8 @@ export class LoopbackDriver<G extends SoftwareGuest = SoftwareGuest> implements 
   }
 
   /**
-   * Attaches the guest to the device until `signal` aborts, and is fulfilled earlier when the guest has done all that it was told.
-   * Rejects with HostError if it cannot be attached, and with PluginError.
+   * Attaches the guest to the device until `signal` aborts, and is fulfilled earlier when the guest has done
+   * all that it was told. Rejects with HostError if it cannot be attached, and with PluginError.
    */
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {

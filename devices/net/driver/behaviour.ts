@@ -56,8 +56,9 @@ function neededToSend(gsoType: number): number {
 }
 
 /**
- * The header under which a received packet can be sent back, into `header`. False if the device does not take it: its
- * checksum is incomplete or it is large, and the feature for that was not negotiated (virtio 1.2, section 5.1.6.2.1).
+ * The header under which a received packet can be sent back, into `header`. False if the device does not take
+ * it: its checksum is incomplete or it is large, and the feature for that was not negotiated (virtio 1.2,
+ * section 5.1.6.2.1).
  */
 export function echoHeader(packet: ReceivedPacket, features: FeatureSet, header: NetHeaderFields): boolean {
   const type = packet.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
@@ -83,7 +84,9 @@ export function echoHeader(packet: ReceivedPacket, features: FeatureSet, header:
   return headers.transportAt >= 0 && header.csumStart + TCP_CHECKSUM + 2 <= packet.bytes.length;
 }
 
-/** Exchanges source and destination MAC address of a frame; one that is too short to have them stays as it is. */
+/**
+ * Exchanges source and destination MAC address of a frame; one that is too short to have them stays as it is.
+ */
 export function swapMacs(frame: Uint8Array): void {
   if (frame.length < 2 * MAC_BYTES) return;
   for (let i = 0; i < MAC_BYTES; i++) {
@@ -94,8 +97,8 @@ export function swapMacs(frame: Uint8Array): void {
 }
 
 /**
- * Makes frames up in time: destination, the guest's own address, an EtherType for experiments, the number of the frame
- * from 1 as four bytes in network order, and then bytes that count up from the number.
+ * Makes frames up in time: destination, the guest's own address, an EtherType for experiments, the number of
+ * the frame from 1 as four bytes in network order, and then bytes that count up from the number.
  */
 export class FrameMaker {
   readonly #options: SendOptions;

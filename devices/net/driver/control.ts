@@ -1,6 +1,6 @@
 /**
- * What a driver of a network device says by command and reads from configuration space (virtio 1.2, sections 5.1.4 and 5.1.6.5):
- * the control queue with its commands on their way, and the commands by name.
+ * What a driver of a network device says by command and reads from configuration space (virtio 1.2, sections
+ * 5.1.4 and 5.1.6.5): the control queue with its commands on their way, and the commands by name.
  * @module
  */
 import type { FeatureSet } from "../../../core/features.ts";
@@ -168,7 +168,10 @@ const CONFIG_STATUS = 6;
 const CONFIG_MAX_QUEUE_PAIRS = 8;
 const CONFIG_MTU = 10;
 const STATUS_LINK_UP = 1;
-/** A driver that reads while the device changes its configuration again and again gives up after so many tries. */
+/**
+ * A driver that reads while the device changes its configuration again and again gives up after so many
+ * tries.
+ */
 const MAX_CONFIG_TRIES = 100;
 
 /** How many queue pairs the device has: 1 if it has no field for it. */
@@ -261,7 +264,10 @@ export abstract class NetControl extends SoftwareGuest {
     return bytes[0] | bytes[1] << 8;
   }
 
-  /** A field of several bytes may change between two of them: it is read again until the generation has held still. */
+  /**
+   * A field of several bytes may change between two of them: it is read again until the generation has held
+   * still.
+   */
   #read(offset: number, length: number): Uint8Array<ArrayBuffer> {
     const source = this.session;
     const bytes = new Uint8Array(length);

@@ -1,16 +1,17 @@
 /**
  * The driver's half of a network device: a software guest that sends and receives frames.
  *
- * Theory of operation. One turn goes over the queue pairs: it first takes back what the device has transmitted, then takes what
- * it has received, posts the receive buffers again, and last looks at the control queue and makes frames up if that is the
- * guest's behaviour. From each queue it takes at most `BUDGET` chains; what is left stays pending for the next turn (see
- * `QueueNotifications`).
+ * Theory of operation. One turn goes over the queue pairs: it first takes back what the device has
+ * transmitted, then takes what it has received, posts the receive buffers again, and last looks at the
+ * control queue and makes frames up if that is the guest's behaviour. From each queue it takes at most
+ * `BUDGET` chains; what is left stays pending for the next turn (see `QueueNotifications`).
  *
- * A received packet is gathered in the storage of the queues, header fields in `#packet`. A listener that keeps them gets
- * a copy of both; with option `reuse` every listener looks at the same object and the gathered bytes. An echo is made from
- * the gathered bytes in place, after the hook was told.
+ * A received packet is gathered in the storage of the queues, header fields in `#packet`. A listener that
+ * keeps them gets a copy of both; with option `reuse` every listener looks at the same object and the
+ * gathered bytes. An echo is made from the gathered bytes in place, after the hook was told.
  *
- * After `detach()` nothing is touched any more; a loop that is under way when a hook detaches the guest ends at once.
+ * After `detach()` nothing is touched any more; a loop that is under way when a hook detaches the guest ends
+ * at once.
  * @module
  */
 import type { Device } from "../../../core/device.ts";
@@ -162,8 +163,8 @@ export class NetGuest extends NetControl {
   }
 
   /**
-   * Sends a frame on a queue pair under a header with these fields, the rest 0, and kicks if wanted. False if the ring
-   * is full. RangeError for a frame that can never fit.
+   * Sends a frame on a queue pair under a header with these fields, the rest 0, and kicks if wanted. False if
+   * the ring is full. RangeError for a frame that can never fit.
    */
   send(frame: Uint8Array, header: Partial<NetHeaderFields> = PLAIN, queue = 0): boolean {
     const sent = this.enqueue(frame, header, queue);
@@ -183,8 +184,8 @@ export class NetGuest extends NetControl {
   }
 
   /**
-   * Sends a command (virtio 1.2, section 5.1.6.5) and kicks if wanted. Its `ack` is there once the device has answered
-   * and the guest was polled. Error without a control queue or if too many commands are waiting.
+   * Sends a command (virtio 1.2, section 5.1.6.5) and kicks if wanted. Its `ack` is there once the device has
+   * answered and the guest was polled. Error without a control queue or if too many commands are waiting.
    */
   override control(commandClass: number, command: number, data: Uint8Array): ControlCommand {
     const { control, controlIndex } = this.#attachedQueues(0);

@@ -1,6 +1,7 @@
 /**
- * What the driver of a network device is told: the options of the `loopback` driver transport beside `"use": "net"`, as people
- * write them and complete. Also: which features the driver accepts, and what that means for its buffers.
+ * What the driver of a network device is told: the options of the `loopback` driver transport beside `"use":
+ * "net"`, as people write them and complete. Also: which features the driver accepts, and what that means for
+ * its buffers.
  * @module
  */
 import { z } from "zod";
@@ -38,11 +39,16 @@ export interface GuestOptions extends SoftwareGuestOptions {
   queuePairs: number;
   /** Bytes of each receive buffer; chosen from the negotiated features if left out. */
   receiveBufferBytes?: number | undefined;
-  /** `all`: as many as the ring holds, refilled at once. A number: so many on each queue once, then no more. */
+  /**
+   * `all`: as many as the ring holds, refilled at once. A number: so many on each queue once, then no more.
+   */
   receiveBuffers: "all" | number;
   /** Bytes of each transmit buffer; a longer frame takes several. */
   transmitBufferBytes: number;
-  /** Into how many descriptors each buffer is cut: header and data together, or the header and so many less one. */
+  /**
+   * Into how many descriptors each buffer is cut: header and data together, or the header and so many less
+   * one.
+   */
   descriptorsPerBuffer: number;
   /** Accept MRG_RXBUF if it is offered. */
   mergeable: boolean;
@@ -158,8 +164,8 @@ const ORDINARY_PACKET_BYTES = 1514;
 const MERGEABLE_BUFFER_BYTES = 2048;
 
 /**
- * The features that a guest with these options accepts of `offered`. HostError, with the remedy, if the device does not
- * offer what the options ask for by name.
+ * The features that a guest with these options accepts of `offered`. HostError, with the remedy, if the
+ * device does not offer what the options ask for by name.
  */
 export function chooseNetFeatures(offered: FeatureSet, options: GuestOptions): FeatureSet {
   const features = chooseFeatures(offered, options, {

@@ -1,12 +1,13 @@
 /**
  * The driver's side of a receive queue: buffers posted, packets put together from those that come back.
  *
- * Theory of operation. The buffers lie one behind the other; a buffer's number is its token in the ring and its place on
- * the stack `#free` while the device does not have it. `post()` presets the header's bytes to `PRESET`, so that a device
- * which leaves a field unwritten is found out. `take()` takes one used chain and, if `num_buffers` says so, as many more
- * as belong to the same packet (virtio 1.2, section 5.1.6.4): all of them must be there, and all but the last full.
- * Whatever breaks a rule is reported, its buffers are free again, and the next `take()` goes on behind it: a device under
- * test may be wrong in any way, but never stop the guest.
+ * Theory of operation. The buffers lie one behind the other; a buffer's number is its token in the ring and
+ * its place on the stack `#free` while the device does not have it. `post()` presets the header's bytes to
+ * `PRESET`, so that a device which leaves a field unwritten is found out. `take()` takes one used chain and,
+ * if `num_buffers` says so, as many more as belong to the same packet (virtio 1.2, section 5.1.6.4): all of
+ * them must be there, and all but the last full. Whatever breaks a rule is reported, its buffers are free
+ * again, and the next `take()` goes on behind it: a device under test may be wrong in any way, but never stop
+ * the guest.
  * @module
  */
 import type { GuestMemory } from "../../../core/memory.ts";
@@ -78,7 +79,10 @@ export class ReceiveQueue {
     this.#freeCount = shape.buffers;
   }
 
-  /** Adds up to `count` buffers to the ring, which the device sees after `ring.publish()`. Returns how many fitted. */
+  /**
+   * Adds up to `count` buffers to the ring, which the device sees after `ring.publish()`. Returns how many
+   * fitted.
+   */
   post(count: number): number {
     const { address, bufferBytes, pieces, headerBytes } = this.#shape;
     const preset = Math.min(headerBytes, bufferBytes);
@@ -96,7 +100,10 @@ export class ReceiveQueue {
     return posted;
   }
 
-  /** Takes the next packet into `packet`, its bytes into the storage; `bytes` of the packet is left to the caller. */
+  /**
+   * Takes the next packet into `packet`, its bytes into the storage; `bytes` of the packet is left to the
+   * caller.
+   */
   take(packet: ReceivedPacket): Taken {
     const token = this.ring.takeUsed();
     if (token === NOTHING_USED) return "nothing";
@@ -147,7 +154,10 @@ export class ReceiveQueue {
     return problem === "" ? "packet" : this.#malformed(problem);
   }
 
-  /** Gives the buffer back to the stack; the number of bytes in it, or -1 if the device claims more than it holds. */
+  /**
+   * Gives the buffer back to the stack; the number of bytes in it, or -1 if the device claims more than it
+   * holds.
+   */
   #checked(token: number): number {
     this.#free[this.#freeCount++] = token;
     const used = this.ring.usedBytes;
@@ -198,7 +208,10 @@ export interface PacketHash {
 
 const NO_BYTES: Uint8Array<ArrayBuffer> = new Uint8Array(0);
 
-/** One received packet. With option `reuse` there is only one such object, valid during the call of `onPacket`. */
+/**
+ * One received packet. With option `reuse` there is only one such object, valid during the call of
+ * `onPacket`.
+ */
 export class ReceivedPacket implements NetHeaderFields {
   /** The queue pair it came on. */
   queuePair = 0;
@@ -214,7 +227,10 @@ export class ReceivedPacket implements NetHeaderFields {
   csumStart = 0;
   /** Where the checksum is stored, from `csumStart`; under RSC_INFO the number of duplicate ACKs. */
   csumOffset = 0;
-  /** `num_buffers` as it stands in the header; 1 if the header has no such field or the device did not write it. */
+  /**
+   * `num_buffers` as it stands in the header; 1 if the header has no such field or the device did not write
+   * it.
+   */
   numBuffers = 1;
   /** Has the device written `num_buffers`? */
   numBuffersWritten = false;
@@ -229,8 +245,9 @@ export class ReceivedPacket implements NetHeaderFields {
 const MAX_CACHED_VIEWS = 4096;
 
 /**
- * Where the bytes of a packet are gathered. A packet that is kept gets a copy; for one that is only looked at there is a
- * view of the gathered bytes, and views are kept by length, so that after a while none is made any more.
+ * Where the bytes of a packet are gathered. A packet that is kept gets a copy; for one that is only looked at
+ * there is a view of the gathered bytes, and views are kept by length, so that after a while none is made any
+ * more.
  */
 export class PacketStorage {
   /** The gathered bytes, from 0 on. */

@@ -1,10 +1,11 @@
 /**
  * The driver's side of a transmit queue: frames copied into guest memory, and the memory taken back.
  *
- * Theory of operation. The transmit memory is an array of slots of equal size. A frame, with the virtio header in front
- * of it, fills as many slots as it needs; `#next` links the slots of a frame, and the number of the first is its token in
- * the ring. Free slots lie on the stack `#free`. The first slot may be cut into several descriptors, so that the header
- * has one of its own; the others are one descriptor each, which makes a frame of 64 KiB a chain of some thirty.
+ * Theory of operation. The transmit memory is an array of slots of equal size. A frame, with the virtio
+ * header in front of it, fills as many slots as it needs; `#next` links the slots of a frame, and the number
+ * of the first is its token in the ring. Free slots lie on the stack `#free`. The first slot may be cut into
+ * several descriptors, so that the header has one of its own; the others are one descriptor each, which makes
+ * a frame of 64 KiB a chain of some thirty.
  * @module
  */
 import type { GuestMemory } from "../../../core/memory.ts";
@@ -82,8 +83,8 @@ export class TransmitQueue {
   }
 
   /**
-   * Adds `frame` behind a header with these fields, the rest 0. False if the ring is full; the device sees the frame
-   * after `ring.publish()`. RangeError for a frame that would not fit into an empty ring either.
+   * Adds `frame` behind a header with these fields, the rest 0. False if the ring is full; the device sees
+   * the frame after `ring.publish()`. RangeError for a frame that would not fit into an empty ring either.
    */
   add(frame: Uint8Array, header: Readonly<Partial<NetHeaderFields>>): boolean {
     const { address, slotBytes, slots, pieces, maxDescriptors, headerBytes } = this.#shape;
