@@ -5,7 +5,7 @@
 import { newRegistry } from "../config/builtins.ts";
 import { loadConfig } from "../config/load.ts";
 import { guarded, located } from "../machine/plugin_guards.ts";
-import { dryBuild, refuseContradictions } from "./check/build.ts";
+import { dryBuild } from "./check/build.ts";
 import { hostFindings } from "./check/notes.ts";
 import { permissionsOf } from "./check/permissions.ts";
 import { checkReport, describeConfig } from "./check/report.ts";
@@ -39,7 +39,6 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
   if (parsed === null) return EXIT_OK;
   const [path] = parsed.operands;
   const config = await loadConfig(path, newRegistry());
-  located(config, () => refuseContradictions(config));
   const { machine, closed } = dryBuild(config);
   await using _ = machine;
   const agreed = config.devices.map((resolved, i) => {

@@ -12,9 +12,8 @@ import type { ResolvedConfig } from "../config/types.ts";
 import { HostError } from "../core/errors.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
-import { located } from "../machine/plugin_guards.ts";
 import { umlArguments, type VhostUserOptions } from "../transports/vhost_user/mod.ts";
-import { refuseContradictions, vhostUserEnds } from "./check/build.ts";
+import { vhostUserEnds } from "./check/build.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import { type Io, shellQuoted } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -91,7 +90,6 @@ export async function runGuest(args: readonly string[], io: Io): Promise<number>
   checkFolder(folder);
   const written = parsed.operands[0] ?? ownConfig();
   const config = withSocketsIn(folder, await loadConfig(written, newRegistry()), written);
-  located(config, () => refuseContradictions(config));
 
   const stop = new AbortController();
   let reporter: RunReporter | null = null;

@@ -6,9 +6,7 @@ import { newRegistry } from "../config/builtins.ts";
 import { loadConfig } from "../config/load.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
-import { located } from "../machine/plugin_guards.ts";
 import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
-import { refuseContradictions } from "./check/build.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -92,7 +90,6 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   }
   const intervalS = parsed.number("stats-interval-s", 0.1, LONGEST_INTERVAL_S);
   const config = withSocket(await loadConfig(parsed.operands[0], newRegistry()), parsed);
-  located(config, () => refuseContradictions(config));
   // Disposed of in reverse: what the machine says while it closes is still written down.
   await using end = new AsyncDisposableStack();
   let reporter: RunReporter | null = null;

@@ -53,6 +53,8 @@ export interface NetworkFacts {
   readonly guestMac: Uint8Array;
   /** How many queue pairs it has. */
   readonly queuePairs: number;
+  /** The MTU that its guest is told, in bytes; undefined if it is told none. */
+  readonly mtu?: number | undefined;
 }
 
 /** What a network is built from. */

@@ -15,7 +15,7 @@ export const net: NetworkDevicePlugin<NetOptions> = defineNetworkDevice<NetOptio
   summary: "Virtio network device (virtio 1.2, section 5.1).",
   options: netOptions,
   worksInThreads: true,
-  facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs }),
+  facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs, mtu: options.mtu }),
   driver: netDriver,
   create: (context, options) => new NetDevice(context, options),
 });

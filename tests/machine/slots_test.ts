@@ -141,3 +141,51 @@ Deno.test("slots have names and kinds that can stand in a configuration", () => 
   ) assertThrows(() => builtIns([device(slots)]), TypeError, text);
   assertEquals(newRegistry().kinds, ["device", "driver", "network", "offload"]);
 });
+
+Deno.test("a library user is refused what built-in plugins cannot do together, as the command line is", async () => {
+  const guest = (socket: object) => ({ use: "entropy", driver: { use: "vhost-user", ...socket } });
+  const tap = (network: object, keys = {}) => ({
+    use: "net",
+    driver: "loopback",
+    network: { use: "tap", ...network },
+    ...keys,
+  });
+  const deep = `/${"d".repeat(120)}/s`;
+  const refused = async (clock: string, ...devices: object[]) => {
+    const config = await parseConfig(JSON.stringify({ clock, devices }), BASE, newRegistry());
+    return assertThrows(() => buildMachine(config), ConfigError).issues.map((
+      { path, problem },
+    ) => [path, problem]);
+  };
+  assertEquals(
+    await refused(
+      "system",
+      guest({ socket: "/run/a" }),
+      guest({ socket: "/run/a" }),
+      guest({ socket: deep }),
+      guest({ fd: 7, mode: "client" }),
+      tap({ fd: 7 }, { mac: "52:54:00:00:00:01" }),
+      tap({ interface: "tap9" }, { mac: "52:54:00:00:00:02" }),
+      tap({ interface: "tap9", mtu: 1500 }, { mac: "52:54:00:00:00:03", mtu: 9000 }),
+    ),
+    [
+      ["$.devices[1].driver.socket", "the socket /run/a is that of $.devices[0].driver.socket already"],
+      [
+        "$.devices[2].driver.socket",
+        `the path of the socket is ${deep}, ${deep.length} bytes, and must have at most 107`,
+      ],
+      ["$.devices[4].network.fd", "descriptor 7 is that of $.devices[3].driver.fd already"],
+      [
+        "$.devices[6].mtu",
+        "the guest is told that packets may have 9000 bytes, and $.devices[6].network carries 1500",
+      ],
+      [
+        "$.devices[6].network.interface",
+        "the interface tap9 is that of $.devices[5].network.interface already",
+      ],
+    ],
+  );
+  assertEquals(await refused("virtual", guest({ socket: "/run/a" })), [
+    ["$.clock", "a virtual clock cannot wait for the host, and $.devices[0].driver has to"],
+  ]);
+});

@@ -3,7 +3,7 @@
  * passes.
  * @module
  */
-import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
+import { defineNetwork, type NetworkFacts, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { openTap } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";
@@ -19,6 +19,33 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
   name: "tap",
   summary: "A TAP interface of this host.",
   options: tapOptions,
+  waitsForHost: true,
+  conflicts: ({ mtu: carried }, { path, device, facts }) => {
+    const { mtu } = facts as NetworkFacts ?? {};
+    return carried === undefined || mtu === undefined || mtu <= carried ? [] : [{
+      path: `${device.path}.mtu`,
+      problem: `the guest is told that packets may have ${mtu} bytes, and ${path} carries ${carried}`,
+      remedy: "make both equal",
+    }];
+  },
+  claims: ({ fd, fds = [], interface: name }, { path }) => {
+    const descriptors = fd === undefined
+      ? fds.map((number, i) => [number, `${path}.fds[${i}]`] as const)
+      : [[fd, `${path}.fd`] as const];
+    return [
+      ...descriptors.map(([number, at]) => ({
+        thing: `descriptor ${number}`,
+        path: at,
+        remedy: "pass a descriptor for each",
+      })),
+      // With %d the kernel chooses a free number.
+      ...(name === undefined || name.includes("%d") ? [] : [{
+        thing: `the interface ${name}`,
+        path: `${path}.interface`,
+        remedy: "give each device an interface of its own",
+      }]),
+    ];
+  },
   create(context, options) {
     return new TapTransport(openTap(options, context.queuePairs, context.path), {
       pool: context.pool,

@@ -25,12 +25,36 @@ export type { VhostUserOptions } from "./options.ts";
 export { isListening } from "./listener.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
 
+/** Most bytes of a socket's path (sun_path, less the zero byte). */
+const MAX_SOCKET_PATH_BYTES = 107;
+
 /** The plugin of the transport. */
 export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
   name: "vhost-user",
   summary: "The guest of a hypervisor, by the vhost-user protocol over a Unix socket (Linux).",
   options: vhostUserOptions,
   supportsWorkers: true,
+  waitsForHost: true,
+  conflicts: ({ socket }, { path, absolutePath }) => {
+    const { length } = new TextEncoder().encode(socket === null ? "" : absolutePath(socket));
+    return socket === null || length <= MAX_SOCKET_PATH_BYTES ? [] : [{
+      path: `${path}.socket`,
+      problem: `the path of the socket is ${
+        absolutePath(socket)
+      }, ${length} bytes, and must have at most ${MAX_SOCKET_PATH_BYTES}`,
+      remedy: "use a shorter folder, such as /run",
+    }];
+  },
+  claims: ({ socket, fd }, { path, absolutePath }) => [
+    ...(socket === null ? [] : [{
+      thing: `the socket ${absolutePath(socket)}`,
+      path: `${path}.socket`,
+      remedy: "give each device a socket of its own",
+    }]),
+    ...(fd === null
+      ? []
+      : [{ thing: `descriptor ${fd}`, path: `${path}.fd`, remedy: "pass a descriptor for each" }]),
+  ],
   create: (context: PartContext, options: VhostUserOptions): VhostUserTransport =>
     new VhostUserTransport(context, options),
 });
