@@ -100,6 +100,9 @@ export interface FromGuestParts {
 export class FromGuest {
   readonly #parts: FromGuestParts;
   readonly #counters: FromGuestCounters;
+  readonly #pool: FramePool;
+  readonly #steering: Steering;
+  readonly #maxFrameBytes: number;
   readonly #batch = new FrameBatch();
   readonly #chain = new DescriptorChain();
   #session: Session | null = null;
@@ -118,6 +121,9 @@ export class FromGuest {
   constructor(parts: FromGuestParts) {
     this.#parts = parts;
     this.#counters = parts.counters;
+    this.#pool = parts.pool;
+    this.#steering = parts.steering;
+    this.#maxFrameBytes = Math.min(MAX_FRAME_BYTES, parts.toNetwork.maxFrameBytes);
   }
 
   /** The driver is ready. */
@@ -191,13 +197,12 @@ export class FromGuest {
 
   /** The chain as a frame; null if it was dropped, undefined if the pool is empty and it must wait. */
   #copy(chain: DescriptorChain, pair: number): Frame | null | undefined {
-    const { pool, steering, toNetwork } = this.#parts;
     const headerBytes = this.#headerBytes;
     if (chain.readableBytes < headerBytes) throw shorterThanHeader(chain.readableBytes, headerBytes);
     const length = chain.readableBytes - headerBytes;
     if (length < ETHERNET_HEADER_BYTES) return this.#drop("dropped_too_short");
-    if (length > Math.min(MAX_FRAME_BYTES, toNetwork.maxFrameBytes)) return this.#drop("dropped_too_long");
-    const frame = pool.take(length);
+    if (length > this.#maxFrameBytes) return this.#drop("dropped_too_long");
+    const frame = this.#pool.take(length);
     if (frame === null) return undefined;
     // One copy for both: a new frame has headroom for its header.
     const headerAt = frame.start - headerBytes;
@@ -212,7 +217,7 @@ export class FromGuest {
     if (gsoSize !== 0) this.#unitsLeft -= Math.ceil(length / gsoSize) * SEGMENT_UNITS;
     this.#counters.packets++;
     this.#counters.bytes += length;
-    steering.learn(frame.bytes, frame.start, length, pair);
+    this.#steering.learn(frame.bytes, frame.start, length, pair);
     return frame;
   }
 
@@ -245,11 +250,12 @@ const transport = new TransportHeader();
 export function isHeaderSound(frame: Frame, capabilities: OffloadCapabilities): boolean {
   const { header } = frame;
   header.flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  if (!capabilities.admits(header)) return false;
   if (header.flags === 0) {
     header.csumStart = 0;
     header.csumOffset = 0;
   } else if (header.csumStart + header.csumOffset + 2 > frame.length) return false;
+  // Most frames ask for nothing.
+  if ((header.flags | header.gsoType) !== 0 && !capabilities.admits(header)) return false;
   const kind = header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN;
   if (kind !== VIRTIO_NET_HDR_GSO_NONE) return isLargeSound(frame, kind);
   header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
