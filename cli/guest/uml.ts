@@ -252,7 +252,11 @@ async function exitCode(folder: string): Promise<number | null> {
 /** The first program of the guest. */
 function init({ modules }: UmlSoftware, folder: string): string {
   const loading = modules === null ? "" : `mount -t hostfs -o ${shellQuoted(modules)} none /lib/modules
-for device in /sys/bus/virtio/devices/*; do modprobe -q "$(cat $device/modalias)"; done 2>/dev/null
+loaded=
+for file in /sys/bus/virtio/devices/*/modalias; do
+  [ -e $file ] && read -r alias <$file || continue
+  case $loaded in *" $alias "*) ;; *) modprobe -q $alias; loaded="$loaded $alias " ;; esac
+done
 `;
   return `#!/bin/busybox sh
 /bin/busybox --install -s /bin
