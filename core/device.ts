@@ -26,8 +26,10 @@ export const STATUS_FAILED = 128;
 export interface Session {
   /** The guest's memory. */
   readonly memory: GuestMemory;
-  /** The queues by index; null where the driver has enabled none. */
+  /** The queues by index; null where the driver has enabled none, and where a worker serves it (`Device.workers`). */
   readonly queues: readonly (Virtqueue | null)[];
+  /** Has the driver enabled queue `index`? Also true where a worker serves it. Left out: those that are in `queues`. */
+  isEnabled?(index: number): boolean;
   /**
    * Queues come and go between `activate` and `reset`: a null in `queues` may become a queue and the reverse, and
    * `Device.queuesChanged` tells of it. Without it the queues are what they were at `activate`.

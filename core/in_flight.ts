@@ -50,6 +50,7 @@ export class Quiescence {
       this.#isWaiting = true;
       this.#untilNs = nowNs + this.#requests!.limitNs;
       this.#requests!.pause();
+      if (this.isQuiet) return "quiet";
     }
     if (nowNs < this.#untilNs) return "waiting";
     const isFirst = this.#untilNs !== Infinity;

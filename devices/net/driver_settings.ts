@@ -168,9 +168,11 @@ export class DriverSettings {
     const session = this.#session;
     if (session === null || this.#pairs !== null) return;
     const { options, steering, toGuest } = this.#parts;
+    const isEnabled = (index: number) =>
+      session.isEnabled?.(index) ?? (session.queues[index] ?? null) !== null;
     let pairs = 0;
-    if (session.features.has(VIRTIO_NET_F_MQ) && (session.queues[this.#controlIndex] ?? null) === null) {
-      while (pairs < options.queuePairs && (session.queues[2 * pairs] ?? null) !== null) pairs++;
+    if (session.features.has(VIRTIO_NET_F_MQ) && !isEnabled(this.#controlIndex)) {
+      while (pairs < options.queuePairs && isEnabled(2 * pairs)) pairs++;
     }
     steering.useAutomatic(Math.max(1, pairs));
     toGuest.useQueuePairs(Math.max(1, pairs));

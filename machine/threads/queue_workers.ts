@@ -447,7 +447,10 @@ export class QueueWorker {
     }
     if (reply !== null) {
       this.#parts.count(reply.counters);
-      this.#inFlight = reply.inFlight ?? 0;
+      const { inFlight = 0 } = reply;
+      // Something may wait for this, also if it was asked for outside of a round.
+      if (inFlight === 0 && this.#inFlight > 0) this.#parts.wake();
+      this.#inFlight = inFlight;
     }
     if (this.#channel.hasEnded) this.#end();
     else if (reply === null) this.#giveUp(`has not answered for ${this.#parts.limitMs / 1000} s`);

@@ -24,7 +24,8 @@ export class RingAttachment {
   readonly #device: Device;
   readonly #table: MemoryTable;
   readonly #rings: RingSet;
-  readonly #inSets: ReadonlySet<number>;
+  /** The queues that workers serve; none without workers. */
+  readonly queues: ReadonlySet<number>;
   #isAttached = false;
 
   /** Where the workers log their writes from the next `attach` on; null if they do not. */
@@ -36,7 +37,7 @@ export class RingAttachment {
     this.#device = device;
     this.#table = table;
     this.#rings = rings;
-    this.#inSets = new Set(device.workers?.queueSets.flat());
+    this.queues = new Set(workers === null ? [] : device.workers?.queueSets.flat());
   }
 
   /** Are there workers that have not got what they should have? */
@@ -58,7 +59,7 @@ export class RingAttachment {
     if (workers === null || this.#isAttached || !workers.isReady) return;
     const rings: AttachedRing[] = [];
     for (const ring of this.#rings.all) {
-      if (!ring.enabled || ring.queue === null || !this.#inSets.has(ring.index)) continue;
+      if (!ring.enabled || ring.queue === null || !this.queues.has(ring.index)) continue;
       rings.push(describe(ring, this.#table));
       ring.isAttached = true;
     }

@@ -91,7 +91,7 @@ export class DeviceRunner implements Disposable {
       configChanged: () => hooks.configChanged(),
       detachWorkers: () => this.#detach(),
       event: hooks.event,
-    });
+    }, this.#attachment.queues);
   }
 
   /** The rings, by index. Whoever changes one calls `settle`, and before one is disabled or stopped `drain`. */
@@ -308,7 +308,6 @@ export class DeviceRunner implements Disposable {
   }
 
   #attach(): void {
-    // What was taken back was made anew: the device must see these queues before the workers get them.
     this.#update();
     if (this.#device.isActive && this.#features !== null) this.#attachment.attach(this.#features);
   }
@@ -458,11 +457,12 @@ export class DeviceMessages implements Disposable {
   }
 }
 
-// The device, and what it is lent while it is active.
+// The device, and its session while it is active.
 //
-// Theory of operation. `use` lends it a session, activates it by that, and makes the session's queues those of rings that run
-// and are enabled, as often as that changes; `end` takes everything back, and what is in flight is given up. Nothing is caught here: whoever calls deals with a
-// GuestError, and the session is there until `end`.
+// Theory of operation. `use` activates the device, and makes the session's queues those of rings that run and are enabled, as
+// often as that changes. It never sees the queues that workers serve, only whether they are enabled. `end` takes everything
+// back, and what is in flight is given up. Nothing is caught here: the caller deals with a GuestError, and the session is there
+// until `end`.
 
 /** What a device asks for while it is active. */
 export interface ActivationHooks {
@@ -486,12 +486,15 @@ interface ActiveSession extends Session {
 export class DeviceActivation {
   readonly #device: Device;
   readonly #hooks: ActivationHooks;
+  readonly #ofWorkers: ReadonlySet<number>;
   #session: ActiveSession | null = null;
+  #enabled: boolean[] = [];
 
-  /** The device is reset. */
-  constructor(device: Device, hooks: ActivationHooks) {
+  /** The device is reset. @param ofWorkers the queues that workers serve */
+  constructor(device: Device, hooks: ActivationHooks, ofWorkers: ReadonlySet<number>) {
     this.#device = device;
     this.#hooks = hooks;
+    this.#ofWorkers = ofWorkers;
   }
 
   /** Is it active? */
@@ -507,9 +510,11 @@ export class DeviceActivation {
     const { queues } = this.#session ?? this.#begin(features, memory, rings.length);
     let changed = false;
     for (const { index, enabled, queue } of rings) {
-      const used: Virtqueue | null = enabled ? queue : null;
-      if (queues[index] === used) continue;
+      const isEnabled = enabled && queue !== null;
+      const used: Virtqueue | null = isEnabled && !this.#ofWorkers.has(index) ? queue : null;
+      if (queues[index] === used && this.#enabled[index] === isEnabled) continue;
       queues[index] = used;
+      this.#enabled[index] = isEnabled;
       changed = true;
     }
     if (changed) this.#device.queuesChanged();
@@ -552,11 +557,13 @@ export class DeviceActivation {
       features,
       memory,
       queues: new Array<Virtqueue | null>(rings).fill(null),
+      isEnabled: (index) => this.#enabled[index] === true,
       interrupt,
       configChanged,
       detachWorkers,
     };
     this.#session = session;
+    this.#enabled = new Array<boolean>(rings).fill(false);
     this.#device.activate(session);
     this.#hooks.event?.({ event: "ready" });
     return session;

@@ -44,15 +44,18 @@ export class ThreadsRig implements AsyncDisposable {
       [option: string]: unknown;
     } = {},
   ): Promise<ThreadsRig> {
+    const net = { use: "net", mac: "52:54:00:00:00:01", network: { use: SOCKETS }, offloads };
+    return await ThreadsRig.startDevice({ ...net, ...device }, beside);
+  }
+
+  /** Starts a machine with a device of any type. */
+  static async startDevice(device: Record<string, unknown>, beside: unknown[] = []): Promise<ThreadsRig> {
     const folder = Deno.makeTempDirSync({ prefix: "threads-" });
     const written = {
       devices: [{
-        use: "net",
-        mac: "52:54:00:00:00:01",
+        name: "net0",
         mode: "threads",
         driver: { use: "vhost-user", socket: "net0.sock" },
-        network: { use: SOCKETS },
-        offloads,
         ...device,
       }, ...beside],
     };
