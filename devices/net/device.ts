@@ -20,8 +20,8 @@
  * what is held is flushed early (`PoolPressure`). A link that is down is no back-pressure: frames either way
  * are dropped and counted.
  *
- * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` sees only the
- * control queue (`ControlSession`), and those in the role `{ set }` only one pair: everything from the
+ * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` has only the
+ * control queue, and those in the role `{ set }` only one pair: everything from the
  * network is theirs, and nothing is steered. What is steered by the driver's table (RSS) would need all
  * pairs, so that it is not offered then.
  *
@@ -31,10 +31,8 @@ import { kindOf, refusePromise } from "../../core/contract.ts";
 import type { DeviceMigration, Session } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { GuestMemory } from "../../core/memory.ts";
 import { NotificationSuppression, type QueueInterest } from "../../core/queue_service.ts";
 import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
 import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
 import { stageFault } from "../../pipeline/frame_contract.ts";
@@ -95,8 +93,6 @@ export class NetDevice implements NetworkDevice {
   readonly #interest: NetQueueInterest;
   readonly #notifications: NotificationSuppression;
   #session: Session | null = null;
-  /** The session as far as queues are served here. */
-  #own: Session | null = null;
   #nowNs = 0;
 
   /** Builds the stages and publishes counters. Throws PluginError if a stage cannot be made. */
@@ -209,14 +205,12 @@ export class NetDevice implements NetworkDevice {
     this.#filter.negotiated(features);
     const negotiated = this.#settings.begin(session);
     const { controlIndex } = this.#settings;
-    const own = this.#role === "control" ? new ControlSession(session, controlIndex) : session;
-    this.#own = own;
-    this.#toGuest.activate(own, negotiated);
+    this.#toGuest.activate(session, negotiated);
     this.#toNetwork.guestCapabilities(this.#toGuest.capabilities);
     this.#toNetwork.hasGuest(true);
-    this.#fromGuest.activate(own);
+    this.#fromGuest.activate(session);
     this.#interest.controlIndex = controlIndex;
-    this.#notifications.begin(own.queues);
+    this.#notifications.begin(session.queues);
     this.#toGuestPipeline.negotiated(negotiated, this.#nowNs);
     this.#fromGuestPipeline.negotiated(negotiated, this.#nowNs);
     this.#settings.takeOver(this.#nowNs);
@@ -226,13 +220,12 @@ export class NetDevice implements NetworkDevice {
 
   /** Queues have come or gone. */
   queuesChanged(): void {
-    const own = this.#own;
-    if (own === null) return;
-    if (own instanceof ControlSession) own.update();
+    const session = this.#session;
+    if (session === null) return;
     if (typeof this.#role === "object") this.#toGuest.useQueuePairs(this.#role.set + 1);
     else this.#settings.queuesChanged();
     this.#toGuest.queuesChanged();
-    this.#notifications.begin(own.queues);
+    this.#notifications.begin(session.queues);
     this.#toNetwork.useQueuePairs(this.#steering.pairs);
     this.wake();
   }
@@ -260,7 +253,6 @@ export class NetDevice implements NetworkDevice {
   reset(): void {
     const counters = this.#counters;
     this.#session = null;
-    this.#own = null;
     this.#settings.reset();
     if (typeof this.#role !== "object") counters.resets++;
     try {
@@ -321,7 +313,7 @@ export class NetDevice implements NetworkDevice {
   /** One round. True if anything moved. Throws GuestError and PluginError. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;
-    const session = this.#own;
+    const session = this.#session;
     if (session === null) return false;
     let did = this.#settings.poll(session, nowNs);
     if (this.#claims?.takeWanted() === true && this.#toGuestPipeline.drain(nowNs)) did = true;
@@ -384,54 +376,6 @@ export class NetQueueInterest implements QueueInterest {
   /** A receive queue for which frames wait. */
   isStarved(index: number): boolean {
     return (index & 1) === 0 && index !== this.controlIndex && this.#toGuest.isBlockedAt(index >>> 1);
-  }
-}
-
-/** What is seen of a session by the device whose queue pairs other threads serve: the control queue alone. */
-class ControlSession implements Session {
-  /** Queues come and go, as far as can be seen here. */
-  readonly startsQueues = true;
-  /** The queues by index: the control queue, once it is there. */
-  readonly queues: (Virtqueue | null)[];
-  readonly #whole: Session;
-  readonly #controlIndex: number;
-
-  /** Shows only queue `controlIndex` of `whole`. */
-  constructor(whole: Session, controlIndex: number) {
-    this.#whole = whole;
-    this.#controlIndex = controlIndex;
-    this.queues = new Array<Virtqueue | null>(whole.queues.length).fill(null);
-    this.update();
-  }
-
-  /** The guest's memory. */
-  get memory(): GuestMemory {
-    return this.#whole.memory;
-  }
-
-  /** What was agreed on. */
-  get features(): FeatureSet {
-    return this.#whole.features;
-  }
-
-  /** Queues have come or gone. */
-  update(): void {
-    this.queues[this.#controlIndex] = this.#whole.queues[this.#controlIndex] ?? null;
-  }
-
-  /** Tells the driver that queue `index` has used buffers. */
-  interrupt(index: number): void {
-    this.#whole.interrupt(index);
-  }
-
-  /** Tells the driver that configuration space has changed. */
-  configChanged(): void {
-    this.#whole.configChanged();
-  }
-
-  /** Takes back the queues that workers have. */
-  detachWorkers(): void {
-    this.#whole.detachWorkers?.();
   }
 }
 

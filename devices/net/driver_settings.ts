@@ -168,11 +168,9 @@ export class DriverSettings {
     const session = this.#session;
     if (session === null || this.#pairs !== null) return;
     const { options, steering, toGuest } = this.#parts;
-    const isEnabled = (index: number) =>
-      session.isEnabled?.(index) ?? (session.queues[index] ?? null) !== null;
     let pairs = 0;
-    if (session.features.has(VIRTIO_NET_F_MQ) && !isEnabled(this.#controlIndex)) {
-      while (pairs < options.queuePairs && isEnabled(2 * pairs)) pairs++;
+    if (session.features.has(VIRTIO_NET_F_MQ) && !isEnabled(session, this.#controlIndex)) {
+      while (pairs < options.queuePairs && isEnabled(session, 2 * pairs)) pairs++;
     }
     steering.useAutomatic(Math.max(1, pairs));
     toGuest.useQueuePairs(Math.max(1, pairs));
@@ -226,8 +224,8 @@ export class DriverSettings {
    */
   #useQueuePairs(pairs: number): boolean {
     const { pipeline, toGuest } = this.#parts;
-    const queues = this.#session?.queues ?? [];
-    for (let i = 0; i < 2 * pairs; i++) if ((queues[i] ?? null) === null) return false;
+    const session = this.#session;
+    for (let i = 0; i < 2 * pairs; i++) if (session === null || !isEnabled(session, i)) return false;
     pipeline.drain(this.#nowNs);
     toGuest.publish();
     toGuest.useQueuePairs(pairs);
@@ -369,4 +367,9 @@ function joined(table: readonly Uint8Array[]): Uint8Array {
 
 function invalid(remedy: string): GuestError {
   return new GuestError("device-state-invalid", `The state cannot be taken over: ${remedy}`);
+}
+
+/** Has the driver enabled a queue, whether it is served here or by a worker? */
+function isEnabled(session: Session, index: number): boolean {
+  return session.isEnabled?.(index) ?? (session.queues[index] ?? null) !== null;
 }
