@@ -103,6 +103,44 @@ export class DescriptorChain {
     return done;
   }
 
+  /**
+   * Finds `length` bytes from `offset` on of the readable or the writable part in this process, for system calls that read or
+   * write them in place. Puts an address and a number of bytes into `places` for each piece of memory, and returns how many
+   * pieces; 0 if there are not so many bytes, if they do not fit into `places`, or if an address is not known: copy then.
+   */
+  locate(part: "readable" | "writable", offset: number, length: number, places: Float64Array): number {
+    const [first, end] = part === "readable" ? [0, this.#readable] : [this.#readable, this.#pieces];
+    let skip = offset;
+    let left = length;
+    let count = 0;
+    for (let piece = first; piece < end && left > 0; piece++) {
+      const bytes = Math.min(this.#lengths[piece] - skip, left);
+      if (bytes <= 0) {
+        skip -= this.#lengths[piece];
+        continue;
+      }
+      const { hostAddress } = this.#regions[piece]!;
+      if (hostAddress === 0 || 2 * count + 2 > places.length) return 0;
+      places[2 * count] = hostAddress + this.#offsets[piece] + skip;
+      places[2 * count + 1] = bytes;
+      count++;
+      left -= bytes;
+      skip = 0;
+    }
+    return left > 0 ? 0 : count;
+  }
+
+  /** The host has written into the first `length` bytes of the writable part by itself: a migration is told. */
+  wroteInPlace(length: number): void {
+    let left = length;
+    for (let piece = this.#readable; piece < this.#pieces && left > 0; piece++) {
+      const region = this.#regions[piece]!;
+      const bytes = Math.min(this.#lengths[piece], left);
+      if (region.dirtyLog !== null) region.dirtyLog.mark(region.guestAddress + this.#offsets[piece], bytes);
+      left -= bytes;
+    }
+  }
+
   /** Starts reading and writing at the first byte again. */
   rewind(): void {
     this.#readPiece = 0;

@@ -255,6 +255,8 @@ export interface MemoryRegion {
   readonly bufferOffset: number;
   /** What copies longer pieces quicker than the language does; left out: nothing. */
   readonly copier?: RegionCopier;
+  /** Where its first byte lies in this process, for system calls; left out where that is not known. */
+  readonly hostAddress?: number;
 }
 
 /**
@@ -299,6 +301,8 @@ export class MappedRegion implements MemoryRegion {
   /** Exactly the region, fast at any offset. */
   readonly view: DataView<ArrayBuffer>;
   readonly #copier: RegionCopier | null;
+  /** Where its first byte lies in this process; 0 if that is not known. */
+  readonly hostAddress: number;
   /** Told of every write through `copyIn`; null if nobody asks. Set by `GuestMemory`. */
   dirtyLog: DirtyLog | null = null;
 
@@ -326,6 +330,7 @@ export class MappedRegion implements MemoryRegion {
     this.bytes = new Uint8Array(buffer, bufferOffset, size);
     this.view = new DataView(buffer, bufferOffset, size);
     this.#copier = region.copier ?? null;
+    this.hostAddress = region.hostAddress ?? 0;
   }
 
   /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */

@@ -54,6 +54,13 @@ export interface QueueRequest {
   /** Starts reading and writing at the first byte again. */
   rewind(): void;
   /**
+   * Where bytes lie in this process: see {@linkcode DescriptorChain.locate}; 0 of a given-up request. They may be read and
+   * written there by system calls until the request is completed, also if it is given up meanwhile.
+   */
+  locate(part: "readable" | "writable", offset: number, length: number, places: Float64Array): number;
+  /** The host has written the first `length` writable bytes in place. Said before the request is completed. */
+  wroteInPlace(length: number): void;
+  /**
    * Puts the request back into its ring; the handler returns the result. Its queue is left alone until `untilNs`, or until
    * {@linkcode QueueService.retry}; the driver may have changed the request by then.
    */
@@ -365,6 +372,14 @@ class PooledRequest implements QueueRequest {
 
   rewind(): void {
     this.chain.rewind();
+  }
+
+  locate(part: "readable" | "writable", offset: number, length: number, places: Float64Array): number {
+    return this.isLive ? this.chain.locate(part, offset, length, places) : 0;
+  }
+
+  wroteInPlace(length: number): void {
+    if (this.isLive) this.chain.wroteInPlace(length);
   }
 
   putBack(untilNs = Infinity): number {

@@ -318,7 +318,7 @@ export class WorkerRings implements Disposable {
     using made = new DisposableStack();
     const regions = attached.regions.map(({ guestAddress, size, address }) => {
       const { buffer, copier } = made.use(new MemoryView(BigInt(address), size));
-      return { guestAddress, size, buffer, bufferOffset: 0, copier };
+      return { guestAddress, size, buffer, bufferOffset: 0, hostAddress: Number(address), copier };
     });
     this.memory = new GuestMemory(regions);
     this.#log = attached.log && openLog(attached.log, made);

@@ -167,3 +167,44 @@ Deno.test("DescriptorChain.begin() forgets the chain before", () => {
   assertEquals(chain.write(new Uint8Array(4), 0, 4), 0);
   assertEquals(chain.read(new Uint8Array(4), 0, 4), 2);
 });
+
+Deno.test("DescriptorChain.locate() finds bytes in this process, piece by piece, and wroteInPlace() tells a migration", () => {
+  const region = (guestAddress: number, size: number, hostAddress?: number) => ({
+    guestAddress,
+    size,
+    buffer: new ArrayBuffer(size),
+    bufferOffset: 0,
+    ...(hostAddress === undefined ? {} : { hostAddress }),
+  });
+  // Two regions that touch, and one whose place is not known.
+  const memory = new GuestMemory([
+    region(0x1000, 0x1000, 0x7000_0000_0000),
+    region(0x2000, 0x1000, 0x6000_0000_0000),
+    region(0x8000, 0x1000),
+  ]);
+  const chain = new DescriptorChain();
+  chain.begin();
+  chain.add(memory, 0x1000, 16, false);
+  chain.add(memory, 0x1100, 8, false);
+  chain.add(memory, 0x1ff0, 32, true);
+  chain.add(memory, 0x8000, 4, true);
+  chain.finish(0, 4);
+  const places = new Float64Array(8);
+  const found = (
+    part: "readable" | "writable",
+    offset: number,
+    length: number,
+  ) => [...places.subarray(0, 2 * chain.locate(part, offset, length, places))];
+  assertEquals(found("readable", 0, 24), [0x7000_0000_0000, 16, 0x7000_0000_0100, 8]);
+  assertEquals(found("readable", 10, 7), [0x7000_0000_000a, 6, 0x7000_0000_0100, 1]);
+  assertEquals(found("readable", 16, 8), [0x7000_0000_0100, 8]);
+  assertEquals(found("readable", 17, 8), []);
+  assertEquals(found("writable", 0, 32), [0x7000_0000_0ff0, 16, 0x6000_0000_0000, 16]);
+  assertEquals(found("writable", 20, 5), [0x6000_0000_0004, 5]);
+  assertEquals(found("writable", 30, 4), [], "what has no known address is copied");
+  assertEquals(chain.locate("readable", 0, 24, new Float64Array(2)), 0, "more pieces than room");
+  const marks: [number, number][] = [];
+  memory.dirtyLog = { mark: (address, bytes) => void marks.push([address, bytes]) };
+  chain.wroteInPlace(20);
+  assertEquals(marks, [[0x1ff0, 16], [0x2000, 4]]);
+});

@@ -172,6 +172,7 @@ export class MemoryTable implements Disposable {
       size: description.size,
       buffer: mapping.buffer,
       bufferOffset: mapping.bufferOffset,
+      hostAddress: Number(mapping.address),
       ...(mapping.copier === undefined ? {} : { copier: mapping.copier }),
     })));
     const gone = this.#slots.filter((slot) => !slots.includes(slot));
