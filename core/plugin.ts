@@ -308,6 +308,12 @@ export interface PartPlugin<O = unknown, P = unknown> extends PluginBase<O> {
    * `finished`: a device is at its end when a part of it is.
    */
   create(context: PartContext, options: O): P;
+  /**
+   * Makes the part of a queue worker, in its thread, of what `giveToWorker(set)` of the part in the main thread has
+   * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.
+   */
+  // deno-lint-ignore no-explicit-any -- what the part itself has given
+  createInWorker?(context: Pick<PartContext, "path" | "watch" | "publish">, given: any): P;
 }
 
 /** Declares a part of the kind that it names: adds `api`, and infers the type of the options from their schema. */
