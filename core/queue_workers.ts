@@ -1,26 +1,30 @@
 /**
  * Queue workers: threads that serve sets of a device's queues.
  *
- * Theory of operation. In the mode `threads` a device exists several times. The one in the main thread has the role
- * `control`: it answers to the driver, keeps configuration space and carries out commands. For each set of queues that the
- * device names (`Device.workers`) there is one more, with the role `{ set: n }`, in a thread of its own, made anew from the same
- * configuration. It serves the queues of its set. Of each part of the device it has what the part gives to that set alone
- * (`giveToWorker`), such as a queue of a TAP.
+ * Theory of operation. In the mode `threads` a device exists several times. The one in the main thread has
+ * the role `control`: it answers to the driver, keeps configuration space and carries out commands. For each
+ * set of queues that the device names (`Device.workers`) there is one more, with the role `{ set: n }`, in a
+ * thread of its own, made anew from the same configuration. It serves the queues of its set. Of each part of
+ * the device it has what the part gives to that set alone (`giveToWorker`), such as a queue of a TAP.
  *
- * A ring has one owner at any time. The driver transport describes rings and memory in plain JSON and *attaches* them to the
- * workers. Before anything about them changes (a message of the front-end, a command of the driver) it *detaches* them, and is
- * told where each stands. In between the workers alone touch them. What the driver has programmed goes along each time, as
- * `DeviceMigration.save` gives it. Messages and commands are rare, so that stopping everything for them costs nothing, and they
- * are dealt with in one thread.
+ * A ring has one owner at any time. The driver transport describes rings and memory in plain JSON and
+ * *attaches* them to the workers. Before anything about them changes (a message of the front-end, a command
+ * of the driver) it *detaches* them, and is told where each stands. In between the workers alone touch them.
+ * What the driver has programmed goes along each time, as `DeviceMigration.save` gives it. Messages and
+ * commands are rare, so that stopping everything for them costs nothing, and they are dealt with in one
+ * thread.
  *
- * Requests that a worker has in flight are part of `Device.inflight` as the driver transport sees it: what it does before it
- * takes rings or memory away holds for workers as well.
+ * Requests that a worker has in flight are part of `Device.inflight` as the driver transport sees it: what it
+ * does before it takes rings or memory away holds for workers as well.
  *
  * @module
  */
 import type { GuestError } from "./errors.ts";
 
-/** Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one set. */
+/**
+ * Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one
+ * set.
+ */
 export type DeviceRole = "whole" | "control" | {
   /** The set of queues, from 0 on. */
   readonly set: number;
@@ -28,7 +32,9 @@ export type DeviceRole = "whole" | "control" | {
 
 /** Which queues of a device workers may serve: the capability `workers` of a device in the role `control`. */
 export interface WorkersCapability {
-  /** The queues of each set, by index. No queue is in two sets; what is in none is served in the main thread. */
+  /**
+   * The queues of each set, by index. No queue is in two sets; what is in none is served in the main thread.
+   */
   readonly queueSets: readonly (readonly number[])[];
   /** Memory that all sets share: each gets it as `DeviceContext.sharedMemory`. Left out: they share none. */
   readonly sharedMemory?: SharedArrayBuffer;
@@ -75,7 +81,10 @@ export interface AttachedRing {
   readonly kick: number | null;
   /** Must it be looked at without being asked? */
   readonly polled: boolean;
-  /** Descriptor of the event that tells of used buffers; null if the worker must say so (`WorkerNotices.interrupts`). */
+  /**
+   * Descriptor of the event that tells of used buffers; null if the worker must say so
+   * (`WorkerNotices.interrupts`).
+   */
   readonly call: number | null;
   /** By which guest address writes to the used part are logged; null if they are not. */
   readonly logAddress: number | null;
@@ -118,16 +127,17 @@ export interface QueueWorkers {
   /** What ends the device with the next round; null if nothing. Until then no message is answered. */
   readonly failure: Error | null;
   /**
-   * Has a worker not given back its rings, and may it still write to their memory? Then the memory must stay mapped until the
-   * process ends; the device has failed.
+   * Has a worker not given back its rings, and may it still write to their memory? Then the memory must stay
+   * mapped until the process ends; the device has failed.
    */
   readonly isStuck: boolean;
   /** Gives each worker those of the rings that are its own. They were detached before. */
   attach(rings: AttachedRings): void;
   /**
-   * Has the workers let go what they hold, and takes all rings back: they are not touched any more when this returns, unless a
-   * worker `isStuck` then. Requests in flight are waited for, but no longer than half of the time that a worker may take to
-   * answer: the fault is `quiesce-timeout` then. A device that must not be held up quiesces first (`Device.inflight`).
+   * Has the workers let go what they hold, and takes all rings back: they are not touched any more when this
+   * returns, unless a worker `isStuck` then. Requests in flight are waited for, but no longer than half of
+   * the time that a worker may take to answer: the fault is `quiesce-timeout` then. A device that must not be
+   * held up quiesces first (`Device.inflight`).
    * @param giveUp the device is reset next: requests in flight are given up and not waited for
    */
   detach(giveUp: boolean): DetachedRings;

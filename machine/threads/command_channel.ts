@@ -1,30 +1,33 @@
 /**
  * Commands to a thread and its replies, in memory that both threads share.
  *
- * Theory of operation. The main thread gives a *command*; the worker replies to it before the next one is given. Both are
- * JSON text, in an area of its own for each direction. The text is written first and its number is stored then: a command
- * has the next number, a reply the number of its command. The worker looks for a new number between two rounds, which is
- * one atomic load; what wakes it if it sleeps is the caller's. The main thread stands still until the number of its command
- * stands in the reply word.
+ * Theory of operation. The main thread gives a *command*; the worker replies to it before the next one is
+ * given. Both are JSON text, in an area of its own for each direction. The text is written first and its
+ * number is stored then: a command has the next number, a reply the number of its command. The worker looks
+ * for a new number between two rounds, which is one atomic load; what wakes it if it sleeps is the caller's.
+ * The main thread stands still until the number of its command stands in the reply word.
  *
  *     main:   command() ... reply(limitMs)            worker:   hasCommand, takeCommand() ... reply()
  *
  *     REPLY:  n-1 --answer to n--> n --answer to n+1--> n+1 ... --end--> n+1, ENDED
  *
- * That a wait has ended proves nothing: the worker may have been preempted between the store of a reply and its notify, and
- * then wakes the wait for the next reply. Only the number counts. A reply that comes after its time limit has the old
- * number and is taken for no other; until it has come no command can be given, because the worker may still read the text.
+ * That a wait has ended proves nothing: the worker may have been preempted between the store of a reply and
+ * its notify, and then wakes the wait for the next reply. Only the number counts. A reply that comes after
+ * its time limit has the old number and is taken for no other; until it has come no command can be given,
+ * because the worker may still read the text.
  *
- * Besides, the worker has *notices*: bits that it raises at any time and that the main thread takes. The main thread has
- * a *stop* flag, which needs no text and no reply, so that it can be raised whatever the worker does. And the worker ends,
- * once, with a last text that may say why, in an area of its own, for a reply may just be read. ENDED is a bit of the very
- * word that the main thread waits on, so that no end slips in between its look and its sleep; it leaves the number, so
- * that a reply which came before the end is still had.
+ * Besides, the worker has *notices*: bits that it raises at any time and that the main thread takes. The main
+ * thread has a *stop* flag, which needs no text and no reply, so that it can be raised whatever the worker
+ * does. And the worker ends, once, with a last text that may say why, in an area of its own, for a reply may
+ * just be read. ENDED is a bit of the very word that the main thread waits on, so that no end slips in
+ * between its look and its sleep; it leaves the number, so that a reply which came before the end is still
+ * had.
  *
- * Memory order. Atomic operations are sequentially consistent, and one that reads what another has stored comes after all
- * that stood before the store. So a text that is written before its number, and read after it, is complete; and it is not
- * overwritten before a number has come back. No plain access races with another, hence the order of single atomic
- * operations and whole texts is all that can vary: `tests/machine/command_channel_test.ts` explores every such order.
+ * Memory order. Atomic operations are sequentially consistent, and one that reads what another has stored
+ * comes after all that stood before the store. So a text that is written before its number, and read after
+ * it, is complete; and it is not overwritten before a number has come back. No plain access races with
+ * another, hence the order of single atomic operations and whole texts is all that can vary:
+ * `tests/machine/command_channel_test.ts` explores every such order.
  *
  * @module
  */
@@ -60,7 +63,9 @@ const COMMAND_TEXT = 0;
 const REPLY_TEXT = 1;
 const END_TEXT = 2;
 const AREAS = 3;
-/** Room for a text; the longest has the state of a device with all tables full, and the memory map of a guest. */
+/**
+ * Room for a text; the longest has the state of a device with all tables full, and the memory map of a guest.
+ */
 const AREA_BYTES = 256 * 1024;
 const HEAD_BYTES = 4 * (WORDS + AREAS);
 
@@ -76,7 +81,10 @@ export interface ChannelMemory {
   exchange(word: number, value: number): number;
   /** Raises bits of a word and returns what it was. */
   or(word: number, bits: number): number;
-  /** Sleeps until `word` is notified, for `limitMs` at most; not at all if it is not `value`. Why it ends is not told. */
+  /**
+   * Sleeps until `word` is notified, for `limitMs` at most; not at all if it is not `value`. Why it ends is
+   * not told.
+   */
   wait(word: number, value: number, limitMs: number): void;
   /** Wakes what waits for `word`. */
   notify(word: number): void;
@@ -174,7 +182,10 @@ export class CommandChannel {
     return this.#memory.buffer;
   }
 
-  /** Main: gives a command. Throws Error if the one before has not been answered, RangeError if it is too long. */
+  /**
+   * Main: gives a command. Throws Error if the one before has not been answered, RangeError if it is too
+   * long.
+   */
   command(command: unknown): void {
     const memory = this.#memory;
     const last = memory.load(COMMAND);
@@ -187,8 +198,8 @@ export class CommandChannel {
   }
 
   /**
-   * Main: waits for the reply to the last command, for `limitMs` at most. Null if it does not come in time, in which case
-   * this may be called again; and if the thread has ended without it.
+   * Main: waits for the reply to the last command, for `limitMs` at most. Null if it does not come in time,
+   * in which case this may be called again; and if the thread has ended without it.
    */
   reply(limitMs: number): unknown {
     const memory = this.#memory;
@@ -239,7 +250,10 @@ export class CommandChannel {
     return JSON.parse(this.#memory.read(COMMAND_TEXT));
   }
 
-  /** Worker: answers the command that was taken last. RangeError if the reply is too long; nothing is said then. */
+  /**
+   * Worker: answers the command that was taken last. RangeError if the reply is too long; nothing is said
+   * then.
+   */
   answer(reply: unknown): void {
     this.#memory.write(REPLY_TEXT, JSON.stringify(reply));
     this.#memory.store(REPLY, this.#taken << 1);
@@ -258,8 +272,6 @@ export class CommandChannel {
     return this.#memory.or(NOTICES, bit) === 0;
   }
 }
-
-// What the main thread and a worker say to each other.
 
 /** What a thread is to do. */
 export type WorkerCommand =
@@ -338,8 +350,8 @@ const MAX_TEXT_LENGTH = 16_384;
 const MAX_STACK_LENGTH = 4096;
 
 /**
- * Writes an error down, whatever was thrown. Of several, where each came up while the one before was cleaned up after, it
- * is the first.
+ * Writes an error down, whatever was thrown. Of several, where each came up while the one before was cleaned
+ * up after, it is the first.
  */
 export function writeError(error: unknown): WrittenError {
   if (error instanceof SuppressedError) return writeError(error.suppressed);

@@ -1,18 +1,20 @@
 /**
  * A set of queues in its thread: carries commands out, and turns the device in between.
  *
- * Theory of operation. The device here is a replica in the role `{ set }`. It is activated with the first rings of a driver
- * and reset when it is told so; in between its session stays, and only queues and memory come and go, as they do with a
- * front-end that enables and disables rings. With every attach it takes over what the driver has programmed, and looks at its
- * rings once without having been kicked: it is not known what has come meanwhile.
+ * Theory of operation. The device here is a replica in the role `{ set }`. It is activated with the first
+ * rings of a driver and reset when it is told so; in between its session stays, and only queues and memory
+ * come and go, as they do with a front-end that enables and disables rings. With every attach it takes over
+ * what the driver has programmed, and looks at its rings once without having been kicked: it is not known
+ * what has come meanwhile.
  *
  *     no rings --attach--> polls the device --detach--> drains, shows everything, says where each ring stands
  *                               |
  *                               +--GuestError--> touches nothing; says so by a notice, and in answer to detach
  *
- * A device with requests in flight (`Device.inflight`) is paused before a detach, and polled until they are over; only then is
- * the detach answered. If that takes too long, the device is reset, and its requests are given up. They still count until
- * they are over, which a notice tells: until then the main thread keeps their memory mapped.
+ * A device with requests in flight (`Device.inflight`) is paused before a detach, and polled until they are
+ * over; only then is the detach answered. If that takes too long, the device is reset, and its requests are
+ * given up. They still count until they are over, which a notice tells: until then the main thread keeps
+ * their memory mapped.
  *
  * Errors that are not the guest's end the thread, and with it the device.
  * @module
@@ -143,7 +145,10 @@ export class QueueSetRunner implements Pollable {
     return rings.isPolled ? Math.min(due, this.#nowNs + RING_POLL_INTERVAL_NS) : due;
   }
 
-  /** Lets everything go: the thread ends. Returns where the rings stand that it had, and what is still in flight. */
+  /**
+   * Lets everything go: the thread ends. Returns where the rings stand that it had, and what is still in
+   * flight.
+   */
   close(): Pick<WorkerReply, "bases" | "inFlight"> {
     const bases = this.#bases();
     this.#letGo();
@@ -284,8 +289,6 @@ export class QueueSetRunner implements Pollable {
   }
 }
 
-// The rings of a worker: memory, queues, events, made of their description and let go as a whole.
-
 /** A ring and its queue. */
 export interface WorkerRing {
   /** What was told of it. */
@@ -296,7 +299,10 @@ export interface WorkerRing {
   readonly call: ReceivedEvent | null;
 }
 
-/** The rings of one attach. After `dispose` nothing of them can be reached: every view of the memory is empty. */
+/**
+ * The rings of one attach: memory, queues, events, made of their description and let go as a whole. After
+ * `dispose` nothing of them can be reached: every view of the memory is empty.
+ */
 export class WorkerRings implements Disposable {
   /** The guest's memory. */
   readonly memory: GuestMemory;

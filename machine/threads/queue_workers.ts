@@ -1,8 +1,23 @@
 /**
- * All threads of a device: its queue workers.
+ * The queue workers of a device, as the main thread sees them: one thread for each set of queues.
  *
- * Every command goes to all of them first, and then all replies are waited for, up to one time limit: they work at the same
- * time. A thread that has failed ends its device, with the next round; its rings count as given back, unless it is stuck.
+ * Theory of operation. Every command goes to all threads first, and then all replies are waited for, up to
+ * one time limit: they work at the same time. A thread that has failed ends its device, with the next round;
+ * its rings count as given back, unless it is stuck.
+ *
+ *     started --ready--> works, sleeps, answers commands --stop--> ended
+ *        |                          |
+ *        +------- fails ------------+--> ended: `failure` says why
+ *
+ * A thread that does not answer within its time limit, or does not begin to work within a minute, has failed:
+ * it is told to stop, broken off, and its device ends. Until it has really come to its end it may still touch
+ * its rings.
+ *
+ * The main thread stands still while it waits for an answer, with all devices. The time limit is hence short.
+ * It is one of time that the process has had: a process that was stopped, or frozen with its machine, finds
+ * late an answer that could not come, and goes on to wait. Requests in flight are not waited for by a
+ * command, but paused first, and a notice tells when they are over.
+ *
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
@@ -138,7 +153,9 @@ export class ThreadWorkers implements DeviceWorkers {
     return given;
   }
 
-  /** Collects what the threads have to say. True if one of them is ready now. Throws what one has failed with. */
+  /**
+   * Collects what the threads have to say. True if one of them is ready now. Throws what one has failed with.
+   */
   poll(_nowNs: number): boolean {
     const failure = this.failure;
     if (failure !== null) throw failure;
@@ -224,7 +241,9 @@ export class ThreadWorkers implements DeviceWorkers {
     if (late !== undefined) throw late.failure;
   }
 
-  /** What the workers reply. Those that were given a command reply also if another cannot be given its own. */
+  /**
+   * What the workers reply. Those that were given a command reply also if another cannot be given its own.
+   */
   #all(command: (set: number) => WorkerCommand): WorkerReply[] {
     const replies: WorkerReply[] = [];
     try {
@@ -296,19 +315,6 @@ class AllInFlight implements RequestsInFlight {
     this.#isPaused = false;
   }
 }
-
-// The thread of one set, as the main thread sees it.
-//
-//     started --ready--> works, sleeps, answers commands --stop--> ended
-//        |                          |
-//        +------- fails ------------+--> ended: `failure` says why
-//
-// A thread that does not answer within its time limit, or does not begin to work within a minute, has failed: it is told to
-// stop, broken off, and its device ends. Until it has really come to its end it may still touch its rings.
-//
-// The main thread stands still while it waits for an answer, with all devices. The time limit is hence short; and it is one
-// of time that the process has had: a process that was stopped, or frozen with its machine, finds an answer late that could
-// not come, and goes on to wait.
 
 /** Longest wait for an answer at a time, in ms: what it takes longer, the process has not had. */
 const SLICE_MS = 50;
@@ -421,7 +427,10 @@ export class QueueWorker {
     return notices;
   }
 
-  /** Gives a command, unless the thread takes none. RangeError if it is too long; the thread has not got it then. */
+  /**
+   * Gives a command, unless the thread takes none. RangeError if it is too long; the thread has not got it
+   * then.
+   */
   command(command: WorkerCommand): void {
     if (!this.isReady) return;
     this.#channel.command(command);
@@ -430,8 +439,8 @@ export class QueueWorker {
   }
 
   /**
-   * Waits for the reply to the last command, for `limitMs` at most; null if none was given or none comes. Returns as well how
-   * much of that is left.
+   * Waits for the reply to the last command, for `limitMs` at most; null if none was given or none comes.
+   * Returns as well how much of that is left.
    */
   reply(limitMs: number): [reply: WorkerReply | null, leftMs: number] {
     if (!this.#isCommanded) return [null, limitMs];

@@ -1,6 +1,7 @@
 /**
- * The program of a thread: builds the device of one set of queues from the same configuration, and serves it until it is
- * told to stop. Everything that it opens it closes; rings and what was given stay with the main thread.
+ * The program of a thread: builds the device of one set of queues from the same configuration, and serves it
+ * until it is told to stop. Everything that it opens it closes; rings and what was given stay with the main
+ * thread.
  * @module
  */
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
@@ -58,7 +59,10 @@ async function work(start: WorkerStart): Promise<void> {
   scope.postMessage(null);
 }
 
-/** Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand that it had. */
+/**
+ * Works until it is told to stop. Puts into `last` how many frames were not given back, and where rings stand
+ * that it had.
+ */
 async function serveSet(
   { sharedMemory, text, baseUrl, device: index, set, queues, wake, given }: WorkerStart,
   channel: CommandChannel,

@@ -1,6 +1,6 @@
 /**
- * Requests in flight in queue workers: a device of a type of its own, which answers late, out of order or never, and a
- * front-end that stops, resets, replaces memory or goes meanwhile.
+ * Requests in flight in queue workers: a device of a type of its own, which answers late, out of order or
+ * never, and a front-end that stops, resets, replaces memory or goes meanwhile.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";

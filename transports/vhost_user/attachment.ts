@@ -1,10 +1,11 @@
 /**
  * Attaches rings to queue workers, and detaches them.
  *
- * Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are attached as a whole, with
- * the memory behind them. Everything else stays here. `detach` comes before anything about rings, memory or device changes, and
- * gives each ring its place back: the queue is made anew there, so that what follows finds it as if it had been served here.
- * `attach` follows when the changes are over.
+ * Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are
+ * attached as a whole, with the memory behind them. Everything else stays here. `detach` comes before
+ * anything about rings, memory or device changes, and gives each ring its place back: the queue is made anew
+ * there, so that what follows finds it as if it had been served here. `attach` follows when the changes are
+ * over.
  *
  *     here --attach--> attached: kicks wake the worker only --detach--> here, until the next round of the runner
  *
@@ -31,7 +32,9 @@ export class RingAttachment {
   /** Where the workers log their writes from the next `attach` on; null if they do not. */
   log: AttachedLog | null = null;
 
-  /** Nothing is attached yet. @param workers who serves the sets of the device; null if the main thread does */
+  /**
+   * Nothing is attached yet. @param workers who serves the sets of the device; null if the main thread does
+   */
   constructor(workers: QueueWorkers | null, device: Device, table: MemoryTable, rings: RingSet) {
     this.#workers = workers;
     this.#device = device;
@@ -53,7 +56,9 @@ export class RingAttachment {
     return notices.hasFault;
   }
 
-  /** Attaches the rings that are the workers', unless they are attached already or the workers are not ready. */
+  /**
+   * Attaches the rings that are the workers', unless they are attached already or the workers are not ready.
+   */
   attach(features: FeatureSet): void {
     const workers = this.#workers;
     if (workers === null || this.#isAttached || !workers.isReady) return;

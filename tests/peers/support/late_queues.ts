@@ -1,6 +1,7 @@
 /**
- * A device of nobody's type with two queues that threads may serve, and one in the main thread. A request says how it is to be
- * answered: by which byte, and after how many milliseconds. So requests are answered late, out of order, or never.
+ * A device of a type of its own with two queues that threads may serve, and one in the main thread. A request
+ * says how it is to be answered: by which byte, and after how many milliseconds. So requests are answered
+ * late, out of order, or never.
  * @module
  */
 import { z } from "zod";
