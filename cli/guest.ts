@@ -83,13 +83,13 @@ export async function runGuest(args: readonly string[], io: Io): Promise<number>
   }
   const limitS = parsed.number("time-limit-s", 1, MAX_LIMIT_S);
   const memoryMiB = Math.round(parsed.number("memory-mib", 64, 4096) ?? DEFAULT_MEMORY_MIB);
-  const software = findUml(parsed.value("packages"));
   await using end = new AsyncDisposableStack();
   const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-uml-" });
   end.defer(() => Deno.remove(folder, { recursive: true }));
   checkFolder(folder);
   const written = parsed.operands[0] ?? ownConfig();
   const config = withSocketsIn(folder, await loadConfig(written, newRegistry()), written);
+  const software = findUml(parsed.value("packages"));
 
   const stop = new AbortController();
   let reporter: RunReporter | null = null;
