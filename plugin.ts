@@ -73,6 +73,7 @@ export {
   partsOfKind,
   type Plugin,
   type PluginBase,
+  type PluginPermissions,
   type ResolvedDevice,
   type ResolvedPart,
   type SchemaIssue,

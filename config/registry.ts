@@ -243,11 +243,17 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
     const is = actual === undefined ? `has the kind ${showValue(plugin.kind)}` : `is ${actual.title}`;
     return [`${is}; ${partKind(kind).title} is needed here`];
   }
-  if (plugin.api !== 1) {
+  if (plugin.api === 1) {
+    return [
+      'has api 1; this program speaks api 2, so change what "Contracts" in CHANGELOG.md names, ' +
+      `and export what ${partKind(kind).define}() of this version returns`,
+    ];
+  }
+  if (plugin.api !== 2) {
     return [
       `has api ${
         showValue(plugin.api)
-      }; this program speaks api 1, so use a version of the plugin made for it`,
+      }; this program speaks api 2, so use a version of the plugin made for it`,
     ];
   }
   const faults: string[] = [];

@@ -12,7 +12,7 @@ import type { DriverTransport } from "./transport.ts";
 /** What every plugin has. */
 export interface PluginBase<O> {
   /** Version of this contract. */
-  readonly api: 1;
+  readonly api: 2;
   /** What kind of plugin this is: which slots it fits. Lower case, digits, hyphens. */
   readonly kind: string;
   /** The name that labels counters and errors: lower case, digits, hyphens. */
@@ -25,10 +25,22 @@ export interface PluginBase<O> {
   readonly renamedOptions?: Readonly<Record<string, string>>;
   /** Does it wait for events of the host, so that a virtual clock is of no use to it? Left out: no. */
   readonly waitsForHost?: boolean;
+  /** What Deno must permit for it: files as they are written in the options, and native calls. */
+  permissions?(options: O): PluginPermissions;
   /** What cannot be together with what stands elsewhere in the configuration: a machine with such a conflict is not built. */
   conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
   /** The things that it alone can have, such as a socket: two that claim the same thing are a conflict. */
   claims?(options: O, site: ConfigSite): readonly Claim[];
+}
+
+/** What Deno must permit for a plugin with its options. */
+export interface PluginPermissions {
+  /** Files that it reads, as written. */
+  readonly read?: readonly string[];
+  /** Files that it writes, as written. */
+  readonly write?: readonly string[];
+  /** Does it call foreign functions? */
+  readonly ffi?: boolean;
 }
 
 /** Where in a configuration a plugin stands that judges it as a whole, before anything is built. */
@@ -298,7 +310,7 @@ export function partsOfKind(device: ResolvedDevice, kind: string): ResolvedPart[
 
 /** Declares a driver transport: adds `kind` and `api`, and infers the type of the options from their schema. */
 export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): DriverPlugin<O> {
-  return { kind: "driver", api: 1, ...plugin };
+  return { kind: "driver", api: 2, ...plugin };
 }
 
 /** A part of any kind, for a slot of a device. */
@@ -318,12 +330,12 @@ export interface PartPlugin<O = unknown, P = unknown> extends PluginBase<O> {
 
 /** Declares a part of the kind that it names: adds `api`, and infers the type of the options from their schema. */
 export function definePart<O, P>(plugin: Omit<PartPlugin<O, P>, "api">): PartPlugin<O, P> {
-  return { api: 1, ...plugin };
+  return { api: 2, ...plugin };
 }
 
 /** Declares a device: adds `kind` and `api`, and infers the type of the options from their schema. */
 export function defineDevice<O>(plugin: Omit<DevicePlugin<O>, "kind" | "api">): DevicePlugin<O> {
-  return { kind: "device", api: 1, ...plugin };
+  return { kind: "device", api: 2, ...plugin };
 }
 
 // What a plugin's option schema must be: a schema of any Standard Schema library (version 1), by its shape.

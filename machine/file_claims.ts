@@ -11,7 +11,7 @@ import { isPlainObject } from "../config/plain.ts";
 import { PluginRegistry } from "../config/registry.ts";
 import type { ResolvedConfig } from "../config/types.ts";
 import type { FileClaim } from "../core/plugin.ts";
-import { identityOfPath } from "../transports/pcap/output_file.ts";
+import { identityOfPath } from "../host/file_identity.ts";
 
 interface Claimed {
   readonly claim: Pick<FileClaim, "use" | "path">;

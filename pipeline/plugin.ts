@@ -154,7 +154,7 @@ export interface NetworkDevicePlugin<O = unknown> extends DevicePlugin<O> {
  * ```
  */
 export function defineOffload<O>(plugin: Omit<OffloadPlugin<O>, "kind" | "api">): OffloadPlugin<O> {
-  return { kind: "offload", api: 1, ...plugin };
+  return { kind: "offload", api: 2, ...plugin };
 }
 
 /** The slots of a network device. */
@@ -175,10 +175,10 @@ const NETWORK_SLOTS: NonNullable<DevicePlugin["slots"]> = {
 export function defineNetworkDevice<O>(
   plugin: Omit<NetworkDevicePlugin<O>, "kind" | "api" | "slots">,
 ): NetworkDevicePlugin<O> {
-  return { kind: "device", api: 1, slots: NETWORK_SLOTS, ...plugin };
+  return { kind: "device", api: 2, slots: NETWORK_SLOTS, ...plugin };
 }
 
 /** Declares a frame transport; see {@linkcode defineOffload}. */
 export function defineNetwork<O>(plugin: Omit<NetworkPlugin<O>, "kind" | "api">): NetworkPlugin<O> {
-  return { kind: "network", api: 1, ...plugin };
+  return { kind: "network", api: 2, ...plugin };
 }

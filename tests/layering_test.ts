@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { dirname, join, normalize } from "node:path/posix";
 
 /** Which rooms a room may import, itself aside. What is not named here is not allowed. */
@@ -195,4 +196,134 @@ Deno.test("only the command line prints and exits, and only host calls foreign f
       assert(!/\bDeno\.dlopen\b|\bUnsafePointer/.test(code), `${path} uses FFI`);
     }
   }
+});
+
+/** Rooms that know no device type, transport or plugin; the list of the built-in ones does. */
+const BLIND = /^(core|config|machine)\//;
+const BUILT_INS = "config/builtins.ts";
+/**
+ * Files of the command line that are about one thing, which they name: captures (`replay`, files of traces and schemas), and
+ * what is asked of sockets and networks that plugins do not yet say themselves.
+ */
+const ABOUT_ONE_THING = new Set([
+  "cli/check/build.ts",
+  "cli/check/notes.ts",
+  "cli/check/permissions.ts",
+  "cli/check/report.ts",
+  "cli/guest.ts",
+  "cli/replay.ts",
+  "cli/replay/capture_input.ts",
+  "cli/replay/explainer.ts",
+  "cli/replay/replay_capture.ts",
+  "cli/replay/report.ts",
+  "cli/replay/summary.ts",
+  "cli/run.ts",
+  "cli/run/attach.ts",
+  "cli/run/protocol_log.ts",
+  "cli/schema.ts",
+  "cli/vectors/record.ts",
+]);
+
+const NAMES = [...new Set(BUILT_IN_PLUGINS.map(({ name }) => name))].join("|");
+/** A plugin compared with one, its name with a name of the built-in ones, a device type with a number. */
+const COMPARED = new RegExp(
+  `\\bplugin\\s*[!=]==?\\s*(?!undefined|null)[A-Za-z]\\w*|` +
+    `(?:\\bname|\\buse)\\s*[!=]==?\\s*["'\`](?:${NAMES})["'\`]|\\btype\\s*[!=]==?\\s*\\d+`,
+  "g",
+);
+
+/** Where a room names a device type, a transport or a plugin that it must not know. */
+function identities(sources: readonly Source[]): string[] {
+  return sources.flatMap((source) => {
+    const { path } = source;
+    const isBlind = BLIND.test(path)
+      ? path !== BUILT_INS
+      : path.startsWith("cli/") && !ABOUT_ONE_THING.has(path);
+    if (!isBlind) return [];
+    const imports = importsOf(source).map((specifier) => normalize(join(dirname(path), specifier)))
+      .filter((target) => /^(devices|offloads|transports)\//.test(target))
+      .map((target) => `${path} imports ${target}`);
+    const code = source.text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "");
+    return [...imports, ...[...code.matchAll(COMPARED)].map(([text]) => `${path} compares: ${text}`)];
+  });
+}
+
+Deno.test("core, config and machine, and the command line but for what is about one thing, know no plugin", () => {
+  assertEquals(identities(projectSources()), []);
+  const left = [...ABOUT_ONE_THING].filter((path) =>
+    !projectSources().some((source) => source.path === path)
+  );
+  assertEquals(left, [], "files that are no more are not excepted");
+});
+
+Deno.test("a plugin that is known by name is found", () => {
+  const wrong: [string, string][] = [
+    ["machine/build.ts", 'import { net } from "../devices/net/mod.ts";'],
+    ["config/resolve.ts", 'import type { TapOptions } from "../transports/tap/mod.ts";'],
+    ["core/session.ts", "if (this.device.type === 1) x();"],
+    ["cli/plugins.ts", "if (part.plugin === net) x();"],
+    ["cli/demo.ts", 'if (plugin.name !== "pcap") x();'],
+    ["config/load.ts", 'if (entry.use === "pcap") x();'],
+  ];
+  for (const [path, text] of wrong) assertEquals(identities([{ path, text }]).length, 1, `${path}: ${text}`);
+  const right: [string, string][] = [
+    [BUILT_INS, 'import { net } from "../devices/net/mod.ts";'],
+    ["machine/build.ts", "if (plugin === undefined) x(); // plugin === net"],
+    ["cli/replay/report.ts", 'import { x } from "../../transports/pcap/pcap.ts";'],
+  ];
+  for (const [path, text] of right) assertEquals(identities([{ path, text }]), []);
+});
+
+/** What a file imports when it runs: not for its types alone. */
+function runtimeImportsOf({ path, text }: Source): string[] {
+  const noTypes = text.replace(/(^|\n)\s*(?:import|export) type\b[^;]*;/g, "$1")
+    .replace(/(^|\n)\s*(?:import|export) \{(?:\s*type [\w$]+(?: as [\w$]+)?,?)+\s*\} from[^;]*;/g, "$1");
+  return importsOf({ path, text: noTypes });
+}
+
+/** Circles of imports, each as one line. */
+function circles(sources: readonly Source[]): string[] {
+  const graph = new Map(sources.map((source) => [
+    source.path,
+    runtimeImportsOf(source).filter((name) => name.startsWith(".")).map((name) =>
+      normalize(join(dirname(source.path), name))
+    ),
+  ]));
+  const found = new Set<string>();
+  const done = new Set<string>();
+  const visit = (path: string, way: readonly string[]) => {
+    const at = way.indexOf(path);
+    if (at >= 0) found.add(way.slice(at).toSorted().join(" "));
+    if (at >= 0 || done.has(path)) return;
+    for (const target of graph.get(path) ?? []) visit(target, [...way, path]);
+    done.add(path);
+  };
+  for (const path of graph.keys()) visit(path, []);
+  return [...found];
+}
+
+Deno.test("no files import each other in a circle when they run", () => {
+  assertEquals(circles(projectSources()), []);
+});
+
+Deno.test("a circle of imports is found, and one of types alone let through", () => {
+  const file = (path: string, keyword: string, ...to: string[]) => ({
+    path,
+    text: to.map((name) => `import ${keyword} from "./${name}.ts";`).join("\n"),
+  });
+  const circle = (keyword: string) =>
+    circles([
+      file("core/a.ts", keyword, "b"),
+      file("core/b.ts", keyword, "c"),
+      file("core/c.ts", keyword, "a"),
+    ]);
+  assertEquals(circle("{ x }").length, 1);
+  assertEquals(circle("{ type X, y }").length, 1);
+  assertEquals(circle("type { X }"), []);
+  assertEquals(circle("{ type X, type Y }"), []);
+  const x = "{ x }";
+  assertEquals(
+    circles([file("core/a.ts", x, "b", "c"), file("core/b.ts", x, "c"), file("core/c.ts", x)]),
+    [],
+  );
 });

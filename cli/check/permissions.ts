@@ -1,14 +1,16 @@
 /**
  * What Deno must permit for a configuration to run.
  *
- * Built-in transports are known here by name; what a module of the user's own needs, nobody can know but its author.
+ * Each plugin says what it needs (`PluginBase.permissions`); what a module needs that does not say so, its author knows.
  * @module
  */
 import { fileURLToPath } from "node:url";
 import { isDescriptor } from "../../config/load.ts";
 import { isPlainObject } from "../../config/plain.ts";
 import { PluginRegistry } from "../../config/registry.ts";
-import type { ResolvedConfig } from "../../config/types.ts";
+import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
+import { partsOf } from "../../core/plugin.ts";
+import { guarded, located } from "../../machine/plugin_guards.ts";
 import { isStandardInput } from "../../transports/pcap/byte_source.ts";
 import { shellQuoted } from "../console/io.ts";
 
@@ -20,8 +22,6 @@ export interface Permissions {
   readonly modules: readonly string[];
 }
 
-/** Transports that reach the host through native calls. */
-const NATIVE = new Set(["tap", "vhost-user"]);
 /** The folder of this program; null if it runs from elsewhere than files. */
 const PROGRAM = import.meta.url.startsWith("file:") ? fileURLToPath(new URL("../..", import.meta.url)) : null;
 /** Hosts from which Deno imports without being told. */
@@ -44,7 +44,12 @@ const TRUSTED_HOSTS = new Set([
 export function permissionsOf(path: string, written: unknown, config: ResolvedConfig): Permissions {
   const needs = new Needs(config.baseUrl);
   if (!isDescriptor(path)) needs.read.add(path);
-  needs.gather(written);
+  for (const part of config.devices.flatMap(partsOf)) {
+    located(
+      config,
+      () => guarded(part, "permissions", () => needs.gather(part, valueAt(written, part.path))),
+    );
+  }
   if (runnablePath(path) === SAVED_FILE) needs.read.add(SAVED_FILE);
   // A thread reads the program's own modules anew, and the runtime asks for each.
   if (PROGRAM !== null && config.devices.some(({ mode }) => mode === "threads")) {
@@ -66,6 +71,16 @@ export function runnablePath(path: string): string {
   return isDescriptor(path) && !isStandardInput(path) ? SAVED_FILE : path;
 }
 
+/** The value at a path such as `$.devices[0].network`. */
+export function valueAt(root: unknown, path: string): unknown {
+  let value = root;
+  for (const [, name, index] of path.matchAll(/\.(\w+)|\[(\d+)\]/g)) {
+    if (index !== undefined) value = Array.isArray(value) ? value[Number(index)] : undefined;
+    else value = isPlainObject(value) ? value[name] : undefined;
+  }
+  return value;
+}
+
 class Needs {
   readonly read = new Set<string>();
   readonly write = new Set<string>();
@@ -78,38 +93,17 @@ class Needs {
     this.#baseUrl = baseUrl;
   }
 
-  /** Looks at a value of the configuration and everything in it. */
-  gather(value: unknown): void {
-    if (Array.isArray(value)) { for (const item of value) this.#entry(item); }
-    else if (isPlainObject(value)) {
-      if ("use" in value) this.#object(value);
-      else for (const part of Object.values(value)) this.gather(part);
-    }
+  /** Looks at a part. @param entry what stands at its place in the configuration */
+  gather({ plugin, options }: ResolvedPart, entry: unknown): void {
+    const use = isPlainObject(entry) ? entry.use : entry;
+    if (typeof use === "string") this.#module(use);
+    const { read = [], write = [], ffi = false } = plugin.permissions?.(options) ?? {};
+    for (const file of read) this.read.add(this.#file(file));
+    for (const file of write) this.write.add(this.#file(file));
+    if (ffi) this.native = true;
   }
 
-  /** An item of a list, or what stands behind a key that names a plugin. */
-  #entry(value: unknown): void {
-    if (typeof value === "string") this.#plugin(value);
-    else this.gather(value);
-  }
-
-  #object(entry: Readonly<Record<string, unknown>>): void {
-    if (entry.enabled === false) return;
-    this.#plugin(String(entry.use));
-    if (entry.use === "pcap") {
-      if (typeof entry.read === "string" && !isStandardInput(entry.read)) {
-        this.read.add(this.#file(entry.read));
-      }
-      if (typeof entry.write === "string") this.write.add(this.#file(entry.write));
-    }
-    this.#entry(entry.driver);
-    this.#entry(entry.network);
-    this.#entry(entry.inner);
-    this.gather(entry.offloads);
-  }
-
-  #plugin(use: string): void {
-    if (NATIVE.has(use)) this.native = true;
+  #module(use: string): void {
     if (!PluginRegistry.isSpecifier(use)) return;
     this.modules.add(use);
     const url = URL.parse(use, this.#baseUrl);

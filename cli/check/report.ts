@@ -26,7 +26,7 @@ import { programName } from "../console/usage.ts";
 import { describeOptions } from "../plugins.ts";
 import { tapEnds, tapIsUnfinished, vhostUserEnds } from "./build.ts";
 import { type HostFindings, notesOn } from "./notes.ts";
-import { type Permissions, runnablePath } from "./permissions.ts";
+import { type Permissions, runnablePath, valueAt } from "./permissions.ts";
 
 const COLUMN = 14;
 
@@ -286,16 +286,6 @@ function optionsOf({ plugin, path }: ResolvedPart, written: unknown): Record<str
     ? Object.entries(entry).filter(([key]) => !OWN_KEYS[plugin.kind].includes(key))
     : [];
   return Object.fromEntries([...defaults, ...given]);
-}
-
-/** The value at a path such as `$.devices[0].network`. */
-function valueAt(root: unknown, path: string): unknown {
-  let value = root;
-  for (const [, name, index] of path.matchAll(/\.(\w+)|\[(\d+)\]/g)) {
-    if (index !== undefined) value = Array.isArray(value) ? value[Number(index)] : undefined;
-    else value = isPlainObject(value) ? value[name] : undefined;
-  }
-  return value;
 }
 
 // What each front-end would make of a device.

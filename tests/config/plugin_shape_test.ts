@@ -5,13 +5,13 @@ import { fakePlugins } from "./fakes.ts";
 const schema = { "~standard": { version: 1, vendor: "hand", validate: (value: unknown) => ({ value }) } };
 const offload = {
   kind: "offload",
-  api: 1,
+  api: 2,
   name: "x",
   direction: "both",
   options: schema,
   create: () => null,
 };
-const device = { kind: "device", api: 1, name: "x", options: schema, create: () => null };
+const device = { kind: "device", api: 2, name: "x", options: schema, create: () => null };
 
 function fault(keys: Record<string, unknown>, kind: PluginKind = "offload"): string {
   const faults = pluginFaults({ ...(kind === "device" ? device : offload), ...keys }, kind);
@@ -50,8 +50,13 @@ Deno.test("pluginFaults() says what a value is that is no plugin", () => {
 
 Deno.test("pluginFaults() refuses another version of the contract", () => {
   assertStrictEquals(
-    fault({ api: 2 }),
-    "has api 2; this program speaks api 1, so use a version of the plugin made for it",
+    fault({ api: 1 }),
+    'has api 1; this program speaks api 2, so change what "Contracts" in CHANGELOG.md names, ' +
+      "and export what defineOffload() of this version returns",
+  );
+  assertStrictEquals(
+    fault({ api: 3 }),
+    "has api 3; this program speaks api 2, so use a version of the plugin made for it",
   );
   assertStrictEquals(fault({ api: undefined }).split(";")[0], "has api nothing");
 });

@@ -31,7 +31,7 @@ Deno.test("builtIns() refuses two of a name, and what is no plugin", () => {
     'Cannot use two built-in plugins of kind device named "net"',
   );
   assertThrows(
-    () => builtIns([{ ...fakePlugins[0]!, api: 3 as 1 }]),
+    () => builtIns([{ ...fakePlugins[0]!, api: 3 as 2 }]),
     TypeError,
     'Cannot use built-in plugin "net": it has api 3',
   );
@@ -91,7 +91,7 @@ Deno.test("PluginRegistry.load() says why a module is no plugin of the wanted ki
     await failure("./function.ts", "driver"),
     `${start} "./function.ts" is a function, not a plugin; export what defineDriver() returns`,
   );
-  assert((await failure("./wrong_api.ts")).startsWith(`${start} "./wrong_api.ts" has api 2; `));
+  assert((await failure("./wrong_api.ts")).startsWith(`${start} "./wrong_api.ts" has api 3; `));
 });
 
 Deno.test("PluginRegistry.load() tells everything that is wrong with a plugin", async () => {

@@ -10,9 +10,10 @@
  * @module
  */
 import * as fs from "node:fs";
-import { basename, dirname } from "node:path";
 import { HostError } from "../../core/errors.ts";
+import { type FileIdentity, identityOfPath } from "../../host/file_identity.ts";
 import { reason } from "./byte_source.ts";
+export { type FileIdentity, identityOfPath } from "../../host/file_identity.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK } = fs.constants;
 const MODE = 0o666;
@@ -21,14 +22,6 @@ const RETRY_MS = 5;
 const MAX_RETRY_MS = 250;
 /** How long `writeSync` waits for a file that takes nothing, in ms. */
 const MAX_SYNC_WAIT_MS = 1000;
-/** Symbolic links that lead to a file which is not there yet, at most. */
-const MAX_LINKS = 40;
-
-/**
- * What can be compared of a file: device and inode; of one that is not there yet, those of its folder, and
- * its name.
- */
-export type FileIdentity = string;
 
 /** Where chunks go: the part of `Deno.FsFile` that is needed. */
 export interface CaptureOutput {
@@ -166,31 +159,6 @@ export class OutputFile implements CaptureOutput, Disposable {
       throw cause;
     }
   }
-}
-
-/**
- * Which file a path leads to, symbolic links followed. Null for a device, if there is not even a folder, or
- * if it may not be looked at.
- */
-export function identityOfPath(path: string): FileIdentity | null {
-  let at = path;
-  try {
-    for (let links = 0; links < MAX_LINKS; links++) {
-      const stat = fs.statSync(at, { bigint: true, throwIfNoEntry: false });
-      if (stat !== undefined) return stat.isCharacterDevice() ? null : `${stat.dev}:${stat.ino}`;
-      const link = fs.lstatSync(at, { throwIfNoEntry: false });
-      const folder = fs.realpathSync(dirname(at));
-      if (link?.isSymbolicLink() !== true) {
-        const { dev, ino } = fs.statSync(folder, { bigint: true });
-        return `${dev}:${ino}/${basename(at)}`;
-      }
-      const target = fs.readlinkSync(at);
-      at = target.startsWith("/") ? target : `${folder}/${target}`;
-    }
-  } catch {
-    // What may not be looked at is compared when it is opened.
-  }
-  return null;
 }
 
 function isAbsent(identity: FileIdentity | null): boolean {

@@ -67,6 +67,10 @@ const pcap: NetworkPlugin<PcapOptions> = defineNetwork({
   name: "pcap",
   summary: "Replays a capture to the guest, writes what the device sends, or records another network.",
   options,
+  permissions: ({ read, write }) => ({
+    read: read === undefined || isStandardInput(read) ? [] : [read],
+    write: write === undefined ? [] : [write],
+  }),
   create: createPcap,
 });
 export default pcap;

@@ -20,6 +20,7 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
   summary: "A TAP interface of this host.",
   options: tapOptions,
   waitsForHost: true,
+  permissions: () => ({ ffi: true }),
   conflicts: ({ mtu: carried }, { path, device, facts }) => {
     const { mtu } = facts as NetworkFacts ?? {};
     return carried === undefined || mtu === undefined || mtu <= carried ? [] : [{

@@ -35,6 +35,7 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
   options: vhostUserOptions,
   supportsWorkers: true,
   waitsForHost: true,
+  permissions: () => ({ ffi: true }),
   conflicts: ({ socket }, { path, absolutePath }) => {
     const { length } = new TextEncoder().encode(socket === null ? "" : absolutePath(socket));
     return socket === null || length <= MAX_SOCKET_PATH_BYTES ? [] : [{

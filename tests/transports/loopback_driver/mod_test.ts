@@ -21,7 +21,7 @@ function make(options: GuestOptionsInput): { driver: LoopbackDriver; published: 
 
 Deno.test("loopbackDriver is a driver plugin, and the module's default", () => {
   assert(plugin === loopbackDriver);
-  assertEquals([plugin.kind, plugin.api, plugin.name], ["driver", 1, "loopback"]);
+  assertEquals([plugin.kind, plugin.api, plugin.name], ["driver", 2, "loopback"]);
 });
 
 Deno.test("LoopbackDriver serves a device until the signal aborts", async () => {
