@@ -28,7 +28,7 @@ export const GUEST: CommandUsage = {
   most: 1,
   summary: "Boot a small Linux with the devices of a configuration, and give its shell.",
   about: [
-    "Boots User-mode Linux, a kernel that is a program, in two seconds: no KVM, no disk image, no root. It gets every " +
+    "Boots User-mode Linux, a kernel that is a program, in seconds: no KVM, no disk image, no root. It gets every " +
     "vhost-user device of the configuration, whatever its type, under a socket in a folder of its own, and the drivers that " +
     "these ask for. Without CONFIG it is examples/guest.jsonc: two network devices on one cable.",
     "The first network interface has the address 10.9.0.2/24. Each further one is in a network of its own with 10.9.0.3 " +
@@ -57,7 +57,7 @@ export const GUEST: CommandUsage = {
 
 const DEFAULT_CONFIG = new URL("../examples/guest.jsonc", import.meta.url);
 const DEFAULT_MEMORY_MIB = 128;
-/** Time to boot. It takes 2 s where nothing else runs. */
+/** Time to boot. It takes 2 to 3 s where little else runs. */
 const MAX_BOOT_MS = 120_000;
 const MAX_LIMIT_S = 86_400;
 /** Of what a command prints as much is kept for JSON. */

@@ -8,7 +8,7 @@ import { umlArguments, type UmlFacts } from "../transports/vhost_user/mod.ts";
 import type { Need } from "./require.ts";
 import { type Line, SerialShell } from "./serial.ts";
 
-/** Time to boot. It takes 2 s where nothing else runs. */
+/** Time to boot. It takes 2 to 3 s where little else runs. */
 const BOOT_MS = 150_000;
 
 /** User-mode Linux with its modules, and a busybox for it. */
