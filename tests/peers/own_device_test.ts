@@ -32,7 +32,7 @@ async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
-for (const mode of ["loop"]) {
+for (const mode of ["loop", "threads"]) {
   hostTest(
     `User-mode Linux reads and writes a disk of a device from outside the tree, whose requests are in flight (${mode})`,
     [linux, umlKernel],
