@@ -183,14 +183,15 @@ hostTest(
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Starts `deno task guest`; `memoryMiB` tells it from all others. */
-function task(memoryMiB: number, ...args: string[]): Deno.ChildProcess {
+/** Starts `deno task guest`; `memoryMiB` tells it from all others. What is killed leaves its folder behind, in TMPDIR. */
+function task(memoryMiB: number, args: string[] = [], env: Record<string, string> = {}): Deno.ChildProcess {
   const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("deno.json", ROOT)));
   const [, ...words] = (tasks.guest.command as string).split(" ");
   return new Deno.Command(Deno.execPath(), {
     // The task itself, without the program that starts tasks: it can be killed.
     args: [...words, "--memory-mib", `${memoryMiB}`, "--time-limit-s", "300", ...args],
     cwd: ROOT,
+    env,
     stdin: "piped",
     stdout: "piped",
     stderr: "piped",
@@ -212,7 +213,7 @@ hostTest(
   "deno task guest runs a command on the devices of the example, and exits as it exits",
   NEEDS,
   async () => {
-    const child = task(65, "--json", "--run", "download 10.9.0.3 4; at far ip addr show eth1; exit 5");
+    const child = task(65, ["--json", "--run", "download 10.9.0.3 4; at far ip addr show eth1; exit 5"]);
     await child.stdin.close();
     const { code, stdout, stderr } = await child.output();
     const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
@@ -247,7 +248,8 @@ hostTest(
 );
 
 hostTest("a guest that spins does not outlive its task, which is killed", NEEDS, async () => {
-  const child = task(67, "--run", "echo it spins; while :; do :; done");
+  using folder = new Folder();
+  const child = task(67, ["--run", "echo it spins; while :; do :; done"], { TMPDIR: folder.path });
   await child.stdin.close();
   const output = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   assertStringIncludes((await output.read()).value ?? "", "it spins");
