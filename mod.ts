@@ -27,7 +27,13 @@ export type { ConfigSource } from "./config/jsonc.ts";
 export { loadConfig, parseConfig } from "./config/load.ts";
 export { buildMachine, type BuildOptions } from "./machine/build.ts";
 export type { FileClaims } from "./machine/file_claims.ts";
-export { type DeviceWorkers, Machine, type MachineDevice, type MachineParts } from "./machine/machine.ts";
+export {
+  type BuiltPart,
+  type DeviceWorkers,
+  Machine,
+  type MachineDevice,
+  type MachineParts,
+} from "./machine/machine.ts";
 export { type BuiltIns, builtIns, PluginRegistry } from "./config/registry.ts";
 export { BUILT_IN_PLUGINS, newRegistry } from "./config/builtins.ts";
 export type { PluginKind } from "./config/registry.ts";

@@ -70,6 +70,7 @@ export {
   type PartIssue,
   type PartKind,
   type PartPlugin,
+  type PartSite,
   partsOfKind,
   type Plugin,
   type PluginBase,

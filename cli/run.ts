@@ -6,7 +6,6 @@ import { newRegistry } from "../config/builtins.ts";
 import { loadConfig } from "../config/load.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
-import { loopbackDriver } from "../transports/loopback_driver/mod.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -95,7 +94,7 @@ export async function runRun(args: readonly string[], io: Io): Promise<number> {
   let reporter: RunReporter | null = null;
   // A software guest is started and stopped with the machine: only what it does wrong is news.
   const quiet = new Set(
-    config.devices.filter(({ driver }) => driver.plugin === loopbackDriver).map(({ name }) => name),
+    config.devices.filter(({ driver }) => driver.plugin.runsSoftwareDriver === true).map(({ name }) => name),
   );
   const machine = buildMachine(config, {
     events: (device, event) => {

@@ -217,7 +217,6 @@ const ABOUT_ONE_THING = new Set([
   "cli/replay/replay_capture.ts",
   "cli/replay/report.ts",
   "cli/replay/summary.ts",
-  "cli/run.ts",
   "cli/run/attach.ts",
   "cli/run/protocol_log.ts",
   "cli/schema.ts",
