@@ -29,6 +29,8 @@ export interface PluginBase<O> {
   permissions?(options: O): PluginPermissions;
   /** What cannot be together with what stands elsewhere in the configuration: a machine with such a conflict is not built. */
   conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
+  /** What works otherwise than one may think, although nothing is wrong: `check` tells it. */
+  hints?(options: O, site: ConfigSite): readonly PartIssue[];
   /** The things that it alone can have, such as a socket: two that claim the same thing are a conflict. */
   claims?(options: O, site: ConfigSite): readonly Claim[];
 }

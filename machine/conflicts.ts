@@ -25,9 +25,33 @@ export function factsOf(device: ResolvedDevice): unknown {
   });
 }
 
+/** What the plugins of a device and its parts say of how it works. Throws PluginError if one cannot. */
+export function hintsIn(config: ResolvedConfig, device: ResolvedDevice): ConfigIssue[] {
+  const facts = factsOf(device);
+  return partsOf(device).flatMap((part) => {
+    const site = siteOf(config, device, part, facts);
+    return [...guarded(part, "hints", () => part.plugin.hints?.(part.options, site)) ?? []];
+  });
+}
+
+function siteOf(
+  { devices, baseUrl }: ResolvedConfig,
+  device: ResolvedDevice,
+  { path }: ResolvedPart,
+  facts: unknown,
+): ConfigSite {
+  return {
+    path,
+    device,
+    facts,
+    devices,
+    absolutePath: (written) => absolutePath(written, baseUrl) ?? written,
+  };
+}
+
 /** Everything that parts of the configuration make impossible together. Throws PluginError if a plugin cannot judge. */
 export function conflictsIn(config: ResolvedConfig): ConfigIssue[] {
-  const { devices, clock, baseUrl } = config;
+  const { devices, clock } = config;
   const issues: ConfigIssue[] = [];
   const claimed = new Map<string, Claim>();
   const waiting: string[] = [];
@@ -36,13 +60,7 @@ export function conflictsIn(config: ResolvedConfig): ConfigIssue[] {
     for (const part of partsOf(device)) {
       const { plugin, path, options } = part;
       if (plugin.waitsForHost === true) waiting.push(path);
-      const site: ConfigSite = {
-        path,
-        device,
-        facts,
-        devices,
-        absolutePath: (written) => absolutePath(written, baseUrl) ?? written,
-      };
+      const site = siteOf(config, device, part, facts);
       issues.push(...guarded(part, "conflicts", () => plugin.conflicts?.(options, site)) ?? []);
       for (const claim of guarded(part, "claims", () => plugin.claims?.(options, site)) ?? []) {
         const first = claimed.get(claim.thing);

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { defineNetwork, type NetworkFacts, type NetworkPlugin } from "../pipeline/plugin.ts";
 import { formatMac } from "../wire/ethernet.ts";
-import type { OptionsSchema } from "../core/plugin.ts";
+import { type OptionsSchema, partsOf } from "../core/plugin.ts";
 import { LoopbackCable, newCablePortCounters } from "./loopback/cable.ts";
 export * from "./loopback/cable.ts";
 
@@ -42,6 +42,18 @@ const loopback: NetworkPlugin<LoopbackOptions> = defineNetwork({
   name: "loopback",
   summary: "An in-memory cable between the devices of one machine.",
   options,
+  // A cable with one end: nothing arrives.
+  hints({ cable }, { path, devices }) {
+    const ends = devices.flatMap(partsOf).filter(({ plugin, options }) =>
+      plugin.create === loopback.create && (options as LoopbackOptions).cable === cable
+    );
+    return ends.length > 1 ? [] : [{
+      path,
+      value: cable,
+      problem: "is a cable with no other device: nothing arrives",
+      remedy: "put a second device on it, or use another network",
+    }];
+  },
   // Two guests with one address would take each other's frames; on cables of their own they are no matter.
   claims({ cable }, { device, facts }) {
     const { guestMac } = facts as NetworkFacts ?? {};

@@ -12,12 +12,11 @@ import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import { mayAccess, mayAdministerNetwork } from "../../host/descriptors.ts";
+import { hintsIn } from "../../machine/conflicts.ts";
 import { absolutePath } from "../../machine/paths.ts";
-import loopback, { type LoopbackOptions } from "../../transports/loopback.ts";
 import { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import { pcap, type PcapOptions } from "../../transports/pcap/mod.ts";
 import { TUN_FILE } from "../../transports/tap/open_tap.ts";
-import { vhostUser, type VhostUserOptions } from "../../transports/vhost_user/mod.ts";
 import { formatMac, isMulticast, MAC_BYTES, parseMac } from "../../wire/ethernet.ts";
 import * as bits from "../../wire/net_features.ts";
 import { networksOf, tapEnds, tapIsUnfinished, tapQueues, vhostUserEnds } from "./build.ts";
@@ -36,33 +35,15 @@ export function notesOn(
     readonly agreed: FeatureSet | null;
   },
 ): ConfigIssue[] {
-  if (resolved.plugin !== net) return memoryNotes(resolved);
+  const hints = hintsIn(config, resolved);
+  if (resolved.plugin !== net) return hints;
   return [
-    ...memoryNotes(resolved),
+    ...hints,
     ...idleOffloads(resolved, frontEnds, agreed),
     ...captureNotes(config, resolved),
-    ...cableNotes(config, resolved),
     ...networkNotes(config, resolved, device, frontEnds.length > 0),
     ...(frontEnds.length > 0 ? guestNotes(resolved, device, frontEnds) : []),
   ];
-}
-
-/** Memory of a front-end that can end the program. */
-function memoryNotes({ driver }: ResolvedDevice): ConfigIssue[] {
-  if (driver.plugin !== vhostUser) return [];
-  const { memory, populate } = driver.options as VhostUserOptions;
-  if (memory === "sealed") return [];
-  const room = populate ? "" : ", or whose file system has no room for a page that the guest uses first";
-  return [{
-    path: `${driver.path}.memory`,
-    value: memory,
-    problem:
-      `memory that is cut by a program that shares it${room}, ends this program (SIGBUS): a file in /dev/shm or on hugetlbfs ` +
-      "can, and the memory of User-mode Linux, which loses its device for good then; QEMU's memory-backend-memfd cannot",
-    remedy: `write "memory": "sealed" to refuse such memory${
-      populate ? "" : ', "populate": true to have all of it allocated at once'
-    }, and have a supervisor start this program again: QEMU reconnects (docs/real_guest.md)`,
-  }];
 }
 
 /** Offloads that wait for a feature which no driver that may come accepts: they never do anything. */
@@ -149,22 +130,6 @@ function stationsOf(
     // What is damaged is told where it is replayed.
     return null;
   }
-}
-
-/** A cable with one end: nothing arrives. */
-function cableNotes(config: ResolvedConfig, resolved: ResolvedDevice): ConfigIssue[] {
-  const ends = config.devices.flatMap((device) =>
-    networksOf(config, device).filter(({ plugin }) => plugin === loopback)
-      .map(({ options, path }) => ({ device, path, cable: (options as LoopbackOptions).cable }))
-  );
-  return ends.filter(({ device }) => device === resolved).filter(({ cable }) =>
-    ends.filter((end) => end.cable === cable).length === 1
-  ).map(({ cable, path }) => ({
-    path,
-    value: cable,
-    problem: "is a cable with no other device: nothing arrives",
-    remedy: "put a second device on it, or use another network",
-  }));
 }
 
 function networkNotes(

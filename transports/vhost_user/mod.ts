@@ -46,6 +46,20 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
       remedy: "use a shorter folder, such as /run",
     }];
   },
+  hints: ({ memory, populate }, { path }) => {
+    if (memory === "sealed") return [];
+    const room = populate ? "" : ", or whose file system has no room for a page that the guest uses first";
+    return [{
+      path: `${path}.memory`,
+      value: memory,
+      problem:
+        `memory that is cut by a program that shares it${room}, ends this program (SIGBUS): a file in /dev/shm or on hugetlbfs ` +
+        "can, and the memory of User-mode Linux, which loses its device for good then; QEMU's memory-backend-memfd cannot",
+      remedy: `write "memory": "sealed" to refuse such memory${
+        populate ? "" : ', "populate": true to have all of it allocated at once'
+      }, and have a supervisor start this program again: QEMU reconnects (docs/real_guest.md)`,
+    }];
+  },
   claims: ({ socket, fd }, { path, absolutePath }) => [
     ...(socket === null ? [] : [{
       thing: `the socket ${absolutePath(socket)}`,
