@@ -322,7 +322,7 @@ export interface WorkerStart {
   readonly set: number;
   /** The queues in it. */
   readonly queues: readonly number[];
-  /** What the part in each slot has given. */
+  /** What each part has given, by its place in the configuration. */
   readonly given: Readonly<Record<string, unknown>>;
 }
 

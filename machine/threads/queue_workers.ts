@@ -142,12 +142,12 @@ export class ThreadWorkers implements DeviceWorkers {
   #give(set: number): WorkerStart["given"] {
     const { name, parts } = this.#parts;
     const given: Record<string, unknown> = {};
-    for (const [slot, part] of Object.entries(parts)) {
+    for (const [path, part] of Object.entries(parts)) {
       if (part === null) continue;
-      given[slot] = part.giveToWorker?.(set);
-      if (given[slot] !== undefined) continue;
+      given[path] = part.giveToWorker?.(set);
+      if (given[path] !== undefined) continue;
       throw new HostError(
-        `Cannot have ${name} served by threads: its ${slot} gives nothing to worker ${set}`,
+        `Cannot have ${name} served by threads: its ${path} gives nothing to worker ${set}`,
       );
     }
     return given;

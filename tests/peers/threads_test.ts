@@ -447,7 +447,7 @@ hostTest(
         device: 0,
         set: 0,
         queues: [0, 1],
-        given: { network: given },
+        given: { "$.devices[0].network": given },
         sharedMemory: newClaimMemory(),
       },
       limitMs: 1000,
