@@ -3,8 +3,15 @@
  * are written with.
  * @module
  */
-export { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "./driver_ring.ts";
-export { type PlacedQueue, QueuePlan, type QueueWish } from "./guest_queues.ts";
+export {
+  BAD_USED,
+  BufferList,
+  type DriverRing,
+  type IndirectUse,
+  NOTHING_USED,
+  type RingPlacement,
+} from "./driver_ring.ts";
+export { type PlacedQueue, QueuePlan, type QueueWish, type Reservation } from "./guest_queues.ts";
 export {
   completeGuestOptions,
   type FeatureNames,

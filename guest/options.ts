@@ -96,19 +96,17 @@ function fields({ bitOf }: FeatureNames) {
   };
 }
 
-type Complete<S extends z.ZodRawShape> = SoftwareGuestOptions & z.output<z.ZodObject<S>>;
-
 /**
  * The schema of a driver's options: those that every software guest has, and the driver's own.
- * @param own the driver's own options by key, as for `z.strictObject`
+ * @param own zod's schemas of the driver's own options, by key, as for `z.strictObject`; `O` has what they make
  * @param names how the driver calls the features of its device, for `accept`; by default only the ring's have
  * names
  */
-export function softwareGuestOptions<S extends z.ZodRawShape>(
-  own: S,
+export function softwareGuestOptions<O extends SoftwareGuestOptions>(
+  own: Readonly<Record<string, OptionsSchema<unknown>>>,
   names: FeatureNames = RING_FEATURE_NAMES,
-): OptionsSchema<Complete<S>> {
-  const schema = z.strictObject({ ...fields(names), ...own }).check((context) => {
+): OptionsSchema<O> {
+  const schema = z.strictObject({ ...fields(names), ...own as z.ZodRawShape }).check((context) => {
     const { ring, queueSize, legacy } = context.value as unknown as SoftwareGuestOptions;
     if (ring === "split" && (queueSize & (queueSize - 1)) !== 0) {
       context.issues.push({
@@ -127,7 +125,7 @@ export function softwareGuestOptions<S extends z.ZodRawShape>(
       });
     }
   });
-  return schema as unknown as OptionsSchema<Complete<S>>;
+  return schema as unknown as OptionsSchema<O>;
 }
 
 /** The schema of the options that every software guest has. */

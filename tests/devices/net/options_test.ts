@@ -119,5 +119,10 @@ Deno.test("the options of net refuse values out of range, by name", async () => 
 
 Deno.test("net tells transports the address of its guest and how many queue pairs it has", async () => {
   const options = await resolved({ mac: "52:54:00:00:00:07", queuePairs: 4 });
-  assertEquals(net.facts!(options), { guestMac: Uint8Array.of(0x52, 0x54, 0, 0, 0, 7), queuePairs: 4 });
+  const facts = { guestMac: Uint8Array.of(0x52, 0x54, 0, 0, 0, 7), queuePairs: 4 };
+  assertEquals(net.facts(options), { ...facts, mtu: undefined });
+  assertEquals(net.facts(await resolved({ mac: "52:54:00:00:00:07", queuePairs: 4, mtu: 1400 })), {
+    ...facts,
+    mtu: 1400,
+  });
 });
