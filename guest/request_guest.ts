@@ -48,6 +48,8 @@ export interface GuestRequest {
   readonly isDone: boolean;
   /** What the device says it has written, copied when it returned the request; empty before that. */
   readonly written: Uint8Array<ArrayBuffer>;
+  /** All that stood in its writable pieces when the device returned it, said to be written or not; empty before that. */
+  readonly buffer: Uint8Array<ArrayBuffer>;
 }
 
 /** What the guest counts. */
@@ -77,6 +79,7 @@ interface PostedRequest extends GuestRequest {
   readonly pieces: readonly Piece[];
   isDone: boolean;
   written: Uint8Array<ArrayBuffer>;
+  buffer: Uint8Array<ArrayBuffer>;
 }
 
 const NOTHING: Uint8Array<ArrayBuffer> = new Uint8Array(0);
@@ -182,6 +185,7 @@ export class RequestGuest extends SoftwareGuest {
       writableBytes: sizes.reduce((sum, length) => sum + length, 0),
       isDone: false,
       written: NOTHING,
+      buffer: NOTHING,
       pieces,
     };
     this.#posted.set(token, request);
@@ -275,17 +279,17 @@ export class RequestGuest extends SoftwareGuest {
     if (count < usedBytes) {
       this.malformed(`used length ${usedBytes} is beyond the ${writableBytes} bytes that may be written`);
     }
-    const written = new Uint8Array(count);
+    const buffer = new Uint8Array(writableBytes);
     let at = 0;
     for (const piece of pieces) {
       if (piece.readable === null) {
-        const part = Math.min(piece.length, count - at);
-        this.memory.copyOut(piece.address, written, at, part);
-        at += part;
+        this.memory.copyOut(piece.address, buffer, at, piece.length);
+        at += piece.length;
       } else this.#checkUnchanged(piece);
       this.#heap!.free(piece);
     }
-    request.written = written;
+    request.buffer = buffer;
+    request.written = buffer.slice(0, count);
     request.isDone = true;
     this.counters.returned++;
     this.counters.writtenBytes += count;
