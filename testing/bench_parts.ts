@@ -48,6 +48,8 @@ export interface BenchSurroundings {
   readonly guestMac: Uint8Array;
   /** Queue pairs of the device. */
   readonly queuePairs: number;
+  /** What parts share with each other, by key. */
+  readonly shared: Map<string, unknown>;
   /** There is work. */
   wake(): void;
 }
@@ -62,8 +64,7 @@ export function benchContext(
   starts: (() => void)[],
   group: string = plugin.name,
 ): NetworkContext {
-  const { clock, pool, counters, guestMac, queuePairs, wake } = surroundings;
-  const shared = new Map<string, unknown>();
+  const { clock, pool, counters, guestMac, queuePairs, shared, wake } = surroundings;
   const path = `$.${group}`;
   return {
     path,

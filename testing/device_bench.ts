@@ -280,6 +280,7 @@ export class DeviceBench implements Disposable, AsyncDisposable {
       counters: this.counters,
       guestMac: macBytes(GUEST_MAC),
       queuePairs: 1,
+      shared: new Map(),
       ...facts as object,
       wake: () => this.#reactor.wake(),
     };

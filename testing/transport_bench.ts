@@ -40,6 +40,11 @@ export interface TransportBenchSettings {
   readonly queuePairs?: number;
   /** Where frames come from; default a pool of the bench's own. */
   readonly pool?: FramePool;
+  /**
+   * What networks of one machine share, by key: give several benches the same map to put their networks on one
+   * cable. Default a map of the bench's own.
+   */
+  readonly shared?: Map<string, unknown>;
 }
 
 const MAX_BATCH_FRAMES = 64;
@@ -74,7 +79,7 @@ export class TransportBench implements AsyncDisposable {
    * Opens the network, with a guest that takes nothing unfinished. Throws TypeError for wrong options and a
    * wrong shape, and what `create` throws.
    */
-  constructor({ plugin, options = {}, guestMac, queuePairs, pool }: TransportBenchSettings) {
+  constructor({ plugin, options = {}, guestMac, queuePairs, pool, shared }: TransportBenchSettings) {
     this.pool = pool ?? new FramePool();
     const starts: (() => void)[] = [];
     const context = benchContext(
@@ -84,6 +89,7 @@ export class TransportBench implements AsyncDisposable {
         counters: this.counters,
         guestMac: guestMac ?? macBytes(GUEST_MAC),
         queuePairs: queuePairs ?? 1,
+        shared: shared ?? new Map(),
         wake: () => this.#reactor.wake(),
       },
       plugin,

@@ -1,25 +1,41 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { HostError } from "../../core/errors.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { FramePool } from "../../pipeline/frame_pool.ts";
-import loopback, { cableKey, CablePort, LoopbackCable, MAX_CABLE_PORTS } from "../../transports/loopback.ts";
-import { MacTable, NO_PORT } from "../../transports/loopback/cable.ts";
-import { frameBytes } from "./pcap/build.ts";
-import { receive, send, TestContext } from "./pcap/kit.ts";
+import { loopback } from "../../../mod.ts";
+import { FrameBatch, HostError } from "../../../plugin.ts";
+import { CablePort, FramePool, LoopbackCable, TransportBench } from "../../../testing/mod.ts";
 
 const GROUP = 0x33;
 
 /** A frame from the station `from` to the station `to` (0 is broadcast), told apart by `fill`. */
 function frame(to: number, from: number, fill = 0, length = 60): Uint8Array {
-  const bytes = frameBytes(length, fill, to, from);
+  const bytes = new Uint8Array(length).fill(fill);
+  bytes.set([0x52, 0x54, 0, 0, 0, to, 0x52, 0x54, 0, 0, 0, from, 0x88, 0xb5]);
   if (to === 0) bytes.fill(255, 0, 6);
   if (to === GROUP) bytes.set([GROUP, GROUP]);
   return bytes;
 }
 
+/** Receives up to 64 frames and releases them: the bytes of each. */
+function receive(port: CablePort, nowNs: number): Uint8Array[] {
+  const batch = new FrameBatch();
+  assertEquals(port.receive(batch, 64, 0, nowNs), batch.length);
+  const received = Array.from({ length: batch.length }, (_, i) => batch.at(i).toBytes());
+  batch.releaseAll();
+  return received;
+}
+
+/** Sends copies of these frames and returns how many were taken; releases the others. */
+function send(port: CablePort, pool: FramePool, nowNs: number, ...frames: Uint8Array[]): number {
+  const batch = new FrameBatch();
+  for (const bytes of frames) batch.push(pool.takeCopy(bytes)!);
+  const taken = port.send(batch, 0, nowNs);
+  batch.dropFirst(taken);
+  batch.releaseAll();
+  return taken;
+}
+
 function fills(port: CablePort, nowNs = 0): number[] {
-  return receive(port, nowNs).map((each) => each.bytes.at(-1)!);
+  return receive(port, nowNs).map((bytes) => bytes.at(-1)!);
 }
 
 Deno.test("CablePort.send() hands the frame itself to the only other port, in order", () => {
@@ -259,7 +275,7 @@ Deno.test("CablePort leaves the cable when it is disposed of, with all that wait
 Deno.test("LoopbackCable refuses more ports than it has, ports that disagree, and queues of no size", () => {
   const pool = new FramePool();
   const cable = new LoopbackCable();
-  for (let i = 0; i < MAX_CABLE_PORTS; i++) cable.plug({ pool, queueFrames: 1 });
+  for (let i = 0; i < 256; i++) cable.plug({ pool, queueFrames: 1 });
   assertThrows(() => cable.plug({ pool }), HostError, "the cable has 256 ports already");
   assertThrows(
     () => cable.plug({ pool, largeFrames: true }, "x"),
@@ -273,44 +289,6 @@ Deno.test("LoopbackCable refuses more ports than it has, ports that disagree, an
       `a queue of ${queueFrames} frames`,
     );
   }
-});
-
-Deno.test("MacTable finds what it learned last, never a group, and stays its size under a flood", () => {
-  const table = new MacTable();
-  const address = (n: number) => Uint8Array.of(2, 0, n >>> 24, n >>> 16, n >>> 8, n);
-  const group = Uint8Array.of(1, 0, 0x5e, 0, 0, 1);
-  table.learn(group, 0, 3, 0);
-  assertEquals(table.find(group, 0, 0), NO_PORT);
-  for (let n = 0; n < 100_000; n++) {
-    table.learn(address(n), 0, n % 7, 0);
-    assertEquals(table.find(address(n), 0, 0), n % 7);
-  }
-  let known = 0;
-  for (let n = 0; n < 100_000; n++) {
-    const port = table.find(address(n), 0, 0);
-    if (port === NO_PORT) continue;
-    assertEquals(port, n % 7);
-    known++;
-  }
-  assert(known > 500 && known <= 1024);
-  for (let port = 0; port < 7; port++) table.forget(port, true);
-  for (let n = 0; n < 100_000; n += 97) assertEquals(table.find(address(n), 0, 0), NO_PORT);
-});
-
-Deno.test("MacTable: an address of the configuration stays where it is, a learned one moves and is forgotten", () => {
-  const table = new MacTable();
-  const [fixed, learned] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)];
-  table.fix(fixed, 0, 0);
-  table.learn(fixed, 0, 1, 0);
-  assertEquals(table.find(fixed, 0, 1e15), 0);
-  table.learn(learned, 0, 0, 0);
-  table.learn(learned, 0, 1, 1e9);
-  assertEquals([table.find(learned, 0, 300e9), table.find(learned, 0, 302e9)], [1, NO_PORT]);
-  table.learn(learned, 0, 0, 400e9);
-  table.forget(0, false);
-  assertEquals([table.find(learned, 0, 400e9), table.find(fixed, 0, 400e9)], [NO_PORT, 0]);
-  table.forget(0, true);
-  assertEquals(table.find(fixed, 0, 400e9), NO_PORT);
 });
 
 Deno.test("LoopbackCable: a spoofed source address draws no frames of a neighbour to itself, nor into nothing", () => {
@@ -386,26 +364,32 @@ Deno.test("LoopbackCable gives every port what a switch would, whatever happens"
 });
 
 Deno.test("loopback joins the devices that name the same cable, and checks its options", async () => {
-  const context = new TestContext();
-  const validate = async (options: unknown) => {
-    const result = await loopback.options["~standard"].validate(options);
-    if (result.issues !== undefined) throw new TypeError(result.issues[0].message);
-    return result.value;
+  assertEquals(await loopback.options["~standard"].validate({}), {
+    value: { cable: "default", queueFrames: 1024, largeFrames: false },
+  });
+  let wakes = 0;
+  const plugin: typeof loopback = {
+    ...loopback,
+    create: (context, options) => loopback.create({ ...context, wake: () => wakes++ }, options),
   };
-  const defaults = await validate({});
-  assertEquals(defaults, { cable: "default", queueFrames: 1024, largeFrames: false });
-  using a = loopback.create(context, defaults);
-  using b = loopback.create(context, defaults);
-  using other = loopback.create(context, await validate({ cable: "other" }));
-  assertEquals(send(a, context.pool, 0, frame(0, 1, 3)), 1);
-  assertEquals(context.wakes, 1);
-  assertEquals(context.published[0].sent, 1);
-  assertEquals([receive(b, 0).length, receive(other, 0).length], [1, 0]);
-  assert(b instanceof CablePort && !b.capabilities.csum);
-  assert(context.shared<unknown>(cableKey("default"), () => null) instanceof LoopbackCable);
-  const large = await validate({ largeFrames: true });
-  assertThrows(() => loopback.create(context, large), HostError, "devices[0].network: largeFrames is true");
+  const shared = new Map<string, unknown>();
+  await using a = new TransportBench({ plugin, shared });
+  await using b = new TransportBench({ plugin, shared });
+  await using other = new TransportBench({ plugin, shared, options: { cable: "other" } });
+  assertEquals(a.send(frame(0, 1, 3)), 1);
+  assertEquals(wakes, 1);
+  assertEquals(a.counters.loopback.sent, 1);
+  assertEquals(b.receive().map(({ bytes }) => bytes), [frame(0, 1, 3)]);
+  assertEquals(other.receive(), []);
+  assert(b.transport instanceof CablePort && !b.transport.capabilities.csum);
+  assertEquals([...shared.keys()], ["cable:default", "cable:other"]);
+  assert(shared.get("cable:default") instanceof LoopbackCable);
+  assertThrows(
+    () => new TransportBench({ plugin, shared, options: { largeFrames: true } }),
+    HostError,
+    "$.loopback: largeFrames is true",
+  );
   for (const wrong of [{ queueFrames: 0 }, { queueFrames: 65_537 }, { cable: "" }, { largeFrame: true }]) {
-    await assertRejects(() => validate(wrong), TypeError);
+    assertThrows(() => new TransportBench({ plugin, options: wrong }), TypeError, Object.keys(wrong)[0]);
   }
 });
