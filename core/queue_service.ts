@@ -209,7 +209,11 @@ export class QueueService implements RequestsInFlight {
     if (isLive) {
       request.writtenBytes = writtenBytes;
       this.#done.push(request);
-    } else this.#free.push(request);
+    } else {
+      this.#free.push(request);
+      // A pool that was full of given-up requests has asked for no notification, and this round gives nothing back.
+      this.#notifications.renew();
+    }
     this.#options.wake();
     return isLive;
   }

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { GuestError } from "../../core/errors.ts";
+import type { Session } from "../../core/device.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { KEEP, type QueueRequest, QueueService } from "../../core/queue_service.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
@@ -19,6 +20,7 @@ class Rig {
   readonly service: QueueService;
   readonly counters = { interrupts: 0 };
   handler: (request: QueueRequest, nowNs: number) => number = () => KEEP;
+  readonly #session: Session;
   #next = 0;
 
   constructor(
@@ -54,13 +56,19 @@ class Rig {
       counters: this.counters,
       ...more,
     });
-    this.service.activate({
+    this.#session = {
       memory: this.guest.memory,
       queues: this.queues,
       features,
       interrupt: (index) => void this.log.push(`!${index}`),
       configChanged() {},
-    });
+    };
+    this.service.activate(this.#session);
+  }
+
+  /** The driver is ready once more, with the same rings, in which nothing is available now. */
+  renewDriver(): void {
+    this.service.activate(this.#session);
   }
 
   post(count = 1, queue = 0): void {
@@ -216,6 +224,22 @@ for (const packed of [false, true]) {
     }
     assertEquals([rig.service.count, rig.service.poll(0)], [0, false]);
     assertEquals([...rig.guest.spans()].map((span) => span.slice()), before);
+  });
+
+  Deno.test(`QueueService asks the next driver for notifications once there is room again for its requests (${layout})`, () => {
+    const rig = new Rig(packed, { maxInFlight: 2 });
+    const held: QueueRequest[] = [];
+    rig.handler = (request) => held.push(request) && KEEP;
+    rig.post(2);
+    rig.poll();
+    rig.service.reset();
+    rig.renewDriver();
+    assertEquals(rig.poll(), [false, ""], "given-up requests fill the pool");
+    assertEquals(rig.service.complete(held[0], 1), false);
+    assertEquals(rig.log, ["wake"]);
+    assertEquals(rig.poll(), [false, "+0"], "asleep without having asked, it would never hear of a request");
+    rig.post(1);
+    assertEquals([rig.poll()[0], held.length], [true, 3]);
   });
 
   Deno.test(`QueueService takes nothing while it is paused, but finishes what it has (${layout})`, () => {
