@@ -108,7 +108,7 @@ export function printable(text: string): string {
 function shortened(text: string, characters: number): string {
   if (text.length <= characters) return text;
   let end = characters - 1;
-  // Half a surrogate pair would be shown as an escape of something that nobody wrote.
+  // Half a surrogate pair would be shown as an escape of something that was not written.
   if (/[\ud800-\udbff]/.test(text[end - 1]!)) end--;
   return `${text.slice(0, end)}…`;
 }

@@ -62,7 +62,7 @@ export function checkOptionsNow(
   try {
     const result = schema["~standard"].validate(written);
     if (result !== null && typeof result === "object" && "then" in result) {
-      // Nobody will wait for it, and a rejection that nobody handles ends the program.
+      // It is not awaited, and a rejection without a handler ends the program.
       Promise.resolve(result).catch(() => {});
       const problem = "these options can only be validated asynchronously, and not at this time";
       return { ok: false, issues: [{ path, problem, remedy: 'put them under the key "inner"' }] };

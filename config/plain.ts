@@ -24,7 +24,7 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
 }
 
 /**
- * Copies plain data, so that nobody can change it under us, and refuses everything else.
+ * Copies plain data, so that no other code can change it under us, and refuses everything else.
  * @param value what was given
  * @param path where it stands
  * @param issues takes what is wrong: values that JSON cannot say, nesting deeper than 64 (and so cycles), the key `__proto__`
@@ -85,7 +85,7 @@ export function canonical(value: unknown): string {
  */
 export function freezePlain<T>(value: T): T {
   const isList = Array.isArray(value);
-  // What is frozen already was frozen here, or belongs to somebody who knew; either way a cycle ends.
+  // What is frozen already was frozen here, or belongs to other code that knew; either way a cycle ends.
   if ((!isList && !isPlainObject(value)) || Object.isFrozen(value)) return value;
   Object.freeze(value);
   for (const member of isList ? value : Object.values(value)) freezePlain(member);

@@ -1,8 +1,8 @@
 /**
  * From the written form of a configuration to the complete one.
  *
- * Theory of operation. `resolveConfig` copies what was written (so that it is plain data of bounded depth, and nobody
- * else's), then walks it once, in the order in which it is read: the keys of the whole, and for each device its own
+ * Theory of operation. `resolveConfig` copies what was written (so that it is plain data of bounded depth, and no other
+ * code's), then walks it once, in the order in which it is read: the keys of the whole, and for each device its own
  * keys, its options, its driver, what stands in its slots. Every step adds to `issues` and goes on as well as it can, so that one
  * run shows everything that is wrong; only at the end does it throw.
  *
@@ -252,7 +252,7 @@ class Resolver {
     return result.ok ? part(plugin, result.options, path, Object.freeze(inner)) : null;
   }
 
-  /** Resolves what will be asked for later, when nobody can wait. */
+  /** Resolves what will be asked for later, when no caller can wait. */
   async #prepare(kind: PluginKind, written: Plain, path: string, into: ResolvedPart[]): Promise<void> {
     // Switched off by null; and a list is what a transport over several others would have.
     if (written === null) return;

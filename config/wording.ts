@@ -151,7 +151,7 @@ export interface WordingContext {
   readonly path: string;
   /** What is known of its schema. */
   readonly schema: JsonSchema | null;
-  /** Keys that may stand at its top and belong to somebody else. */
+  /** Keys that may stand at its top and belong to another part. */
   readonly alsoKnown: readonly string[];
   /** Keys at its top that had another name before, and the present name of each. */
   readonly renamed: Readonly<Record<string, string>>;
@@ -195,7 +195,7 @@ function choice(values: readonly unknown[]): string {
 export interface Explanation {
   /** The rest of a sentence that begins with the value. */
   readonly problem: string;
-  /** What to write instead; empty if nobody knows. */
+  /** What to write instead; empty if that is unknown. */
   readonly remedy: string;
 }
 
@@ -330,7 +330,7 @@ export function suggest(word: string, known: Iterable<string>): string | null {
 }
 
 /**
- * The problem of a key that nobody knows: `unknown key, did you mean "nth"?`.
+ * The problem of an unknown key: `unknown key, did you mean "nth"?`.
  * @param key the key as written
  * @param known the keys that the object may have, or null if that cannot be found out
  * @param alsoKnown keys that it may have besides

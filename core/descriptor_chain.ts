@@ -313,7 +313,7 @@ export class IndirectTable {
    *
    * A readable element may stand behind writable ones, which are then read as well. No driver should do so, but DPDK
    * does: it fills its tables with WRITE beforehand, and forgets to take that off the element of the virtio-net header.
-   * To read what was said to be writable harms nobody; the other way round it would.
+   * To read what was said to be writable does no harm; the other way round it would.
    */
   addInOrder(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
     const entries = this.#open(address, bytes);

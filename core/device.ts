@@ -97,7 +97,7 @@ export interface Device extends Pollable {
   readonly workers?: WorkersCapability | undefined;
   /** Moves what the driver has programmed to another device of the type. Left out: there is nothing to move. */
   readonly migration?: DeviceMigration;
-  /** The driver has kicked a queue, or something else came up: poll before long. Set by whoever runs the device. */
+  /** The driver has kicked a queue, or something else came up: poll before long. Set by the runner of the device. */
   wake: () => void;
 }
 

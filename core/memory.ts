@@ -13,7 +13,7 @@
  *   engine (30 ns and more instead of 0.4), a small one that starts there does not. A ring is in one region, aligned.
  *
  * Everything that a driver can get wrong is a GuestError, here `address-out-of-range`, `ring-misaligned` and, for the
- * regions themselves, `memory-map-invalid`. The guest changes its memory while we look at it: whoever uses these
+ * regions themselves, `memory-map-invalid`. The guest changes its memory while we look at it: code that uses these
  * functions reads a field once, into a local, and judges the local.
  * @module
  */
@@ -63,8 +63,8 @@ export class GuestMemory {
   }
 
   /**
-   * Who is told of every write to the guest's memory that goes through this object or a descriptor chain, or null for
-   * nobody, which costs one comparison a write. Windows write behind its back: queues have a log of their own.
+   * Who is told of every write to the guest's memory that goes through this object or a descriptor chain, or null,
+   * which costs one comparison a write. Windows write behind its back: queues have a log of their own.
    */
   set dirtyLog(log: DirtyLog | null) {
     for (const region of this.regions) region.dirtyLog = log;
@@ -273,7 +273,7 @@ export interface RegionCopier {
 /** Remembers which pages of the guest's memory this process has written, for a migration. */
 export interface DirtyLog {
   /**
-   * These `lengthBytes` (at least 1) from `guestAddress` on have been written. Called after the write: whoever copies
+   * These `lengthBytes` (at least 1) from `guestAddress` on have been written. Called after the write: code that copies
    * the page clears its mark first. Must not throw.
    */
   mark(guestAddress: number, lengthBytes: number): void;
@@ -303,7 +303,7 @@ export class MappedRegion implements MemoryRegion {
   readonly #copier: RegionCopier | null;
   /** Where its first byte lies in this process; 0 if that is not known. */
   readonly hostAddress: number;
-  /** Told of every write through `copyIn`; null if nobody asks. Set by `GuestMemory`. */
+  /** Told of every write through `copyIn`; null if none is wanted. Set by `GuestMemory`. */
   dirtyLog: DirtyLog | null = null;
 
   /** Maps a region. @param region what to map; GuestError `memory-map-invalid` if it does not lie in its buffer. */

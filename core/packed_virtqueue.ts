@@ -79,7 +79,7 @@ export class PackedVirtqueue implements Virtqueue {
   /** Slot and flags of the first used descriptor that is not shown yet; -1 if there is none. */
   #first = -1;
   #firstFlags = 0;
-  /** Slots used since an interrupt was last considered; at first a whole lap, since nobody knows. */
+  /** Slots used since an interrupt was last considered; at first a whole lap, since that is unknown. */
   #since: number;
   /** Lists popped since the last push: so many can be put back. */
   #returnable = 0;
@@ -139,7 +139,7 @@ export class PackedVirtqueue implements Virtqueue {
   }
 
   /**
-   * Has every write to the ring told to `log`, or to nobody.
+   * Has every write to the ring told to `log`, or no more if that is null.
    * @param deviceAddress where the device event suppression structure is to be logged, whatever its address
    */
   logTo(log: DirtyLog | null, deviceAddress: number): void {
@@ -443,7 +443,7 @@ export class PackedEvents {
     this.#device = memory.window(setup.device, 4, 4).u32;
   }
 
-  /** Has every write of the device's word told to `log`, or to nobody. @param address where it is to be logged */
+  /** Has every write of the device's word told to `log`, or no more if that is null. @param address where it is to be logged */
   logTo(log: DirtyLog | null, address: number): void {
     this.#log = log;
     this.#logAddress = address;

@@ -8,8 +8,8 @@
  * reactor sleeps until then or until `wake`. Timers of this runtime are coarse (2 ms), so the last stretch before a deadline
  * is spent turning over the event loop instead; signals and console keep working.
  *
- * Invariants: nobody but the reactor reads the clock; a member is never polled from within a poll. A manual clock that does
- * not get on, because somebody always has more to do or is always due, is an error and not a hang.
+ * Invariants: only the reactor reads the clock; a member is never polled from within a poll. A manual clock that does
+ * not get on, because a member always has more to do or is always due, is an error and not a hang.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { type Clock, ManualClock } from "./clock.ts";
 
 /** Rounds between two turns of the event loop while there is work. */
 const ROUNDS_PER_TURN = 32;
-/** Rounds at one moment of a manual clock after which somebody must be spinning. */
+/** Rounds at one moment of a manual clock after which a member must be spinning. */
 const MAX_ROUNDS = 2_000_000;
 
 /** Turns pollable members, in real time or by a manual clock. */
@@ -39,7 +39,7 @@ export class Reactor {
     return this.#waiter;
   }
 
-  /** Sleeps by another waiter from now on, and ends the present sleep. Whoever made the waiters disposes of them. */
+  /** Sleeps by another waiter from now on, and ends the present sleep. The maker of the waiters disposes of them. */
   set waiter(waiter: Waiter) {
     const before = this.#waiter;
     this.#waiter = waiter;
@@ -76,7 +76,7 @@ export class Reactor {
     return first;
   }
 
-  /** Rounds until nobody does anything, without moving the clock. Throws Error if that takes two million rounds. */
+  /** Rounds until no member does anything, without moving the clock. Throws Error if that takes two million rounds. */
   settle(): void {
     for (let rounds = 1; this.turn(); rounds++) if (rounds >= MAX_ROUNDS) throw this.#spinning();
   }
@@ -157,7 +157,7 @@ export class Reactor {
       for (let rounds = 1; !signal.aborted; rounds++) {
         this.#woken = false;
         const did = this.turn();
-        // Behind a round and not before it: whoever was woken for a deadline or an event comes first.
+        // Behind a round and not before it: a member woken for a deadline or an event comes first.
         if (rounds % ROUNDS_PER_TURN === 0) {
           await eventLoopTurn();
           continue;
@@ -191,7 +191,7 @@ export class Reactor {
 export interface Pollable {
   /** Does a bounded amount of work at time `nowNs`. True if it did something, and so may have more to do. */
   poll(nowNs: number): boolean;
-  /** When it wants to be polled again although nobody wakes it, in ns; Infinity if never. */
+  /** When it wants to be polled again although nothing wakes it, in ns; Infinity if never. */
   deadlineNs(): number;
 }
 

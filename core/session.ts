@@ -407,7 +407,7 @@ export class FaultLog {
     return error;
   }
 
-  /** Counts a fault that nobody need be told of. */
+  /** Counts a fault that need not be reported. */
   count(fault: GuestFault, message: string): void {
     this.note(new GuestError(fault, message));
   }

@@ -88,8 +88,8 @@ export class SplitVirtqueue implements Virtqueue {
    * Takes a queue over. The used index is read from guest memory: the ring may have been in use before.
    * @param memory the guest's memory
    * @param setup where the driver has put the queue
-   * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which nobody
-   *   has returned are served again. GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or
+   * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which have
+   *   not been returned are served again. GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or
    *   `ring-state-invalid`.
    * @param budget what may be done in a round, shared with the other queues of a session; without it, anything
    */
@@ -149,7 +149,7 @@ export class SplitVirtqueue implements Virtqueue {
   }
 
   /**
-   * Has every write to the used ring told to `log`, or to nobody.
+   * Has every write to the used ring told to `log`, or no more if that is null.
    * @param usedAddress where the ring is to be logged, whatever its address (vhost-user may give another one)
    */
   logTo(log: DirtyLog | null, usedAddress: number): void {

@@ -1,7 +1,7 @@
 /**
- * A device of your own: a block device (virtio 1.2, section 5.2) whose requests stay in flight, with a slot of a kind
- * of its own: `{ "use": "./async_disk.ts", "driver": …, "disk": "./async_disk_ram.ts" }`. In a project of your own
- * import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
+ * A device of your own: a block device (virtio 1.2, section 5.2) whose requests stay in flight, with a slot of
+ * a kind of its own: `{ "use": "./async_disk.ts", "driver": …, "disk": "./async_disk_ram.ts" }`. In a project of
+ * your own import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
  * @module
  */
 import { z } from "zod";
@@ -60,10 +60,7 @@ export default defineDevice({
     function take(request: QueueRequest): number {
       const header = new DataView(new ArrayBuffer(16));
       if (request.read(new Uint8Array(header.buffer), 0, 16) < 16 || request.writableBytes < 1) {
-        throw new GuestError(
-          "buffer-too-small",
-          "A request must have a header of 16 bytes and a status byte",
-        );
+        throw new GuestError("buffer-too-small", "A request must have a 16-byte header and a status byte");
       }
       void serve(request, header.getUint32(0, true), Number(header.getBigUint64(8, true)));
       return KEEP;

@@ -305,6 +305,52 @@ Deno.test("no files import each other in a circle when they run", () => {
   assertEquals(circles(projectSources()), []);
 });
 
+/** Circles of imports, those of types alone included, that leave a folder: its files may describe each other. */
+function circlesBetweenFolders(sources: readonly Source[]): string[] {
+  const found = new Set<string>();
+  const graph = new Map(sources.map((source) => [
+    source.path,
+    importsOf(source).filter((name) => name.startsWith(".")).map((name) =>
+      normalize(join(dirname(source.path), name))
+    ),
+  ]));
+  const reach = (from: string): Set<string> => {
+    const reached = new Set<string>();
+    const ahead = [from];
+    for (let path = ahead.pop(); path !== undefined; path = ahead.pop()) {
+      for (const target of graph.get(path) ?? []) {
+        if (!reached.has(target)) ahead.push(target);
+        reached.add(target);
+      }
+    }
+    return reached;
+  };
+  const reached = new Map([...graph.keys()].map((path) => [path, reach(path)]));
+  for (const [path, targets] of reached) {
+    const circle = [...targets].filter((target) => reached.get(target)?.has(path));
+    if (new Set(circle.map(dirname)).size > 1) found.add(circle.toSorted().join(" "));
+  }
+  return [...found];
+}
+
+Deno.test("no imports, those of types included, run in a circle through several folders", () => {
+  assertEquals(circlesBetweenFolders(projectSources()), []);
+  const file = (path: string, ...to: string[]) => ({
+    path,
+    text: to.map((name) => `import type { X } from "${name}";`).join("\n"),
+  });
+  const planted = [
+    file("cli/a.ts", "./check/b.ts"),
+    file("cli/check/b.ts", "./c.ts"),
+    file("cli/check/c.ts", "../a.ts", "./d.ts"),
+    file("cli/check/d.ts", "./c.ts"),
+  ];
+  assertEquals(circlesBetweenFolders(planted), [
+    "cli/a.ts cli/check/b.ts cli/check/c.ts cli/check/d.ts",
+  ]);
+  assertEquals(circlesBetweenFolders(planted.slice(1)), []);
+});
+
 Deno.test("a circle of imports is found, and one of types alone let through", () => {
   const file = (path: string, keyword: string, ...to: string[]) => ({
     path,
@@ -325,4 +371,23 @@ Deno.test("a circle of imports is found, and one of types alone let through", ()
     circles([file("core/a.ts", x, "b", "c"), file("core/b.ts", x, "c"), file("core/c.ts", x)]),
     [],
   );
+});
+
+/** Tests that use what plugin authors use: the doors of the project, and no room behind them. */
+const BY_PUBLIC_IMPORTS = [
+  "tests/devices/entropy/device_test.ts",
+  "tests/devices/entropy/driver_test.ts",
+  "tests/transports/loopback/network_test.ts",
+];
+
+function imported({ path, text }: Source): string[] {
+  return importsOf({ path, text }).filter((name) => name.startsWith("."))
+    .map((name) => normalize(join(dirname(path), name)))
+    .filter((target) => !["plugin.ts", "mod.ts", "testing/mod.ts", "wire/mod.ts"].includes(target));
+}
+
+Deno.test("the tests of entropy and of a network use public imports alone", () => {
+  for (const path of BY_PUBLIC_IMPORTS) assertEquals(imported(read(path)), [], path);
+  const text = 'import { x } from "../../../core/device.ts";\nimport { y } from "../../../plugin.ts";';
+  assertEquals(imported({ path: BY_PUBLIC_IMPORTS[0], text }), ["core/device.ts"]);
 });

@@ -1,7 +1,7 @@
 /**
  * Writes the bytes of `wire/checksum_kernel.wat` into `wire/checksum_kernel_wasm.ts`: `deno task wasm`.
  *
- * The assembler is needed by nobody but those who change the kernel, and so is not among the imports of the project.
+ * The assembler is only needed to change the kernel, and so is not among the imports of the project.
  * @module
  */
 import assembler from "npm:wabt@1.0.37";

@@ -22,7 +22,7 @@ import * as bits from "../../wire/net_features.ts";
 import { networksOf, tapEnds, tapIsUnfinished, tapQueues, vhostUserEnds } from "./build.ts";
 import type { FrontEndDescription } from "./report.ts";
 
-/** The MTU of an interface that nobody has set one for. */
+/** The MTU of an interface for which none was set. */
 const USUAL_MTU = 1500;
 
 /** Notes on a device, as issues that are none: where, what, and what to write to have it otherwise. */

@@ -151,10 +151,10 @@ function notEmpty(bytes: number): GuestError {
 /** Fills an array of at most 65536 bytes with random ones, as `crypto.getRandomValues` does. */
 export type RandomSource = (bytes: Uint8Array<ArrayBuffer>) => void;
 
-/** Large enough that the call into the host costs little, small enough that a refill holds nobody up. */
+/** Large enough that the call into the host costs little, small enough that a refill delays no request for long. */
 const RESERVOIR_BYTES = 8192;
 
-/** Holds random bytes for the next requests. What has been given out is wiped: nobody can find it here afterwards. */
+/** Holds random bytes for the next requests. What has been given out is wiped: it cannot be found here afterwards. */
 export class RandomReservoir {
   readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(RESERVOIR_BYTES);
   readonly #source: RandomSource;

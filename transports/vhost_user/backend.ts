@@ -12,7 +12,7 @@
  * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and set up
  *   anew without a reset in between. What a ring or the device needs to run is looked at after each message
  *   (`device_runner.ts`).
- * - The descriptors of a message have one owner: whoever takes one out of the bag; the rest are closed.
+ * - The descriptors of a message have one owner: the handler that takes one out of the bag; the rest are closed.
  *
  * One object serves one connection; it is disposed of when that ends, and everything is forgotten.
  * @module
@@ -55,7 +55,7 @@ export interface BackendParts {
   readonly faults: FaultLog;
   /** Told of messages that are refused, by the name of the rule. */
   refused(fault: string, message: string): void;
-  /** Listens to the dialogue; null for nobody. */
+  /** Listens to the dialogue; null if there is no listener. */
   readonly trace: ProtocolTrace | null;
   /** Who serves the sets of the device; left out if the main thread does. */
   readonly workers?: QueueWorkers | null;
@@ -221,7 +221,7 @@ export class Backend implements Pollable, Disposable {
     return this.#parts.workers?.isStuck === true;
   }
 
-  /** Counts what is wrong and returns the reply that says so, if there is one. Throws on what nobody can answer. */
+  /** Counts what is wrong and returns the reply that says so, if there is one. Throws on what has no answer. */
   #refuse(header: codec.Header, error: unknown): Uint8Array<ArrayBuffer> | null {
     const fault = faultOf(error);
     if (fault === null) throw error;
@@ -268,8 +268,8 @@ function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceR
 
 // What each request of a front-end does, and the value it is answered with: the table of the back-end.
 //
-// Nothing is caught here: a request that is refused throws, and has had no effect. Descriptors that nobody takes out of the
-// bag are closed by whoever filled it.
+// Nothing is caught here: a request that is refused throws, and has had no effect. Descriptors that are not taken out of the
+// bag are closed by the code that filled it.
 
 /** What requests are about. */
 export interface RequestParts {

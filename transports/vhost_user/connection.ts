@@ -104,7 +104,7 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
       return true;
     }
     this.#busyRounds = 0;
-    // Nobody may sleep who has not looked.
+    // The reactor may only sleep after a look.
     return messages || !looks;
   }
 

@@ -14,7 +14,7 @@
  * for the guest gets there. A device that does not come to rest in time fails, as by a fault; it is not activated again before
  * what it had in flight is over.
  *
- * A GuestError in a round is the guest's doing, or the front-end's: nobody can say what the device has done by then, so
+ * A GuestError in a round is the guest's doing, or the front-end's: it is unknown what the device has done by then, so
  * that it is reset and every ring is broken. Error events are signalled, the fault is counted, and the front-end begins
  * again when it likes. Errors of our own pass through.
  *
@@ -94,7 +94,7 @@ export class DeviceRunner implements Disposable {
     }, this.#attachment.queues);
   }
 
-  /** The rings, by index. Whoever changes one calls `settle`, and before one is disabled or stopped `drain`. */
+  /** The rings, by index. A change of one is followed by `settle`, and disabling or stopping one preceded by `drain`. */
   get rings(): readonly Vring[] {
     return this.#rings.all;
   }

@@ -211,7 +211,7 @@ export function capabilities(type: FrontEndFacts["type"]): string {
 
 /**
  * The options for QEMU that concern memory and these devices: each an option with its value. There is no `reconnect` among
- * them, for it has had two names: whoever wants it adds it to the `-chardev`.
+ * them, for it has had two names: a user who wants it adds it to the `-chardev`.
  */
 export function qemuOptions(
   devices: readonly FrontEndFacts[],

@@ -16,7 +16,7 @@ import {
 } from "../../host/memory_mapping.ts";
 import { isUnixStream, peerNameBytes, UnixStream } from "../../host/unix_socket.ts";
 
-/** A file descriptor, to be passed on and never to be looked into. Whoever takes one disposes of it, which closes it. */
+/** A file descriptor, to be passed on and never to be looked into. Its taker disposes of it, which closes it. */
 export type Descriptor = Disposable;
 
 /** Memory shared with the front-end. Disposing of it detaches the buffer first, so that no late access can do harm. */
@@ -88,7 +88,7 @@ export interface Host {
 }
 
 /**
- * The descriptors that came with one message. Whoever wants one takes it; `close` closes those that are left.
+ * The descriptors that came with one message. A handler takes those that it wants; `close` closes those that are left.
  */
 export class DescriptorBag {
   readonly #left: Descriptor[];
@@ -112,7 +112,7 @@ export class DescriptorBag {
     return descriptor;
   }
 
-  /** Closes those that nobody took. */
+  /** Closes those that were not taken. */
   close(): void {
     for (const descriptor of this.#left.splice(0)) descriptor[Symbol.dispose]();
   }

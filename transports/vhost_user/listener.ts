@@ -284,7 +284,7 @@ class Pause {
   }
 }
 
-/** One connection, made by whoever started this program; there is no second one. */
+/** One connection, made by the program that started this one; there is no second one. */
 class InheritedSocket implements ConnectionSource {
   #stream: UnixStream | null;
 

@@ -7,7 +7,7 @@
  * Some front-ends (QEMU up to 7.2) add and remove each region once for every queue pair: a region counts how often it was
  * added, and goes when it has been removed as often.
  *
- * After each change `memory` is a new object, and views of the old one may be detached: whoever holds a queue makes it
+ * After each change `memory` is a new object, and views of the old one may be detached: the holder of a queue makes it
  * anew.
  * @module
  */
@@ -244,7 +244,7 @@ export class DirtyLogging implements Disposable {
     before?.[Symbol.dispose]();
   }
 
-  /** Whom to tell that something was logged; nobody without a descriptor. */
+  /** Whom to tell that something was logged; null without a descriptor. */
   setEvent(bag: DescriptorBag): void {
     this.#event?.[Symbol.dispose]();
     this.#event = bag.count === 0 ? null : this.#host.event(bag.take(), false);

@@ -3,6 +3,7 @@
  * @module
  */
 import { defineDriver, type DriverPlugin, type PartContext } from "../../core/plugin.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../../host/unix_socket.ts";
 import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
 import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
@@ -24,9 +25,6 @@ export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./pro
 export type { VhostUserOptions } from "./options.ts";
 export { isListening } from "./listener.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
-
-/** Most bytes of a socket's path (sun_path, less the zero byte). */
-const MAX_SOCKET_PATH_BYTES = 107;
 
 /** The plugin of the transport. */
 export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({

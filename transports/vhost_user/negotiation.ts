@@ -103,7 +103,7 @@ export class Negotiation {
   /**
    * The driver accepts these features. Those that were not offered and concern only driver and front-end are ignored: QEMU
    * accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others; the device then does not work at all, for the driver,
-   * which nobody may tell, goes by what it has accepted.
+   * which cannot be told, goes by what it has accepted.
    */
   acceptFeatures(accepted: FeatureSet): void {
     const unoffered = accepted.minus(this.offer.features);

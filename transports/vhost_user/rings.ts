@@ -142,7 +142,7 @@ export class RingSet implements Disposable {
     }
   }
 
-  /** Writes to memory and rings are told to `log` from now on; null for nobody. */
+  /** Writes to memory and rings are told to `log` from now on; null ends that. */
   logTo(log: DirtyLog | null): void {
     this.#log = log;
     this.#applyLog();

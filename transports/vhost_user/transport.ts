@@ -4,8 +4,8 @@
  * Theory of operation. `serve` makes the socket; everything else happens in `poll`, round by round, in one thread: look
  * for a front-end if there is none, carry out its messages, turn the device. There is one front-end at a time. When it goes,
  * everything about it is forgotten: its memory is unmapped, its descriptors are closed, the device is reset; and the next
- * one is served, without limit, in either role. Requests in flight are given up, but their memory stays mapped, and nobody
- * else is served, until they are over.
+ * one is served, without limit, in either role. Requests in flight are given up, but their memory stays mapped, and no
+ * other front-end is served, until they are over.
  *
  * Between rounds the reactor sleeps; it is woken by the socket, by a listening socket, and by kicks, all of which are
  * watched edge-triggered, so that a kick need not be read. What cannot wake anybody has a deadline: an attempt to reach
@@ -62,7 +62,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   /** Its front-end has gone, and requests of it are in flight: its memory is still mapped. */
   #leaving: Backend | null = null;
   #leavingUntilNs = Infinity;
-  /** Says that there is nobody to be served any more. */
+  /** Says that there is no front-end to be served any more. */
   #served: () => void = () => {};
 
   /** Opens nothing before `serve`. */
@@ -207,7 +207,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.counters.disconnections++;
     this.counters.unlogged_pages += connection.backend.unloggedPages;
     this.counters.discarded_while_disabled += connection.backend.discardedChains;
-    // The watch first: a number that was closed may be somebody else's at once.
+    // The watch first: a number that was closed may be another file's at once.
     this.#socketWatch?.[Symbol.dispose]();
     this.#socketWatch = null;
     connection[Symbol.dispose]();
