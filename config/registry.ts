@@ -282,6 +282,7 @@ export function pluginFaults(value: unknown, kind: PluginKind): string[] {
     faults.push(`has the facts ${showValue(plugin.facts)}; it must be a function of the options`);
   }
   if (kind === "device" && plugin.driver !== undefined) faults.push(...softwareDriverFaults(plugin.driver));
+  if (kind === "device" && plugin.frontEnd !== undefined) faults.push(...frontEndFaults(plugin.frontEnd));
   if (kind === "device" && plugin.slots !== undefined) faults.push(...slotFaults(plugin.slots));
   return faults;
 }
@@ -292,6 +293,20 @@ function softwareDriverFaults(driver: unknown): string[] {
   }
   const fault = optionsFault(driver.options);
   return fault === null ? [] : [`has a driver that ${fault}`];
+}
+
+function frontEndFaults(words: unknown): string[] {
+  if (!isObject(words) || typeof words.type !== "string" || !NAME.test(words.type)) {
+    return [`has the frontEnd ${showValue(words)}; it must be an object with a type, such as "net"`];
+  }
+  const { frontEnds = [] } = words;
+  const isList = Array.isArray(frontEnds) && frontEnds.every((name) => typeof name === "string");
+  const faults = isList ? [] : [`has the frontEnds ${showValue(frontEnds)}; they must be a list of names`];
+  for (const name of ["qemu", "libvirt"]) {
+    if (words[name] === undefined || typeof words[name] === "function") continue;
+    faults.push(`has in its frontEnd the ${name} ${showValue(words[name])}; it must be a function`);
+  }
+  return faults;
 }
 
 function slotFaults(slots: unknown): string[] {

@@ -7,6 +7,7 @@
  */
 import type { Clock } from "./clock.ts";
 import type { Device, DeviceContext, DeviceEventListener } from "./device.ts";
+import type { FeatureSet } from "./features.ts";
 import type { DriverTransport } from "./transport.ts";
 
 /** What every plugin has. */
@@ -174,6 +175,42 @@ export interface Slot {
   readonly many?: boolean;
 }
 
+/** Where a front-end of vhost-user meets a device. */
+export interface FrontEndSite {
+  /** What the device offers. */
+  readonly features: FeatureSet;
+  /** Number of the device at this front-end, from 0: for ids, which must be unique. */
+  readonly index: number;
+  /** Id of QEMU's character device, which is at the socket. */
+  readonly chardev: string;
+  /** The lines of libvirt's element `source`, for the socket. */
+  readonly source: readonly string[];
+  /** The name under which libvirt finds the device again for `properties`. */
+  readonly alias: string;
+}
+
+/** An element of libvirt. */
+export interface LibvirtElement {
+  /** Its lines, of XML: escape what comes from options. */
+  readonly lines: readonly string[];
+  /** Properties of QEMU's device that libvirt has no word for, all of them on; the element must have the alias then. */
+  readonly properties?: readonly string[];
+}
+
+/** How front-ends of vhost-user, which are other programs, are told of a device. */
+export interface FrontEndWords<O = unknown> {
+  /** The type for `--print-capabilities`, by the word for it in the back-end conventions, such as `net`. */
+  readonly type: string;
+  /** Profiles of the front-ends that have a driver or a device for it. Left out: `qemu` and `uml`. */
+  readonly frontEnds?: readonly string[];
+  /** Does QEMU start before the back-end is there, where QEMU is the server? Left out: no. */
+  readonly startsAlone?: boolean;
+  /** Writes options for QEMU, each with its value, that follow the `-chardev`. A comma in a value is doubled. */
+  qemu?(options: O, site: FrontEndSite): readonly (readonly [option: string, value: string])[];
+  /** Writes the element for libvirt. Left out: libvirt passes the options on to QEMU. */
+  libvirt?(options: O, site: FrontEndSite): LibvirtElement;
+}
+
 /** A type of device. */
 export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   /** What kind of plugin this is. */
@@ -184,6 +221,9 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   readonly worksInThreads?: boolean;
   /** Drives the device where the guest is made of software. Left out: a guest that posts nothing of itself. */
   readonly driver?: SoftwareDriver;
+  /** What `check` and `run` tell of front-ends of vhost-user. Left out: `run` has no command line for QEMU. */
+  // deno-lint-ignore no-explicit-any -- words for any options are kept together
+  readonly frontEnd?: FrontEndWords<any>;
   /** What parts have to know about a device with these options; the family's plugins say which facts these are. */
   facts?(options: O): unknown;
   /** Builds the device. */

@@ -8,7 +8,7 @@ import { DEVICE_KEYS, SWITCH_KEYS } from "../../config/schema.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import { featureName, type FeatureSet } from "../../core/features.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { type DevicePlugin, partsOfKind } from "../../core/plugin.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Direction } from "../../pipeline/stage.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
@@ -219,7 +219,9 @@ export function describeConfig(
     const { device } = machine.devices[i];
     const [network = null] = partsOfKind(resolved, "network");
     const end = vhostUserEnds(config).find((end) => end.device === resolved);
-    const frontEnds = end === undefined ? [] : describeFrontEnds(device, end.options.profile);
+    const frontEnds = end === undefined
+      ? []
+      : describeFrontEnds(resolved.plugin, device, end.options.profile);
     const named = (features: FeatureSet) =>
       Array.from(features, (bit) => featureName(bit, device.featureNames));
     const line = (direction: Direction) =>
@@ -297,8 +299,12 @@ export interface FrontEndDescription extends Readonly<Record<Passage, readonly s
 }
 
 /** Every front-end that can be expected at this device. */
-export function describeFrontEnds(device: Device, profile: ProfileName): FrontEndDescription[] {
-  return frontEndsOf(device, profile).map((name) => {
+export function describeFrontEnds(
+  plugin: DevicePlugin,
+  device: Device,
+  profile: ProfileName,
+): FrontEndDescription[] {
+  return frontEndsOf(plugin.frontEnd, profile).map((name) => {
     const passages = [...passagesTo(name, device, profile)];
     const names = (wanted: Passage) =>
       passages.filter(([, passage]) => passage === wanted)

@@ -8,10 +8,6 @@ import { resolve } from "node:path";
 import { newRegistry } from "../../config/builtins.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
-import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import { entropy } from "../../devices/entropy/mod.ts";
-import type { NetOptions } from "../../devices/net/options.ts";
-import { net } from "../../devices/net/mod.ts";
 import type { Machine } from "../../machine/machine.ts";
 import {
   capabilities,
@@ -23,8 +19,6 @@ import {
   umlArguments,
   type VhostUserOptions,
 } from "../../transports/vhost_user/mod.ts";
-import { formatMac } from "../../wire/ethernet.ts";
-import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import { type VhostUserEnd, vhostUserEnds } from "../check/build.ts";
 import { shellQuoted } from "../console/io.ts";
 import type { ParsedArgs } from "../console/usage.ts";
@@ -48,6 +42,8 @@ export interface Attachment {
 
 const MEMORY_MIB = 1024;
 const UML_MEMORY_MIB = 256;
+/** Told for `--print-capabilities` where nothing says otherwise. */
+const USUAL_TYPE = "net";
 
 /** How QEMU and User-mode Linux attach to the devices with a socket; null if neither is expected. */
 export function attachment(config: ResolvedConfig, machine: Machine): Attachment | null {
@@ -66,11 +62,13 @@ function umlAttachment(
 ): Pick<Attachment, "uml" | "umlText"> | null {
   if (Deno.build.arch !== "x86_64") return null;
   // It waits at no socket itself.
-  const devices = umlArguments(ends.flatMap(({ index, socket, options: { mode, profile } }) => {
-    const { device } = machine.devices[index];
-    const isExpected = mode === "server" && frontEndsOf(device, profile).includes("uml");
-    return socket !== null && isExpected ? { socket, type: device.type } : [];
-  }));
+  const devices = umlArguments(
+    ends.flatMap(({ device: { plugin }, index, socket, options: { mode, profile } }) => {
+      const { device } = machine.devices[index];
+      const isExpected = mode === "server" && frontEndsOf(plugin.frontEnd, profile).includes("uml");
+      return socket !== null && isExpected ? { socket, type: device.type } : [];
+    }),
+  );
   if (devices.length === 0) return null;
   const uml = ["linux.uml", `mem=${UML_MEMORY_MIB}M`, ...devices];
   return { uml, umlText: uml.map(shellQuoted).join(" \\\n  ") };
@@ -98,26 +96,14 @@ function qemuAttachment(
 }
 
 function factsOf(
-  { device: resolved, index, options, socket }: VhostUserEnd,
+  { device: { plugin, options }, index, options: { mode, profile }, socket }: VhostUserEnd,
   machine: Machine,
 ): FrontEndFacts | null {
-  const { device } = machine.devices[index];
-  if (socket === null || !frontEndsOf(device, options.profile).includes("qemu")) return null;
-  const { features } = device;
-  const common = { socket, mode: options.mode, packedRing: features.has(VIRTIO_F_RING_PACKED) };
-  if (resolved.plugin === entropy) return { type: "rng", ...common };
-  if (resolved.plugin !== net) return null;
-  const { mac, queuePairs, queueSize, mtu } = resolved.options as NetOptions;
-  return {
-    type: "net",
-    ...common,
-    mac: formatMac(mac),
-    queuePairs,
-    queueSize,
-    mergeableBuffers: features.has(VIRTIO_NET_F_MRG_RXBUF),
-    coalescing: features.has(VIRTIO_NET_F_RSC_EXT),
-    mtu: mtu ?? null,
-  };
+  const { frontEnd: words } = plugin;
+  if (socket === null || words?.qemu === undefined || !frontEndsOf(words, profile).includes("qemu")) {
+    return null;
+  }
+  return { words, options, features: machine.devices[index].device.features, socket, mode };
 }
 
 /**
@@ -156,16 +142,16 @@ export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): Resolved
  */
 export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
   const [file] = parsed.operands;
-  if (file === undefined) return capabilities("net");
+  if (file === undefined) return capabilities(USUAL_TYPE);
   const devices = vhostUserEnds(await loadConfig(file, newRegistry())).map(({ device }) => device);
-  const types = new Set(devices.map(({ plugin }) => plugin === entropy ? "rng" as const : "net" as const));
+  const types = new Set(devices.map(({ plugin }) => plugin.frontEnd?.type ?? USUAL_TYPE));
   if (types.size > 1) {
     throw parsed.usageError(
       `--print-capabilities tells one type, and the vhost-user devices ${namesOf(devices)} are of several; ` +
         "give each type a configuration of its own",
     );
   }
-  const [type = "net" as const] = types;
+  const [type = USUAL_TYPE] = types;
   return capabilities(type);
 }
 

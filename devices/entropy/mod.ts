@@ -5,6 +5,7 @@
 import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
 import { EntropyDevice } from "./device.ts";
 import { entropyDriver } from "./driver.ts";
+import { entropyFrontEnd } from "./front_end.ts";
 import { type EntropyOptions, entropyOptions } from "./options.ts";
 export { EntropyGuest, type EntropyGuestCounters, type EntropyGuestOptions } from "./driver.ts";
 export { EntropyDevice } from "./device.ts";
@@ -17,5 +18,6 @@ export const entropy: DevicePlugin<EntropyOptions> = defineDevice<EntropyOptions
   summary: "Virtio entropy device: random bytes for the guest (virtio 1.2, section 5.4).",
   options: entropyOptions,
   driver: entropyDriver,
+  frontEnd: entropyFrontEnd,
   create: (context, options) => new EntropyDevice(context, options),
 });

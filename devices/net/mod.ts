@@ -6,6 +6,7 @@ import { defineNetworkDevice, type NetworkDevicePlugin } from "../../pipeline/pl
 import { type NetOptions, netOptions } from "./options.ts";
 import { NetDevice } from "./device.ts";
 import { netDriver } from "./driver/mod.ts";
+import { netFrontEnd } from "./front_end.ts";
 export { NetDevice } from "./device.ts";
 export type { NetOptions } from "./options.ts";
 
@@ -17,5 +18,6 @@ export const net: NetworkDevicePlugin<NetOptions> = defineNetworkDevice<NetOptio
   worksInThreads: true,
   facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs, mtu: options.mtu }),
   driver: netDriver,
+  frontEnd: netFrontEnd,
   create: (context, options) => new NetDevice(context, options),
 });

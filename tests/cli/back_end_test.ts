@@ -4,7 +4,7 @@ import { libc } from "../../host/libc.ts";
 import { UnixListener, UnixStream } from "../../host/unix_socket.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
 import { eventsIn, FLAGS, NET, RNG, stop, withoutEvents, write } from "./support/back_end.ts";
-import { command, withFolder } from "./support/command.ts";
+import { command, projectPath, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
 
@@ -290,6 +290,50 @@ hostTest(
         child.signal("SIGTERM");
         assertEquals((await child.end()).code, 0);
       }
+    });
+  },
+);
+
+hostTest(
+  "a device that is not built in tells by its frontEnd what run and check print",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      await Deno.writeTextFile(
+        `${folder}/dice.ts`,
+        `import { entropy } from "${projectPath("devices/entropy/mod.ts")}";
+      export default { ...entropy, name: "own-dice", frontEnd: {
+        type: "gpu",
+        qemu: ({ queueSize }, { chardev, index }) =>
+          [["-device", \`own-pci,id=own\${index},chardev=\${chardev},size=\${queueSize}\`]],
+        libvirt: (_options, { source, alias }) =>
+          ({ lines: ["<own>", ...source, \`<alias name='\${alias}'/>\`, "</own>"], properties: ["far"] }),
+      } };`,
+      );
+      const config = await write(folder, { ...RNG, use: "./dice.ts" });
+      const printed = await command(["run", "--print-capabilities", config]);
+      assertEquals([printed.code, printed.out], [0, '{"type":"gpu"}\n']);
+      const checked = await command(["check", config, "--json"]);
+      const { devices: [{ frontEnds }] } = JSON.parse(checked.out);
+      assertEquals(frontEnds.map(({ name }: { name: string }) => name), ["qemu", "uml"]);
+      const child = new CommandProcess(FLAGS, ["run", config, "--json"]);
+      const { attach } = JSON.parse((await child.line())!);
+      child.signal("SIGTERM");
+      assertEquals((await child.end()).code, 0);
+      assertEquals(attach.qemu.slice(-4), [
+        "-chardev",
+        `socket,id=vhost0,path=${folder}/dice.sock`,
+        "-device",
+        "own-pci,id=own0,chardev=vhost0,size=256",
+      ]);
+      for (
+        const part of [
+          `<source type='unix' path='${folder}/dice.sock' mode='client'>`,
+          "<alias name='ua-gpu0'/>",
+          "<qemu:device alias='ua-gpu0'>",
+          "<qemu:property name='far' type='bool' value='true'/>",
+        ]
+      ) assertStringIncludes(attach.libvirt, part);
     });
   },
 );

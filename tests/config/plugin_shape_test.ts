@@ -76,6 +76,17 @@ Deno.test("pluginFaults() looks at every member", () => {
   }
   assertStrictEquals(fault({ needs: () => [] }).split(";")[0], 'has "needs" a function');
   assertStrictEquals(fault({ facts: 1 }, "device").split(";")[0], "has the facts 1");
+  for (const frontEnd of [1, {}, { type: "N" }]) {
+    assertStrictEquals(fault({ frontEnd }, "device").split(" {")[0].split(" 1")[0], "has the frontEnd");
+  }
+  assertStrictEquals(
+    fault({ frontEnd: { type: "net", frontEnds: "qemu" } }, "device").split(' "')[0],
+    "has the frontEnds",
+  );
+  assertStrictEquals(
+    fault({ frontEnd: { type: "net", qemu: 1 } }, "device").split(";")[0],
+    "has in its frontEnd the qemu 1",
+  );
 });
 
 Deno.test("pluginFaults() looks into the schema of the options", () => {

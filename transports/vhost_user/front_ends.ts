@@ -14,6 +14,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
+import type { FrontEndSite, FrontEndWords } from "../../core/plugin.ts";
 import * as net from "../../wire/net_features.ts";
 import { offerFor, type ProfileName } from "./negotiation.ts";
 
@@ -126,14 +127,14 @@ const FILTERS: Readonly<Record<FrontEnd, FrontEndFilter>> = {
   },
 };
 
-/** The front-ends that can be expected at a device with this profile: all that know its type, or the one that was named. */
-export function frontEndsOf(device: Pick<Device, "type">, profile: ProfileName): readonly FrontEnd[] {
-  const named = FRONT_ENDS.filter((frontEnd) => profile === "auto" || profile === frontEnd);
-  if (device.type === 1) return named;
-  // The others have no front-end for it. That of User-mode Linux is for every type, but Debian's kernel for it
-  // has no driver for entropy.
-  return named.filter((frontEnd) => frontEnd === "qemu" || (frontEnd === "uml" && device.type !== 4));
+/** The front-ends that can be expected with this profile: all that know the device, or the one that was named. */
+export function frontEndsOf(words: FrontEndWords | undefined, profile: ProfileName): readonly FrontEnd[] {
+  const known = words?.frontEnds ?? USUAL_FRONT_ENDS;
+  return FRONT_ENDS.filter((name) => known.includes(name) && (profile === "auto" || profile === name));
 }
+
+/** Those that know devices of any type. */
+const USUAL_FRONT_ENDS: readonly string[] = ["qemu", "uml"];
 
 /** What becomes of each feature of the device, by bit, with a profile, at a front-end. */
 export function passagesTo(
@@ -156,42 +157,19 @@ function range(from: number, to: number): number[] {
 
 // What to write at the other end: command lines and XML for front-ends, and what this back-end tells of itself.
 
-/** Where a front-end meets a device. */
-interface SocketFacts {
+/** A device that a front-end attaches to. */
+export interface FrontEndFacts {
+  /** How front-ends are told of it. */
+  readonly words: FrontEndWords;
+  /** Its options. */
+  readonly options: unknown;
+  /** What it offers. */
+  readonly features: FeatureSet;
   /** Absolute path of the socket. */
   readonly socket: string;
   /** The back-end's own role: the front-end has the other one. */
   readonly mode: "server" | "client";
-  /** Offer the packed layout. */
-  readonly packedRing: boolean;
 }
-
-/** What a front-end has to know of a network device. */
-export interface NetFacts extends SocketFacts {
-  /** The type, by the word for it in vhost-user. */
-  readonly type: "net";
-  /** The guest's MAC address, such as `52:54:00:00:00:01`. */
-  readonly mac: string;
-  /** Queue pairs. */
-  readonly queuePairs: number;
-  /** Most entries of a receive or transmit queue. */
-  readonly queueSize: number;
-  /** A frame may be spread over several buffers. */
-  readonly mergeableBuffers: boolean;
-  /** Offer coalesced segments. */
-  readonly coalescing: boolean;
-  /** The MTU to tell the guest; null for none. */
-  readonly mtu: number | null;
-}
-
-/** What a front-end has to know of an entropy device. */
-export interface EntropyFacts extends SocketFacts {
-  /** The type, by the word for it in vhost-user. */
-  readonly type: "rng";
-}
-
-/** What a front-end has to know of a device. */
-export type FrontEndFacts = NetFacts | EntropyFacts;
 
 /** The guest around the devices. */
 export interface GuestFacts {
@@ -201,11 +179,8 @@ export interface GuestFacts {
   readonly machine: string;
 }
 
-const MIN_QEMU_ENTRIES = 256;
-const MAX_QEMU_ENTRIES = 1024;
-
 /** What a program that follows the back-end conventions prints for `--print-capabilities`: one line of JSON. */
-export function capabilities(type: FrontEndFacts["type"]): string {
+export function capabilities(type: string): string {
   return JSON.stringify({ type });
 }
 
@@ -244,109 +219,66 @@ export function umlArguments(devices: readonly UmlFacts[]): string[] {
 
 /** The parts of a libvirt domain that concern memory and these devices. */
 export function libvirtXml(devices: readonly FrontEndFacts[]): string {
-  const nets = devices.filter((device) => device.type === "net");
+  const elements = devices.filter(({ words }) => words.libvirt !== undefined)
+    .map((facts, i) => {
+      const alias = `ua-${facts.words.type}${i}`;
+      return { alias, ...facts.words.libvirt!(facts.options, site(facts, i, alias)) };
+    });
   const lines = [
     "<memoryBacking>",
     "  <source type='memfd'/>",
     "  <access mode='shared'/>",
     "</memoryBacking>",
   ];
-  if (nets.length > 0) {
-    lines.push("<devices>", ...nets.flatMap((net, i) => libvirtInterface(net, alias(i))), "</devices>");
+  if (elements.length > 0) {
+    lines.push("<devices>", ...elements.flatMap((one) => one.lines.map((line) => `  ${line}`)), "</devices>");
   }
   // What libvirt has no element for goes by way of QEMU; <domain> must declare that namespace.
-  const others = devices.flatMap((device, i) => device.type === "net" ? [] : qemuDevice(device, i)).flat();
+  const others = devices.flatMap((facts, i) => facts.words.libvirt === undefined ? qemuDevice(facts, i) : [])
+    .flat();
   if (others.length > 0) {
     const args = others.map((value) => `  <qemu:arg value='${escaped(value)}'/>`);
     lines.push(`<qemu:commandline ${QEMU_NAMESPACE}>`, ...args, "</qemu:commandline>");
   }
-  const coalescing = nets.flatMap((net, i) => net.coalescing ? libvirtCoalescing(alias(i)) : []);
-  if (coalescing.length > 0) {
-    lines.push(`<qemu:override ${QEMU_NAMESPACE}>`, ...coalescing, "</qemu:override>");
-  }
+  const overrides = elements.flatMap(({ alias, properties = [] }) =>
+    properties.length > 0 ? libvirtOverride(alias, properties) : []
+  );
+  if (overrides.length > 0) lines.push(`<qemu:override ${QEMU_NAMESPACE}>`, ...overrides, "</qemu:override>");
   return lines.join("\n");
 }
 
 const QEMU_NAMESPACE = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
 
 function qemuDevice(facts: FrontEndFacts, index: number): (readonly [option: string, value: string])[] {
-  // Of all devices only net can be made before the back-end is there.
-  const role = facts.mode === "server" ? "" : facts.type === "net" ? ",server=on,wait=off" : ",server=on";
+  const { words, options, mode, socket } = facts;
+  const role = mode === "server" ? "" : words.startsAlone === true ? ",server=on,wait=off" : ",server=on";
+  const told = site(facts, index, "");
   // A comma ends an option's value unless it is doubled.
-  const chardev = `socket,id=vhost${index},path=${facts.socket.replaceAll(",", ",,")}${role}`;
-  const packed = facts.packedRing ? ",packed=on" : "";
-  if (facts.type === "rng") {
-    return [["-chardev", chardev], ["-device", `vhost-user-rng-pci,chardev=vhost${index}${packed}`]];
-  }
-  const multiple = facts.queuePairs > 1;
-  const entries = qemuEntries(facts.queueSize);
-  const device = [
-    `virtio-net-pci,netdev=net${index}`,
-    `mac=${facts.mac}`,
-    // Two for each pair, one for the control queue, one for the configuration.
-    ...(multiple ? ["mq=on", `vectors=${2 * facts.queuePairs + 2}`] : []),
-    `rx_queue_size=${entries}`,
-    `tx_queue_size=${entries}`,
-    `mrg_rxbuf=${facts.mergeableBuffers ? "on" : "off"}`,
-    ...(facts.coalescing ? ["guest_rsc_ext=on"] : []),
-    ...(facts.mtu === null ? [] : [`host_mtu=${facts.mtu}`]),
-  ];
-  return [
-    ["-chardev", chardev],
-    [
-      "-netdev",
-      `vhost-user,id=net${index},chardev=vhost${index}${multiple ? `,queues=${facts.queuePairs}` : ""}`,
-    ],
-    ["-device", device.join(",") + packed],
-  ];
+  const chardev = `socket,id=${told.chardev},path=${socket.replaceAll(",", ",,")}${role}`;
+  return [["-chardev", chardev], ...words.qemu?.(options, told) ?? []];
 }
 
-function libvirtInterface(net: NetFacts, aliasName: string): string[] {
-  const entries = qemuEntries(net.queueSize);
-  const driver = [
-    net.queuePairs > 1 ? ` queues='${net.queuePairs}'` : "",
-    ` rx_queue_size='${entries}' tx_queue_size='${entries}'`,
-    net.packedRing ? " packed='on'" : "",
-  ].join("");
-  const path = escaped(net.socket);
-  const source = net.mode === "server"
+/** Names that libvirt lets its user choose begin with `ua-`. */
+function site({ features, socket, mode }: FrontEndFacts, index: number, alias: string): FrontEndSite {
+  const path = escaped(socket);
+  const source = mode === "server"
     ? [
-      `    <source type='unix' path='${path}' mode='client'>`,
-      "      <reconnect enabled='yes' timeout='1'/>",
-      "    </source>",
+      `<source type='unix' path='${path}' mode='client'>`,
+      "  <reconnect enabled='yes' timeout='1'/>",
+      "</source>",
     ]
-    : [`    <source type='unix' path='${path}' mode='server'/>`];
-  return [
-    "  <interface type='vhostuser'>",
-    `    <mac address='${escaped(net.mac)}'/>`,
-    ...source,
-    "    <model type='virtio'/>",
-    net.mergeableBuffers
-      ? `    <driver${driver}/>`
-      : `    <driver${driver}>\n      <host mrg_rxbuf='off'/>\n    </driver>`,
-    ...(net.mtu === null ? [] : [`    <mtu size='${net.mtu}'/>`]),
-    ...(net.coalescing ? [`    <alias name='${aliasName}'/>`] : []),
-    "  </interface>",
-  ];
+    : [`<source type='unix' path='${path}' mode='server'/>`];
+  return { features, index, chardev: `vhost${index}`, source, alias };
 }
 
-function libvirtCoalescing(aliasName: string): string[] {
+function libvirtOverride(alias: string, properties: readonly string[]): string[] {
   return [
-    `  <qemu:device alias='${aliasName}'>`,
+    `  <qemu:device alias='${alias}'>`,
     "    <qemu:frontend>",
-    "      <qemu:property name='guest_rsc_ext' type='bool' value='true'/>",
+    ...properties.map((name) => `      <qemu:property name='${name}' type='bool' value='true'/>`),
     "    </qemu:frontend>",
     "  </qemu:device>",
   ];
-}
-
-/** Names that libvirt lets its user choose begin so. */
-function alias(index: number): string {
-  return `ua-net${index}`;
-}
-
-function qemuEntries(queueSize: number): number {
-  return Math.min(MAX_QEMU_ENTRIES, Math.max(MIN_QEMU_ENTRIES, queueSize));
 }
 
 function escaped(text: string): string {

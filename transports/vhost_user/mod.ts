@@ -9,11 +9,9 @@ import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
 export {
   capabilities,
-  type EntropyFacts,
   type FrontEndFacts,
   type GuestFacts,
   libvirtXml,
-  type NetFacts,
   qemuOptions,
   umlArguments,
   type UmlFacts,

@@ -8,6 +8,8 @@ import {
   passagesTo,
   PROFILES,
 } from "../../../transports/vhost_user/mod.ts";
+import { entropy } from "../../../devices/entropy/mod.ts";
+import { net } from "../../../devices/net/mod.ts";
 import { featureBit, featureName } from "../../../wire/net_features.ts";
 import { newNetRig } from "./support/fake_network.ts";
 
@@ -45,7 +47,7 @@ Deno.test("passagesTo() knows who keeps the control queue, and who strips what",
 
 Deno.test("passagesTo() agrees on nothing that the profile does not offer", () => {
   for (const profile of PROFILES) {
-    for (const frontEnd of frontEndsOf(device(), profile)) {
+    for (const frontEnd of frontEndsOf(net.frontEnd, profile)) {
       const offered = offerFor(device(), profile).features;
       for (const [bit, passage] of passagesTo(frontEnd, device(), profile)) {
         const reaches = passage === "agreed" || passage === "newer";
@@ -55,18 +57,18 @@ Deno.test("passagesTo() agrees on nothing that the profile does not offer", () =
   }
 });
 
-Deno.test("frontEndsOf() expects the front-end of the profile, or all that know the type of the device", () => {
-  assertEquals(frontEndsOf({ type: 1 }, "auto"), [
+Deno.test("frontEndsOf() expects the front-end of the profile, or all that the device names", () => {
+  assertEquals(frontEndsOf(net.frontEnd, "auto"), [
     "qemu",
     "virtio-user",
     "cloud-hypervisor",
     "crosvm",
     "uml",
   ]);
-  assertEquals(frontEndsOf({ type: 1 }, "crosvm"), ["crosvm"]);
-  assertEquals(frontEndsOf({ type: 1 }, "uml"), ["uml"]);
-  assertEquals(frontEndsOf({ type: 2 }, "auto"), ["qemu", "uml"]);
-  assertEquals(frontEndsOf({ type: 1 }, "sim"), []);
-  assertEquals(frontEndsOf({ type: 4 }, "auto"), ["qemu"]);
-  assertEquals(frontEndsOf({ type: 4 }, "crosvm"), []);
+  assertEquals(frontEndsOf(net.frontEnd, "crosvm"), ["crosvm"]);
+  assertEquals(frontEndsOf(net.frontEnd, "uml"), ["uml"]);
+  assertEquals(frontEndsOf(undefined, "auto"), ["qemu", "uml"]);
+  assertEquals(frontEndsOf(net.frontEnd, "sim"), []);
+  assertEquals(frontEndsOf(entropy.frontEnd, "auto"), ["qemu"]);
+  assertEquals(frontEndsOf(entropy.frontEnd, "crosvm"), []);
 });

@@ -5,16 +5,23 @@
 import { assert, assertEquals } from "@std/assert";
 import {
   capabilities,
-  type EntropyFacts,
+  type FrontEndFacts,
   libvirtXml,
-  type NetFacts,
   qemuOptions,
   umlArguments,
 } from "../../../transports/vhost_user/front_ends.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { vhostUserOptions } from "../../../transports/vhost_user/options.ts";
 import { jsonTrace, textTrace } from "../../../transports/vhost_user/protocol_trace.ts";
-import { NET_FEATURE_NAMES } from "../../../wire/net_features.ts";
+import { entropyFrontEnd } from "../../../devices/entropy/front_end.ts";
+import { netFrontEnd } from "../../../devices/net/front_end.ts";
+import { FeatureSet, VIRTIO_F_RING_PACKED } from "../../../core/features.ts";
+import { parseMac } from "../../../wire/ethernet.ts";
+import {
+  NET_FEATURE_NAMES,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_RSC_EXT,
+} from "../../../wire/net_features.ts";
 import { Bench } from "./support/bench.ts";
 import { usualFeatures } from "../../../rigs/vhost_user/front_end.ts";
 
@@ -127,30 +134,28 @@ Deno.test("a trace tells the dialogue in lines of JSON, of every message there i
   assertEquals(BigInt(offered.value), bench.front.features());
 });
 
-const NET: NetFacts = {
-  type: "net",
+const MAC = parseMac("52:54:00:00:00:01");
+const NET: FrontEndFacts = {
+  words: netFrontEnd,
   socket: "/run/my vm/net,0.sock",
   mode: "server",
-  mac: "52:54:00:00:00:01",
-  queuePairs: 2,
-  queueSize: 512,
-  packedRing: true,
-  mergeableBuffers: true,
-  coalescing: true,
-  mtu: 9000,
+  options: { mac: MAC, queuePairs: 2, queueSize: 512, mtu: 9000 },
+  features: FeatureSet.of(VIRTIO_F_RING_PACKED, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_RSC_EXT),
 };
-const PLAIN: NetFacts = {
+const PLAIN: FrontEndFacts = {
   ...NET,
   socket: "/b",
   mode: "client",
-  queuePairs: 1,
-  queueSize: 32768,
-  packedRing: false,
-  mergeableBuffers: false,
-  coalescing: false,
-  mtu: null,
+  options: { mac: MAC, queuePairs: 1, queueSize: 32768 },
+  features: FeatureSet.none,
 };
-const RNG: EntropyFacts = { type: "rng", socket: "/run/rng.sock", mode: "server", packedRing: true };
+const RNG: FrontEndFacts = {
+  words: entropyFrontEnd,
+  socket: "/run/rng.sock",
+  mode: "server",
+  options: {},
+  features: FeatureSet.of(VIRTIO_F_RING_PACKED),
+};
 
 Deno.test("qemuOptions() writes what QEMU needs to meet all devices", () => {
   const waiting = qemuOptions([{ ...RNG, mode: "client" }], { memoryMiB: 1, machine: "virt" });
