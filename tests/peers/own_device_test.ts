@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { buildMachine, newRegistry, parseConfig } from "../../mod.ts";
+import type { DeviceEvent } from "../../core/device.ts";
+import { buildMachine, type Machine, newRegistry, parseConfig } from "../../mod.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
 import { umlKernel, UmlRig } from "../../rigs/uml.ts";
 
@@ -10,6 +11,8 @@ import { umlKernel, UmlRig } from "../../rigs/uml.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 const COMMAND_MS = 60_000;
+/** When a command that takes less than a second counts as one that stands still. */
+const STALL_MS = 50_000;
 const BLOCK = 2;
 const SECTORS = 2048;
 
@@ -23,6 +26,18 @@ async function copyExample(folder: string): Promise<void> {
         .replaceAll('"zod"', JSON.stringify(import.meta.resolve("zod"))),
     );
   }
+}
+
+/**
+ * Tells who has missed what when a command stands still: asking for counters wakes a worker, which then looks at its ring.
+ * If reads go on after that, it had missed a kick or a completion; if they do not, all that was asked for was answered,
+ * and the guest has missed an interrupt, or waits for something else.
+ */
+async function stall(machine: Machine, command: string): Promise<object> {
+  const { ...before } = machine.counters["async-disk0"];
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const { ...after } = machine.counters["async-disk0"];
+  return { command, before, after };
 }
 
 /** What the disk holds at first: see `async_disk_ram.ts`. */
@@ -50,13 +65,31 @@ for (const mode of ["loop", "threads"]) {
           }],
         };
         const base = new URL(`file://${folder}/config.json`);
-        await using machine = buildMachine(await parseConfig(JSON.stringify(written), base, newRegistry()));
+        const events: DeviceEvent[] = [];
+        await using machine = buildMachine(await parseConfig(JSON.stringify(written), base, newRegistry()), {
+          events: (_device, event) => void events.push(event),
+        });
         machine.start();
         const stop = new AbortController();
         const running = machine.run(stop.signal);
+        const stalls: Promise<object>[] = [];
         {
           await using guest = await UmlRig.start(folder, [{ socket, type: BLOCK }]);
-          const run = async (command: string) => (await guest.shell.run(command, COMMAND_MS)).trim();
+          const run = async (command: string) => {
+            const answer = guest.shell.run(command, COMMAND_MS);
+            const late = setTimeout(() => stalls.push(stall(machine, command)), STALL_MS);
+            try {
+              const printed = await answer;
+              // Asking may have got it going again: that does not make it good.
+              assertEquals(stalls.length, 0, `"${command}" stood still`);
+              return printed.trim();
+            } catch (cause) {
+              const facts = JSON.stringify({ stalls: await Promise.all(stalls), events });
+              throw new Error(`${(cause as Error).message}; ${facts}`, { cause });
+            } finally {
+              clearTimeout(late);
+            }
+          };
           assertEquals(await run("cat /sys/block/vda/size"), String(SECTORS));
           assertEquals((await run("sha256sum /dev/vda")).split(" ")[0], await sha256(CONTENT));
           await run("dd if=/dev/zero of=/dev/vda bs=4096 seek=3 count=5 oflag=direct; sync");

@@ -89,10 +89,10 @@ class Served implements AsyncDisposable {
 }
 
 /** Passes when it is so, at the latest within two seconds: sockets are closed by threads of their own. */
-function soon(what: string, is: () => boolean): void {
+function soon(what: () => string, is: () => boolean): void {
   const nothing = new Int32Array(new SharedArrayBuffer(4));
   for (let tries = 0; !is(); tries++) {
-    assert(tries < 400, `${what}: not within two seconds`);
+    if (tries === 400) throw new Error(`not within two seconds: ${what()}`);
     Atomics.wait(nothing, 0, 0, 5);
   }
 }
@@ -105,7 +105,7 @@ function holdings(): () => void {
     assertEquals(owned(), before);
     // By name, not by count: a socket that was still to be closed `before` must not hide one that is left behind.
     const added = () => openDescriptors().filter((file) => !files.includes(file));
-    soon("files that are left behind are closed", () => added().length === 0);
+    soon(() => `${added()}, left behind, is closed`, () => added().length === 0);
   };
 }
 
@@ -290,7 +290,7 @@ hostTest("one end of a pair of sockets serves as a call, as User-mode Linux has 
   ours.send(byte, 0, 1, [end.fd.number]);
   end[Symbol.dispose]();
   assertEquals(front.front.succeeds(Request.SET_VRING_CALL, u64(0), [theirs.fd.number]), true);
-  soon("the descriptor that lay there is closed", () => alive.receive(byte, 0, 1, []) === -1);
+  soon(() => "the descriptor that lay there is closed", () => alive.receive(byte, 0, 1, []) === -1);
   assertEquals(ours.send(byte, 0, 1), -1);
   const told = new Uint8Array(64);
   ours.receive(told, 0, 64, []);
