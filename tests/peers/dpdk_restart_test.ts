@@ -87,7 +87,12 @@ for (const packed of [false, true]) {
       const { rest } = await backend.end();
       const { counters } = rest.map((line) => JSON.parse(line)).find(({ event }) => event === "stopped");
       const { packets, sent } = counters["net0.fromGuest"];
-      assert(packets >= FRAMES && sent === packets, `${packets} frames taken, ${sent} sent`);
+      // Until testpmd enables its ring again, the protocol demands to empty it and to throw away what comes.
+      const { discarded_while_disabled: discarded } = counters["net0.driver"];
+      assert(
+        packets > 0 && packets + discarded >= FRAMES && sent === packets,
+        `${packets} frames taken, ${sent} sent, ${discarded} discarded`,
+      );
       const faults = Object.entries(counters).flatMap(([group, one]) =>
         Object.keys(one as object).filter((name) => name.startsWith("fault_")).map((name) =>
           `${group}.${name}`

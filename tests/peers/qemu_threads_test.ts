@@ -4,6 +4,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { streamBytes } from "../../testing/mod.ts";
 import { faults, GuestRig, sha256 } from "./support/guest_rig.ts";
+import { until } from "./support/tap_rig.ts";
 import { pingBothWays, transferBothWays } from "./support/guest_traffic.ts";
 import { QemuGuest, qemuGuest } from "../../rigs/qemu.ts";
 import { hostTest, program } from "../../rigs/require.ts";
@@ -29,12 +30,12 @@ for (const pairs of [1, 2]) {
     assert(onWire >= bytes.length / 1448, `${onWire} frames are too few to be of MTU size`);
     assert(inGuest * 4 < onWire, `the guest received ${inGuest} packets of ${onWire} frames`);
     if (pairs === 2) {
-      assertEquals(queues(rig), { attached: 2, detached: 0 });
+      await attached(rig, 2);
       await guest.shell.run("ethtool -L eth0 combined 1");
-      assertEquals(queues(rig), { attached: 1, detached: 1 });
+      await attached(rig, 1);
       await pingBothWays(rig, guest);
       await guest.shell.run("ethtool -L eth0 combined 2");
-      assertEquals(queues(rig), { attached: 2, detached: 0 });
+      await attached(rig, 2);
       await transferBothWays(rig, guest, MEBIBYTE);
     }
     assertEquals(faults(machine), {});
@@ -43,6 +44,12 @@ for (const pairs of [1, 2]) {
 }
 
 /** Queues of the interface as the kernel counts them. */
+/** Waits until so many of two queues of the interface are attached: QEMU answers its guest before the back-end has heard of it. */
+async function attached(rig: GuestRig, count: number): Promise<void> {
+  await until(`${count} queues are attached`, () => queues(rig).attached === count);
+  assertEquals(queues(rig), { attached: count, detached: 2 - count });
+}
+
 function queues(rig: GuestRig): { attached: number; detached: number } {
   const [{ linkinfo: { info_data } }] = JSON.parse(rig.namespace.ip("-j", "-d", "link", "show", "dv0"));
   return { attached: info_data.numqueues, detached: info_data.numdisabled };
