@@ -206,8 +206,23 @@ function releasedTwice(): Error {
 function copyPieces(first: Frame, target: Uint8Array, at: number): number {
   let to = at;
   for (let piece: Frame | null = first; piece !== null; piece = piece.next) {
-    target.set(new Uint8Array(piece.bytes.buffer, piece.start, piece.length), to);
+    copyBytes(piece.bytes, piece.start, piece.length, target, to);
     to += piece.length;
   }
   return to - at;
+}
+
+/**
+ * Copies `length` bytes from `source[from]` on to `target[to]` on. Frames mostly lie in one storage, in which a
+ * copy needs no view, which would be garbage.
+ */
+export function copyBytes(
+  source: Uint8Array<ArrayBuffer>,
+  from: number,
+  length: number,
+  target: Uint8Array,
+  to: number,
+): void {
+  if (source === target) target.copyWithin(to, from, from + length);
+  else target.set(new Uint8Array(source.buffer, source.byteOffset + from, length), to);
 }

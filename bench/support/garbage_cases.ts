@@ -23,5 +23,9 @@ export const GARBAGE_CASES: readonly GarbageCase[] = [
   { name: "from guest, packed", setup: { packed: true, toGuest: false, coalesce: false } },
   { name: "to guest, coalesced, split", setup: { packed: false, toGuest: true, coalesce: true } },
   { name: "to guest, coalesced, packed", setup: { packed: true, toGuest: true, coalesce: true } },
+  {
+    name: "to guest, small ones coalesced",
+    setup: { packed: false, toGuest: true, coalesce: true, payloadBytes: 100 },
+  },
   { name: "TAP, read and written", setup: "tap" },
 ];

@@ -36,6 +36,8 @@ export interface GarbageSetup {
   readonly toGuest: boolean;
   /** Is TCP coalesced on its way to the guest? */
   readonly coalesce: boolean;
+  /** Payload of the segments to the guest, if they are not full ones. */
+  readonly payloadBytes?: number;
 }
 
 /** A machine, its guest and its network. */
@@ -65,7 +67,7 @@ export class GarbageRig implements AsyncDisposable {
   /** Builds and starts it. */
   static async start(setup: GarbageSetup): Promise<GarbageRig> {
     const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
-    const network = new TrafficGenerator();
+    const network = new TrafficGenerator(setup.payloadBytes);
     const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, network.plugin]));
     const written = {
       devices: [{

@@ -14,7 +14,8 @@ import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 export const GENERATOR_MAC = "52:54:00:12:34:56";
 
 const FLOWS = 8;
-const PAYLOAD_BYTES = 1448;
+/** Payload of a segment that fills an Ethernet frame. */
+const FULL_PAYLOAD_BYTES = 1448;
 
 /** The network. */
 export class TrafficGenerator implements FrameTransport {
@@ -27,14 +28,14 @@ export class TrafficGenerator implements FrameTransport {
   sent = 0;
   /** A plugin named `generator` that is this network. */
   readonly plugin: NetworkPlugin<unknown>;
-  readonly #flows: readonly TcpFrame[] = Array.from(
-    { length: FLOWS },
-    (_, flow) => tcpFrame("v4", flow, PAYLOAD_BYTES),
-  );
+  readonly #flows: readonly TcpFrame[];
+  readonly #payloadBytes: number;
   #pool: FramePool | null = null;
   #next = 0;
 
-  constructor() {
+  constructor(payloadBytes = FULL_PAYLOAD_BYTES) {
+    this.#payloadBytes = payloadBytes;
+    this.#flows = Array.from({ length: FLOWS }, (_, flow) => tcpFrame("v4", flow, payloadBytes));
     this.plugin = defineNetwork({
       name: "generator",
       options: { "~standard": { version: 1, vendor: "bench", validate: (value: unknown) => ({ value }) } },
@@ -58,7 +59,7 @@ export class TrafficGenerator implements FrameTransport {
       const frame = this.#pool!.takeCopy(flow.bytes);
       if (frame === null) return i;
       out.push(frame);
-      flow.advance(PAYLOAD_BYTES);
+      flow.advance(this.#payloadBytes);
       this.#next = (this.#next + 1) % FLOWS;
       this.ready--;
     }

@@ -20,7 +20,7 @@
  * @module
  */
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
-import type { Frame } from "../../pipeline/frame.ts";
+import { copyBytes, type Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../pipeline/stage.ts";
 import { ETHERNET_TYPE } from "../../wire/ethernet.ts";
@@ -138,7 +138,7 @@ export abstract class RscChain implements Stage {
     if (payloadBytes <= MAX_COPIED_BYTES && payloadBytes <= tail.tailRoom) {
       const to = tail.start + tail.length;
       if (payloadBytes > 0) {
-        tail.bytes.set(new Uint8Array(frame.bytes.buffer, payloadAt, payloadBytes), to);
+        copyBytes(frame.bytes, payloadAt, payloadBytes, tail.bytes, to);
         tail.length += payloadBytes;
       }
       frame.release();

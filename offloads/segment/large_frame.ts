@@ -3,7 +3,7 @@
  * (`Cutter`), and writes the headers of each segment.
  * @module
  */
-import type { Frame, NetHeader } from "../../pipeline/frame.ts";
+import { copyBytes, type Frame, type NetHeader } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { fold, isSumRight, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
@@ -290,7 +290,7 @@ export class Cutter {
     const bytes = Math.min(large.segmentBytes, large.payloadBytes - this.#cutBytes);
     const segment = this.#pool.take(headerBytes + bytes);
     if (segment === null) return null;
-    segment.bytes.set(new Uint8Array(frame.bytes.buffer, frame.start, headerBytes), segment.start);
+    copyBytes(frame.bytes, frame.start, headerBytes, segment.bytes, segment.start);
     this.#copyPayload(segment.bytes, segment.start + headerBytes, bytes);
     segment.queuePair = frame.queuePair;
     segment.number = frame.number;
@@ -305,7 +305,7 @@ export class Cutter {
     for (let done = 0; done < length;) {
       const piece = this.#piece;
       const count = Math.min(length - done, piece.length - this.#offset);
-      target.set(new Uint8Array(piece.bytes.buffer, piece.start + this.#offset, count), at + done);
+      copyBytes(piece.bytes, piece.start + this.#offset, count, target, at + done);
       done += count;
       this.#offset += count;
       if (this.#offset === piece.length && piece.next !== null) {
