@@ -308,7 +308,7 @@ bytes=$(wget -q -O - "http://$1/cgi-bin/zeros?$megabytes" | wc -c)
 took=$(($(now) - start)) came=$(($(packets) - before))
 [ "$bytes" -gt 0 ] && [ "$came" -gt 0 ] || { echo "nothing came from $1" >&2; exit 1; }
 [ "$took" -gt 0 ] || took=1
-echo "$bytes bytes in $took/100 s, $((bytes * 8 / took / 10000)) Mbit/s, $came packets of $((bytes / came)) bytes each"
+echo "$bytes bytes in $((took * 10)) ms, $((bytes * 8 / took / 10000)) Mbit/s, $came packets of $((bytes / came)) bytes each"
 END
 chmod +x /bin/at /bin/download /www/cgi-bin/zeros
 address() { ip addr add "10.9.0.$host/24" dev "$1"; ip link set "$1" up; }
