@@ -1,13 +1,16 @@
 /**
- * What benches build plugins with: complete options, and a context in which nothing of this host is there.
+ * What benches have in common: complete options for plugins, a context in which nothing of this host is there,
+ * and frames in and out.
  * @module
  */
 import type { ManualClock } from "../core/clock.ts";
 import { HostError } from "../core/errors.ts";
 import type { Plugin } from "../core/plugin.ts";
+import type { Frame } from "../pipeline/frame.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { NetworkContext, NetworkPlugin } from "../pipeline/plugin.ts";
+import { bytesOf, type Delivered, type FrameFacts, type FrameSource, headerFields } from "./matchers.ts";
 
 /** A plugin of any kind, and what the JSON would say of it. */
 export interface BenchPart {
@@ -98,4 +101,21 @@ export function benchContext(
       return plugin.create(context, completeOptions(plugin, options ?? {}));
     },
   };
+}
+
+/** A frame with these bytes and facts. Throws RangeError if the pool is at its limit. */
+export function newFrame(pool: FramePool, source: FrameSource, facts: FrameFacts): Frame {
+  const { header = {}, queuePair = 0, number = 0 } = facts;
+  const frame = pool.takeCopy(bytesOf(source));
+  if (frame === null) throw new RangeError("Cannot take another frame: the pool is at its limit");
+  Object.assign(frame.header, header);
+  frame.queuePair = queuePair;
+  frame.number = number;
+  return frame;
+}
+
+/** What has come out at this time; the frame stays the caller's. */
+export function delivered(frame: Frame, atNs: number): Delivered {
+  const { queuePair, number } = frame;
+  return { atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queuePair, number };
 }

@@ -22,6 +22,7 @@ import type { VerdictLog } from "../pipeline/stage.ts";
 import type { CablePort } from "../transports/loopback.ts";
 import type { GuestOptionsInput, NetGuest } from "../devices/net/driver/mod.ts";
 import type { LoopbackDriver } from "../transports/loopback_driver/mod.ts";
+import { delivered } from "./bench_parts.ts";
 import {
   assertPoolWhole,
   bytesOf,
@@ -96,10 +97,7 @@ export class MachineBench implements AsyncDisposable {
         number: 0,
       });
     };
-    this.port.tap((frame, atNs) => {
-      const { queuePair, number } = frame;
-      this.sent.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queuePair, number });
-    });
+    this.port.tap((frame, atNs) => void this.sent.push(delivered(frame, atNs)));
   }
 
   /**
@@ -154,11 +152,8 @@ export class MachineBench implements AsyncDisposable {
   }
 
   /** Injects a frame at the present time and lets everything happen that follows from it at once. */
-  feed(source: FrameSource, { header = {} }: Pick<FrameFacts, "header"> = {}): void {
-    if (!this.port.inject(bytesOf(source), header)) {
-      throw new RangeError("Cannot inject another frame: the port's queue is full, or the pool at its limit");
-    }
-    this.settle();
+  feed(source: FrameSource, facts: Pick<FrameFacts, "header"> = {}): void {
+    this.feedBatch([source], facts);
   }
 
   /** Injects several frames before the machine turns again. */

@@ -6,7 +6,7 @@
 import { AssertionError } from "@std/assert";
 import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { Rule, VerdictLog } from "../pipeline/stage.ts";
-import type { NetHeaderFields as HeaderFields } from "../transports/loopback.ts";
+import type { NetHeaderFields as HeaderFields } from "../wire/virtio_net_header.ts";
 import type { TcpFlag } from "./packets.ts";
 import { type ParsedTcp, parseTcp } from "./parse_tcp.ts";
 

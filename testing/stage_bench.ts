@@ -29,16 +29,14 @@ import {
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_RSC_EXT,
 } from "../wire/net_features.ts";
+import { completeOptions, delivered, newFrame } from "./bench_parts.ts";
 import {
   assertPoolWhole,
-  bytesOf,
   type Delivered,
   type FrameFacts,
   type FrameSource,
-  headerFields,
   VerdictList,
 } from "./matchers.ts";
-import { completeOptions } from "./bench_parts.ts";
 
 /** A plugin and what the JSON would say of it. */
 export interface BenchPlugin {
@@ -168,13 +166,8 @@ export class StageBench implements Disposable {
    * A frame from the bench's pool, which the caller then owns: to build one in pieces, or to call a stage by
    * hand.
    */
-  frame(source: FrameSource, { header = {}, queuePair = 0, number }: FrameFacts = {}): Frame {
-    const frame = this.pool.takeCopy(bytesOf(source));
-    if (frame === null) throw new RangeError("Cannot feed another frame: the pool is at its limit");
-    Object.assign(frame.header, header);
-    frame.queuePair = queuePair;
-    frame.number = number ?? ++this.#fed;
-    return frame;
+  frame(source: FrameSource, facts: FrameFacts = {}): Frame {
+    return newFrame(this.pool, source, { ...facts, number: facts.number ?? ++this.#fed });
   }
 
   /**
@@ -256,8 +249,7 @@ export class StageBench implements Disposable {
   #take(frames: FrameBatch, atNs: number): void {
     for (let i = 0; i < frames.length; i++) {
       const frame = frames.at(i);
-      const { queuePair, number } = frame;
-      this.out.push({ atNs, header: headerFields(frame.header), bytes: frame.toBytes(), queuePair, number });
+      this.out.push(delivered(frame, atNs));
       frame.release();
     }
     frames.clear();

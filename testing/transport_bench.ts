@@ -16,15 +16,8 @@ import { FramePool } from "../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
 import type { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import type { NetworkPlugin } from "../pipeline/plugin.ts";
-import { benchContext, completeOptions } from "./bench_parts.ts";
-import {
-  assertPoolWhole,
-  bytesOf,
-  type Delivered,
-  type FrameFacts,
-  type FrameSource,
-  headerFields,
-} from "./matchers.ts";
+import { benchContext, completeOptions, delivered, newFrame } from "./bench_parts.ts";
+import { assertPoolWhole, type Delivered, type FrameFacts, type FrameSource } from "./matchers.ts";
 import { GUEST_MAC, macBytes } from "./packets.ts";
 
 /** How a transport bench is set up. */
@@ -131,8 +124,9 @@ export class TransportBench implements AsyncDisposable {
    */
   send(
     sources: FrameSource | readonly FrameSource[],
-    { header = {}, queuePair = 0 }: Pick<FrameFacts, "header" | "queuePair"> = {},
+    facts: Pick<FrameFacts, "header" | "queuePair"> = {},
   ): number {
+    const { queuePair = 0 } = facts;
     const all = (Array.isArray(sources) ? sources : [sources]) as readonly FrameSource[];
     if (all.length > MAX_BATCH_FRAMES) {
       throw new RangeError(
@@ -140,12 +134,7 @@ export class TransportBench implements AsyncDisposable {
       );
     }
     for (const source of all) {
-      const frame = this.pool.takeCopy(bytesOf(source));
-      if (frame === null) throw new RangeError("Cannot offer another frame: the pool is at its limit");
-      Object.assign(frame.header, header);
-      frame.queuePair = queuePair;
-      frame.number = ++this.#numbers;
-      this.#batch.push(frame);
+      this.#batch.push(newFrame(this.pool, source, { ...facts, number: ++this.#numbers }));
     }
     const taken = this.#guarded.send(this.#batch, queuePair, this.nowNs);
     this.#batch.dropFirst(taken);
@@ -169,11 +158,7 @@ export class TransportBench implements AsyncDisposable {
         queuePair,
         atNs,
       );
-      for (let i = 0; i < this.#batch.length; i++) {
-        const frame = this.#batch.at(i);
-        const { header, queuePair, number } = frame;
-        out.push({ atNs, header: headerFields(header), bytes: frame.toBytes(), queuePair, number });
-      }
+      for (let i = 0; i < this.#batch.length; i++) out.push(delivered(this.#batch.at(i), atNs));
       this.#batch.releaseAll();
       if (count === 0) break;
     }

@@ -21,12 +21,12 @@
  */
 import { HostError } from "../../core/errors.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { Frame, NetHeader } from "../../pipeline/frame.ts";
+import type { Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
+import { type NetHeaderFields, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 
 /** The most ports of a cable. */
 export const MAX_CABLE_PORTS = 256;
@@ -281,9 +281,6 @@ export interface CablePortSettings {
   /** What to count in. */
   readonly counters?: CablePortCounters;
 }
-
-/** The facts that may be injected with a frame. */
-export type NetHeaderFields = Omit<NetHeader, "clear" | "copyFrom">;
 
 /** Told of a frame that the cable took; the frame is lent until it returns. */
 export type CableTap = (frame: Frame, nowNs: number) => void;
