@@ -88,10 +88,7 @@ export class Epoll implements Disposable {
    * signal has ended it. Throws as `ready`.
    */
   block(): number {
-    const count = this.#c.epoll_wait(this.#number, this.#eventsAddress, MAX_EVENTS, -1);
-    if (count >= 0) return count;
-    if (errno() === EINTR) return 0;
-    throw lastCallError("wait for events");
+    return this.ready(-1);
   }
 
   /**

@@ -27,16 +27,10 @@ import type { Negotiated } from "../../pipeline/stage.ts";
 import { formatMac, isMulticast, MAC_BYTES, MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_MQ, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import type { NetConfigSpace } from "./config_space.ts";
-import { type ControlCounters, ControlQueue } from "./control_queue.ts";
+import { type ControlCounters, ControlQueue, RECEIVE_MODES } from "./control_queue.ts";
 import { guestOffloads } from "./features.ts";
 import type { NetOptions } from "./options.ts";
-import {
-  type FilterState,
-  MAC_TABLE_ENTRIES,
-  type ReceiveFilter,
-  type ReceiveMode,
-  VLAN_IDS,
-} from "./receive_filter.ts";
+import { type FilterState, MAC_TABLE_ENTRIES, type ReceiveFilter, VLAN_IDS } from "./receive_filter.ts";
 import {
   RSS_MAX_KEY_BYTES,
   RSS_MAX_TABLE_LENGTH,
@@ -265,15 +259,6 @@ export interface NetState {
   readonly hash: { readonly types: number; readonly key: Uint8Array } | null;
 }
 
-const MODES = [
-  "promisc",
-  "allmulti",
-  "alluni",
-  "nomulti",
-  "nouni",
-  "nobcast",
-] as const satisfies ReceiveMode[];
-
 const mac = z.string().regex(MAC_PATTERN).transform(parseMac);
 const key = z.array(z.int().min(0).max(255)).max(RSS_MAX_KEY_BYTES).transform((bytes) =>
   Uint8Array.from(bytes)
@@ -282,7 +267,7 @@ const types = z.int().min(0).max(SUPPORTED_HASH_TYPES);
 
 const schema = z.strictObject({
   mac: mac.refine((address) => !isMulticast(address, 0)),
-  modes: z.array(z.enum(MODES)).max(MODES.length),
+  modes: z.array(z.enum(RECEIVE_MODES)).max(RECEIVE_MODES.length),
   unicast: z.array(mac).max(MAC_TABLE_ENTRIES),
   multicast: z.array(mac).max(MAC_TABLE_ENTRIES),
   unicastOverflow: z.boolean(),

@@ -35,11 +35,11 @@ import {
   EINTR,
   errno,
   errnoName,
+  IoVector,
   libc,
   type LibcSymbols,
 } from "../../host/libc.ts";
 import { FrameAddresses } from "../../host/memory_mapping.ts";
-import { IoVector } from "../../host/libc.ts";
 import type { Frame, NetHeader } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
