@@ -32,8 +32,6 @@ import { type GuestCounters, type GuestHooks, newGuestCounters, SoftwareGuest } 
 export const MAX_REQUEST_DESCRIPTORS = 32;
 /** Bytes of guest memory for buffers, by default. */
 export const DEFAULT_HEAP_BYTES = 2_097_152;
-/** Requests that one turn takes from one queue at most. */
-const BUDGET = 64;
 const GUARD_BYTES = 16;
 
 /** A request that was posted. */
@@ -251,22 +249,19 @@ export class RequestGuest extends SoftwareGuest {
     const { notifications } = this;
     let worked = false;
     for (let index = 0; index < notifications.rings.length; index++) {
-      const ring = notifications.rings[index];
-      if (ring === null || !notifications.wants(index)) continue;
-      let taken = 0;
-      do {
-        notifications.refuse(index);
-        for (; taken < BUDGET && !notifications.closed; taken++) {
-          const token = ring.takeUsed();
-          if (token === NOTHING_USED) break;
-          if (token === BAD_USED) this.malformed(ring.fault);
-          else this.#take(token, ring.usedBytes);
-        }
-      } while (taken < BUDGET && notifications.rest(index));
-      if (taken > 0) worked = true;
+      if (notifications.rings[index] !== null && notifications.work(index, this.#takeOne) > 0) worked = true;
     }
     return worked;
   }
+
+  readonly #takeOne = (index: number): boolean => {
+    const ring = this.rings[index]!;
+    const token = ring.takeUsed();
+    if (token === NOTHING_USED) return false;
+    if (token === BAD_USED) this.malformed(ring.fault);
+    else this.#take(token, ring.usedBytes);
+    return true;
+  };
 
   /** The device has returned a request: for drivers that go on with it. */
   protected returned(_request: GuestRequest): void {}

@@ -34,6 +34,8 @@ import { type PlacedQueue, QueuePlan } from "./guest_queues.ts";
 import type { SoftwareGuestOptions } from "./options.ts";
 
 const MAX_ERRORS = 100;
+/** Chains that one turn takes from one queue at most. */
+const BUDGET = 64;
 
 /** What a software guest tells of itself. */
 export interface GuestHooks {
@@ -258,9 +260,9 @@ export abstract class SoftwareGuest implements Pollable {
 //     #pending[queue]   an interrupt has come, or the budget ran out before the work did
 //     #quiet[queue]     interrupts are refused: while a queue is worked, and until it has been found empty
 //
-// A queue that `wants()` work is worked in three steps: `refuse()` interrupts; take what the device has used,
-// up to a budget; if nothing is left, `rest()`: ask for interrupts again and look once more, since the device
-// may have been faster. So the guest sleeps on every queue unless an interrupt came, and a device that
+// A queue that wants work is worked in three steps (`work`): refuse interrupts; take what the device has used,
+// up to `BUDGET`; if nothing is left, ask for interrupts again and look once more, since the device may have
+// been faster. So the guest sleeps on every queue unless an interrupt came, and a device that
 // forgets one is found out. A polling guest wants work on every queue at every turn and refuses interrupts
 // throughout.
 //
@@ -303,7 +305,7 @@ export class QueueNotifications implements DriverNotifications {
   prepare(): void {
     for (let index = 0; index < this.rings.length; index++) {
       if (this.rings[index] === null) continue;
-      if (this.#polling) this.refuse(index);
+      if (this.#polling) this.#refuse(index);
       else this.rings[index]!.enableInterrupts();
     }
   }
@@ -338,19 +340,29 @@ export class QueueNotifications implements DriverNotifications {
     this.#device.wake();
   }
 
-  /** Is there work on queue `index`, as far as the guest can know? */
-  wants(index: number): boolean {
-    return !this.closed && (this.#polling || this.#pending[index] === 1);
+  /**
+   * Works queue `index`, if there is work on it as far as the guest can know. What is left after 64 chains waits
+   * for the next turn. Returns how many were taken.
+   * @param takeOne takes the next chain that the device has used; false if there is none
+   */
+  work(index: number, takeOne: (index: number) => boolean): number {
+    let taken = 0;
+    if (this.closed || !(this.#polling || this.#pending[index] === 1)) return taken;
+    do {
+      this.#refuse(index);
+      while (taken < BUDGET && !this.closed && takeOne(index)) taken++;
+    } while (taken < BUDGET && this.#rest(index));
+    return taken;
   }
 
   /** Tells the device that interrupts of queue `index` are a waste for now. */
-  refuse(index: number): void {
+  #refuse(index: number): void {
     this.#quiet[index] = 1;
     this.rings[index]!.disableInterrupts();
   }
 
   /** Queue `index` was found empty: sleep until the next interrupt. True if there is something after all. */
-  rest(index: number): boolean {
+  #rest(index: number): boolean {
     if (this.closed || this.#polling) return false;
     this.#quiet[index] = 0;
     if (this.rings[index]!.enableInterrupts()) return true;

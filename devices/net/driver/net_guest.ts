@@ -4,7 +4,7 @@
  * Theory of operation. One turn goes over the queue pairs: it first takes back what the device has
  * transmitted, then takes what it has received, posts the receive buffers again, and last looks at the
  * control queue and makes frames up if that is the guest's behaviour. From each queue it takes at most
- * `BUDGET` chains; what is left stays pending for the next turn (see `QueueNotifications`).
+ * 64 chains; what is left stays pending for the next turn (see `QueueNotifications`).
  *
  * A received packet is gathered in the storage of the queues, header fields in `#packet`. A listener that
  * keeps them gets a copy of both; with option `reuse` every listener looks at the same object and the
@@ -53,8 +53,8 @@ import {
 import { PacketStorage, ReceivedPacket, ReceiveQueue } from "./receive_queue.ts";
 import { TransmitQueue } from "./transmit_queue.ts";
 
-/** Chains that one turn takes from one queue at most. */
-const BUDGET = 64;
+/** Frames that one turn makes up at most. */
+const MAX_MADE = 64;
 /** The guest's own address if the device gives it none: locally administered. */
 const LOCAL_MAC: Uint8Array = Uint8Array.of(0x02, 0, 0, 0, 0, 1);
 const PLAIN: Partial<NetHeaderFields> = {};
@@ -251,10 +251,12 @@ export class NetGuest extends NetControl {
     const { notifications } = this;
     let worked = false;
     for (let pair = 0; pair < queues.receive.length; pair++) {
-      if (this.#takeTransmitted(queues, notifications, pair)) worked = true;
-      if (this.#takeReceived(queues, notifications, pair)) worked = true;
+      if (notifications.work(2 * pair + 1, this.#takeTransmitted) > 0) worked = true;
+      if (this.#receive(queues.receive[pair], notifications, 2 * pair)) worked = true;
     }
-    if (this.#takeAnswers(queues, notifications)) worked = true;
+    if (queues.control !== null && notifications.work(queues.controlIndex, this.#takeAnswer) > 0) {
+      worked = true;
+    }
     if (this.#maker !== null && this.#make(this.#maker, queues, notifications, nowNs)) worked = true;
     return worked;
   }
@@ -330,38 +332,34 @@ export class NetGuest extends NetControl {
     return true;
   }
 
-  #takeTransmitted(queues: NetQueues, notifications: QueueNotifications, pair: number): boolean {
-    const index = 2 * pair + 1;
-    if (!notifications.wants(index)) return false;
-    const queue = queues.transmit[pair];
-    let taken = 0;
-    do {
-      notifications.refuse(index);
-      for (; taken < BUDGET && !notifications.closed; taken++) {
-        const found = queue.reclaim(this.options.legacy);
-        if (found === "nothing") break;
-        if (found === "malformed") continue;
-        this.counters.transmitted++;
-        this.#blocked = false;
-        this.hooks.onUsedTransmit?.(pair);
-      }
-    } while (taken < BUDGET && notifications.rest(index));
-    return taken > 0;
-  }
+  readonly #takeTransmitted = (index: number): boolean => {
+    const pair = index >>> 1;
+    const found = this.#queues!.transmit[pair].reclaim(this.options.legacy);
+    if (found === "nothing") return false;
+    if (found === "malformed") return true;
+    this.counters.transmitted++;
+    this.#blocked = false;
+    this.hooks.onUsedTransmit?.(pair);
+    return true;
+  };
 
-  #takeReceived(queues: NetQueues, notifications: QueueNotifications, pair: number): boolean {
-    const index = 2 * pair;
-    if (!notifications.wants(index)) return false;
-    const queue = queues.receive[pair];
-    let taken = 0;
-    do {
-      notifications.refuse(index);
-      for (; taken < BUDGET && !notifications.closed; taken++) {
-        const found = queue.take(this.#packet);
-        if (found === "nothing") break;
-        if (found === "packet") this.#deliver(queues, notifications, pair, queue.length);
-      }
-    } while (taken < BUDGET && notifications.rest(index));
+  readonly #takeReceived = (index: number): boolean => {
+    const queues = this.#queues!;
+    const queue = queues.receive[index >>> 1];
+    const found = queue.take(this.#packet);
+    if (found === "packet") this.#deliver(queues, this.notifications, index >>> 1, queue.length);
+    return found !== "nothing";
+  };
+
+  readonly #takeAnswer = (): boolean => {
+    const answered = this.#queues!.control!.take();
+    if (answered !== null) this.hooks.onControl?.(answered);
+    return answered !== null;
+  };
+
+  /** Receives, and posts again what was taken. */
+  #receive(queue: ReceiveQueue, notifications: QueueNotifications, index: number): boolean {
+    const taken = notifications.work(index, this.#takeReceived);
     if (taken === 0 || notifications.closed) return taken > 0;
     if (this.options.receiveBuffers === "all") {
       queue.post(Infinity);
@@ -369,20 +367,6 @@ export class NetGuest extends NetControl {
     }
     if (this.options.behaviour === "echo") notifications.publish(index + 1);
     return true;
-  }
-
-  #takeAnswers({ control, controlIndex }: NetQueues, notifications: QueueNotifications): boolean {
-    if (control === null || !notifications.wants(controlIndex)) return false;
-    let taken = 0;
-    do {
-      notifications.refuse(controlIndex);
-      for (; taken < BUDGET && !notifications.closed; taken++) {
-        const answered = control.take();
-        if (answered === null) break;
-        this.hooks.onControl?.(answered);
-      }
-    } while (taken < BUDGET && notifications.rest(controlIndex));
-    return taken > 0;
   }
 
   #deliver(queues: NetQueues, notifications: QueueNotifications, pair: number, length: number): void {
@@ -408,7 +392,7 @@ export class NetGuest extends NetControl {
 
   #make(maker: FrameMaker, queues: NetQueues, notifications: QueueNotifications, nowNs: number): boolean {
     let made = 0;
-    while (made < BUDGET && !notifications.closed) {
+    while (made < MAX_MADE && !notifications.closed) {
       const frame = maker.due(nowNs);
       if (frame === null) break;
       this.#blocked = !this.#enqueue(queues.transmit[0], frame, PLAIN);
