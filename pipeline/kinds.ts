@@ -26,6 +26,10 @@ import type { NetworkFacts, OffloadPlugin } from "./plugin.ts";
 
 /** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
 const MAX_QUEUE_PAIRS = 0x8000;
+/** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1), in bytes. */
+export const MIN_MTU = 68;
+/** See {@linkcode MIN_MTU}. */
+export const MAX_MTU = 65_535;
 
 /** What is known of a device whose plugin does not say. */
 const NO_GUEST: NetworkFacts = { guestMac: new Uint8Array(6), queuePairs: 1 };
@@ -153,12 +157,15 @@ function missingNeeds(
 function checkFacts(value: NetworkFacts | undefined): void {
   if (value === undefined) return;
   refuse(shapeFault(value, "facts", [], []));
-  const { guestMac, queuePairs } = value;
+  const { guestMac, queuePairs, mtu } = value;
   if (!(guestMac instanceof Uint8Array && guestMac.length === 6)) {
     refuse("it returned facts whose guestMac is no Uint8Array of six bytes");
   }
   if (!(Number.isInteger(queuePairs) && queuePairs >= 1 && queuePairs <= MAX_QUEUE_PAIRS)) {
     refuse(`it returned facts with queuePairs ${kindOf(queuePairs)}; 1 to ${MAX_QUEUE_PAIRS} are possible`);
+  }
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= MAX_MTU)) {
+    refuse(`it returned facts with mtu ${kindOf(mtu)}; ${MIN_MTU} to ${MAX_MTU} bytes are possible`);
   }
 }
 

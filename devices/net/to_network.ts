@@ -16,6 +16,7 @@ import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import { MAX_MTU, MIN_MTU } from "../../pipeline/kinds.ts";
 import type { FrameSink } from "../../pipeline/pipeline.ts";
 import {
   ETHERNET_DESTINATION,
@@ -23,10 +24,6 @@ import {
   ETHERNET_SOURCE,
   MAC_BYTES,
 } from "../../wire/ethernet.ts";
-
-/** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1). */
-const MIN_MTU = 68;
-const MAX_MTU = 65_535;
 
 /** What became of frames at the network. */
 export type ToNetworkCounters = Record<"sent" | "delayed" | "dropped_link_down", number>;
