@@ -149,8 +149,6 @@ export function completeGuestOptions<O>(schema: OptionsSchema<O>, input: unknown
   throw new RangeError(`Cannot make a software guest: ${problems.join("; ")}`);
 }
 
-// Which of the offered features a software guest accepts.
-
 /** What a driver knows of the features of its device. */
 export interface FeatureWishes extends FeatureNames {
   /** The features that it understands; those of the ring need not be among them. */

@@ -146,8 +146,6 @@ function notEmpty(bytes: number): GuestError {
   );
 }
 
-// Random bytes, drawn from the host in bulk and given out once.
-
 /** Fills an array of at most 65536 bytes with random ones, as `crypto.getRandomValues` does. */
 export type RandomSource = (bytes: Uint8Array<ArrayBuffer>) => void;
 
@@ -182,10 +180,8 @@ export class RandomReservoir {
   }
 }
 
-// A token bucket, told the time.
-
 /**
- * Lets through so many bytes a second in the long run, and a burst after a pause.
+ * A token bucket: lets through so many bytes a second in the long run, and a burst after a pause.
  *
  * The bucket is kept as the one moment at which it will be full again. Taking bytes puts that moment off by the time that
  * they need to flow in, and they may be taken when it is then no further away than a whole bucket takes to fill.

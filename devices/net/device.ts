@@ -450,8 +450,6 @@ class PoolPressure {
   }
 }
 
-// From the offloads of the configuration to the stages of the two pipelines.
-
 /**
  * The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers`
  * throws.

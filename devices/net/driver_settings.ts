@@ -243,8 +243,6 @@ export class DriverSettings {
   }
 }
 
-// The state as plain JSON.
-
 /** The state of one device. */
 export interface NetState {
   /** The receive filter. */

@@ -303,8 +303,6 @@ export class PacketHash {
   }
 }
 
-// Which flow a frame belongs to: a hash of its addresses and ports that is the same in both directions.
-
 /**
  * A hash of 32 bits, signed, over addresses and ports, or over the MAC addresses of a frame that is not IP.
  * It is the same for both directions of a flow and for every form of its frames. Fragments have no ports, the

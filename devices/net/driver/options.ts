@@ -115,8 +115,6 @@ export function guestOptions(input: GuestOptionsInput): GuestOptions {
   return completeGuestOptions(guestOptionsSchema, input);
 }
 
-// Which of the offered features the driver accepts, and what that means for its queues and buffers.
-
 /** The features that the driver understands, less those that an option decides. */
 const UNDERSTOOD: FeatureSet = FeatureSet.of(
   net.VIRTIO_NET_F_CSUM,

@@ -196,8 +196,6 @@ export class ReceiveQueue {
   }
 }
 
-// A packet as the driver has received it: the header's fields, how it came, and its bytes.
-
 /** The hash that a device reports with a packet (virtio 1.2, section 5.1.6.4.4). */
 export interface PacketHash {
   /** `hash_value`, 32 bits. */
