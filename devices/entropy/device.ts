@@ -1,15 +1,19 @@
 /**
- * The virtio entropy device (virtio 1.2, section 5.4): a guest posts empty buffers, and gets them back with random bytes.
+ * The virtio entropy device (virtio 1.2, section 5.4): a guest posts empty buffers, and gets them back with
+ * random bytes.
  *
- * Theory of operation. There is one queue, no configuration space and no feature of its own. `QueueService` takes requests
- * and gives them back; here is only what a request gets: random bytes for its whole buffer, but never more than 64 KiB, nor
- * than the rate limit lets through at once. A device may use less of a buffer than there is. What the rate limit does not let
- * through now is put back until the moment at which it may be served, and nothing is touched before that.
+ * Theory of operation. There is one queue, no configuration space and no feature of its own. `QueueService`
+ * takes requests and gives them back; here is only what a request gets: random bytes for its whole buffer,
+ * but never more than 64 KiB, nor than the rate limit lets through at once. A device may use less of a buffer
+ * than there is. What the rate limit does not let through now is put back until the moment at which it may be
+ * served, and nothing is touched before that.
  *
- * Invariants: requests are answered at once or put back, so that none is ever in flight. A random byte is given out once. The
- * bucket of the rate limit is the device's, not the session's: resetting the device does not refill it.
+ * Invariants: requests are answered at once or put back, so that none is ever in flight. A random byte is
+ * given out once. The bucket of the rate limit is the device's, not the session's: resetting the device does
+ * not refill it.
  *
- * Limits: one source of bytes for one guest; no state to migrate but the bucket, which starts full where the guest arrives.
+ * Limits: one source of bytes for one guest; no state to migrate but the bucket, which starts full where the
+ * guest arrives.
  *
  * @module
  */
@@ -110,7 +114,10 @@ export class EntropyDevice implements Device {
     return this.#service.deadlineNs();
   }
 
-  /** Serves requests. True if there were any. GuestError `buffers-wrong-direction` for one with bytes to read, or a broken ring. */
+  /**
+   * Serves requests. True if there were any. GuestError `buffers-wrong-direction` for one with bytes to read,
+   * or a broken ring.
+   */
   poll(nowNs: number): boolean {
     return this.#service.poll(nowNs);
   }
@@ -119,7 +126,8 @@ export class EntropyDevice implements Device {
   #answer(request: QueueRequest, nowNs: number): number {
     const { readableBytes, writableBytes } = request;
     if (readableBytes > 0) throw notEmpty(readableBytes);
-    // The driver may have made a request that was put back longer meanwhile: it gets what it waited for, and no more.
+    // The driver may have made a request that was put back longer meanwhile: it gets what it waited for, and
+    // no more.
     const count = Math.min(writableBytes, this.#heldBytes || this.#burstBytes);
     this.#heldBytes = 0;
     if (this.#limit !== null) {
@@ -149,10 +157,16 @@ function notEmpty(bytes: number): GuestError {
 /** Fills an array of at most 65536 bytes with random ones, as `crypto.getRandomValues` does. */
 export type RandomSource = (bytes: Uint8Array<ArrayBuffer>) => void;
 
-/** Large enough that the call into the host costs little, small enough that a refill delays no request for long. */
+/**
+ * Large enough that the call into the host costs little, small enough that a refill delays no request for
+ * long.
+ */
 const RESERVOIR_BYTES = 8192;
 
-/** Holds random bytes for the next requests. What has been given out is wiped: it cannot be found here afterwards. */
+/**
+ * Holds random bytes for the next requests. What has been given out is wiped: it cannot be found here
+ * afterwards.
+ */
 export class RandomReservoir {
   readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(RESERVOIR_BYTES);
   readonly #source: RandomSource;
@@ -183,8 +197,9 @@ export class RandomReservoir {
 /**
  * A token bucket: lets through so many bytes a second in the long run, and a burst after a pause.
  *
- * The bucket is kept as the one moment at which it will be full again. Taking bytes puts that moment off by the time that
- * they need to flow in, and they may be taken when it is then no further away than a whole bucket takes to fill.
+ * The bucket is kept as the one moment at which it will be full again. Taking bytes puts that moment off by
+ * the time that they need to flow in, and they may be taken when it is then no further away than a whole
+ * bucket takes to fill.
  */
 export class RateLimit {
   readonly #nsPerByte: number;
@@ -203,7 +218,8 @@ export class RateLimit {
 
   /** When so many bytes, 0 to the burst, may be taken, in ns: `nowNs` if that is now. */
   earliestNs(bytes: number, nowNs: number): number {
-    // The difference first: it is never above 0, where a sum with a large time would be rounded up to more than the burst.
+    // The difference first: it is never above 0, where a sum with a large time would be rounded up to more
+    // than the burst.
     const missingNs = bytes * this.#nsPerByte - this.#burstNs;
     return Math.max(nowNs, Math.ceil(Math.max(this.#fullAtNs, nowNs) + missingNs));
   }
