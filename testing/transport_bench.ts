@@ -119,7 +119,7 @@ export class TransportBench implements AsyncDisposable {
 
   /**
    * Offers frames in order, all under this header, and returns how many were taken; the rest are released.
-   * @throws {RangeError} for more frames than a device offers at once (64)
+   * @throws {RangeError} for more frames than a device offers at once (64), or than the pool has
    * @throws {PluginError} if the network breaks its contract
    */
   send(
@@ -133,8 +133,13 @@ export class TransportBench implements AsyncDisposable {
         `Cannot offer ${all.length} frames at once: a device offers ${MAX_BATCH_FRAMES} at most`,
       );
     }
-    for (const source of all) {
-      this.#batch.push(newFrame(this.pool, source, { ...facts, number: ++this.#numbers }));
+    try {
+      for (const source of all) {
+        this.#batch.push(newFrame(this.pool, source, { ...facts, number: ++this.#numbers }));
+      }
+    } catch (cause) {
+      this.#batch.releaseAll();
+      throw cause;
     }
     const taken = this.#guarded.send(this.#batch, queuePair, this.nowNs);
     this.#batch.dropFirst(taken);

@@ -9,7 +9,7 @@ import {
   OffloadCapabilities,
   PluginError,
 } from "../../plugin.ts";
-import { tcp, TransportBench } from "../../testing/mod.ts";
+import { FramePool, tcp, TransportBench } from "../../testing/mod.ts";
 
 /** Sends everything back after a while, as many frames at once as it has room for; with faults on request. */
 function mirror(faults: Partial<FrameTransport> = {}): NetworkPlugin {
@@ -95,4 +95,13 @@ Deno.test("TransportBench moves frames of the loopback network, and tells what i
   bench.accept(OffloadCapabilities.of("csum", "tso4"));
   assertEquals(bench.send([tcp(), tcp()]), 2);
   assertEquals([bench.receive(), bench.pool.inUse], [[], 0]);
+});
+
+Deno.test("send() for which the pool has too few frames offers none and keeps none", async () => {
+  const pool = new FramePool({ maxBytes: 2 * 33 * 64 });
+  await using bench = new TransportBench({ plugin: mirror(), pool });
+  assertThrows(() => bench.send([tcp(), tcp(), tcp()]), RangeError, "the pool is at its limit");
+  assertEquals(pool.inUse, 0);
+  assertEquals(bench.send(tcp()), 1);
+  assertEquals(bench.receive().length, 1);
 });
