@@ -183,10 +183,16 @@ class Builder {
   }
 
   /** Makes the way to a device's guest. */
-  #driver({ name, plugin, driver: part }: ResolvedDevice): DriverTransport {
+  #driver(resolved: ResolvedDevice): DriverTransport {
+    const { name, plugin, driver: part } = resolved;
+    const half = part.plugin.runsSoftwareDriver === true ? plugin.driver : undefined;
     const context: DriverContext = {
       ...this.#context(name, part.path, `${name}.driver`),
-      softwareDriver: part.plugin.runsSoftwareDriver === true ? plugin.driver ?? null : null,
+      // What fails in it is the device plugin's, not the transport's that asks it.
+      softwareDriver: half === undefined ? null : {
+        options: half.options,
+        create: (options) => guarded(resolved, "driver.create", () => half.create(options)),
+      },
     };
     const driver = guarded(part, "create", () => part.plugin.create(context, part.options), checkDriver);
     this.#opened.push(driver);

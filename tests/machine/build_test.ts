@@ -7,6 +7,7 @@ import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
+import { entropy, type EntropyOptions } from "../../devices/entropy/mod.ts";
 import { defineDevice, defineDriver, type Plugin } from "../../core/plugin.ts";
 import { defineNetwork, defineOffload, type NetworkContext } from "../../pipeline/plugin.ts";
 import { perFrame } from "../../pipeline/stage.ts";
@@ -80,6 +81,16 @@ class Spies {
         facts: ({ fails }) => {
           if (fails) throw new RangeError("it has no facts");
           return { guestMac: new Uint8Array(6), queuePairs: 1 };
+        },
+      }),
+      defineDevice<EntropyOptions>({
+        ...entropy,
+        name: "no-guest",
+        driver: {
+          options: entropy.driver!.options,
+          create: () => {
+            throw new RangeError("it has no guest");
+          },
         },
       }),
       defineOffload({
@@ -282,6 +293,7 @@ Deno.test("buildMachine() names the plugin that fails, its hook and the cause", 
     [device({ offloads: ["bad-stage"] }), "bad-stage", "create", "no memory"],
     [{ use: "no-facts", driver: "loopback" }, "no-facts", "create", "it has no queues"],
     [{ use: "no-facts", driver: "loopback", fails: true }, "no-facts", "facts", "it has no facts"],
+    [{ use: "no-guest", driver: "loopback" }, "no-guest", "driver.create", "it has no guest"],
   ];
   for (const [one, plugin, hook, text] of cases) {
     const error = await new Spies().failure({ devices: [one] });
