@@ -8,6 +8,7 @@
 import type { ConfigIssue } from "../config/errors.ts";
 import { partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
+import { kindOf, refuse, refusePromise } from "../core/contract.ts";
 import { type Claim, type ConfigSite, type PartKind, partsOf, partsOfKind } from "../core/plugin.ts";
 import { absolutePath } from "./paths.ts";
 import { guarded } from "./plugin_guards.ts";
@@ -30,8 +31,31 @@ export function hintsIn(config: ResolvedConfig, device: ResolvedDevice): ConfigI
   const facts = factsOf(device);
   return partsOf(device).flatMap((part) => {
     const site = siteOf(config, device, part, facts);
-    return [...guarded(part, "hints", () => part.plugin.hints?.(part.options, site)) ?? []];
+    return told(part, "hints", ["path", "problem"], () => part.plugin.hints?.(part.options, site));
   });
+}
+
+/** The list that a hook returns, of objects with these texts; a hook that is left out says nothing. Throws PluginError. */
+function told<T extends object>(
+  part: ResolvedPart,
+  hook: string,
+  texts: readonly string[],
+  ask: () => readonly T[] | undefined,
+): readonly T[] {
+  return guarded(part, hook, ask, (list: unknown) => {
+    if (list === undefined) return;
+    refusePromise(list);
+    if (!Array.isArray(list)) return refuse(`it returned ${kindOf(list)}, not a list`);
+    for (const one of list) {
+      for (const text of texts) {
+        if (typeof one?.[text] !== "string") {
+          refuse(
+            `it returned a list with ${kindOf(one)} whose ${text} is ${kindOf(one?.[text])}, not a text`,
+          );
+        }
+      }
+    }
+  }) ?? [];
 }
 
 function siteOf(
@@ -61,13 +85,15 @@ export function conflictsIn(config: ResolvedConfig): ConfigIssue[] {
       const { plugin, path, options } = part;
       if (plugin.waitsForHost === true) waiting.push(path);
       const site = siteOf(config, device, part, facts);
-      issues.push(...guarded(part, "conflicts", () => plugin.conflicts?.(options, site)) ?? []);
-      for (const claim of guarded(part, "claims", () => plugin.claims?.(options, site)) ?? []) {
+      issues.push(...told(part, "conflicts", ["path", "problem"], () => plugin.conflicts?.(options, site)));
+      const claims = told(part, "claims", ["thing", "path", "remedy"], () => plugin.claims?.(options, site));
+      for (const claim of claims) {
         const first = claimed.get(claim.thing);
         const owner = first?.owner ?? first?.path;
         if (first === undefined) claimed.set(claim.thing, claim);
         else if (owner !== (claim.owner ?? claim.path)) {
-          const problem = claim.problem?.(owner!) ?? `${claim.thing} is that of ${owner} already`;
+          const problem = guarded(part, "claims", () => claim.problem?.(owner!)) ??
+            `${claim.thing} is that of ${owner} already`;
           issues.push({ path: claim.path, problem, remedy: claim.remedy });
         }
       }

@@ -7,6 +7,7 @@ import { defineDriver, type Plugin } from "../../core/plugin.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { buildMachine } from "../../machine/build.ts";
+import { hintsIn } from "../../machine/conflicts.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { z } from "zod";
 import { type Disk, log } from "./fixtures/disk.ts";
@@ -188,4 +189,39 @@ Deno.test("a library user is refused what built-in plugins cannot do together, a
   assertEquals(await refused("virtual", guest({ socket: "/run/a" })), [
     ["$.clock", "a virtual clock cannot wait for the host, and $.devices[0].driver has to"],
   ]);
+});
+
+Deno.test("what a plugin says of itself is looked at: wrong lists are its error, by hook and place", async () => {
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, idle]));
+  const text = JSON.stringify({ clock: "virtual", devices: [store({ disk: disk("a") })] });
+  const config = await parseConfig(text, BASE, registry);
+  const [device] = config.devices;
+  const saying = (words: object) => ({
+    ...config,
+    devices: [{ ...device, plugin: { ...device.plugin, ...words } }],
+  });
+  const path = "$.devices[0]";
+  const thing = { thing: "the bell", remedy: "leave one out" };
+  const claims =
+    (problem: unknown) => () => [{ ...thing, path }, { ...thing, path: "$.devices[1]", problem }];
+  const wrong: readonly [hook: string, says: unknown, told: string][] = [
+    ["conflicts", () => Promise.reject(new Error("late")), "it returned a promise"],
+    ["conflicts", () => "no", 'it returned "no", not a list'],
+    ["conflicts", () => [null], "a list with null whose path is undefined, not a text"],
+    ["conflicts", () => [{ path, problem: 5 }], "a list with an object whose problem is 5, not a text"],
+    ["claims", () => [{ path, thing: "the bell" }], "whose remedy is undefined, not a text"],
+    ["claims", () => ({}), "it returned an object, not a list"],
+    ["claims", claims("taken"), "problem is not a function"],
+    ["hints", () => 7, "it returned 7, not a list"],
+    ["hints", () => [{ problem: "x" }], "whose path is undefined, not a text"],
+  ];
+  for (const [hook, says, told] of wrong) {
+    const bad = saying({ [hook]: says });
+    const error = assertThrows(
+      () => hook === "hints" ? hintsIn(bad, bad.devices[0]) : buildMachine(bad),
+      PluginError,
+      told,
+    );
+    assertEquals([error.plugin, error.hook, error.path], [device.plugin.name, hook, path]);
+  }
 });
