@@ -358,7 +358,7 @@ export class MappedRegion implements MemoryRegion {
 }
 
 /** The error for a region that cannot be, and what it must be instead. */
-export function mapInvalid(region: MemoryRegion, remedy: string): GuestError {
+function mapInvalid(region: MemoryRegion, remedy: string): GuestError {
   return new GuestError(
     "memory-map-invalid",
     `Region at ${

@@ -368,7 +368,7 @@ export function packPosition(
  * The flags are loaded plainly but for those of the last list's first descriptor, which are loaded again by an atomic:
  * the driver writes lists in order, and in each of them these flags last.
  */
-export function countLists(
+function countLists(
   ring: Uint16Array<ArrayBuffer>,
   size: number,
   slot: number,
@@ -398,7 +398,7 @@ export function countLists(
 }
 
 /** Slots that the next `lists` lists take from `slot` on, as far as they are available; at most `limit`. */
-export function slotsOfLists(
+function slotsOfLists(
   ring: Uint16Array<ArrayBuffer>,
   size: number,
   slot: number,

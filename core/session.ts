@@ -321,7 +321,7 @@ const DRIVER_BITS = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | ST
  * the right side; NEEDS_RESET, which a driver may or may not repeat, and FAILED leave no way but FAILED and 0.
  * @param legacy the driver does without FEATURES_OK
  */
-export function statusObjection(status: number, value: number, legacy: boolean): string | null {
+function statusObjection(status: number, value: number, legacy: boolean): string | null {
   if (value === 0) return null;
   if (!Number.isInteger(value) || value < 0 || value > 255) return "must be from 0 to 255";
   if ((value & ~(DRIVER_BITS | (status & STATUS_NEEDS_RESET))) !== 0) {

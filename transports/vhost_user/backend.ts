@@ -485,7 +485,7 @@ export function failure(
 }
 
 /** The name under which an error is counted; null if it is one of our own. */
-export function faultOf(error: unknown): string | null {
+function faultOf(error: unknown): string | null {
   if (error instanceof ProtocolError || error instanceof GuestError) return error.fault;
   return error instanceof HostError ? "host-cannot" : null;
 }

@@ -117,8 +117,6 @@ export class InFlightMemory implements Disposable {
   }
 }
 
-// A queue whose requests are recorded.
-
 /**
  * Gives out what an earlier program took and did not return, then what is in the ring, and records both. The ring itself is worked
  * by a queue of its layout.
@@ -306,8 +304,6 @@ export class RecordedQueue implements Virtqueue {
   }
 }
 
-// The regions.
-
 /** A list of descriptors as it was taken from a packed ring. */
 interface RecordedList {
   /** Four words a descriptor, as in the ring. */
@@ -343,7 +339,7 @@ abstract class RegionRecord {
     const version = this.view.getUint16(VERSION_AT, true);
     if (version > VERSION) throw invalid(`has version ${version}; it must be ${VERSION}, or 0 for none`);
     const size = this.view.getUint16(SIZE_AT, true);
-    if (version === VERSION && size === (this.size & 0xffff)) return true;
+    if (version === VERSION && size === this.size) return true;
     this.#bytes.fill(0);
     return false;
   }

@@ -10,7 +10,7 @@ export const VHOST_USER_F_PROTOCOL_FEATURES = 30;
 /** The virtio feature bit by which a front-end has writes to guest memory logged. */
 export const VHOST_F_LOG_ALL = 26;
 /** Flag of a ring address: writes to the used ring are to be logged. */
-export const VHOST_VRING_F_LOG = 1;
+const VHOST_VRING_F_LOG = 1;
 
 /** Version in the two lowest bits of the header flags. */
 export const PROTOCOL_VERSION = 1;
@@ -32,7 +32,7 @@ export const MAX_TABLE_REGIONS = 8;
 /** Most memory regions added one by one; told to front-ends, which must never see it shrink. */
 export const MAX_MEMORY_SLOTS = 509;
 /** Most bytes of configuration space. */
-export const MAX_CONFIG_BYTES = 256;
+const MAX_CONFIG_BYTES = 256;
 
 /** Protocol feature bits (VHOST_USER_PROTOCOL_F_*). */
 export const ProtocolFeature = {

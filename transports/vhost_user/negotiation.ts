@@ -283,7 +283,7 @@ export function deviceFeatures(accepted: FeatureSet): FeatureSet {
  * The features to be judged in place of `features`. A front-end that ends the control queue in itself accepts MQ or
  * GUEST_ANNOUNCE without CTRL_VQ, on which they depend: its driver has CTRL_VQ all the same.
  */
-export function featuresToJudge(device: Device, features: FeatureSet): FeatureSet {
+function featuresToJudge(device: Device, features: FeatureSet): FeatureSet {
   const isNet = device.type === 1;
   return isNet && device.features.has(VIRTIO_NET_F_CTRL_VQ) ? features.with(VIRTIO_NET_F_CTRL_VQ) : features;
 }

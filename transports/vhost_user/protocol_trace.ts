@@ -71,7 +71,7 @@ export function textOf(event: TraceEvent, names: FeatureNames): string {
 }
 
 /** The event as plain JSON. */
-export function jsonOf(event: TraceEvent, names: FeatureNames): Record<string, unknown> {
+function jsonOf(event: TraceEvent, names: FeatureNames): Record<string, unknown> {
   switch (event.event) {
     case "request": {
       const { id, name, needReply, descriptors, payload } = event.message;

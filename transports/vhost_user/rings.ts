@@ -631,7 +631,7 @@ function isUnused(memory: GuestMemory, descriptors: number, size: number): boole
  * The position of a split ring from a SET_VRING_BASE; undefined for that of the used index. Some front-ends say 0 also when
  * they meet a back-end anew with a ring that has been used, and a ring that has not has the used index 0.
  */
-export function splitBase(num: number): number | undefined {
+function splitBase(num: number): number | undefined {
   return num === 0 ? undefined : num;
 }
 
@@ -639,6 +639,6 @@ export function splitBase(num: number): number | undefined {
  * The position of a packed ring from a SET_VRING_BASE. Some front-ends give only the available half; nothing can be in
  * flight then, and the used half is the same.
  */
-export function packedBase(num: number): number {
+function packedBase(num: number): number {
   return num > 0xffff ? num : num * 0x10000 + num;
 }
