@@ -8,7 +8,10 @@ import { resolve } from "node:path";
 import { newRegistry } from "../../config/builtins.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
+import { kindOf, refuse, refusePromise, shapeFault } from "../../core/contract.ts";
+import type { FrontEndSite, FrontEndWords } from "../../core/plugin.ts";
 import type { Machine } from "../../machine/machine.ts";
+import { guarded, located } from "../../machine/plugin_guards.ts";
 import {
   capabilities,
   type FrontEndFacts,
@@ -42,13 +45,13 @@ export interface Attachment {
 
 const MEMORY_MIB = 1024;
 const UML_MEMORY_MIB = 256;
-/** Told for `--print-capabilities` where nothing says otherwise. */
+/** Told for `--print-capabilities` where there is no device that says otherwise. */
 const USUAL_TYPE = "net";
 
 /** How QEMU and User-mode Linux attach to the devices with a socket; null if neither is expected. */
 export function attachment(config: ResolvedConfig, machine: Machine): Attachment | null {
   const ends = vhostUserEnds(config);
-  const qemu = qemuAttachment(ends, machine);
+  const qemu = located(config, () => qemuAttachment(ends, machine));
   const uml = umlAttachment(ends, machine);
   return qemu === null && uml === null ? null : { ...qemu ?? NO_QEMU, ...uml ?? NO_UML };
 }
@@ -96,14 +99,43 @@ function qemuAttachment(
 }
 
 function factsOf(
-  { device: { plugin, options }, index, options: { mode, profile }, socket }: VhostUserEnd,
+  { device, index, options: { mode, profile }, socket }: VhostUserEnd,
   machine: Machine,
 ): FrontEndFacts | null {
-  const { frontEnd: words } = plugin;
+  const { plugin: { frontEnd: words }, options } = device;
   if (socket === null || words?.qemu === undefined || !frontEndsOf(words, profile).includes("qemu")) {
     return null;
   }
-  return { words, options, features: machine.devices[index].device.features, socket, mode };
+  const { features } = machine.devices[index].device;
+  return { words: guardedWords(device, words), options, features, socket, mode };
+}
+
+/** The words of a device's plugin. What it does wrong there is a PluginError. */
+function guardedWords(device: ResolvedDevice, words: FrontEndWords): FrontEndWords {
+  return {
+    type: words.type,
+    startsAlone: words.startsAlone === true,
+    qemu: (options, site) =>
+      guarded(device, "frontEnd.qemu", () => words.qemu!(options, site), (told: unknown) => {
+        refusePromise(told);
+        if (!Array.isArray(told) || !told.every((pair) => isTexts(pair) && pair.length === 2)) {
+          refuse(`it returned ${kindOf(told)}; a list of options, each a text and its value, is needed`);
+        }
+      }),
+    ...(words.libvirt !== undefined && {
+      libvirt: (options: unknown, site: FrontEndSite) =>
+        guarded(device, "frontEnd.libvirt", () => words.libvirt!(options, site), (told) => {
+          refuse(shapeFault(told, "an element", [], []));
+          if (!isTexts(told.lines) || !isTexts(told.properties ?? [])) {
+            refuse("it returned an element whose lines or properties are no lists of texts");
+          }
+        }),
+    }),
+  };
+}
+
+function isTexts(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === "string");
 }
 
 /**
@@ -138,13 +170,22 @@ export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): Resolved
 
 /**
  * The line for `--print-capabilities`: the type of the configuration's vhost-user devices; `net` without a
- * configuration. Throws UsageError if they are of several types, ConfigError for a wrong configuration.
+ * configuration. Throws UsageError if they are of several types or one has none, ConfigError for a wrong
+ * configuration.
  */
 export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
   const [file] = parsed.operands;
   if (file === undefined) return capabilities(USUAL_TYPE);
   const devices = vhostUserEnds(await loadConfig(file, newRegistry())).map(({ device }) => device);
-  const types = new Set(devices.map(({ plugin }) => plugin.frontEnd?.type ?? USUAL_TYPE));
+  const unnamed = devices.filter(({ plugin }) => plugin.frontEnd === undefined);
+  if (unnamed.length > 0) {
+    throw parsed.usageError(
+      `--print-capabilities tells a type, and the plugin of ${
+        namesOf(unnamed)
+      } has none; give it a frontEnd with one`,
+    );
+  }
+  const types = new Set(devices.map(({ plugin }) => plugin.frontEnd!.type));
   if (types.size > 1) {
     throw parsed.usageError(
       `--print-capabilities tells one type, and the vhost-user devices ${namesOf(devices)} are of several; ` +

@@ -337,3 +337,40 @@ hostTest(
     });
   },
 );
+
+hostTest(
+  "what a plugin's frontEnd does wrong is told by its name and place; no frontEnd is no type",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      const config = await write(folder, { ...RNG, use: "./own.ts" });
+      const own = (frontEnd: string) =>
+        Deno.writeTextFile(
+          `${folder}/own.ts`,
+          `import { entropy } from "${projectPath("devices/entropy/mod.ts")}";
+        export default { ...entropy, name: "own", frontEnd: ${frontEnd} };`,
+        );
+      const texts = [
+        ["qemu: () => { throw new Error('no words'); }", "frontEnd.qemu: no words"],
+        ["qemu: async () => []", "frontEnd.qemu: it returned a promise"],
+        ["qemu: () => [['-device']]", "frontEnd.qemu: it returned a list; a list of options"],
+        [
+          "qemu: () => [], libvirt: () => ({ lines: [7] })",
+          "frontEnd.libvirt: it returned an element whose lines",
+        ],
+      ];
+      for (const [words, told] of texts) {
+        await own(`{ type: "gpu", ${words} }`);
+        const child = new CommandProcess(FLAGS, ["run", config]);
+        const { code, err } = await child.end();
+        assertEquals(code === 0, false);
+        assertStringIncludes(err, `$.devices[0]: plugin "own" failed in ${told}`);
+      }
+      await own("undefined");
+      const child = new CommandProcess(FLAGS, ["run", "--print-capabilities", config]);
+      const { code, rest, err } = await child.end();
+      assertEquals([code, rest], [2, []]);
+      assertStringIncludes(err, "has none; give it a frontEnd with one");
+    });
+  },
+);
