@@ -20,6 +20,7 @@ import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { ConfigError } from "../config/errors.ts";
 import { BUILT_IN_KINDS, partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
+import { refusePromise } from "../core/contract.ts";
 import { ManualClock, SystemClock } from "../core/clock.ts";
 import type { DeviceContext, DeviceEvent } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
@@ -223,7 +224,9 @@ class Builder {
       sets,
       inflight,
       limitMs: resolved.threadLimitMs,
-      parts: Object.fromEntries(built.map(({ part, object }) => [part.path, object as WorkerPart])),
+      parts: Object.fromEntries(
+        built.map(({ part, object }) => [part.path, guardGiven(part, object as WorkerPart)]),
+      ),
       counters: this.#book.groups,
       wake: () => this.#reactor.wake(),
     });
@@ -309,4 +312,12 @@ export class CounterBook {
     this.groups[name] = counters;
     return counters;
   }
+}
+
+/** What a part gives to workers, looked at: PluginError if it throws or returns a promise. */
+function guardGiven(part: ResolvedPart, object: WorkerPart): WorkerPart {
+  if (object === null) return object;
+  return {
+    giveToWorker: (set) => guarded(part, "giveToWorker", () => object.giveToWorker?.(set), refusePromise),
+  };
 }

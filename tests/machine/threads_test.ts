@@ -263,3 +263,42 @@ Deno.test("CounterDeltas tells by how much counters have grown, also those that 
   assertEquals(book.publish("net0", { other: 4 }), { other: 4 });
   assertEquals(deltas.take(), { net0: { packets: 2, write_EIO: 1 }, "net0#2": { other: 4 } });
 });
+
+for (
+  const [what, given] of [
+    ["throws", '() => { throw new Error("no ram left"); }'],
+    ["returns a promise", "async () => ({})"],
+  ]
+) {
+  hostTest(
+    `a part that ${what} when it is asked for what workers get is named with its place`,
+    [linux],
+    async () => {
+      const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-given-" });
+      try {
+        const ram = new URL("../../examples/async_disk_ram.ts", import.meta.url).href;
+        Deno.writeTextFileSync(
+          `${folder}/ram.ts`,
+          `import ram from "${ram}";
+        const make = (context, options) => ({ ...ram.create(context, options), giveToWorker: ${given} });
+        export default { ...ram, name: "odd-ram", create: make };`,
+        );
+        const config = await resolved({
+          use: new URL("../../examples/async_disk.ts", import.meta.url).href,
+          mode: "threads",
+          driver: { use: "vhost-user", socket: `${folder}/disk.sock` },
+          disk: { use: `file://${folder}/ram.ts` },
+        });
+        await using machine = buildMachine(config);
+        const error = assertThrows(() => machine.start(), PluginError);
+        assertEquals([error.plugin, error.hook, error.path], [
+          "odd-ram",
+          "giveToWorker",
+          "$.devices[0].disk",
+        ]);
+      } finally {
+        Deno.removeSync(folder, { recursive: true });
+      }
+    },
+  );
+}
