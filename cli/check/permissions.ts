@@ -9,6 +9,7 @@ import { isDescriptor } from "../../config/load.ts";
 import { isPlainObject } from "../../config/plain.ts";
 import { PluginRegistry } from "../../config/registry.ts";
 import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
+import { kindOf, refuse, shapeFault } from "../../core/contract.ts";
 import { partsOf } from "../../core/plugin.ts";
 import { guarded, located } from "../../machine/plugin_guards.ts";
 import { isStandardInput } from "../../transports/pcap/byte_source.ts";
@@ -97,7 +98,14 @@ class Needs {
   gather({ plugin, options }: ResolvedPart, entry: unknown): void {
     const use = isPlainObject(entry) ? entry.use : entry;
     if (typeof use === "string") this.#module(use);
-    const { read = [], write = [], ffi = false } = plugin.permissions?.(options) ?? {};
+    const told = plugin.permissions?.(options) ?? {};
+    refuse(shapeFault(told, "the permissions", [], []));
+    const { read = [], write = [], ffi = false } = told;
+    for (const files of [read, write]) {
+      if (!Array.isArray(files) || !files.every((file) => typeof file === "string")) {
+        refuse(`it returned permissions with the files ${kindOf(files)}; a list of paths is needed`);
+      }
+    }
     for (const file of read) this.read.add(this.#file(file));
     for (const file of write) this.write.add(this.#file(file));
     if (ffi) this.native = true;

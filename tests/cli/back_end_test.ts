@@ -374,3 +374,27 @@ hostTest(
     });
   },
 );
+
+Deno.test("permissions that a plugin tells wrongly are its error, by name and place", async () => {
+  await withFolder(async (folder) => {
+    const config = await write(folder, { ...RNG, use: "./own.ts" });
+    const texts = [
+      ["async () => ({})", "it returned a promise, not the permissions"],
+      ['() => ({ read: "/etc" })', 'it returned permissions with the files "/etc"'],
+      ["() => ({ write: [5] })", "it returned permissions with the files a list"],
+    ];
+    for (const [i, [permissions, told]] of texts.entries()) {
+      const own = `own${i}.ts`;
+      await Deno.writeTextFile(
+        `${folder}/${own}`,
+        `import { entropy } from "${projectPath("devices/entropy/mod.ts")}";
+        export default { ...entropy, name: "own", permissions: ${permissions} };`,
+      );
+      const text = await Deno.readTextFile(config);
+      await Deno.writeTextFile(config, text.replace(/own\d*\.ts/, own));
+      const { code, err } = await command(["check", config]);
+      assertEquals(code === 0, false);
+      assertStringIncludes(err, `$.devices[0]: plugin "own" failed in permissions: ${told}`);
+    }
+  });
+});
