@@ -9,6 +9,7 @@ import { partsOfKind } from "../../core/plugin.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Device } from "../../core/device.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { stageOffers } from "../../devices/net/device.ts";
 import type { NetOptions } from "../../devices/net/options.ts";
 import { net } from "../../devices/net/mod.ts";
 import { mayAccess, mayAdministerNetwork } from "../../host/descriptors.ts";
@@ -228,8 +229,10 @@ function guestNotes(
   return notes;
 }
 
+/** An offload that lets the device offer RSC_EXT coalesces, whatever its name is. */
 function coalesces(resolved: ResolvedDevice): boolean {
-  return partsOfKind(resolved, "offload").some(({ plugin }) => plugin.name.startsWith("rsc-"));
+  const offloads = partsOfKind(resolved, "offload") as ResolvedPart<OffloadPlugin>[];
+  return stageOffers(offloads).includes(bits.VIRTIO_NET_F_RSC_EXT);
 }
 
 // What keeps this host from running a configuration that is right: folders, files and rights that are missing.
