@@ -54,7 +54,7 @@ export { checksum, type ChecksumOptions } from "./offloads/checksum.ts";
 export { segment, type SegmentOptions } from "./offloads/segment.ts";
 export { rscV4 } from "./offloads/rsc_v4.ts";
 export { rscV6 } from "./offloads/rsc_v6.ts";
-export type { RscOptions } from "./offloads/rsc_chain/plugin.ts";
+export type { RscOptions } from "./offloads/rsc_chain/chain.ts";
 export { default as loopback, type LoopbackOptions } from "./transports/loopback.ts";
 export { type GuestBehaviour, type GuestOptions, type SendOptions } from "./devices/net/driver/mod.ts";
 export { loopbackDriver } from "./transports/loopback_driver/mod.ts";

@@ -4,7 +4,7 @@
  */
 import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
-import { addToSum, isSumRight, sumOf16 } from "../wire/checksum.ts";
+import { isSumRight } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
 import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
 import {
@@ -18,21 +18,23 @@ import {
   IPV4_TOTAL_LENGTH,
   IPV4_TTL,
   ipv4HeaderSum,
-  ipv4PseudoSum,
   storeIpv4Checksum,
 } from "../wire/ip.ts";
 import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV4 } from "../wire/virtio_net_header.ts";
+import type { RscOptions } from "./rsc_chain/chain.ts";
+import { defineRsc } from "./rsc_chain/plugin.ts";
 import {
-  defineRsc,
+  type CoalescedSegment,
+  endOf,
   type Located,
+  type ParsedSegment,
   type QemuLocated,
+  readSegment,
+  readTcp,
   type RscFamily,
-  type RscOptions,
-} from "./rsc_chain/plugin.ts";
-import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
-import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
+} from "./rsc_chain/segments.ts";
 
 const HEADERS_BYTES = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
@@ -50,6 +52,8 @@ export const ipv4Family: RscFamily = {
   etherType: ETHERTYPE_IPV4,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV4,
   guestTso: VIRTIO_NET_F_GUEST_TSO4,
+  addressesAt: IPV4_SOURCE,
+  addressesBytes: 8,
   keyWords: 3,
   ipHeaderBytes: IPV4_HEADER_BYTES,
   ipHeaderUncounted: 0,
@@ -75,15 +79,12 @@ export const ipv4Family: RscFamily = {
     if (!isSumRight(ipv4HeaderSum(view, ip, IPV4_HEADER_BYTES))) return "bad_ip_checksum";
     segment.tcpAt = ip + IPV4_HEADER_BYTES;
     fillKey(view, segment);
-    readTcp(view, segment, ipLength - IPV4_HEADER_BYTES);
-    if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
-    readTimestamp(view, segment);
     const tos = view.getUint8(ip + IPV4_TOS);
     segment.ipLength = ipLength;
     segment.ecn = tos & 3;
     segment.traits = tos | fragment & IPV4_DF;
     segment.hopLimit = view.getUint8(ip + IPV4_TTL);
-    return "segment";
+    return readSegment(view, segment, ipLength - IPV4_HEADER_BYTES);
   },
 
   fillAddresses(view: DataView, segment: ParsedSegment, sourceAt: number, destinationAt: number): void {
@@ -107,16 +108,6 @@ export const ipv4Family: RscFamily = {
     fillKey(view, segment);
     readTcp(view, segment, ipLength - IPV4_HEADER_BYTES);
     return "candidate";
-  },
-
-  pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
-    return ipv4PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
-  },
-
-  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number {
-    // The addresses stand right before the segment: one sum takes both.
-    const rest = sumOf16(PROTOCOL_TCP) + sumOf16(tcpBytes);
-    return addToSum(view, ipAt + IPV4_SOURCE, 8 + tcpBytes, rest);
   },
 
   finish(view: DataView, held: CoalescedSegment, renew: boolean): void {

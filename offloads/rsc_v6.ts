@@ -4,7 +4,6 @@
  */
 import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
-import { addToSum, sumOf16 } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV6 } from "../wire/ethernet.ts";
 import {
   IPV6_FLOW,
@@ -13,21 +12,23 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
-  ipv6PseudoSum,
   isExtensionHeader,
 } from "../wire/ip.ts";
 import { VIRTIO_NET_F_GUEST_TSO6 } from "../wire/net_features.ts";
 import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV6 } from "../wire/virtio_net_header.ts";
+import type { RscOptions } from "./rsc_chain/chain.ts";
+import { defineRsc } from "./rsc_chain/plugin.ts";
 import {
-  defineRsc,
+  type CoalescedSegment,
+  endOf,
   type Located,
+  type ParsedSegment,
   type QemuLocated,
+  readSegment,
+  readTcp,
   type RscFamily,
-  type RscOptions,
-} from "./rsc_chain/plugin.ts";
-import { endOf, type ParsedSegment, readTcp, readTimestamp } from "./rsc_chain/parsed_segment.ts";
-import type { CoalescedSegment } from "./rsc_chain/coalesced_segment.ts";
+} from "./rsc_chain/segments.ts";
 
 const HEADERS_BYTES = ETHERNET_HEADER_BYTES + IPV6_HEADER_BYTES + TCP_HEADER_BYTES;
 const ADDRESS_WORDS = 8;
@@ -64,6 +65,8 @@ export const ipv6Family: RscFamily = {
   etherType: ETHERTYPE_IPV6,
   gsoType: VIRTIO_NET_HDR_GSO_TCPV6,
   guestTso: VIRTIO_NET_F_GUEST_TSO6,
+  addressesAt: IPV6_SOURCE,
+  addressesBytes: 32,
   keyWords: ADDRESS_WORDS + 1,
   ipHeaderBytes: IPV6_HEADER_BYTES,
   ipHeaderUncounted: IPV6_HEADER_BYTES,
@@ -84,14 +87,11 @@ export const ipv6Family: RscFamily = {
     if (payloadLength < TCP_HEADER_BYTES || tcp + payloadLength > end) return "bad_length";
     segment.tcpAt = tcp;
     fillKey(view, segment);
-    readTcp(view, segment, payloadLength);
-    if (segment.tcpHeaderBytes < TCP_HEADER_BYTES || segment.payloadBytes < 0) return "bad_data_offset";
-    readTimestamp(view, segment);
     segment.ipLength = payloadLength;
     segment.ecn = flow >>> 20 & 3;
     segment.traits = flow;
     segment.hopLimit = view.getUint8(ip + IPV6_HOP_LIMIT);
-    return "segment";
+    return readSegment(view, segment, payloadLength);
   },
 
   fillAddresses,
@@ -112,16 +112,6 @@ export const ipv6Family: RscFamily = {
     fillKey(view, segment);
     readTcp(view, segment, payloadLength);
     return "candidate";
-  },
-
-  pseudoSum(view: DataView, ipAt: number, tcpBytes: number): number {
-    return ipv6PseudoSum(view, ipAt, PROTOCOL_TCP, tcpBytes);
-  },
-
-  segmentSum(view: DataView, ipAt: number, tcpBytes: number): number {
-    // The addresses stand right before the segment: one sum takes both.
-    const rest = sumOf16(PROTOCOL_TCP) + sumOf16(tcpBytes);
-    return addToSum(view, ipAt + IPV6_SOURCE, 32 + tcpBytes, rest);
   },
 
   finish(view: DataView, held: CoalescedSegment, renew: boolean): void {

@@ -18,7 +18,7 @@
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
-import type { RscOptions } from "../../offloads/rsc_chain/plugin.ts";
+import type { RscOptions } from "../../offloads/rsc_chain/chain.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
 import { FrameBatch } from "../../pipeline/frame_batch.ts";

@@ -22,12 +22,27 @@
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
 import { copyBytes, type Frame } from "../../pipeline/frame.ts";
 import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../pipeline/stage.ts";
 import { ETHERNET_TYPE } from "../../wire/ethernet.ts";
 import { FlowTable } from "./flow_table.ts";
-import type { RscFamily, RscOptions } from "./plugin.ts";
-import { ParsedSegment } from "./parsed_segment.ts";
-import type { CoalescedSegment } from "./coalesced_segment.ts";
+import { type CoalescedSegment, ParsedSegment, type RscFamily } from "./segments.ts";
+
+/** What `rsc-v4` and `rsc-v6` can be told. */
+export interface RscOptions {
+  /** Longest time a segment is held, in µs; default 300, 0 merges only what arrives together. */
+  intervalUs: number;
+  /** Rule book; default the device's own. */
+  rules?: RuleBook | undefined;
+  /** Most flows held at once, as many again for each further queue pair; default 4096. */
+  maxFlows: number;
+  /** Most segments merged into one; default 1024. Strict rules only. */
+  maxSegments: number;
+  /** Flush a flow as soon as a segment with PSH is held of it; default false. Strict rules only. */
+  flushOnPush: boolean;
+  /** Merge segments with the TCP timestamp option; default true. Strict rules only. */
+  timestamps: boolean;
+}
 
 /** Payloads up to this size are copied behind the last held piece, if there is room, instead of linked. */
 const MAX_COPIED_BYTES = 256;
@@ -118,15 +133,7 @@ export abstract class RscChain implements Stage {
     held.totalBytes = frame.total;
     held.pieces = 1;
     held.owner = frame.owner;
-    held.ipAt = segment.ipAt;
-    held.tcpAt = segment.tcpAt;
-    held.tcpHeaderBytes = segment.tcpHeaderBytes;
-    held.seq = segment.seq;
-    held.payloadBytes = segment.payloadBytes;
-    held.ipLength = segment.ipLength;
-    held.ack = segment.ack;
-    held.window = segment.window;
-    held.offsetFlags = segment.offsetFlags;
+    held.begin(segment);
     held.changed = false;
     return held;
   }

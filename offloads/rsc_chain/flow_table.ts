@@ -21,8 +21,7 @@
  *
  * @module
  */
-import type { ParsedSegment } from "./parsed_segment.ts";
-import { CoalescedSegment } from "./coalesced_segment.ts";
+import { CoalescedSegment, type ParsedSegment } from "./segments.ts";
 
 /** Lists by the hash of the addresses; a power of two. */
 const PAIR_SLOTS = 4096;

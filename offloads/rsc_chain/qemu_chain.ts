@@ -22,20 +22,10 @@ import {
   VIRTIO_NET_F_GUEST_TSO6,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
-import {
-  TCP_ACK_NUMBER,
-  TCP_FIN,
-  TCP_HEADER_BYTES,
-  TCP_OFFSET_FLAGS,
-  TCP_RST,
-  TCP_SYN,
-  TCP_URG,
-  TCP_WINDOW,
-} from "../../wire/tcp.ts";
+import { TCP_FIN, TCP_HEADER_BYTES, TCP_RST, TCP_SYN, TCP_URG } from "../../wire/tcp.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
-import { RscChain } from "./chain.ts";
-import type { RscFamily, RscOptions } from "./plugin.ts";
-import type { CoalescedSegment } from "./coalesced_segment.ts";
+import { RscChain, type RscOptions } from "./chain.ts";
+import type { CoalescedSegment, RscFamily } from "./segments.ts";
 import { QEMU_RULES, type QemuVerdict } from "./verdicts.ts";
 
 /** Most flows held under the reference's rules; the reference itself knows no limit. */
@@ -96,24 +86,15 @@ export class QemuChain extends RscChain implements QemuStage {
     this.counters.received++;
     if (!this.#on || frame.next !== null || frame.total > MAX_HELD_BYTES) return this.#pass(frame, "direct");
     const located = this.family.locateQemu(frame, this.segment);
-    if (located !== "candidate") {
-      if (located === "uncounted") return this.#pass(frame, "direct");
-      this.counters[located]++;
-      return this.#pass(frame, located);
-    }
-    const flags = this.segment.offsetFlags;
-    if ((flags & TCP_SYN) !== 0) {
-      this.counters.tcp_syn++;
-      return this.#pass(frame, "tcp_syn");
-    }
-    const { table } = this;
+    if (located !== "candidate") return this.#pass(frame, located === "uncounted" ? "direct" : located);
+    const { table, segment } = this;
+    const flags = segment.offsetFlags;
+    if ((flags & TCP_SYN) !== 0) return this.#pass(frame, "tcp_syn");
     if ((flags & (TCP_FIN | TCP_URG | TCP_RST)) !== 0) {
-      this.counters.tcp_ctrl_drain++;
-      return this.#flushThenPass(table.find(this.segment), frame, "tcp_ctrl_drain");
+      return this.#flushThenPass(table.find(segment), frame, "tcp_ctrl_drain");
     }
-    if (this.segment.tcpHeaderBytes > TCP_HEADER_BYTES) {
-      this.counters.tcp_all_opt++;
-      return this.#flushThenPass(table.find(this.segment), frame, "tcp_all_opt");
+    if (segment.tcpHeaderBytes > TCP_HEADER_BYTES) {
+      return this.#flushThenPass(table.find(segment), frame, "tcp_all_opt");
     }
     this.#candidate(frame, nowNs);
   }
@@ -142,23 +123,16 @@ export class QemuChain extends RscChain implements QemuStage {
     const segment = this.segment;
     const counters = this.counters;
     const distance = segment.seq - held.seq >>> 0;
-    if (distance > MAX_WINDOW) {
-      counters.data_out_of_win++;
-      return this.#flushThenPass(held, frame, "data_out_of_win");
-    }
+    if (distance > MAX_WINDOW) return this.#flushThenPass(held, frame, "data_out_of_win");
     if (distance === 0) {
       if (held.payloadBytes !== 0 || segment.payloadBytes === 0) return this.#acknowledgment(held, frame);
       counters.data_after_pure_ack++;
     } else if (distance !== held.payloadBytes) {
-      counters.data_out_of_order++;
       return this.#flushThenPass(held, frame, "data_out_of_order");
     }
     const tooLarge = held.ipLength + segment.payloadBytes > this.family.maxIpLengthQemu ||
       held.totalBytes + segment.payloadBytes > MAX_HELD_BYTES;
-    if (tooLarge) {
-      counters.over_size++;
-      return this.#flushThenPass(held, frame, "over_size");
-    }
+    if (tooLarge) return this.#flushThenPass(held, frame, "over_size");
     held.ipLength += segment.payloadBytes;
     held.offsetFlags = segment.offsetFlags;
     held.ack = segment.ack;
@@ -172,24 +146,15 @@ export class QemuChain extends RscChain implements QemuStage {
   /** Judges a segment with the sequence number of what is held by its acknowledgment. */
   #acknowledgment(held: CoalescedSegment, frame: Frame): void {
     const segment = this.segment;
-    const counters = this.counters;
     const advance = segment.ack - held.ack >>> 0;
-    if (advance >= MAX_WINDOW) {
-      counters.ack_out_of_win++;
-      this.#flushThenPass(held, frame, "ack_out_of_win");
-    } else if (advance !== 0) {
-      counters.pure_ack++;
-      this.#flushThenPass(held, frame, "pure_ack");
-    } else if (segment.window === held.window) {
-      counters.dup_ack++;
-      this.#flushThenPass(held, frame, "dup_ack");
-    } else {
-      counters.win_update++;
-      held.window = segment.window;
-      held.changed = true;
-      this.#explain(frame, "win_update", held);
-      frame.release();
-    }
+    if (advance >= MAX_WINDOW) return this.#flushThenPass(held, frame, "ack_out_of_win");
+    if (advance !== 0) return this.#flushThenPass(held, frame, "pure_ack");
+    if (segment.window === held.window) return this.#flushThenPass(held, frame, "dup_ack");
+    this.counters.win_update++;
+    held.window = segment.window;
+    held.changed = true;
+    this.#explain(frame, "win_update", held);
+    frame.release();
   }
 
   #open(frame: Frame, nowNs: number, verdict: QemuVerdict): void {
@@ -203,16 +168,23 @@ export class QemuChain extends RscChain implements QemuStage {
     this.#explain(frame, verdict, held);
   }
 
-  /** Flushes the flow, if anything is held of it, and passes the frame. */
-  #flushThenPass(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict): void {
-    if (this.verdicts !== null) this.#explain(frame, verdict, held);
+  /** Flushes the flow, if anything is held of it, and passes the frame, counted. */
+  #flushThenPass(held: CoalescedSegment | null, frame: Frame, verdict: QemuVerdict & QemuCounter): void {
+    this.counters[verdict]++;
+    this.#explain(frame, verdict, held);
     if (held !== null) this.#flush(held);
-    frame.mark = OFFER_AGAIN;
-    this.output.push(frame);
+    this.#offer(frame);
   }
 
-  #pass(frame: Frame, verdict: QemuVerdict): void {
-    if (this.verdicts !== null) this.#explain(frame, verdict, null);
+  /** Passes the frame, which overtakes what is held of its flow; counted unless it is `direct`. */
+  #pass(frame: Frame, verdict: "direct" | (QemuVerdict & QemuCounter)): void {
+    if (verdict !== "direct") this.counters[verdict]++;
+    this.#explain(frame, verdict, null);
+    this.#offer(frame);
+  }
+
+  /** Hands a frame on that the device offers again if the guest has no buffer for it. */
+  #offer(frame: Frame): void {
     frame.mark = OFFER_AGAIN;
     this.output.push(frame);
   }
@@ -301,9 +273,7 @@ function finishQemu(held: CoalescedSegment, frame: Frame, family: RscFamily): vo
   header.flags = 0;
   header.gsoType = VIRTIO_NET_HDR_GSO_NONE;
   if (!held.changed) return;
-  view.setUint16(held.tcpAt + TCP_OFFSET_FLAGS, held.offsetFlags);
-  view.setInt32(held.tcpAt + TCP_ACK_NUMBER, held.ack);
-  view.setUint16(held.tcpAt + TCP_WINDOW, held.window);
+  held.writeLatest(view);
   family.finish(view, held, false);
   header.flags = VIRTIO_NET_HDR_F_RSC_INFO;
   header.gsoType = family.gsoType;

@@ -40,21 +40,18 @@ import {
   PROTOCOL_TCP,
   seqBefore,
   TCP_ACK,
-  TCP_ACK_NUMBER,
   TCP_AE,
   TCP_CHECKSUM,
   TCP_CWR,
   TCP_ECE,
   TCP_FIN,
   TCP_HEADER_BYTES,
-  TCP_OFFSET_FLAGS,
   TCP_PSH,
   TCP_RST,
   TCP_SYN,
   TCP_TIMESTAMP_ECHO,
   TCP_TIMESTAMP_VALUE,
   TCP_URG,
-  TCP_WINDOW,
 } from "../../wire/tcp.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -62,10 +59,15 @@ import {
   VIRTIO_NET_HDR_GSO_ECN,
 } from "../../wire/virtio_net_header.ts";
 import { storeFullChecksum } from "../checksum.ts";
-import { RscChain } from "./chain.ts";
-import type { RscFamily, RscOptions } from "./plugin.ts";
-import { checksumVerdict, MAX_KEY_WORDS, type ParsedSegment } from "./parsed_segment.ts";
-import type { CoalescedSegment } from "./coalesced_segment.ts";
+import { RscChain, type RscOptions } from "./chain.ts";
+import {
+  checksumVerdict,
+  type CoalescedSegment,
+  MAX_KEY_WORDS,
+  type ParsedSegment,
+  type RscFamily,
+  tcpSum,
+} from "./segments.ts";
 import { newStrictCounters, STRICT_RULES, type StrictCounter, type StrictVerdict } from "./verdicts.ts";
 
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): a longer one is never held. */
@@ -387,9 +389,7 @@ function setback(held: CoalescedSegment, segment: ParsedSegment): "ack_older" | 
 function finishStrict(held: CoalescedSegment, frame: Frame, family: RscFamily, rscInfo: boolean): void {
   const { view, header } = frame;
   const tcp = held.tcpAt;
-  view.setUint16(tcp + TCP_OFFSET_FLAGS, held.offsetFlags);
-  view.setInt32(tcp + TCP_ACK_NUMBER, held.ack);
-  view.setUint16(tcp + TCP_WINDOW, held.window);
+  held.writeLatest(view);
   if (held.hasTimestamp) {
     view.setInt32(tcp + TCP_TIMESTAMP_VALUE, held.tsValue);
     view.setInt32(tcp + TCP_TIMESTAMP_ECHO, held.tsEcho);
@@ -397,7 +397,7 @@ function finishStrict(held: CoalescedSegment, frame: Frame, family: RscFamily, r
   family.finish(view, held, true);
   header.clear();
   const tcpBytes = held.tcpHeaderBytes + held.payloadBytes;
-  const pseudo = family.pseudoSum(view, held.ipAt, tcpBytes);
+  const pseudo = tcpSum(family, view, held.ipAt, tcpBytes, 0);
   if (held.segments < 2) {
     storeFullChecksum(frame, tcp, tcp + TCP_CHECKSUM, pseudo);
     return;
@@ -460,17 +460,11 @@ function acceptedOffloads({ features, offloads }: Negotiated, family: RscFamily)
 /** Keeps what strict rules compare later, of the segment in `frame` that is held from now on. */
 function openStrict(held: CoalescedSegment, frame: Frame, segment: ParsedSegment): void {
   held.segments = segment.payloadBytes > 0 ? 1 : 0;
-  held.traits = segment.traits;
   held.macs0 = frame.view.getInt32(frame.start);
   held.macs1 = frame.view.getInt32(frame.start + 4);
   held.macs2 = frame.view.getInt32(frame.start + 8);
-  held.outerTag = segment.outerTag;
-  held.innerTag = segment.innerTag;
   held.queue = frame.queuePair;
-  held.hopLimit = segment.hopLimit;
   held.largestSegmentBytes = segment.payloadBytes;
-  held.hasTimestamp = segment.hasTimestamp;
-  held.tsValue = segment.tsValue;
   held.tsEcho = segment.tsEcho;
 }
 

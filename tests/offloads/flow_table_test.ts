@@ -1,8 +1,7 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import { FlowTable } from "../../offloads/rsc_chain/flow_table.ts";
-import { MAX_KEY_WORDS, ParsedSegment } from "../../offloads/rsc_chain/parsed_segment.ts";
-import type { CoalescedSegment } from "../../offloads/rsc_chain/coalesced_segment.ts";
+import { type CoalescedSegment, MAX_KEY_WORDS, ParsedSegment } from "../../offloads/rsc_chain/segments.ts";
 
 /** A segment with this key; words that are left out are 0. */
 function segmentOf(...words: number[]): ParsedSegment {
