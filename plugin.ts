@@ -136,14 +136,15 @@ export {
   type SoftwareGuestOptionsInput,
 } from "./guest/mod.ts";
 export type { FlowClaims } from "./pipeline/flow_claims.ts";
-export { Frame, type FrameHolder, type FrameOwner, NetHeader } from "./pipeline/frame.ts";
-export { FrameBatch } from "./pipeline/frame_batch.ts";
 export {
-  FRAME_HEADROOM_BYTES,
-  FramePool,
-  type FramePoolOptions,
+  Frame,
+  FrameBatch,
+  type FrameHolder,
+  type FrameOwner,
   MAX_FRAME_BYTES,
-} from "./pipeline/frame_pool.ts";
+  NetHeader,
+} from "./pipeline/frame.ts";
+export { FRAME_HEADROOM_BYTES, FramePool, type FramePoolOptions } from "./pipeline/frame_pool.ts";
 export type { FrameTransport } from "./pipeline/frame_transport.ts";
 export { OffloadCapabilities, type OffloadCapability } from "./pipeline/offload_capabilities.ts";
 export { type FrameSink, type NamedStage, Pipeline, type PipelineOptions } from "./pipeline/pipeline.ts";

@@ -4,8 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../pipeline/frame.ts";
-import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import type { Frame, FrameBatch } from "../pipeline/frame.ts";
 import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";

@@ -31,11 +31,10 @@
  * @module
  */
 import { z } from "zod";
-import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
-import type { Frame, NetHeader } from "../pipeline/frame.ts";
-import { FrameBatch } from "../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch, type NetHeader } from "../pipeline/frame.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
+import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_CSUM,

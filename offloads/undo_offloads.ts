@@ -13,8 +13,7 @@
  * @module
  */
 import { z } from "zod";
-import type { Frame } from "../pipeline/frame.ts";
-import type { FrameBatch } from "../pipeline/frame_batch.ts";
+import type { Frame, FrameBatch } from "../pipeline/frame.ts";
 import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { RuleBook } from "../pipeline/qemu_compat.ts";

@@ -4,16 +4,13 @@
  * @module
  */
 import { accelerateChecksums } from "../wire/checksum.ts";
-import { Frame, type FrameHolder, type FrameOwner } from "./frame.ts";
+import { Frame, type FrameHolder, type FrameOwner, MAX_FRAME_BYTES } from "./frame.ts";
 
 /**
  * Bytes kept free in front of a new frame's data, so that a stage can put a header there. Two more than a
  * multiple of 4, so that the IP header behind the 14 bytes of Ethernet is aligned.
  */
 export const FRAME_HEADROOM_BYTES = 66;
-
-/** The largest frame a pool takes, in bytes: a 65535-byte IPv6 payload, its headers, and room to be rude. */
-export const MAX_FRAME_BYTES = 69_632;
 
 /**
  * Slot sizes, headroom included. Each is an odd number of 64-byte cache lines: power-of-two strides would put

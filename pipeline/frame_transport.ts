@@ -2,7 +2,7 @@
  * A way to the network: what moves Ethernet frames to and from the world.
  * @module
  */
-import type { FrameBatch } from "./frame_batch.ts";
+import type { FrameBatch } from "./frame.ts";
 import type { OffloadCapabilities } from "./offload_capabilities.ts";
 
 /**

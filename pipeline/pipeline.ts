@@ -12,7 +12,7 @@
  *
  * A stage that throws ends the pipeline, and with it the device. So does one that breaks the contract of
  * frames: what it hands on, and whether a frame is its own, is looked at where it leaves the stage
- * (`frame_contract.ts`). The frames that the stages have are taken back by the pool. No stage is called
+ * (`isSound` in `frame.ts`). The frames that the stages have are taken back by the pool. No stage is called
  * again; `push` and `negotiated` throw the same PluginError, all else does nothing, so that the device can be
  * closed in order.
  *
@@ -20,11 +20,9 @@
  *
  * @module
  */
-import { frameFault, isHeaderSound, isPlain, isSound } from "./frame_contract.ts";
 import { kindOf, refusePromise } from "../core/contract.ts";
 import { PluginError } from "../core/errors.ts";
-import type { FrameHolder } from "./frame.ts";
-import { FrameBatch } from "./frame_batch.ts";
+import { FrameBatch, frameFault, type FrameHolder, isHeaderSound, isPlain, isSound } from "./frame.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { Negotiated, Stage } from "./stage.ts";
 

@@ -2,11 +2,10 @@
  * A stage: one step of the pipeline that frames go through in a device.
  * @module
  */
-import { refusePromise } from "../core/contract.ts";
+import { refusePromise, shapeFault } from "../core/contract.ts";
 import type { FeatureSet } from "../core/features.ts";
 import type { FlowClaims } from "./flow_claims.ts";
-import type { Frame } from "./frame.ts";
-import type { FrameBatch } from "./frame_batch.ts";
+import type { Frame, FrameBatch } from "./frame.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { OffloadCapabilities } from "./offload_capabilities.ts";
 
@@ -25,7 +24,7 @@ export interface Negotiated {
  * One step of a pipeline. It owns its inner loop: batches in, batches out. After it has been made it
  * allocates nothing. Every frame of `input` is pushed to `output`, held, or released; the pipeline clears
  * `input`. No hook is asynchronous, and both batches are lent until it returns. What the pipeline gets back
- * is checked (`pipeline/frame_contract.ts`).
+ * is checked (`isSound` in `pipeline/frame.ts`).
  */
 export interface Stage {
   /** Takes every frame of `input`; `nowNs` is the time of this round. */
@@ -116,4 +115,9 @@ export function perFrame(each: (frame: Frame, output: FrameBatch, nowNs: number)
       }
     },
   };
+}
+
+/** What keeps a value from being a stage, as the rest of a sentence about `create`; null for a stage. */
+export function stageFault(value: unknown): string | null {
+  return shapeFault(value, "a stage", ["process"], ["deadlineNs", "flush", "negotiated", "reset"]);
 }

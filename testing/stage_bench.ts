@@ -9,19 +9,17 @@
  *
  * @module
  */
-import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { ManualClock } from "../core/clock.ts";
-import { stageFault } from "../pipeline/frame_contract.ts";
 import { PluginError } from "../core/errors.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
-import { inheritOptions, type OffloadPlugin } from "../pipeline/plugin.ts";
 import { guestOffloads } from "../devices/net/features.ts";
-import type { Frame, FrameHolder } from "../pipeline/frame.ts";
-import { FrameBatch } from "../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch, type FrameHolder } from "../pipeline/frame.ts";
 import { FramePool } from "../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { type NamedStage, Pipeline } from "../pipeline/pipeline.ts";
+import { inheritOptions, type OffloadPlugin } from "../pipeline/plugin.ts";
 import { requestOffloads, type RuleBook } from "../pipeline/qemu_compat.ts";
-import type { Direction, Stage } from "../pipeline/stage.ts";
+import { type Direction, type Stage, stageFault } from "../pipeline/stage.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,

@@ -10,10 +10,10 @@
  */
 import { ManualClock } from "../core/clock.ts";
 import { isPollable, Reactor } from "../core/reactor.ts";
-import { checkNetwork, guardNetwork } from "../pipeline/kinds.ts";
-import { FrameBatch } from "../pipeline/frame_batch.ts";
+import { FrameBatch } from "../pipeline/frame.ts";
 import { FramePool } from "../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";
+import { checkNetwork, guardNetwork } from "../pipeline/kinds.ts";
 import type { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import type { NetworkPlugin } from "../pipeline/plugin.ts";
 import { benchContext, completeOptions, delivered, newFrame } from "./bench_parts.ts";

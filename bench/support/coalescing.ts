@@ -15,14 +15,14 @@
  *
  * @module
  */
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
-import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { RscOptions } from "../../offloads/rsc_chain/chain.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
+import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Stage } from "../../pipeline/stage.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";

@@ -8,11 +8,11 @@
  * @module
  */
 import { z } from "zod";
+import type { FrameBatch } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
-import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 
 /** More than a device holds: a burst, and what waits for buffers. */

@@ -2,7 +2,7 @@
  * Frames through a TAP in one thread: sent into it, read by our transport, and written to it again.
  * @module
  */
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { tcpFrame } from "../tcp_frame.ts";
 import { TapNetwork } from "./tap_network.ts";

@@ -2,10 +2,10 @@
  * A network that is never the bottleneck.
  * @module
  */
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FrameBatch } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 
 /** Frames that are in the pool before the first is taken. */
 const FRAMES = 256;

@@ -2,10 +2,10 @@
  * A pipeline of stages that hardly do anything: what the line itself costs.
  * @module
  */
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
+import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { type FrameSink, Pipeline } from "../../pipeline/pipeline.ts";
 import type { Stage } from "../../pipeline/stage.ts";
-import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { Stopwatch } from "./stopwatch.ts";
 
 const BURST = 64;

@@ -8,8 +8,7 @@
  * @module
  */
 import { addressOf, libc } from "../../host/libc.ts";
-import type { Frame } from "../../pipeline/frame.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { readNetHeader } from "../../wire/virtio_net_header.ts";
 import { headerOf, type TapFrame, type TapNetwork } from "./tap_network.ts";

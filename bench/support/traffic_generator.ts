@@ -3,11 +3,11 @@
  * it is given. Allocates nothing.
  * @module
  */
+import type { FrameBatch } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
-import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { type TcpFrame, tcpFrame } from "../tcp_frame.ts";
 
 /** Where its segments go: the address in them. */

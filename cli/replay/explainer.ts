@@ -10,7 +10,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import { MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
 import type { Rule, VerdictLog } from "../../pipeline/stage.ts";
 import type { CaptureReader } from "../../transports/pcap/capture_reader.ts";
 import type { CapturedPacket, CaptureStep, PacketObstacle } from "../../transports/pcap/captured_packet.ts";

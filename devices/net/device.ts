@@ -35,7 +35,7 @@ import { NotificationSuppression, type QueueInterest } from "../../core/queue_se
 import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
 import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
-import { stageFault } from "../../pipeline/frame_contract.ts";
+import { stageFault } from "../../pipeline/stage.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";

@@ -11,7 +11,7 @@
  * @module
  */
 import type { Session } from "../../core/device.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";
 import type { ReceiveFilter } from "./receive_filter.ts";

@@ -12,11 +12,11 @@
  *
  * @module
  */
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { MAX_MTU, MIN_MTU } from "../../pipeline/kinds.ts";
+import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameSink } from "../../pipeline/pipeline.ts";
 import {
   ETHERNET_DESTINATION,

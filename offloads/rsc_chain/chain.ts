@@ -20,8 +20,7 @@
  * @module
  */
 import type { FlowClaims } from "../../pipeline/flow_claims.ts";
-import { copyBytes, type Frame } from "../../pipeline/frame.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { copyBytes, type Frame, type FrameBatch } from "../../pipeline/frame.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../pipeline/stage.ts";
 import { ETHERNET_TYPE } from "../../wire/ethernet.ts";

@@ -11,8 +11,7 @@
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
-import type { Frame } from "../../pipeline/frame.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Frame, FrameBatch } from "../../pipeline/frame.ts";
 import { OFFER_AGAIN, type QemuReceivePath, type QemuStage } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";

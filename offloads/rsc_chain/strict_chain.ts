@@ -17,8 +17,7 @@
  *
  * @module
  */
-import type { Frame } from "../../pipeline/frame.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { Frame, FrameBatch } from "../../pipeline/frame.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import { storePartial } from "../../wire/checksum.ts";
 import {

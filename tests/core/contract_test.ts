@@ -1,13 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { stageFault } from "../../pipeline/frame_contract.ts";
 import { PluginError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import type { Frame, FrameHolder } from "../../pipeline/frame.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch, type FrameHolder } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 import { Pipeline } from "../../pipeline/pipeline.ts";
 import { requestOffloads } from "../../pipeline/qemu_compat.ts";
-import { perFrame, type Stage } from "../../pipeline/stage.ts";
+import { perFrame, type Stage, stageFault } from "../../pipeline/stage.ts";
 
 const HOLDER: FrameHolder = { plugin: "bad", path: "$.devices[0].offloads[1]", kind: "stage" };
 const NEGOTIATED = { features: FeatureSet.none, offloads: FeatureSet.none };

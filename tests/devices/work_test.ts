@@ -1,5 +1,4 @@
 import { assert, assertEquals } from "@std/assert";
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { DescriptorChain, PIECE_UNITS } from "../../core/descriptor_chain.ts";
 import {
   type Device,
@@ -11,12 +10,13 @@ import {
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { DriverSession } from "../../core/session.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { ROUND_UNITS, type Virtqueue } from "../../core/virtqueue.ts";
 import { entropy } from "../../devices/entropy/mod.ts";
 import { net } from "../../devices/net/mod.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import type { FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { numbered } from "./net/support/rig.ts";
 

@@ -1,14 +1,20 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { z } from "zod";
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import type { Device } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
-import type { Frame } from "../../pipeline/frame.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
 import { defineDriver, type Plugin } from "../../core/plugin.ts";
+import type { DriverTransport } from "../../core/transport.ts";
+import { netDriver } from "../../devices/net/driver/mod.ts";
+import { guestOptions } from "../../devices/net/driver/options.ts";
+import { net } from "../../devices/net/mod.ts";
+import { buildMachine } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
+import { type Frame, FrameBatch } from "../../pipeline/frame.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import {
   defineNetwork,
   defineNetworkDevice,
@@ -17,14 +23,7 @@ import {
   type NetworkDevice,
 } from "../../pipeline/plugin.ts";
 import { perFrame, type Stage } from "../../pipeline/stage.ts";
-import type { DriverTransport } from "../../core/transport.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import { net } from "../../devices/net/mod.ts";
-import { buildMachine } from "../../machine/build.ts";
-import type { Machine } from "../../machine/machine.ts";
-import { netDriver } from "../../devices/net/driver/mod.ts";
 import { loopbackDriver } from "../../transports/loopback_driver/mod.ts";
-import { guestOptions } from "../../devices/net/driver/options.ts";
 
 const options = z.strictObject({});
 const SENDING = { use: "loopback", behaviour: { send: { count: 1000, intervalUs: 100, frameBytes: 60 } } };

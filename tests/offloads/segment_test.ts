@@ -1,10 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { segment } from "../../offloads/segment.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import {
   type Delivered,
   type HeaderFields,

@@ -1,6 +1,5 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
-import type { Frame } from "../../pipeline/frame.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 
 function filled(count: number): { pool: FramePool; batch: FrameBatch; frames: Frame[] } {

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { Frame } from "../../pipeline/frame.ts";
-import { FRAME_HEADROOM_BYTES, FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { FRAME_HEADROOM_BYTES, FramePool } from "../../pipeline/frame_pool.ts";
+import { MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
 
 const MIB = 1024 * 1024;
 

@@ -1,10 +1,10 @@
-import { type QemuStage, requestOffloads } from "../../pipeline/qemu_compat.ts";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 import { type NamedStage, Pipeline } from "../../pipeline/pipeline.ts";
+import { type QemuStage, requestOffloads } from "../../pipeline/qemu_compat.ts";
 import { perFrame, type Stage } from "../../pipeline/stage.ts";
 
 /** A line with a sink that notes numbers, and a log in which stages and sink write. */

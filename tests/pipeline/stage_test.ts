@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";
 import { perFrame } from "../../pipeline/stage.ts";
 

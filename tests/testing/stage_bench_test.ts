@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { PluginError } from "../../core/errors.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
+import { rscV4 } from "../../offloads/rsc_v4.ts";
+import type { FrameBatch } from "../../pipeline/frame.ts";
+import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
 import { perFrame, type Stage, type StageContext } from "../../pipeline/stage.ts";
-import { rscV4 } from "../../offloads/rsc_v4.ts";
 import {
   BENCH_FEATURES,
   FeatureSet,

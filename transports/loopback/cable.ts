@@ -20,10 +20,9 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
+import { type Frame, type FrameBatch, MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import type { Frame } from "../../pipeline/frame.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import { type NetHeaderFields, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
@@ -42,7 +41,7 @@ const MAC_AGE_NS = 300e9;
  *
  * @example
  * ```ts
- * import { FrameBatch } from "../../pipeline/frame_batch.ts";
+ * import { FrameBatch } from "../../pipeline/frame.ts";
  * import { FramePool } from "../../pipeline/frame_pool.ts";
  * import { LoopbackCable } from "./cable.ts";
  * const pool = new FramePool();

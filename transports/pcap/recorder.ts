@@ -2,10 +2,10 @@
  * A frame transport around another one that writes down what passes, both ways.
  * @module
  */
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { isPollable, type Pollable } from "../../core/transport.ts";
+import { FrameBatch } from "../../pipeline/frame.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
+import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { CaptureWriter } from "./capture_writer.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "./captured_packet.ts";
 import { PcapReplay } from "./replay.ts";

@@ -21,9 +21,9 @@
  */
 import type { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
+import { FrameBatch, MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import type { CaptureReader } from "./capture_reader.ts";

@@ -40,9 +40,8 @@ import {
   type LibcSymbols,
 } from "../../host/libc.ts";
 import { FrameAddresses } from "../../host/memory_mapping.ts";
-import type { Frame, NetHeader } from "../../pipeline/frame.ts";
-import type { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { type Frame, type FrameBatch, MAX_FRAME_BYTES, type NetHeader } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { ETHERNET_HEADER_BYTES } from "../../wire/ethernet.ts";
 import {
   NET_HEADER_BYTES,

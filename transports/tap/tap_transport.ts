@@ -27,11 +27,11 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
-import { FrameBatch } from "../../pipeline/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../pipeline/frame_pool.ts";
+import { FrameBatch, MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
+import type { FramePool } from "../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import * as tun from "./open_tap.ts";
 import type { OpenTap } from "./open_tap.ts";

@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { FeatureSet } from "../../../core/features.ts";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import { ethernet, parseTcp, tcp, TcpStream } from "../../../testing/mod.ts";
 import { BufferList } from "../../../guest/driver_ring.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
+import { framePool } from "../../../pipeline/kinds.ts";
+import { ethernet, parseTcp, tcp, TcpStream } from "../../../testing/mod.ts";
 import * as net from "../../../wire/net_features.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS, type Side } from "./support/rig.ts";
-import { framePool } from "../../../pipeline/kinds.ts";
 
 const TSO = ["CTRL_VQ", "CTRL_GUEST_OFFLOADS", "GUEST_CSUM", "GUEST_TSO4"];
 const RSC = [{ use: "rsc-v4", intervalUs: 1000 }];

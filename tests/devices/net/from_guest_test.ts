@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import { tcp, udp } from "../../../testing/mod.ts";
 import { BufferList } from "../../../guest/driver_ring.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
+import { tcp, udp } from "../../../testing/mod.ts";
 import { MACS, numbered, numberOf, range, Rig, RINGS } from "./support/rig.ts";
 
 const LENGTHS = [14, 18, 60, 61, 1513, 1514, 2035, 2036, 2037, 9000, 65_535, 65_549];

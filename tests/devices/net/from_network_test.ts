@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
-import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { FromNetwork } from "../../../devices/net/from_network.ts";
 import { ReceiveFilter } from "../../../devices/net/receive_filter.ts";
 import { Steering } from "../../../devices/net/steering.ts";
 import type { ToGuest } from "../../../devices/net/to_guest.ts";
-import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import type { FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { Pipeline } from "../../../pipeline/pipeline.ts";
 import { tcp } from "../../../testing/mod.ts";
 

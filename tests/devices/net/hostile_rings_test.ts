@@ -1,5 +1,4 @@
 import { assert, assertEquals } from "@std/assert";
-import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { Session } from "../../../core/device.ts";
 import { GuestError } from "../../../core/errors.ts";
 import {
@@ -10,12 +9,12 @@ import {
   VIRTIO_F_VERSION_1,
 } from "../../../core/features.ts";
 import { buildQueue } from "../../../core/queue_setup.ts";
-import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import type { Virtqueue } from "../../../core/virtqueue.ts";
 import { net } from "../../../devices/net/mod.ts";
-import type { Frame } from "../../../pipeline/frame.ts";
-import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import type { Frame, FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.ts";
 import { setupAt } from "../../core/support/drivers.ts";
 import { TestGuest } from "../../core/support/guest.ts";

@@ -1,8 +1,7 @@
-import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
+import { type FrameBatch, MAX_FRAME_BYTES, type NetHeader } from "../../../pipeline/frame.ts";
+import type { FramePool } from "../../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
-import type { NetHeader } from "../../../pipeline/frame.ts";
-import type { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import { type FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { macBytes, tcp, udp } from "../../../testing/mod.ts";
 import { GUEST_MAC } from "./testpmd.ts";
 

@@ -2,20 +2,19 @@ import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
 import { SystemClock } from "../../../core/clock.ts";
-import { defineNetwork } from "../../../pipeline/plugin.ts";
 import { Reactor } from "../../../core/reactor.ts";
 import type { Pollable } from "../../../core/transport.ts";
+import type { NetGuest, NetGuestHooks } from "../../../devices/net/driver/mod.ts";
 import { HostWatcher } from "../../../host/waiters.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import type { Machine } from "../../../machine/machine.ts";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
-import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
-import type { NetGuest } from "../../../devices/net/driver/mod.ts";
-import type { NetGuestHooks } from "../../../devices/net/driver/mod.ts";
-import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
-import type { Namespace } from "../../../rigs/namespace.ts";
 import { framePool } from "../../../pipeline/kinds.ts";
+import { defineNetwork } from "../../../pipeline/plugin.ts";
+import type { Namespace } from "../../../rigs/namespace.ts";
+import type { LoopbackDriver } from "../../../transports/loopback_driver/mod.ts";
+import { newTapCounters, openTap, tap, type TapCounters, TapTransport } from "../../../transports/tap/mod.ts";
 
 /**
  * TAPs in a network of their own: bare ones, and whole machines with software guests behind them.

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { MemorySource } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";

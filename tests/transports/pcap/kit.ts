@@ -1,8 +1,8 @@
 import { type Clock, ManualClock } from "../../../core/clock.ts";
-import type { NetworkContext } from "../../../pipeline/plugin.ts";
-import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import type { NetworkContext } from "../../../pipeline/plugin.ts";
 
 /**
  * What the tests of frame transports share.

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import type { Pollable } from "../../../core/transport.ts";
+import { FrameBatch } from "../../../pipeline/frame.ts";
+import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { pcap } from "../../../transports/pcap/mod.ts";
 import { PcapRecorder } from "../../../transports/pcap/recorder.ts";
 import { TestContext } from "./kit.ts";

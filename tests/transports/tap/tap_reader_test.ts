@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { Frame } from "../../../pipeline/frame.ts";
-import { FramePool, MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
+import { FramePool } from "../../../pipeline/frame_pool.ts";
+import { MAX_FRAME_BYTES } from "../../../pipeline/frame.ts";
 import { factsOf, NO_FACTS, pattern, pieces, Rig } from "./support/rig.ts";
 
 for (const headerBytes of [12, 10]) {

@@ -1,6 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { FrameBatch } from "../../../pipeline/frame_batch.ts";
-import { MAX_FRAME_BYTES } from "../../../pipeline/frame_pool.ts";
+import { FrameBatch, MAX_FRAME_BYTES } from "../../../pipeline/frame.ts";
 import { NO_FACTS, pattern, Rig } from "./support/rig.ts";
 
 Deno.test("send() writes frames with their facts, and none that the kernel must not see", () => {

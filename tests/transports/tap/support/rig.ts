@@ -1,8 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { FileDescriptor } from "../../../../host/descriptors.ts";
 import { addressOf, libc } from "../../../../host/libc.ts";
-import type { Frame, NetHeader } from "../../../../pipeline/frame.ts";
-import { FrameBatch } from "../../../../pipeline/frame_batch.ts";
+import { type Frame, FrameBatch, type NetHeader } from "../../../../pipeline/frame.ts";
 import { FramePool } from "../../../../pipeline/frame_pool.ts";
 import { newTapCounters, type TapCounters, TapTransport } from "../../../../transports/tap/mod.ts";
 import { readNetHeader, writeNetHeader } from "../../../../wire/virtio_net_header.ts";

@@ -2,14 +2,13 @@
  * A network in memory, and a real network device on it.
  * @module
  */
-import { OffloadCapabilities } from "../../../../pipeline/offload_capabilities.ts";
-import type { NetworkDeviceContext } from "../../../../pipeline/plugin.ts";
-import type { ResolvedOffload } from "../../../../pipeline/plugin.ts";
 import { VIRTIO_F_RING_PACKED } from "../../../../core/features.ts";
-import type { FrameTransport } from "../../../../pipeline/frame_transport.ts";
 import { NetDevice, type NetOptions } from "../../../../devices/net/mod.ts";
-import type { FrameBatch } from "../../../../pipeline/frame_batch.ts";
+import type { FrameBatch } from "../../../../pipeline/frame.ts";
 import { FramePool } from "../../../../pipeline/frame_pool.ts";
+import type { FrameTransport } from "../../../../pipeline/frame_transport.ts";
+import { OffloadCapabilities } from "../../../../pipeline/offload_capabilities.ts";
+import type { NetworkDeviceContext, ResolvedOffload } from "../../../../pipeline/plugin.ts";
 import { parseMac } from "../../../../wire/ethernet.ts";
 
 /** Frames that wait for the guest, and frames that it has sent. */
