@@ -3,7 +3,7 @@
  * @module
  */
 import { addToSum, storeChecksum } from "../wire/checksum.ts";
-import { ipv4PseudoSum, ipv6PseudoSum, storeIpv4Checksum } from "../wire/ip.ts";
+import { ipv4PseudoSum, ipv6PseudoSum, storeIpv4Checksum } from "../wire/tcp_ip.ts";
 
 /** A segment, and how to make the next one of its flow. */
 export interface TcpFrame {

@@ -10,10 +10,9 @@ import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
 import { addToSum, fold, isSumRight, storeChecksum, swap16 } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
-import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH } from "../wire/ip.ts";
 import { VIRTIO_NET_F_CSUM } from "../wire/net_features.ts";
-import { TCP_CHECKSUM } from "../wire/tcp.ts";
-import { TransportHeader, UDP_CHECKSUM } from "../wire/transport_header.ts";
+import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH, TCP_CHECKSUM, UDP_CHECKSUM } from "../wire/tcp_ip.ts";
+import { TransportHeader } from "../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../wire/virtio_net_header.ts";
 
 /** What `checksum` can be told. */

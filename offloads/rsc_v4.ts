@@ -6,7 +6,7 @@ import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { isSumRight } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
-import { PROTOCOL_AH, PROTOCOL_ESP } from "../wire/headers.ts";
+import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
 import {
   IPV4_DF,
   IPV4_FRAGMENT,
@@ -18,10 +18,13 @@ import {
   IPV4_TOTAL_LENGTH,
   IPV4_TTL,
   ipv4HeaderSum,
+  PROTOCOL_AH,
+  PROTOCOL_ESP,
+  PROTOCOL_TCP,
   storeIpv4Checksum,
-} from "../wire/ip.ts";
-import { VIRTIO_NET_F_GUEST_TSO4 } from "../wire/net_features.ts";
-import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
+  TCP_HEADER_BYTES,
+  TCP_PORTS,
+} from "../wire/tcp_ip.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV4 } from "../wire/virtio_net_header.ts";
 import type { RscOptions } from "./rsc_chain/chain.ts";
 import { defineRsc } from "./rsc_chain/plugin.ts";

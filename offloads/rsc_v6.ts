@@ -5,6 +5,7 @@
 import type { Frame } from "../pipeline/frame.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV6 } from "../wire/ethernet.ts";
+import { VIRTIO_NET_F_GUEST_TSO6 } from "../wire/net_features.ts";
 import {
   IPV6_FLOW,
   IPV6_HEADER_BYTES,
@@ -13,9 +14,10 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
   isExtensionHeader,
-} from "../wire/ip.ts";
-import { VIRTIO_NET_F_GUEST_TSO6 } from "../wire/net_features.ts";
-import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_PORTS } from "../wire/tcp.ts";
+  PROTOCOL_TCP,
+  TCP_HEADER_BYTES,
+  TCP_PORTS,
+} from "../wire/tcp_ip.ts";
 import { VIRTIO_NET_HDR_GSO_TCPV6 } from "../wire/virtio_net_header.ts";
 import type { RscOptions } from "./rsc_chain/chain.ts";
 import { defineRsc } from "./rsc_chain/plugin.ts";

@@ -145,7 +145,7 @@ Deno.test("an import that is turned round is found", () => {
     ["pipeline/frame.ts", "../offloads/segment.ts"],
     ["guest/software_guest.ts", "../wire/ethernet.ts"],
     ["transports/loopback_driver/mod.ts", "../../devices/net/mod.ts"],
-    ["wire/tcp.ts", "../core/errors.ts"],
+    ["wire/tcp_ip.ts", "../core/errors.ts"],
     ["devices/net/device.ts", "../../offloads/rsc_v4.ts"],
     ["offloads/rsc_v4.ts", "../transports/loopback.ts"],
     ["transports/pcap/replay.ts", "../loopback.ts"],

@@ -29,15 +29,11 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
   isExtensionHeader,
-} from "./ip.ts";
-import { PROTOCOL_TCP } from "./tcp.ts";
-
-/** The protocol number of UDP (RFC 768). */
-export const PROTOCOL_UDP = 17;
-/** The protocol number of ESP (RFC 4303): what is behind it is not to be seen. */
-export const PROTOCOL_ESP = 50;
-/** The protocol number of AH (RFC 4302). */
-export const PROTOCOL_AH = 51;
+  PROTOCOL_AH,
+  PROTOCOL_ESP,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+} from "./tcp_ip.ts";
 
 const ETHERTYPE_MPLS = 0x8847;
 const ETHERTYPE_MPLS_MULTICAST = 0x8848;

@@ -9,7 +9,7 @@
  */
 import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "./ethernet.ts";
-import { HeaderLocator, PROTOCOL_ESP, PROTOCOL_UDP } from "./headers.ts";
+import { HeaderLocator } from "./headers.ts";
 import {
   IPV4_CHECKSUM,
   IPV4_HEADER_BYTES,
@@ -19,20 +19,22 @@ import {
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
   isExtensionHeader,
-} from "./ip.ts";
-import { PROTOCOL_TCP, TCP_CHECKSUM, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, tcpHeaderBytes } from "./tcp.ts";
+  PROTOCOL_ESP,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  TCP_CHECKSUM,
+  TCP_HEADER_BYTES,
+  TCP_OFFSET_FLAGS,
+  tcpHeaderBytes,
+  UDP_CHECKSUM,
+  UDP_HEADER_BYTES,
+  UDP_LENGTH,
+} from "./tcp_ip.ts";
 import {
   VIRTIO_NET_HDR_GSO_TCPV4,
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "./virtio_net_header.ts";
-
-/** Bytes of a UDP header. */
-export const UDP_HEADER_BYTES = 8;
-/** Bytes of UDP header and data, from the first byte of the header. */
-export const UDP_LENGTH = 4;
-/** The UDP checksum, from the first byte of the header. */
-export const UDP_CHECKSUM = 6;
 
 const HOP_BY_HOP = 0;
 

@@ -3,14 +3,14 @@
  * @module
  */
 import { z } from "zod";
+import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
+import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
 import { OFFER_AGAIN, type RuleBook } from "../../pipeline/qemu_compat.ts";
 import { perFrame } from "../../pipeline/stage.ts";
-import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
-import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
-import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS } from "../../wire/tcp.ts";
+import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS } from "../../wire/tcp_ip.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
 import type { CaptureStatistics } from "./capture_input.ts";
 import { kindOfFrame, type Reason, type VerdictCounters } from "./explainer.ts";

@@ -26,7 +26,7 @@ import {
   etherType,
 } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
-import { PROTOCOL_TCP } from "../../wire/tcp.ts";
+import { PROTOCOL_TCP } from "../../wire/tcp_ip.ts";
 import {
   VIRTIO_NET_HASH_REPORT_IPV4,
   VIRTIO_NET_HASH_REPORT_IPV6,

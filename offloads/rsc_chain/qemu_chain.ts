@@ -15,13 +15,19 @@ import type { Frame, FrameBatch } from "../../pipeline/frame.ts";
 import { OFFER_AGAIN, type QemuReceivePath, type QemuStage } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
 import { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "../../wire/ethernet.ts";
-import { IPV6_HEADER_BYTES } from "../../wire/ip.ts";
 import {
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
-import { TCP_FIN, TCP_HEADER_BYTES, TCP_RST, TCP_SYN, TCP_URG } from "../../wire/tcp.ts";
+import {
+  IPV6_HEADER_BYTES,
+  TCP_FIN,
+  TCP_HEADER_BYTES,
+  TCP_RST,
+  TCP_SYN,
+  TCP_URG,
+} from "../../wire/tcp_ip.ts";
 import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
 import { RscChain, type RscOptions } from "./chain.ts";
 import type { CoalescedSegment, RscFamily } from "./segments.ts";

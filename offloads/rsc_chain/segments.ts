@@ -18,7 +18,7 @@ import {
   TCP_TIMESTAMP_VALUE,
   TCP_WINDOW,
   tcpHeaderBytes,
-} from "../../wire/tcp.ts";
+} from "../../wire/tcp_ip.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 
 /** Words of the key: two IPv6 addresses and the ports. IPv4 uses the first three. */

@@ -28,7 +28,6 @@ import {
   VLAN_TAG_BYTES,
 } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
-import { isExtensionHeader } from "../../wire/ip.ts";
 import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_GUEST_ECN,
@@ -36,6 +35,7 @@ import {
   VIRTIO_NET_F_RSC_EXT,
 } from "../../wire/net_features.ts";
 import {
+  isExtensionHeader,
   PROTOCOL_TCP,
   seqBefore,
   TCP_ACK,
@@ -51,7 +51,7 @@ import {
   TCP_TIMESTAMP_ECHO,
   TCP_TIMESTAMP_VALUE,
   TCP_URG,
-} from "../../wire/tcp.ts";
+} from "../../wire/tcp_ip.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_F_RSC_INFO,

@@ -14,8 +14,6 @@ import {
   ipv4HeaderSum,
   IPV6_HEADER_BYTES,
   IPV6_PAYLOAD_LENGTH,
-} from "../../wire/ip.ts";
-import {
   TCP_CWR,
   TCP_FIN,
   TCP_OFFSET_FLAGS,
@@ -24,13 +22,10 @@ import {
   TCP_SEQ,
   TCP_SYN,
   TCP_URG,
-} from "../../wire/tcp.ts";
-import {
-  type TransportFault,
-  TransportHeader,
   UDP_CHECKSUM,
   UDP_LENGTH,
-} from "../../wire/transport_header.ts";
+} from "../../wire/tcp_ip.ts";
+import { type TransportFault, TransportHeader } from "../../wire/transport_header.ts";
 import {
   VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,

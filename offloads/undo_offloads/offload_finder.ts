@@ -17,8 +17,15 @@
  */
 import type { Frame } from "../../pipeline/frame.ts";
 import { fold, isSumRight } from "../../wire/checksum.ts";
-import { TCP_HEADER_BYTES, TCP_OFFSET_FLAGS, TCP_PORTS, TCP_RST, TCP_SYN } from "../../wire/tcp.ts";
-import { type FrameBytes, TransportHeader, UDP_CHECKSUM } from "../../wire/transport_header.ts";
+import {
+  TCP_HEADER_BYTES,
+  TCP_OFFSET_FLAGS,
+  TCP_PORTS,
+  TCP_RST,
+  TCP_SYN,
+  UDP_CHECKSUM,
+} from "../../wire/tcp_ip.ts";
+import { type FrameBytes, TransportHeader } from "../../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
 import { addFrameToSum } from "../checksum.ts";
 

@@ -18,7 +18,7 @@ import {
   ipv4HeaderSum,
   ipv4PseudoSum,
   storeIpv4Checksum,
-} from "../../wire/ip.ts";
+} from "../../wire/tcp_ip.ts";
 
 /** A header that is printed in many textbooks, with its checksum b861. */
 const KNOWN = Uint8Array.from(

@@ -11,7 +11,7 @@ import {
   IPV6_SOURCE,
   ipv6PseudoSum,
   isExtensionHeader,
-} from "../../wire/ip.ts";
+} from "../../wire/tcp_ip.ts";
 
 const SOURCE = "2001:db8::1";
 const DESTINATION = "fe80::ff:fe00:c7";

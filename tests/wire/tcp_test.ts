@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { tcp, TCP_FLAGS } from "../../testing/mod.ts";
-import * as wire from "../../wire/tcp.ts";
+import * as wire from "../../wire/tcp_ip.ts";
 
 Deno.test("the field offsets and flags of TCP read a segment", () => {
   const frame = tcp({

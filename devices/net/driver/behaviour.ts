@@ -19,7 +19,7 @@ import {
   VIRTIO_NET_F_HOST_UFO,
   VIRTIO_NET_F_HOST_USO,
 } from "../../../wire/net_features.ts";
-import { TCP_CHECKSUM } from "../../../wire/tcp.ts";
+import { TCP_CHECKSUM } from "../../../wire/tcp_ip.ts";
 import {
   type NetHeaderFields,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,

@@ -10,8 +10,8 @@ import {
   WINDOW_BYTES,
 } from "../../../transports/pcap/byte_source.ts";
 import { CaptureReader } from "../../../transports/pcap/capture_reader.ts";
-import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
 import { CaptureSink } from "../../../transports/pcap/capture_sink.ts";
+import { CaptureWriter } from "../../../transports/pcap/capture_writer.ts";
 import {
   applyPacketFlags,
   type CaptureOddities,
@@ -19,7 +19,7 @@ import {
   newCaptureOddities,
 } from "../../../transports/pcap/captured_packet.ts";
 import { addToSum, isSumRight } from "../../../wire/checksum.ts";
-import { ipv4PseudoSum } from "../../../wire/ip.ts";
+import { ipv4PseudoSum } from "../../../wire/tcp_ip.ts";
 import {
   block,
   Bytes,

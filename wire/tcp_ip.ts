@@ -1,8 +1,18 @@
 /**
- * IPv4 (RFC 791) and IPv6 headers (RFC 8200): offsets from the first byte of the header, and sums.
+ * IPv4 (RFC 791), IPv6 (RFC 8200), TCP (RFC 9293) and UDP headers (RFC 768): offsets from the first byte of
+ * each, protocol numbers, flags, sums, and the timestamp option of TCP (RFC 7323).
  * @module
  */
 import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
+
+/** The protocol number of TCP. */
+export const PROTOCOL_TCP = 6;
+/** The protocol number of UDP (RFC 768). */
+export const PROTOCOL_UDP = 17;
+/** The protocol number of ESP (RFC 4303): what is behind it is not to be seen. */
+export const PROTOCOL_ESP = 50;
+/** The protocol number of AH (RFC 4302). */
+export const PROTOCOL_AH = 51;
 
 /** Bytes of an IPv4 header without options. */
 export const IPV4_HEADER_BYTES = 20;
@@ -91,3 +101,63 @@ export function isExtensionHeader(nextHeader: number): boolean {
 export function ipv6PseudoSum(view: DataView, at: number, protocol: number, segmentBytes: number): number {
   return addToSum(view, at + IPV6_SOURCE, 32, sumOf16(protocol) + sumOf16(segmentBytes));
 }
+
+/** Bytes of a TCP header without options. */
+export const TCP_HEADER_BYTES = 20;
+/** Source and destination port: 32 bits. */
+export const TCP_PORTS = 0;
+/** Sequence number. */
+export const TCP_SEQ = 4;
+/** Acknowledgment number. */
+export const TCP_ACK_NUMBER = 8;
+/** Data offset (4 bits), reserved, and flags: 16 bits. */
+export const TCP_OFFSET_FLAGS = 12;
+/** Window. */
+export const TCP_WINDOW = 14;
+/** Checksum. */
+export const TCP_CHECKSUM = 16;
+
+/** No more data from the sender. */
+export const TCP_FIN = 0x001;
+/** Synchronize sequence numbers. */
+export const TCP_SYN = 0x002;
+/** Reset the connection. */
+export const TCP_RST = 0x004;
+/** Push function. */
+export const TCP_PSH = 0x008;
+/** The acknowledgment number is significant. */
+export const TCP_ACK = 0x010;
+/** The urgent pointer is significant. */
+export const TCP_URG = 0x020;
+/** ECN echo (RFC 3168). */
+export const TCP_ECE = 0x040;
+/** Congestion window reduced (RFC 3168). */
+export const TCP_CWR = 0x080;
+/** Accurate ECN, once nonce sum (RFC 9768). */
+export const TCP_AE = 0x100;
+
+/** The usual timestamp block: NOP, NOP, kind 8, length 10; TSval and TSecr follow (RFC 7323, appendix A). */
+export const TCP_TIMESTAMP_BLOCK = 0x0101080a;
+/** Header bytes with that block and nothing else. */
+export const TCP_TIMESTAMP_HEADER_BYTES = 32;
+/** TSval, from the first byte of the header, in such a header. */
+export const TCP_TIMESTAMP_VALUE = 24;
+/** TSecr, likewise. */
+export const TCP_TIMESTAMP_ECHO = 28;
+
+/** Header bytes that the data offset of this 16-bit word tells: 0 to 60. */
+export function tcpHeaderBytes(offsetFlags: number): number {
+  return offsetFlags >>> 12 << 2;
+}
+
+/** Is sequence number `a` before `b`, modulo 2^32 (RFC 9293, section 3.4)? */
+export function seqBefore(a: number, b: number): boolean {
+  return (a - b | 0) < 0;
+}
+
+/** Bytes of a UDP header. */
+export const UDP_HEADER_BYTES = 8;
+/** Bytes of UDP header and data, from the first byte of the header. */
+export const UDP_LENGTH = 4;
+/** The UDP checksum, from the first byte of the header. */
+export const UDP_CHECKSUM = 6;
