@@ -84,7 +84,7 @@ export {
   type SchemaResult,
   type Slot,
   type SoftwareDriver,
-} from "./core/plugin.ts";
+} from "./plugins/plugin.ts";
 export type { QueueAddresses } from "./core/queue_setup.ts";
 export {
   KEEP,
@@ -101,12 +101,12 @@ export type {
   AttachedRing,
   AttachedRings,
   DetachedRings,
-  DeviceRole,
   QueueWorkers,
   WorkerNotices,
-  WorkersCapability,
-} from "./core/queue_workers.ts";
-export { type DriverTransport, isPollable, type Pollable } from "./core/transport.ts";
+} from "./plugins/queue_workers.ts";
+export type { DeviceRole, WorkersCapability } from "./core/device.ts";
+export { type DriverTransport } from "./plugins/plugin.ts";
+export { isPollable, type Pollable } from "./core/reactor.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
 export {
   BAD_USED,

@@ -7,7 +7,7 @@ import { type JsonSchema, jsonSchemaOf } from "../config/option_schema.ts";
 import { isPlainObject } from "../config/plain.ts";
 import { partKind, type PluginKind } from "../config/kinds.ts";
 import { suggest } from "../config/wording.ts";
-import type { Plugin } from "../core/plugin.ts";
+import type { Plugin } from "../plugins/plugin.ts";
 import type { OffloadPlugin } from "../pipeline/plugin.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import { type Io, labelled, styleFor } from "./console/io.ts";

@@ -2,7 +2,7 @@
  * The plugins that come with the project: the only list of them.
  * @module
  */
-import type { Plugin } from "../core/plugin.ts";
+import type { Plugin } from "../plugins/plugin.ts";
 import { entropy } from "../devices/entropy/mod.ts";
 import { net } from "../devices/net/mod.ts";
 import { checksum } from "../offloads/checksum.ts";

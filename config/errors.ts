@@ -2,7 +2,7 @@
  * The error of everything in this folder: a configuration that cannot be used, with all that is wrong with it.
  * @module
  */
-import type { PartIssue } from "../core/plugin.ts";
+import type { PartIssue } from "../plugins/plugin.ts";
 
 /** How many problems a message shows; the list holds them all. */
 const SHOWN_ISSUES = 100;

@@ -6,7 +6,7 @@
  * draft-07, because many editors know only the latter; therefore also `$ref` never has neighbours that matter.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin, Slot } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin, Slot } from "../plugins/plugin.ts";
 import { type JsonSchema, jsonSchemaOf } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";
 import { partKind, type PluginKind } from "./kinds.ts";

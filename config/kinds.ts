@@ -2,7 +2,7 @@
  * The kinds of part: those that the program comes with, and what holds for all others.
  * @module
  */
-import type { DevicePlugin, PartKind, Plugin, Slot } from "../core/plugin.ts";
+import type { DevicePlugin, PartKind, Plugin, Slot } from "../plugins/plugin.ts";
 import { networkKind, offloadKind } from "../pipeline/kinds.ts";
 
 /** What kind of plugin: where in the configuration it may stand. Plugins may bring kinds that are not known here. */

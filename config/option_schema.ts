@@ -5,7 +5,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema } from "../core/plugin.ts";
+import type { OptionsSchema } from "../plugins/plugin.ts";
 import { isPlainObject } from "./plain.ts";
 
 /** A JSON Schema, or a part of one. */

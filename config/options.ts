@@ -2,7 +2,7 @@
  * Validates an object of the configuration by a Standard Schema, of whatever library.
  * @module
  */
-import type { OptionsSchema, SchemaResult } from "../core/plugin.ts";
+import type { OptionsSchema, SchemaResult } from "../plugins/plugin.ts";
 import { type ConfigIssue, messageOf } from "./errors.ts";
 import { jsonSchemaOf, knownKeys, takesAnyKey } from "./option_schema.ts";
 import { isPlainObject } from "./plain.ts";

@@ -13,7 +13,7 @@
  * Every failure is a ConfigError with the path in the configuration, the specifier and what to do about it.
  * @module
  */
-import type { Plugin, Slot } from "../core/plugin.ts";
+import type { Plugin, Slot } from "../plugins/plugin.ts";
 import { ConfigError, type ConfigIssue, messageOf, quoted, quotedList, showValue } from "./errors.ts";
 import { BUILT_IN_KINDS, partKind, type PluginKind, slotsOf } from "./kinds.ts";
 import { DEVICE_KEYS } from "./schema.ts";

@@ -25,7 +25,7 @@ import type {
   ResolvedDevice,
   ResolvedPart,
   Slot,
-} from "../core/plugin.ts";
+} from "../plugins/plugin.ts";
 import { childPath, ConfigError, type ConfigIssue, quoted, quotedList } from "./errors.ts";
 import { jsonSchemaOf, knownKeys } from "./option_schema.ts";
 import { checkOptions, checkOptionsNow, type OptionsResult } from "./options.ts";

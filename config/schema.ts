@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema, Slot } from "../core/plugin.ts";
+import type { OptionsSchema, Slot } from "../plugins/plugin.ts";
 
 /** The most devices in one configuration. */
 export const MAX_DEVICES = 256;

@@ -2,8 +2,8 @@
  * What keeps a device from being worked by threads, as far as the configuration shows it.
  * @module
  */
-import type { DevicePlugin, DriverPlugin, Plugin } from "../core/plugin.ts";
-import { partsOfKind } from "../core/plugin.ts";
+import type { DevicePlugin, DriverPlugin, Plugin } from "../plugins/plugin.ts";
+import { partsOfKind } from "../plugins/plugin.ts";
 import { childPath, type ConfigIssue, quotedList } from "./errors.ts";
 import { partKind } from "./kinds.ts";
 import type { PluginRegistry } from "./registry.ts";

@@ -2,10 +2,10 @@
  * The two forms of a configuration: what people write, and the complete one, which is all that the program sees.
  * @module
  */
-import type { ResolvedDevice, ResolvedPart } from "../core/plugin.ts";
+import type { ResolvedDevice, ResolvedPart } from "../plugins/plugin.ts";
 import type { ConfigSource } from "./jsonc.ts";
 import type { PluginKind } from "./kinds.ts";
-export type { ResolvedDevice, ResolvedPart } from "../core/plugin.ts";
+export type { ResolvedDevice, ResolvedPart } from "../plugins/plugin.ts";
 
 /** A plugin and its options, as written. A bare name is short for `{ "use": name }`. */
 export type WrittenPart = string | {

@@ -6,7 +6,6 @@ import type { FeatureSet } from "./features.ts";
 import type { RequestsInFlight } from "./in_flight.ts";
 import type { GuestMemory } from "./memory.ts";
 import type { Pollable } from "./reactor.ts";
-import type { DeviceRole, WorkersCapability } from "./queue_workers.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** Bits of the device status field (virtio 1.2, section 2.1). */
@@ -99,6 +98,25 @@ export interface Device extends Pollable {
   readonly migration?: DeviceMigration;
   /** The driver has kicked a queue, or something else came up: poll before long. Set by the runner of the device. */
   wake: () => void;
+}
+
+/**
+ * Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one
+ * set.
+ */
+export type DeviceRole = "whole" | "control" | {
+  /** The set of queues, from 0 on. */
+  readonly set: number;
+};
+
+/** Which queues of a device workers may serve: the capability `workers` of a device in the role `control`. */
+export interface WorkersCapability {
+  /**
+   * The queues of each set, by index. No queue is in two sets; what is in none is served in the main thread.
+   */
+  readonly queueSets: readonly (readonly number[])[];
+  /** Memory that all sets share: each gets it as `DeviceContext.sharedMemory`. Left out: they share none. */
+  readonly sharedMemory?: SharedArrayBuffer;
 }
 
 /** Live counters by group, such as `{"net0.rsc-v4": {coalesced: 3}}`. */

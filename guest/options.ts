@@ -12,7 +12,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../core/features.ts";
-import type { OptionsSchema } from "../core/plugin.ts";
+import type { OptionsSchema } from "../plugins/plugin.ts";
 
 /** The complete options that every software guest has. */
 export interface SoftwareGuestOptions {

@@ -8,8 +8,8 @@
 import type { ConfigIssue } from "../config/errors.ts";
 import { partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
-import { kindOf, refuse, refusePromise } from "../core/contract.ts";
-import { type Claim, type ConfigSite, type PartKind, partsOf, partsOfKind } from "../core/plugin.ts";
+import { kindOf, refuse, refusePromise } from "../plugins/contract.ts";
+import { type Claim, type ConfigSite, type PartKind, partsOf, partsOfKind } from "../plugins/plugin.ts";
 import { absolutePath } from "./paths.ts";
 import { guarded } from "./plugin_guards.ts";
 

@@ -10,7 +10,7 @@ import { partKind } from "../config/kinds.ts";
 import { isPlainObject } from "../config/plain.ts";
 import { PluginRegistry } from "../config/registry.ts";
 import type { ResolvedConfig } from "../config/types.ts";
-import type { FileClaim } from "../core/plugin.ts";
+import type { FileClaim } from "../plugins/plugin.ts";
 import { identityOfPath } from "../host/file_identity.ts";
 
 interface Claimed {

@@ -24,13 +24,13 @@ import {
   refuse,
   refusePromise,
   shapeFault,
-} from "../core/contract.ts";
+} from "../plugins/contract.ts";
 import type { Device, Session } from "../core/device.ts";
 import { GuestError, HostError, PluginError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
-import type { PartKind } from "../core/plugin.ts";
-import type { WorkersCapability } from "../core/queue_workers.ts";
-import type { Pollable } from "../core/transport.ts";
+import type { PartKind } from "../plugins/plugin.ts";
+import type { WorkersCapability } from "../core/device.ts";
+import type { Pollable } from "../core/reactor.ts";
 
 /** The most queues that a device can have: 32768 pairs and a control queue (virtio 1.2, section 5.1.5). */
 const MAX_QUEUES = 65_537;

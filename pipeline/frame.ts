@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { kindOf } from "../core/contract.ts";
+import { kindOf } from "../plugins/contract.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_F_RSC_INFO,

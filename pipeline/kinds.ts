@@ -11,11 +11,11 @@ import {
   refuse,
   refusePromise,
   shapeFault,
-} from "../core/contract.ts";
+} from "../plugins/contract.ts";
 import type { Device } from "../core/device.ts";
 import { PluginError } from "../core/errors.ts";
 import { featureName } from "../core/features.ts";
-import type { MachineScope, PartIssue, PartKind, ResolvedDevice, ResolvedPart } from "../core/plugin.ts";
+import type { MachineScope, PartIssue, PartKind, ResolvedDevice, ResolvedPart } from "../plugins/plugin.ts";
 import { type FrameBatch, frameFault, type FrameHolder, isPlain, isSound } from "./frame.ts";
 import { type FramePool, newFramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";

@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { kindOf, refusePromise } from "../core/contract.ts";
+import { kindOf, refusePromise } from "../plugins/contract.ts";
 import { PluginError } from "../core/errors.ts";
 import { FrameBatch, frameFault, type FrameHolder, isHeaderSound, isPlain, isSound } from "./frame.ts";
 import type { FramePool } from "./frame_pool.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Device, DeviceContext } from "../core/device.ts";
-import type { DevicePlugin, PartContext, PluginBase, ResolvedPart } from "../core/plugin.ts";
+import type { DevicePlugin, PartContext, PluginBase, ResolvedPart } from "../plugins/plugin.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";

@@ -2,7 +2,7 @@
  * A stage: one step of the pipeline that frames go through in a device.
  * @module
  */
-import { refusePromise, shapeFault } from "../core/contract.ts";
+import { refusePromise, shapeFault } from "../plugins/contract.ts";
 import type { FeatureSet } from "../core/features.ts";
 import type { FlowClaims } from "./flow_claims.ts";
 import type { Frame, FrameBatch } from "./frame.ts";

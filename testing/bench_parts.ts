@@ -5,7 +5,7 @@
  */
 import type { ManualClock } from "../core/clock.ts";
 import { HostError } from "../core/errors.ts";
-import type { Plugin } from "../core/plugin.ts";
+import type { Plugin } from "../plugins/plugin.ts";
 import type { Frame } from "../pipeline/frame.ts";
 import type { FramePool } from "../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../pipeline/frame_transport.ts";

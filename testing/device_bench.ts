@@ -16,7 +16,7 @@ import { ManualClock } from "../core/clock.ts";
 import type { Device, DeviceContext } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
 import type { FeatureSet } from "../core/features.ts";
-import type { DevicePlugin } from "../core/plugin.ts";
+import type { DevicePlugin } from "../plugins/plugin.ts";
 import { eventLoopTurn, isPollable, Reactor } from "../core/reactor.ts";
 import type { DriverSession } from "../core/session.ts";
 import {

@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { defineNetwork, type NetworkFacts, type NetworkPlugin } from "../pipeline/plugin.ts";
 import { formatMac } from "../wire/ethernet.ts";
-import { type OptionsSchema, partsOf } from "../core/plugin.ts";
+import { type OptionsSchema, partsOf } from "../plugins/plugin.ts";
 import { LoopbackCable, newCablePortCounters } from "./loopback/cable.ts";
 export * from "./loopback/cable.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { partsOfKind } from "../../plugins/plugin.ts";
 import type { NetworkPlugin } from "../../pipeline/plugin.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";

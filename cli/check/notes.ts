@@ -5,7 +5,7 @@
 import { dirname } from "node:path";
 import type { ConfigIssue } from "../../config/errors.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { partsOfKind } from "../../plugins/plugin.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Device } from "../../core/device.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";

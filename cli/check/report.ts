@@ -8,7 +8,7 @@ import { DEVICE_KEYS, SWITCH_KEYS } from "../../config/schema.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../../config/types.ts";
 import type { Device } from "../../core/device.ts";
 import { featureName, type FeatureSet } from "../../core/features.ts";
-import { type DevicePlugin, partsOfKind } from "../../core/plugin.ts";
+import { type DevicePlugin, partsOfKind } from "../../plugins/plugin.ts";
 import type { OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { Direction } from "../../pipeline/stage.ts";
 import type { NetOptions } from "../../devices/net/options.ts";

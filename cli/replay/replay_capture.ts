@@ -12,7 +12,7 @@ import { HostError } from "../../core/errors.ts";
 import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { VerdictLog } from "../../pipeline/stage.ts";
-import type { Pollable } from "../../core/transport.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";

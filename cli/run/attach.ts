@@ -8,8 +8,8 @@ import { resolve } from "node:path";
 import { newRegistry } from "../../config/builtins.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
-import { kindOf, refuse, refusePromise, shapeFault } from "../../core/contract.ts";
-import type { FrontEndSite, FrontEndWords } from "../../core/plugin.ts";
+import { kindOf, refuse, refusePromise, shapeFault } from "../../plugins/contract.ts";
+import type { FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { guarded, located } from "../../machine/plugin_guards.ts";
 import {

@@ -5,7 +5,7 @@
  * @module
  */
 import type { ResolvedConfig } from "../../config/types.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { partsOfKind } from "../../plugins/plugin.ts";
 import type { DeviceEvent } from "../../core/device.ts";
 import type { Machine } from "../../machine/machine.ts";
 import {

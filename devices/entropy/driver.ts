@@ -7,7 +7,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema, SoftwareDriver } from "../../core/plugin.ts";
+import type { OptionsSchema, SoftwareDriver } from "../../plugins/plugin.ts";
 import { type SoftwareGuestOptions, softwareGuestOptions } from "../../guest/options.ts";
 import { type GuestRequest, type RequestCounters, RequestGuest } from "../../guest/request_guest.ts";
 

@@ -3,7 +3,7 @@
  * @module
  */
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import type { FrontEndWords } from "../../core/plugin.ts";
+import type { FrontEndWords } from "../../plugins/plugin.ts";
 
 /** The words for an entropy device. Debian's kernel for User-mode Linux has no driver for it. */
 export const entropyFrontEnd: FrontEndWords = {

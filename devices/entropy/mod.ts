@@ -2,7 +2,7 @@
  * `entropy`: the virtio entropy device, the smallest complete device and the template for new ones.
  * @module
  */
-import { defineDevice, type DevicePlugin } from "../../core/plugin.ts";
+import { defineDevice, type DevicePlugin } from "../../plugins/plugin.ts";
 import { EntropyDevice } from "./device.ts";
 import { entropyDriver } from "./driver.ts";
 import { entropyFrontEnd } from "./front_end.ts";

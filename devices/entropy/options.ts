@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 
 /** Most bytes that one request gets: what the host's generator gives at once. */
 export const MAX_REQUEST_BYTES = 65_536;

@@ -20,19 +20,19 @@
  * what is held is flushed early (`PoolPressure`). A link that is down is no back-pressure: frames either way
  * are dropped and counted.
  *
- * With its queue pairs in threads (`core/queue_workers.ts`) the device in the role `control` has only the
+ * With its queue pairs in threads (`plugins/queue_workers.ts`) the device in the role `control` has only the
  * control queue, and those in the role `{ set }` only one pair: everything from the
  * network is theirs, and nothing is steered. What is steered by the driver's table (RSS) would need all
  * pairs, so that it is not offered then.
  *
  * @module
  */
-import { kindOf, refusePromise } from "../../core/contract.ts";
+import { kindOf, refusePromise } from "../../plugins/contract.ts";
 import type { DeviceMigration, Session } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { NotificationSuppression, type QueueInterest } from "../../core/queue_service.ts";
-import type { DeviceRole, WorkersCapability } from "../../core/queue_workers.ts";
+import type { DeviceRole, WorkersCapability } from "../../core/device.ts";
 import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
 import { stageFault } from "../../pipeline/stage.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import type { FrontEndSite, FrontEndWords, LibvirtElement } from "../../core/plugin.ts";
+import type { FrontEndSite, FrontEndWords, LibvirtElement } from "../../plugins/plugin.ts";
 import { formatMac } from "../../wire/ethernet.ts";
 import { VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import type { NetOptions } from "./options.ts";

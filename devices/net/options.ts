@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import { parseMac } from "../../wire/ethernet.ts";
 import {

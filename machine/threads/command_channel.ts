@@ -33,7 +33,7 @@
  */
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, type GuestFault, HostError, PluginError } from "../../core/errors.ts";
-import type { AttachedRings } from "../../core/queue_workers.ts";
+import type { AttachedRings } from "../../plugins/queue_workers.ts";
 
 /** The thread has begun to work. */
 export const NOTICE_READY = 1;

@@ -31,8 +31,8 @@ import {
   type AttachedRing,
   type AttachedRings,
   RING_POLL_INTERVAL_NS,
-} from "../../core/queue_workers.ts";
-import type { Pollable } from "../../core/transport.ts";
+} from "../../plugins/queue_workers.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import { RoundBudget, type Virtqueue } from "../../core/virtqueue.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";

@@ -23,12 +23,8 @@
 import { messageOf } from "../../config/errors.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "../../core/in_flight.ts";
-import type {
-  AttachedRings,
-  DetachedRings,
-  WorkerNotices,
-  WorkersCapability,
-} from "../../core/queue_workers.ts";
+import type { AttachedRings, DetachedRings, WorkerNotices } from "../../plugins/queue_workers.ts";
+import type { WorkersCapability } from "../../core/device.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import type { DeviceWorkers } from "../machine.ts";
 import {

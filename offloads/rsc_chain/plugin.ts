@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import type { Stage, StageContext } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import type { RscOptions } from "./chain.ts";

@@ -4,7 +4,7 @@ import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { defineDevice, defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineDevice, defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { defineNetwork, defineOffload } from "../../pipeline/plugin.ts";
 
 /** Small plugins of every kind, with options of every sort that messages and schemas must be able to show. */

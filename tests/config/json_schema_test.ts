@@ -10,7 +10,7 @@ import type { JsonSchema } from "../../config/option_schema.ts";
 import { SPECIFIER_PATTERN } from "../../config/registry.ts";
 import { resolveConfig } from "../../config/resolve.ts";
 import { defineOffload } from "../../pipeline/plugin.ts";
-import type { OptionsSchema, Plugin } from "../../core/plugin.ts";
+import type { OptionsSchema, Plugin } from "../../plugins/plugin.ts";
 import { BASE_URL, device, fakePlugins, fakeRegistry } from "./fakes.ts";
 
 function offload(name: string, options: OptionsSchema<unknown>): Plugin {

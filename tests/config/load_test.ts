@@ -5,7 +5,7 @@ import { ConfigError } from "../../config/errors.ts";
 import { ConfigSource } from "../../config/jsonc.ts";
 import { loadConfig, parseConfig } from "../../config/load.ts";
 import { device, fakeRegistry } from "./fakes.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { partsOfKind } from "../../plugins/plugin.ts";
 
 const GOOD = JSON.stringify({ name: "m", devices: [device()] });
 

@@ -3,7 +3,7 @@ import * as v from "npm:valibot@^1";
 import { z } from "zod";
 import { describeIssue } from "../../config/errors.ts";
 import { checkOptions, checkOptionsNow } from "../../config/options.ts";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 
 /** The lines about options that must be wrong; checked both ways. */
 async function lines(

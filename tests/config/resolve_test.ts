@@ -2,9 +2,9 @@ import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows }
 import { ConfigError } from "../../config/errors.ts";
 import { resolveConfig } from "../../config/resolve.ts";
 import { defineNetwork } from "../../pipeline/plugin.ts";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import { bad, BASE_URL, device, fakeRegistry, good, lines } from "./fakes.ts";
-import { partsOfKind, type ResolvedDevice } from "../../core/plugin.ts";
+import { partsOfKind, type ResolvedDevice } from "../../plugins/plugin.ts";
 
 const networkOf = (device: ResolvedDevice | undefined) => partsOfKind(device!, "network")[0];
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ManualClock, SystemClock } from "../../core/clock.ts";
 import { Reactor } from "../../core/reactor.ts";
-import type { Pollable } from "../../core/transport.ts";
+import type { Pollable } from "../../core/reactor.ts";
 
 /** Is due at the times it was given, and notes when it was served. */
 class Alarm implements Pollable {

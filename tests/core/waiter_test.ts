@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { SystemClock } from "../../core/clock.ts";
 import { CoarseWaiter, Reactor, type Waiter } from "../../core/reactor.ts";
-import type { Pollable } from "../../core/transport.ts";
+import type { Pollable } from "../../core/reactor.ts";
 
 const MS = 1_000_000;
 

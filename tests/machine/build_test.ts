@@ -8,7 +8,7 @@ import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
 import { entropy, type EntropyOptions } from "../../devices/entropy/mod.ts";
-import { defineDevice, defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineDevice, defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { defineNetwork, defineOffload, type NetworkContext } from "../../pipeline/plugin.ts";
 import { perFrame } from "../../pipeline/stage.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";

@@ -9,7 +9,7 @@ import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { PluginError } from "../../core/errors.ts";
 import { GuestMemory } from "../../core/memory.ts";
-import { defineDevice } from "../../core/plugin.ts";
+import { defineDevice } from "../../plugins/plugin.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";

@@ -6,7 +6,7 @@ import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError, PluginError } from "../../core/errors.ts";
-import { defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { defineNetwork, defineOffload } from "../../pipeline/plugin.ts";
 import type { Stage } from "../../pipeline/stage.ts";
 import { buildMachine } from "../../machine/build.ts";

@@ -3,7 +3,7 @@ import { newRegistry } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
 import { PluginError } from "../../core/errors.ts";
-import { defineDriver, type Plugin } from "../../core/plugin.ts";
+import { defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { buildMachine } from "../../machine/build.ts";

@@ -16,7 +16,7 @@ import {
 import { CounterDeltas } from "../../machine/threads/queue_set_runner.ts";
 import { featureBit } from "../../wire/net_features.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
-import { partsOfKind } from "../../core/plugin.ts";
+import { partsOfKind } from "../../plugins/plugin.ts";
 
 /**
  * What keeps devices from being worked by threads, and how threads are talked to.

@@ -10,8 +10,9 @@
  */
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import { defineDriver, type DriverContext, type DriverPlugin } from "../../core/plugin.ts";
-import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import { defineDriver, type DriverContext, type DriverPlugin } from "../../plugins/plugin.ts";
+import type { DriverTransport } from "../../plugins/plugin.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import { guestOptionsSchema, type SoftwareGuestOptions } from "../../guest/options.ts";
 import { RequestGuest } from "../../guest/request_guest.ts";
 import { SoftwareGuest } from "../../guest/software_guest.ts";

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
 import { defineNetwork, type NetworkContext, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";

@@ -2,7 +2,7 @@
  * A frame transport around another one that writes down what passes, both ways.
  * @module
  */
-import { isPollable, type Pollable } from "../../core/transport.ts";
+import { isPollable, type Pollable } from "../../core/reactor.ts";
 import { FrameBatch } from "../../pipeline/frame.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import { parseMac } from "../../wire/ethernet.ts";
 
 /** The options of a TAP, complete. */

@@ -15,7 +15,7 @@
 import type { Device } from "../../core/device.ts";
 import type { GuestError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { AttachedLog, AttachedRing, QueueWorkers } from "../../core/queue_workers.ts";
+import type { AttachedLog, AttachedRing, QueueWorkers } from "../../plugins/queue_workers.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import type { RingSet, Vring } from "./rings.ts";
 

@@ -18,7 +18,7 @@
 import type { Device } from "../../core/device.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
-import type { Pollable } from "../../core/transport.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import type { Backend } from "./backend.ts";
 import { encodeBackendRequest, MessageReader, type MessageSource, type RawMessage } from "./codec.ts";
 import type { Channel, Descriptor, SharedFile, Transfer } from "./host.ts";

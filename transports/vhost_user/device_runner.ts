@@ -30,7 +30,7 @@ import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { Quiescence, type RequestsInFlight } from "../../core/in_flight.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
-import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../core/queue_workers.ts";
+import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../plugins/queue_workers.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
 import { StateTransfer } from "./connection.ts";

@@ -14,7 +14,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import type { FrontEndSite, FrontEndWords } from "../../core/plugin.ts";
+import type { FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
 import * as net from "../../wire/net_features.ts";
 import { offerFor, type ProfileName } from "./negotiation.ts";
 

@@ -2,7 +2,7 @@
  * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm, User-mode Linux and their like.
  * @module
  */
-import { defineDriver, type DriverPlugin, type PartContext } from "../../core/plugin.ts";
+import { defineDriver, type DriverPlugin, type PartContext } from "../../plugins/plugin.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../../host/unix_socket.ts";
 import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
 import { VhostUserTransport } from "./transport.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import type { OptionsSchema } from "../../core/plugin.ts";
+import type { OptionsSchema } from "../../plugins/plugin.ts";
 import { type ProfileName, PROFILES } from "./negotiation.ts";
 
 /** How to meet the front-end, complete. */

@@ -15,11 +15,12 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import type { PartContext } from "../../core/plugin.ts";
+import type { PartContext } from "../../plugins/plugin.ts";
 import { Quiescence } from "../../core/in_flight.ts";
 import { FaultLog } from "../../core/session.ts";
-import type { QueueWorkers } from "../../core/queue_workers.ts";
-import type { DriverTransport, Pollable } from "../../core/transport.ts";
+import type { QueueWorkers } from "../../plugins/queue_workers.ts";
+import type { DriverTransport } from "../../plugins/plugin.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { prepareSignals } from "../../host/event_fd.ts";
 import { Backend } from "./backend.ts";

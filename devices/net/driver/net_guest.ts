@@ -17,7 +17,7 @@
 import type { Device } from "../../../core/device.ts";
 import { HostError } from "../../../core/errors.ts";
 import type { FeatureSet } from "../../../core/features.ts";
-import type { SoftwareDriver } from "../../../core/plugin.ts";
+import type { SoftwareDriver } from "../../../plugins/plugin.ts";
 import { chainCapacity } from "../../../guest/driver_ring.ts";
 import type { PlacedQueue, QueuePlan } from "../../../guest/guest_queues.ts";
 import {

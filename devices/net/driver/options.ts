@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { HostError } from "../../../core/errors.ts";
 import { FeatureSet } from "../../../core/features.ts";
-import type { OptionsSchema } from "../../../core/plugin.ts";
+import type { OptionsSchema } from "../../../plugins/plugin.ts";
 import {
   chooseFeatures,
   completeGuestOptions,

@@ -5,7 +5,7 @@
 import { assert } from "@std/assert";
 import { BUILT_IN_PLUGINS } from "../../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
-import { defineDevice, type DevicePlugin } from "../../../core/plugin.ts";
+import { defineDevice, type DevicePlugin } from "../../../plugins/plugin.ts";
 import { entropy, EntropyDevice, type EntropyOptions } from "../../../devices/entropy/mod.ts";
 
 /** Bytes that a guest is compared by: its driver takes none in smaller parts. */

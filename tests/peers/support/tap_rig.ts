@@ -3,7 +3,7 @@ import { parseConfig } from "../../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../../config/registry.ts";
 import { SystemClock } from "../../../core/clock.ts";
 import { Reactor } from "../../../core/reactor.ts";
-import type { Pollable } from "../../../core/transport.ts";
+import type { Pollable } from "../../../core/reactor.ts";
 import type { NetGuest, NetGuestHooks } from "../../../devices/net/driver/mod.ts";
 import { HostWatcher } from "../../../host/waiters.ts";
 import { buildMachine } from "../../../machine/build.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HostError } from "../../../core/errors.ts";
-import type { DriverContext } from "../../../core/plugin.ts";
+import type { DriverContext } from "../../../plugins/plugin.ts";
 import { type GuestOptionsInput, netDriver } from "../../../devices/net/driver/mod.ts";
 import { guestOptions } from "../../../devices/net/driver/options.ts";
 import plugin, { type LoopbackDriver, loopbackDriver } from "../../../transports/loopback_driver/mod.ts";

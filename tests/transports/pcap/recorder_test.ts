@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import type { Pollable } from "../../../core/transport.ts";
+import type { Pollable } from "../../../core/reactor.ts";
 import { FrameBatch } from "../../../pipeline/frame.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";

@@ -4,7 +4,7 @@
  * Plugins are modules that are not type-checked when they are loaded. Everything that they return is looked at.
  * @module
  */
-import { HostError, PluginError } from "./errors.ts";
+import { HostError, PluginError } from "../core/errors.ts";
 import type { ResolvedPart } from "./plugin.ts";
 
 /** Throws TypeError if a hook returned a promise; its rejection is handled here. */

@@ -5,10 +5,10 @@
  * "driver" belong to the framework. Families of devices declare others: `pipeline/plugin.ts` declares "network" and "offload".
  * @module
  */
-import type { Clock } from "./clock.ts";
-import type { Device, DeviceContext, DeviceEventListener } from "./device.ts";
-import type { FeatureSet } from "./features.ts";
-import type { DriverTransport } from "./transport.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Device, DeviceContext, DeviceEventListener } from "../core/device.ts";
+import type { FeatureSet } from "../core/features.ts";
+import type { QueueWorkers } from "./queue_workers.ts";
 
 /** What every plugin has. */
 export interface PluginBase<O> {
@@ -140,6 +140,26 @@ export interface SoftwareDriver<O = unknown> {
   /** Makes a guest, a `SoftwareGuest`, that is not attached yet. */
   // deno-lint-ignore no-explicit-any -- halves of any options are kept together
   create(options: any): unknown;
+}
+
+/**
+ * Brings a guest: its memory, its queues, its notifications. The control plane, which may be asynchronous.
+ * A transport may also be {@linkcode Pollable}: the software guest works its rings when polled.
+ */
+export interface DriverTransport extends Disposable {
+  /**
+   * Serves this device until `signal` aborts. Ends earlier if its guest has gone for good: if nothing else is to be done,
+   * the machine stops then. Rejects with HostError if this host cannot.
+   */
+  serve(device: Device, signal: AbortSignal): Promise<void>;
+  /**
+   * Attaches its guest to this device, tells which features they agreed on, and lets go again: what `check` tries instead
+   * of running. HostError, with the remedy, if the two cannot agree. Left out where the guest is a program that is not
+   * there yet.
+   */
+  negotiate?(device: Device): FeatureSet;
+  /** Attaches the rings of the device's sets (`Device.workers`) to these. Called before `serve`, once. */
+  useWorkers?(workers: QueueWorkers): void;
 }
 
 /** What a driver transport is built from. */

@@ -19,26 +19,7 @@
  *
  * @module
  */
-import type { GuestError } from "./errors.ts";
-
-/**
- * Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one
- * set.
- */
-export type DeviceRole = "whole" | "control" | {
-  /** The set of queues, from 0 on. */
-  readonly set: number;
-};
-
-/** Which queues of a device workers may serve: the capability `workers` of a device in the role `control`. */
-export interface WorkersCapability {
-  /**
-   * The queues of each set, by index. No queue is in two sets; what is in none is served in the main thread.
-   */
-  readonly queueSets: readonly (readonly number[])[];
-  /** Memory that all sets share: each gets it as `DeviceContext.sharedMemory`. Left out: they share none. */
-  readonly sharedMemory?: SharedArrayBuffer;
-}
+import type { GuestError } from "../core/errors.ts";
 
 /** How often a ring is looked at whose driver does not notify, in ns. */
 export const RING_POLL_INTERVAL_NS = 200_000;
