@@ -8,7 +8,7 @@ import type { Frame, FrameBatch } from "../pipeline/frame.ts";
 import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
-import { addToSum, fold, isSumRight, storeChecksum, swap16 } from "../wire/checksum.ts";
+import { addToSum, fold, isSumRight, storeChecksum, storePartial, swap16 } from "../wire/checksum.ts";
 import { ETHERNET_HEADER_BYTES, ETHERNET_TYPE, ETHERTYPE_IPV4 } from "../wire/ethernet.ts";
 import { VIRTIO_NET_F_CSUM } from "../wire/net_features.ts";
 import { IPV4_HEADER_BYTES, IPV4_TOTAL_LENGTH, TCP_CHECKSUM, UDP_CHECKSUM } from "../wire/tcp_ip.ts";
@@ -96,13 +96,12 @@ class ChecksumStage implements Stage {
 
   /** What the checksum of the located transport header is worth. */
   #judge(frame: Frame): "verified" | "wrong" | "unverifiable" {
-    const { at, endAt, isTcp, isV4 } = this.#transport;
+    const { at, isTcp, isV4 } = this.#transport;
     if (!isTcp && frame.view.getUint16(at + UDP_CHECKSUM) === 0) {
       // UDP over IPv4 need not have one; over IPv6 it must (RFC 8200, section 8.1).
       return isV4 ? "unverifiable" : "wrong";
     }
-    const pseudo = this.#transport.pseudoSum(frame.view, endAt - at);
-    return isSumRight(addFrameToSum(frame, at, pseudo, endAt)) ? "verified" : "wrong";
+    return isChecksumRight(frame, this.#transport) ? "verified" : "wrong";
   }
 }
 
@@ -185,6 +184,26 @@ function checksummedEnd(frame: Frame, startAt: number): number {
     }
   }
   return transport.locate(frame, false) === null && transport.at === startAt ? transport.endAt : end;
+}
+
+/** Is the checksum of this frame, whose transport header was located, right? */
+export function isChecksumRight(frame: Frame, transport: TransportHeader): boolean {
+  const { at, endAt } = transport;
+  return isSumRight(addFrameToSum(frame, at, transport.pseudoSum(frame.view, endAt - at), endAt));
+}
+
+/**
+ * Leaves the transport checksum to the receiver: stores the pseudo header's sum, and says so in the header
+ * (virtio 1.2, section 5.1.6.2).
+ * @param at the transport header, in the storage of the frame's first piece
+ * @param checksumOffset where the checksum is in it
+ */
+export function leavePartial(frame: Frame, at: number, checksumOffset: number, pseudoSum: number): void {
+  const { view, header, start } = frame;
+  storePartial(view, at + checksumOffset, pseudoSum);
+  header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+  header.csumStart = at - start;
+  header.csumOffset = checksumOffset;
 }
 
 /** UDP says "no checksum" by 0, so that a checksum of 0 is sent as its equal (RFC 768). */

@@ -58,9 +58,7 @@ export const ipv4Family: RscFamily = {
   addressesAt: IPV4_SOURCE,
   addressesBytes: 8,
   keyWords: 3,
-  ipHeaderBytes: IPV4_HEADER_BYTES,
   ipHeaderUncounted: 0,
-  maxIpLength: 65_535,
   maxIpLengthQemu: 65_515,
 
   locate(frame: Frame, segment: ParsedSegment): Located {

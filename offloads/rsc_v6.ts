@@ -70,9 +70,7 @@ export const ipv6Family: RscFamily = {
   addressesAt: IPV6_SOURCE,
   addressesBytes: 32,
   keyWords: ADDRESS_WORDS + 1,
-  ipHeaderBytes: IPV6_HEADER_BYTES,
   ipHeaderUncounted: IPV6_HEADER_BYTES,
-  maxIpLength: 65_535,
   maxIpLengthQemu: 65_535,
 
   locate(frame: Frame, segment: ParsedSegment): Located {

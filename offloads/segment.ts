@@ -242,7 +242,7 @@ export class SegmentStage implements Stage {
     const fault = this.#large.locate(frame, this.#maxSegments);
     if (fault !== null) return this.#drop(frame, fault);
     if (this.#large.segments === 1) {
-      if (this.#large.lacksIpLength) writeSegmentHeaders(frame, this.#large, 0, 0);
+      if (this.#large.transport.lacksIpLength) writeSegmentHeaders(frame, this.#large, 0, 0);
       finishChecksum(frame, this.#large, this.#receiver.csum);
       this.#counters.finished_whole++;
       output.push(frame);

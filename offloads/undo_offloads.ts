@@ -18,8 +18,8 @@ import { OffloadCapabilities } from "../pipeline/offload_capabilities.ts";
 import { defineOffload, type OffloadPlugin } from "../pipeline/plugin.ts";
 import type { RuleBook } from "../pipeline/qemu_compat.ts";
 import type { Negotiated, Stage, StageContext } from "../pipeline/stage.ts";
-import { storePartial } from "../wire/checksum.ts";
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
+import { VIRTIO_NET_HDR_GSO_NONE } from "../wire/virtio_net_header.ts";
+import { leavePartial } from "./checksum.ts";
 import { newSegmentCounters, type SegmentCounters, SegmentStage } from "./segment.ts";
 import { MssTable, OffloadFinder } from "./undo_offloads/offload_finder.ts";
 
@@ -118,11 +118,8 @@ class UndoOffloadsStage extends SegmentStage {
     if (finder.isPartial) {
       // Padding is no part of what is to be summed up.
       frame.trim(transport.endAt - start);
-      const pseudo = transport.pseudoSum(view, transport.endAt - transport.at);
-      storePartial(view, transport.at + transport.checksumOffset, pseudo);
-      header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-      header.csumStart = transport.at - start;
-      header.csumOffset = transport.checksumOffset;
+      const { at, endAt, checksumOffset } = transport;
+      leavePartial(frame, at, checksumOffset, transport.pseudoSum(view, endAt - at));
       this.#counters.partial++;
     }
     if (finder.segments === 1 || header.gsoType !== VIRTIO_NET_HDR_GSO_NONE) return;

@@ -52,10 +52,10 @@ function plainHeaderSum(view: DataView, at: number): number {
     view.getUint16(at + 18, true);
 }
 
-/** Computes and stores the checksum of a header without options. */
-export function storeIpv4Checksum(view: DataView, at: number): void {
+/** Computes and stores the checksum of a header of `headerBytes`. */
+export function storeIpv4Checksum(view: DataView, at: number, headerBytes = IPV4_HEADER_BYTES): void {
   view.setUint16(at + IPV4_CHECKSUM, 0);
-  storeChecksum(view, at + IPV4_CHECKSUM, plainHeaderSum(view, at));
+  storeChecksum(view, at + IPV4_CHECKSUM, ipv4HeaderSum(view, at, headerBytes));
 }
 
 /** The sum of the pseudo header of a transport segment of `segmentBytes` (RFC 9293, section 3.1). */
@@ -116,6 +116,8 @@ export const TCP_OFFSET_FLAGS = 12;
 export const TCP_WINDOW = 14;
 /** Checksum. */
 export const TCP_CHECKSUM = 16;
+/** Urgent pointer. */
+export const TCP_URGENT = 18;
 
 /** No more data from the sender. */
 export const TCP_FIN = 0x001;

@@ -7,14 +7,12 @@
  *
  * @module
  */
-import { addToSum, storeChecksum, sumOf16 } from "./checksum.ts";
+import { addToSum, sumOf16 } from "./checksum.ts";
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from "./ethernet.ts";
 import { HeaderLocator } from "./headers.ts";
 import {
-  IPV4_CHECKSUM,
   IPV4_HEADER_BYTES,
   IPV4_TOTAL_LENGTH,
-  ipv4HeaderSum,
   IPV6_HEADER_BYTES,
   IPV6_NEXT_HEADER,
   IPV6_PAYLOAD_LENGTH,
@@ -22,6 +20,7 @@ import {
   PROTOCOL_ESP,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
+  storeIpv4Checksum,
   TCP_CHECKSUM,
   TCP_HEADER_BYTES,
   TCP_OFFSET_FLAGS,
@@ -160,9 +159,7 @@ export class TransportHeader {
     const ipBytes = this.ipEndAt - ipAt - (isV4 ? 0 : IPV6_HEADER_BYTES);
     if (!this.lacksIpLength || ipBytes > 0xffff) return;
     view.setUint16(ipAt + (isV4 ? IPV4_TOTAL_LENGTH : IPV6_PAYLOAD_LENGTH), ipBytes);
-    if (!isV4) return;
-    view.setUint16(ipAt + IPV4_CHECKSUM, 0);
-    storeChecksum(view, ipAt + IPV4_CHECKSUM, ipv4HeaderSum(view, ipAt, this.at - ipAt));
+    if (isV4) storeIpv4Checksum(view, ipAt, this.at - ipAt);
   }
 
   /** The lengths that the transport header itself states. `end` is that of the first piece. */

@@ -266,20 +266,24 @@ export class RecentFlows {
 
   /** What was remembered with this tag, or null. */
   recall(tag: number): CoalescedSegment | null {
-    const at = Math.imul(tag, 0x9e3779b1) >>> this.#shift;
+    const at = this.#placeOf(tag);
     return this.#tags[at] === tag ? this.#found[at] : null;
   }
 
   /** Remembers this by its tag, in place of what was there. */
   remember(held: CoalescedSegment): void {
-    const at = Math.imul(held.tag, 0x9e3779b1) >>> this.#shift;
+    const at = this.#placeOf(held.tag);
     this.#tags[at] = held.tag;
     this.#found[at] = held;
   }
 
   /** Forgets what leaves the table. */
   forget(held: CoalescedSegment): void {
-    const at = Math.imul(held.tag, 0x9e3779b1) >>> this.#shift;
+    const at = this.#placeOf(held.tag);
     if (this.#found[at] === held) this.#found[at] = null;
+  }
+
+  #placeOf(tag: number): number {
+    return Math.imul(tag, 0x9e3779b1) >>> this.#shift;
   }
 }

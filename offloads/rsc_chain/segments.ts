@@ -219,12 +219,8 @@ export interface RscFamily {
   readonly addressesBytes: number;
   /** 32-bit words of a flow's key; the last holds the ports. */
   readonly keyWords: number;
-  /** Bytes of IP header. */
-  readonly ipHeaderBytes: number;
   /** Bytes of IP header that the IP length field does not count. */
   readonly ipHeaderUncounted: number;
-  /** Largest value of the IP length field under strict rules. */
-  readonly maxIpLength: number;
   /** Largest value of the IP length field under the reference's rules. */
   readonly maxIpLengthQemu: number;
 

@@ -19,7 +19,6 @@
  */
 import type { Frame, FrameBatch } from "../../pipeline/frame.ts";
 import type { Negotiated, StageContext } from "../../pipeline/stage.ts";
-import { storePartial } from "../../wire/checksum.ts";
 import {
   ETHERNET_HEADER_BYTES,
   ETHERNET_TYPE,
@@ -52,12 +51,8 @@ import {
   TCP_TIMESTAMP_VALUE,
   TCP_URG,
 } from "../../wire/tcp_ip.ts";
-import {
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
-  VIRTIO_NET_HDR_F_RSC_INFO,
-  VIRTIO_NET_HDR_GSO_ECN,
-} from "../../wire/virtio_net_header.ts";
-import { storeFullChecksum } from "../checksum.ts";
+import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_ECN } from "../../wire/virtio_net_header.ts";
+import { leavePartial, storeFullChecksum } from "../checksum.ts";
 import { RscChain, type RscOptions } from "./chain.ts";
 import {
   checksumVerdict,
@@ -71,6 +66,8 @@ import { newStrictCounters, STRICT_RULES, type StrictCounter, type StrictVerdict
 
 /** The largest packet that a guest expects (virtio 1.2, section 5.1.6.3): a longer one is never held. */
 const MAX_FRAME_BYTES = 65_589;
+/** Largest value of the IP length field, in bytes. */
+const MAX_IP_LENGTH = 65_535;
 /** Segments behind up to two VLAN tags are merged if the tags are equal. */
 const MAX_TAG_BYTES = 2 * VLAN_TAG_BYTES;
 
@@ -401,21 +398,16 @@ function finishStrict(held: CoalescedSegment, frame: Frame, family: RscFamily, r
     storeFullChecksum(frame, tcp, tcp + TCP_CHECKSUM, pseudo);
     return;
   }
-  storePartial(view, tcp + TCP_CHECKSUM, pseudo);
+  leavePartial(frame, tcp, TCP_CHECKSUM, pseudo);
   const ecn = (held.offsetFlags & (TCP_ECE | TCP_CWR)) !== 0 ? VIRTIO_NET_HDR_GSO_ECN : 0;
   header.gsoType = family.gsoType | ecn;
   header.gsoSize = held.largestSegmentBytes;
   header.hdrLen = tcp + held.tcpHeaderBytes - frame.start;
-  header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-  if (rscInfo) {
-    header.flags |= VIRTIO_NET_HDR_F_RSC_INFO;
-    header.csumStart = held.segments;
-    // Duplicate ACKs are never merged here, so there are none to report.
-    header.csumOffset = 0;
-  } else {
-    header.csumStart = tcp - frame.start;
-    header.csumOffset = TCP_CHECKSUM;
-  }
+  if (!rscInfo) return;
+  header.flags |= VIRTIO_NET_HDR_F_RSC_INFO;
+  header.csumStart = held.segments;
+  // Duplicate ACKs are never merged here, so there are none to report.
+  header.csumOffset = 0;
 }
 
 /**
@@ -445,14 +437,13 @@ const NOTHING_ACCEPTED: AcceptedOffloads = { on: false, rscInfo: false, guestEcn
  */
 function acceptedOffloads({ features, offloads }: Negotiated, family: RscFamily): AcceptedOffloads {
   const wanted = !features.has(VIRTIO_NET_F_RSC_EXT) || offloads.has(VIRTIO_NET_F_RSC_EXT);
-  const { maxIpLength, ipHeaderUncounted } = family;
   return {
     on: wanted && offloads.has(VIRTIO_NET_F_GUEST_CSUM) && offloads.has(family.guestTso),
     rscInfo: offloads.has(VIRTIO_NET_F_RSC_EXT),
     guestEcn: offloads.has(VIRTIO_NET_F_GUEST_ECN),
     maxIpLength: features.has(VIRTIO_NET_F_MRG_RXBUF)
-      ? maxIpLength
-      : Math.min(maxIpLength, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_HEADER_BYTES - ipHeaderUncounted),
+      ? MAX_IP_LENGTH
+      : Math.min(MAX_IP_LENGTH, MAX_BYTES_IN_ONE_BUFFER - ETHERNET_HEADER_BYTES - family.ipHeaderUncounted),
   };
 }
 

@@ -6,14 +6,13 @@
 import { copyBytes, type Frame, type NetHeader } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
-import { fold, isSumRight, storeChecksum, storePartial, sumOf16 } from "../../wire/checksum.ts";
+import { fold, sumOf16 } from "../../wire/checksum.ts";
 import {
-  IPV4_CHECKSUM,
   IPV4_ID,
   IPV4_TOTAL_LENGTH,
-  ipv4HeaderSum,
   IPV6_HEADER_BYTES,
   IPV6_PAYLOAD_LENGTH,
+  storeIpv4Checksum,
   TCP_CWR,
   TCP_FIN,
   TCP_OFFSET_FLAGS,
@@ -22,6 +21,7 @@ import {
   TCP_SEQ,
   TCP_SYN,
   TCP_URG,
+  TCP_URGENT,
   UDP_CHECKSUM,
   UDP_LENGTH,
 } from "../../wire/tcp_ip.ts";
@@ -35,7 +35,7 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from "../../wire/virtio_net_header.ts";
-import { addFrameToSum, avoidNoChecksum, storeFullChecksum } from "../checksum.ts";
+import { avoidNoChecksum, isChecksumRight, leavePartial, storeFullChecksum } from "../checksum.ts";
 
 /** Why a large frame cannot be cut; the counter of this name is raised. */
 export type LargeFault =
@@ -77,10 +77,6 @@ const FAULTS: Readonly<Record<TransportFault, LargeFault>> = {
 export class LargeFrame {
   /** The frame. */
   frame!: Frame;
-  /** IPv4, or else IPv6? */
-  isV4 = false;
-  /** TCP, or else UDP? */
-  isTcp = false;
   /** Has it a transport checksum? UDP over IPv4 need not. */
   hasChecksum = false;
   /** First byte of the IP header. */
@@ -95,12 +91,8 @@ export class LargeFrame {
   segmentBytes = 0;
   /** How many segments that makes, 1 or more. */
   segments = 0;
-
-  /** Where the checksum is in the transport header. */
-  checksumOffset = 0;
-  /** Must the IP length be written even if nothing is cut, because the sender left it at 0? */
-  lacksIpLength = false;
-  readonly #transport = new TransportHeader();
+  /** Its headers as they were found, by offsets in the storage of the frame. */
+  readonly transport: TransportHeader = new TransportHeader();
   /** The sum of the pseudo header of a segment without any byte. */
   #emptyPseudoSum = 0;
 
@@ -112,18 +104,14 @@ export class LargeFrame {
     this.frame = frame;
     this.segmentBytes = frame.header.gsoSize;
     if (this.segmentBytes === 0) return "dropped_no_segment_size";
-    const transport = this.#transport;
+    const { transport } = this;
     const fault = transport.locate(frame, true);
     if (fault !== null) return FAULTS[fault];
-    const { isV4, isTcp, endAt, ipEndAt } = transport;
+    const { isTcp, endAt, ipEndAt } = transport;
     if ((frame.header.gsoType & ~VIRTIO_NET_HDR_GSO_ECN) !== transport.gsoType) return "dropped_wrong_kind";
     // Padding is cut off; it cannot be where the frame is in pieces.
     frame.trim(ipEndAt - frame.start);
     if (frame.start + frame.total !== ipEndAt || endAt !== ipEndAt) return "dropped_bad_length";
-    this.isV4 = isV4;
-    this.isTcp = isTcp;
-    this.checksumOffset = transport.checksumOffset;
-    this.lacksIpLength = transport.lacksIpLength;
     this.ipAt = transport.ipAt - frame.start;
     this.transportAt = transport.at - frame.start;
     this.headerBytes = this.transportAt + transport.headerBytes;
@@ -140,31 +128,29 @@ export class LargeFrame {
   }
 
   #judgeChecksum(): LargeFault | null {
-    const { frame: { view, start, header, total }, transportAt } = this;
-    const transport = this.#transport;
+    const { frame, transport, transportAt } = this;
+    const { view, header, total } = frame;
+    const { isTcp, isV4, checksumOffset } = transport;
     this.hasChecksum = true;
     if ((header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) {
       // Beside RSC_INFO the two fields count segments and duplicate ACKs.
       const isHere = (header.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0 ||
-        (header.csumStart === transportAt && header.csumOffset === this.checksumOffset);
+        (header.csumStart === transportAt && header.csumOffset === checksumOffset);
       if (!isHere) return "dropped_odd_checksum";
       // The field holds the sum of the whole frame's pseudo header (virtio 1.2, section 5.1.6.2). Whose
       // addresses are in it, the sender knows best: with source routes they are not those of the IP header.
       const whole = total - transportAt;
       const withoutLength = ~fold(sumOf16(whole) + sumOf16(whole >>> 16)) & 0xffff;
-      this.#emptyPseudoSum = view.getUint16(transport.at + this.checksumOffset, true) + withoutLength;
+      this.#emptyPseudoSum = view.getUint16(transport.at + checksumOffset, true) + withoutLength;
       return null;
     }
-    this.hasChecksum = this.isTcp || !this.isV4 || view.getUint16(transport.at + UDP_CHECKSUM) !== 0;
+    this.hasChecksum = isTcp || !isV4 || view.getUint16(transport.at + UDP_CHECKSUM) !== 0;
     if (!this.hasChecksum) return null;
     this.#emptyPseudoSum = transport.pseudoSum(view, 0);
     if ((header.flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return null;
-    const sum = addFrameToSum(this.frame, start + transportAt, this.pseudoSum(total - transportAt));
-    return isSumRight(sum) ? null : "dropped_bad_checksum";
+    return isChecksumRight(frame, transport) ? null : "dropped_bad_checksum";
   }
 }
-
-const TCP_URGENT = 18;
 
 /**
  * Makes the headers of segment `index`, which are a copy of the large frame's, its own.
@@ -178,18 +164,18 @@ export function writeSegmentHeaders(
   payloadAt: number,
 ): void {
   const { view, start } = segment;
+  const { isV4, isTcp } = large.transport;
   const ip = start + large.ipAt;
   const ipBytes = segment.total - large.ipAt;
-  if (large.isV4) {
+  if (isV4) {
     view.setUint16(ip + IPV4_TOTAL_LENGTH, ipBytes);
     view.setUint16(ip + IPV4_ID, view.getUint16(ip + IPV4_ID) + index);
-    view.setUint16(ip + IPV4_CHECKSUM, 0);
-    storeChecksum(view, ip + IPV4_CHECKSUM, ipv4HeaderSum(view, ip, large.transportAt - large.ipAt));
+    storeIpv4Checksum(view, ip, large.transportAt - large.ipAt);
   } else {
     view.setUint16(ip + IPV6_PAYLOAD_LENGTH, ipBytes - IPV6_HEADER_BYTES);
   }
   const transport = start + large.transportAt;
-  if (large.isTcp) writeTcp(view, transport, index === 0, index === large.segments - 1, payloadAt);
+  if (isTcp) writeTcp(view, transport, index === 0, index === large.segments - 1, payloadAt);
   else view.setUint16(transport + UDP_LENGTH, segment.total - large.transportAt);
 }
 
@@ -217,21 +203,14 @@ function writeTcp(view: DataView, tcp: number, isFirst: boolean, isLast: boolean
  * @param partial the receiver completes checksums itself
  */
 export function finishChecksum(segment: Frame, large: LargeFrame, partial: boolean): void {
-  const { view, start, header } = segment;
-  header.clear();
+  segment.header.clear();
   if (!large.hasChecksum) return;
-  const transport = start + large.transportAt;
-  const checksumAt = transport + large.checksumOffset;
+  const { checksumOffset, isTcp } = large.transport;
+  const at = segment.start + large.transportAt;
   const pseudo = large.pseudoSum(segment.total - large.transportAt);
-  if (partial) {
-    storePartial(view, checksumAt, pseudo);
-    header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    header.csumStart = large.transportAt;
-    header.csumOffset = large.checksumOffset;
-    return;
-  }
-  storeFullChecksum(segment, transport, checksumAt, pseudo);
-  if (!large.isTcp) avoidNoChecksum(view, checksumAt);
+  if (partial) return leavePartial(segment, at, checksumOffset, pseudo);
+  storeFullChecksum(segment, at, at + checksumOffset, pseudo);
+  if (!isTcp) avoidNoChecksum(segment.view, at + checksumOffset);
 }
 
 /**

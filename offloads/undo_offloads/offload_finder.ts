@@ -16,7 +16,7 @@
  * @module
  */
 import type { Frame } from "../../pipeline/frame.ts";
-import { fold, isSumRight } from "../../wire/checksum.ts";
+import { fold } from "../../wire/checksum.ts";
 import {
   TCP_HEADER_BYTES,
   TCP_OFFSET_FLAGS,
@@ -27,7 +27,7 @@ import {
 } from "../../wire/tcp_ip.ts";
 import { type FrameBytes, TransportHeader } from "../../wire/transport_header.ts";
 import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../wire/virtio_net_header.ts";
-import { addFrameToSum } from "../checksum.ts";
+import { isChecksumRight } from "../checksum.ts";
 
 /** The MTU of a wire of which nothing is known, in bytes. */
 export const DEFAULT_MTU = 1500;
@@ -135,7 +135,7 @@ export class OffloadFinder {
     const { flags } = frame.header;
     const known = (flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID)) !== 0;
     this.isPartial = !known &&
-      (this.segments > 1 ? !this.#isChecksumRight(frame) : this.#holdsPseudoSum(frame));
+      (this.segments > 1 ? !isChecksumRight(frame, this.transport) : this.#holdsPseudoSum(frame));
     // One with its final checksum came from a wire with a larger MTU.
     const isUnfinished = this.isPartial || (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
     this.isLargeUdp = !transport.isTcp && isOverMtu && isUnfinished;
@@ -189,7 +189,7 @@ export class OffloadFinder {
       this.#table.see(key, payloadBytes + optionBytes);
       return payloadBytes;
     }
-    if (this.#facts.mtu === undefined && this.#isChecksumRight(frame)) {
+    if (this.#facts.mtu === undefined && isChecksumRight(frame, this.transport)) {
       this.#table.see(key, payloadBytes + optionBytes);
       return payloadBytes;
     }
@@ -220,13 +220,7 @@ export class OffloadFinder {
     const field = frame.view.getUint16(at + checksumOffset, true);
     if (!isTcp && frame.view.getUint16(at + UDP_CHECKSUM) === 0) return false;
     const pseudo = fold(this.transport.pseudoSum(frame.view, endAt - at));
-    return (field - pseudo) % 0xffff === 0 && !this.#isChecksumRight(frame);
-  }
-
-  #isChecksumRight(frame: Frame): boolean {
-    const { at, endAt } = this.transport;
-    const pseudo = this.transport.pseudoSum(frame.view, endAt - at);
-    return isSumRight(addFrameToSum(frame, at, pseudo, endAt));
+    return (field - pseudo) % 0xffff === 0 && !isChecksumRight(frame, this.transport);
   }
 }
 
