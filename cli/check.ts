@@ -4,11 +4,12 @@
  */
 import { newRegistry } from "../config/builtins.ts";
 import { loadConfig } from "../config/load.ts";
-import { guarded, located } from "../machine/plugin_guards.ts";
-import { dryBuild } from "./check/build.ts";
-import { hostFindings } from "./check/notes.ts";
+import { buildMachine } from "../machine/build.ts";
+import { located } from "../machine/plugin_guards.ts";
+import { type ConfigDescription, describeDevice } from "./check/describe.ts";
+import { hostFindings } from "./check/host.ts";
 import { permissionsOf } from "./check/permissions.ts";
-import { checkReport, describeConfig } from "./check/report.ts";
+import { checkReport } from "./check/report.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
@@ -39,21 +40,30 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
   if (parsed === null) return EXIT_OK;
   const [path] = parsed.operands;
   const config = await loadConfig(path, newRegistry());
-  const { machine, closed } = dryBuild(config);
-  await using _ = machine;
-  const agreed = config.devices.map((resolved, i) => {
-    const { device, driver } = machine.devices[i];
-    return located(config, () => guarded(resolved.driver, "negotiate", () => driver.negotiate?.(device))) ??
-      null;
-  });
+  await using machine = buildMachine(config, { preview: true });
   // The file is not read again: it may be a pipe.
   const written = JSON.parse(config.text);
-  const description = {
-    ...describeConfig(path, written, config, machine, { closed, agreed }),
-    host: hostFindings(config),
-    permissions: permissionsOf(path, written, config),
+  const found = located(config, () => {
+    const views = machine.devices.map((device) => describeDevice(config, written, device));
+    return {
+      views,
+      host: hostFindings(config, views.flatMap(({ needs }) => needs)),
+      permissions: permissionsOf(path, written, config),
+    };
+  });
+  const { name, clock, frameMemoryBytes } = config;
+  const { views, host, permissions } = found;
+  const devices = views.map(({ device }) => device);
+  const description: ConfigDescription = {
+    file: path,
+    name,
+    clock,
+    frameMemoryBytes,
+    devices,
+    host,
+    permissions,
   };
   if (parsed.json) io.out(`${JSON.stringify(description, null, 2)}\n`);
-  else io.out(checkReport(description, io));
-  return description.host.problems.length === 0 ? EXIT_OK : EXIT_FAILED;
+  else io.out(checkReport(description, views, io));
+  return host.problems.length === 0 ? EXIT_OK : EXIT_FAILED;
 }

@@ -13,7 +13,7 @@ import { HostError } from "../core/errors.ts";
 import { buildMachine } from "../machine/build.ts";
 import type { Machine } from "../machine/machine.ts";
 import { umlArguments, type VhostUserOptions } from "../transports/vhost_user/mod.ts";
-import { vhostUserEnds } from "./check/build.ts";
+import { vhostUserEnds } from "./run/attach.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import { type Io, shellQuoted } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";

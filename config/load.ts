@@ -17,9 +17,8 @@ import type { ResolvedConfig } from "./types.ts";
  * @throws {ConfigError} if the file cannot be read, or with everything that is wrong in it
  */
 export async function loadConfig(pathOrUrl: string | URL, registry: PluginRegistry): Promise<ResolvedConfig> {
-  const isStandardInput = pathOrUrl === "-" || pathOrUrl === "/dev/stdin";
   const url = isDescriptor(pathOrUrl) ? pathToFileURL("-") : fileUrl(pathOrUrl);
-  const input = isStandardInput ? Deno.stdin : isDescriptor(pathOrUrl) ? String(pathOrUrl) : url;
+  const input = isStandardInput(pathOrUrl) ? Deno.stdin : isDescriptor(pathOrUrl) ? String(pathOrUrl) : url;
   const bytes = await readAll(input, printable(String(pathOrUrl)));
   let text: string;
   try {
@@ -63,6 +62,11 @@ function nameOf(baseUrl: string | URL): string {
 
 /** Descriptors of this process as files: paths in what comes from there mean the current directory. */
 const DESCRIPTOR_PATH = /^\/(?:dev|proc\/(?:self|\d+))\/fd\/\d+$/;
+
+/** Does the name stand for standard input? */
+export function isStandardInput(pathOrUrl: string | URL): boolean {
+  return pathOrUrl === "-" || pathOrUrl === "/dev/stdin";
+}
 
 /** Does the text come from a descriptor, such as standard input (`-`) or what a shell writes for `<(...)`? */
 export function isDescriptor(pathOrUrl: string | URL): boolean {

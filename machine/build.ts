@@ -45,6 +45,11 @@ export interface BuildOptions {
    * at once and changes nothing. What it throws is reported as an uncaught error.
    */
   readonly events?: (device: string, event: DeviceEvent) => void;
+  /**
+   * Is it built to be looked at, and never started? Then parts stand in it of which plugins say that they open nothing but what
+   * they read (`preview`). Left out: no.
+   */
+  readonly preview?: boolean;
 }
 
 /**
@@ -76,8 +81,10 @@ class Builder {
   readonly #shared = new Map<string, unknown>();
   readonly #scope: MachineScope;
   readonly #opened: Disposable[] = [];
+  readonly #isPreview: boolean;
 
-  constructor(config: ResolvedConfig, { verdicts, events }: BuildOptions) {
+  constructor(config: ResolvedConfig, { verdicts, events, preview = false }: BuildOptions) {
+    this.#isPreview = preview;
     this.#config = config;
     this.#manualClock = config.clock === "virtual" ? new ManualClock() : null;
     this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
@@ -166,13 +173,16 @@ class Builder {
       const wrapped = this.#config.resolvePart(kind.kind, written, `${part.path}.${key}`);
       const object = this.#part(kind, wrapped, device, `${group}.${key}`, facts);
       // Those of this program may know each other better: a recorder asks a replay for its clock.
-      if (BUILT_IN_PLUGINS.includes(wrapped.plugin)) return object;
+      if (this.#isPreview || BUILT_IN_PLUGINS.includes(wrapped.plugin)) return object;
       return kind.guard?.(object, wrapped, this.#scope) ?? object;
     };
     const before = this.#opened.length;
     const site = { part, facts, machine: this.#scope, inner };
     const own = kind.context?.(context, site) ?? context;
-    const made = guarded(part, "create", () => part.plugin.create(own, part.options), (object) => {
+    const { plugin, options } = part;
+    const preview = this.#isPreview ? plugin.preview ?? kind.preview : undefined;
+    const make = () => (preview ?? plugin.create).call(plugin, own, options);
+    const made = guarded(part, preview === undefined ? "create" : "preview", make, (object) => {
       checkPart(object);
       kind.check?.(object);
     });

@@ -8,10 +8,16 @@
 import type { ConfigIssue } from "../config/errors.ts";
 import { partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
-import { kindOf, refuse, refusePromise } from "../plugins/contract.ts";
-import { type Claim, type ConfigSite, type PartKind, partsOf, partsOfKind } from "../plugins/plugin.ts";
+import {
+  type Claim,
+  type ConfigSite,
+  type PartIssue,
+  type PartKind,
+  partsOf,
+  partsOfKind,
+} from "../plugins/plugin.ts";
 import { absolutePath } from "./paths.ts";
-import { guarded } from "./plugin_guards.ts";
+import { guarded, toldObjects, toldText } from "./plugin_guards.ts";
 
 /** The kinds that a device has slots of, each once, and what stands in these. */
 export function kindsOf(device: ResolvedDevice): [PartKind, ResolvedPart[]][] {
@@ -26,39 +32,8 @@ export function factsOf(device: ResolvedDevice): unknown {
   });
 }
 
-/** What the plugins of a device and its parts say of how it works. Throws PluginError if one cannot. */
-export function hintsIn(config: ResolvedConfig, device: ResolvedDevice): ConfigIssue[] {
-  const facts = factsOf(device);
-  return partsOf(device).flatMap((part) => {
-    const site = siteOf(config, device, part, facts);
-    return told(part, "hints", ["path", "problem"], () => part.plugin.hints?.(part.options, site));
-  });
-}
-
-/** The list that a hook returns, of objects with these texts; a hook that is left out says nothing. Throws PluginError. */
-function told<T extends object>(
-  part: ResolvedPart,
-  hook: string,
-  texts: readonly string[],
-  ask: () => readonly T[] | undefined,
-): readonly T[] {
-  return guarded(part, hook, ask, (list: unknown) => {
-    if (list === undefined) return;
-    refusePromise(list);
-    if (!Array.isArray(list)) return refuse(`it returned ${kindOf(list)}, not a list`);
-    for (const one of list) {
-      for (const text of texts) {
-        if (typeof one?.[text] !== "string") {
-          refuse(
-            `it returned a list with ${kindOf(one)} whose ${text} is ${kindOf(one?.[text])}, not a text`,
-          );
-        }
-      }
-    }
-  }) ?? [];
-}
-
-function siteOf(
+/** Where a part stands, for the hooks that judge a configuration. */
+export function siteOf(
   { devices, baseUrl }: ResolvedConfig,
   device: ResolvedDevice,
   { path }: ResolvedPart,
@@ -85,15 +60,31 @@ export function conflictsIn(config: ResolvedConfig): ConfigIssue[] {
       const { plugin, path, options } = part;
       if (plugin.waitsForHost === true) waiting.push(path);
       const site = siteOf(config, device, part, facts);
-      issues.push(...told(part, "conflicts", ["path", "problem"], () => plugin.conflicts?.(options, site)));
-      const claims = told(part, "claims", ["thing", "path", "remedy"], () => plugin.claims?.(options, site));
+      issues.push(
+        ...guarded(
+          part,
+          "conflicts",
+          () => toldObjects<PartIssue>(plugin.conflicts?.(options, site), ["path", "problem"]),
+        ),
+      );
+      const claims = guarded(
+        part,
+        "claims",
+        () => toldObjects<Claim>(plugin.claims?.(options, site), ["thing", "path", "remedy"]),
+      );
       for (const claim of claims) {
         const first = claimed.get(claim.thing);
         const owner = first?.owner ?? first?.path;
         if (first === undefined) claimed.set(claim.thing, claim);
         else if (owner !== (claim.owner ?? claim.path)) {
-          const problem = guarded(part, "claims", () => claim.problem?.(owner!)) ??
-            `${claim.thing} is that of ${owner} already`;
+          const problem = guarded(
+            part,
+            "claims",
+            () =>
+              claim.problem === undefined
+                ? `${claim.thing} is that of ${owner} already`
+                : toldText(claim.problem(owner!), "it returned a claim whose problem"),
+          );
           issues.push({ path: claim.path, problem, remedy: claim.remedy });
         }
       }

@@ -436,3 +436,43 @@ function codePlaceOf(cause: unknown): string {
   }
   return "";
 }
+
+// What plugins tell in lists: each is copied once, so that what was looked at is what is used, and none is endless.
+
+/** The most things in a list that a plugin returns. */
+const MAX_TOLD = 1000;
+/** The longest text in it, in UTF-16 code units. */
+const MAX_TEXT_LENGTH = 10_000;
+
+/** The things in a list that a plugin has returned, if it has. Throws TypeError for what is no list, and for one that is too long. */
+export function toldList(list: unknown): unknown[] {
+  if (list === undefined) return [];
+  refusePromise(list);
+  if (!Array.isArray(list)) throw new TypeError(`it returned ${kindOf(list)}, not a list`);
+  const { length } = list;
+  if (!(length <= MAX_TOLD)) {
+    throw new TypeError(`it returned a list of ${length}; at most ${MAX_TOLD} are possible`);
+  }
+  return Array.from({ length }, (_, i) => list[i]);
+}
+
+/** The same for a list of objects, of which each has these texts. Throws TypeError. */
+export function toldObjects<T extends object>(list: unknown, texts: readonly (keyof T & string)[]): T[] {
+  return toldList(list).map((one) => {
+    const copy = { ...one as T };
+    for (const name of texts) toldText(copy[name], `it returned a list with ${kindOf(one)} whose ${name}`);
+    return copy;
+  });
+}
+
+/** The same for a list of texts. @param what begins the sentence about one that is none */
+export function toldTexts(list: unknown, what = "it returned a list of which one"): string[] {
+  return toldList(list).map((text) => toldText(text, what));
+}
+
+/** A text. Throws TypeError for what is none, and for one that is too long. @param what begins the sentence about it */
+export function toldText(text: unknown, what: string): string {
+  if (typeof text !== "string") throw new TypeError(`${what} is ${kindOf(text)}, not a text`);
+  if (text.length <= MAX_TEXT_LENGTH) return text;
+  throw new TypeError(`${what} has ${text.length} characters; at most ${MAX_TEXT_LENGTH} are possible`);
+}

@@ -15,12 +15,28 @@ import {
 import type { Device } from "../core/device.ts";
 import { PluginError } from "../core/errors.ts";
 import { featureName } from "../core/features.ts";
-import type { MachineScope, PartIssue, PartKind, ResolvedDevice, ResolvedPart } from "../plugins/plugin.ts";
+import type {
+  BuiltSite,
+  MachineScope,
+  PartIssue,
+  PartKind,
+  PartRow,
+  ResolvedDevice,
+  ResolvedPart,
+} from "../plugins/plugin.ts";
 import { type FrameBatch, frameFault, type FrameHolder, isPlain, isSound } from "./frame.ts";
 import { type FramePool, newFramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "./offload_capabilities.ts";
-import type { NetworkFacts, OffloadPlugin } from "./plugin.ts";
+import {
+  bitsOf,
+  inheritOptions,
+  type NetworkContext,
+  type NetworkFacts,
+  NetworkPreview,
+  type OffloadPlugin,
+} from "./plugin.ts";
+import type { Direction } from "./stage.ts";
 
 /** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
 const MAX_QUEUE_PAIRS = 0x8000;
@@ -53,6 +69,7 @@ export const networkKind: PartKind = {
     inner,
   }),
   check: (made) => checkNetwork(made as FrameTransport),
+  preview: (context) => new NetworkPreview((context as NetworkContext).queuePairs, undefined, null),
   guard: (made, part, machine) => guardNetwork(made as FrameTransport, part, framePool(machine)),
   deviceContext: ({ plugin, path }, machine) => ({
     pool: framePool(machine).lentTo({ plugin: plugin.name, path, kind: "device" }),
@@ -81,7 +98,15 @@ export const offloadKind: PartKind = {
   faults: offloadFaults,
   conflicts: twins,
   missing: missingNeeds,
+  hints: idleOffloads,
+  rows: (parts) => [row("to guest", "toGuest", parts), row("from guest", "fromGuest", parts)],
 };
+
+function row(label: string, direction: Direction, parts: readonly ResolvedPart[]): PartRow {
+  const stages = (parts as readonly ResolvedPart<OffloadPlugin>[])
+    .filter(({ plugin }) => plugin.direction === direction || plugin.direction === "both");
+  return { label, key: `stages.${direction}`, parts: stages, none: "no stages: frames pass as they are" };
+}
 
 /** What keeps an object from being an offload plugin. */
 function offloadFaults(
@@ -146,6 +171,35 @@ function missingNeeds(
       path,
       problem: `"${plugin.name}" needs ${names}, which ${resolved.name} does not offer`,
       remedy: `take ${names} out of "withhold", or leave the offload out`,
+    });
+  }
+  return issues;
+}
+
+/** Offloads that wait for a feature which no driver that may come accepts: they never do anything. */
+function idleOffloads(
+  parts: readonly ResolvedPart[],
+  { built, agreed, frontEnds, device }: BuiltSite,
+): PartIssue[] {
+  const issues: PartIssue[] = [];
+  const isHad = (bit: number) =>
+    agreed !== null
+      ? agreed.has(bit)
+      : frontEnds.length === 0 || frontEnds.some(({ features }) => features.get(bit) !== "lost");
+  for (const part of parts as readonly ResolvedPart<OffloadPlugin>[]) {
+    const { plugin, path } = part;
+    const options = inheritOptions(plugin, part.options, device.options as object);
+    const further = bitsOf(part, "idleWithout", () => plugin.idleWithout?.(options) ?? []);
+    const missing = [...plugin.needs ?? [], ...further].filter((bit) => !isHad(bit))
+      .map((bit) => featureName(bit, built.featureNames)).join(", ");
+    if (missing === "") continue;
+    issues.push({
+      path,
+      value: plugin.name,
+      problem: `never has anything to do: the driver does not accept ${missing}`,
+      remedy: agreed === null
+        ? "use a front-end that passes it on, or leave the offload out"
+        : `let ${device.driver.path} accept ${missing}, or leave the offload out`,
     });
   }
   return issues;

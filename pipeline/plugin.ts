@@ -2,10 +2,13 @@
  * The plugins of the network family: offload stages, and networks to move frames to and from.
  * @module
  */
+import { kindOf, refusePromise } from "../plugins/contract.ts";
 import type { Device, DeviceContext } from "../core/device.ts";
+import { PluginError } from "../core/errors.ts";
 import type { DevicePlugin, PartContext, PluginBase, ResolvedPart } from "../plugins/plugin.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
+import { OffloadCapabilities } from "./offload_capabilities.ts";
 import type { Direction, Stage, StageContext, VerdictLog } from "./stage.ts";
 
 /** An offload: makes one stage of a pipeline. */
@@ -18,6 +21,8 @@ export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
   readonly offers?: readonly number[] | ((options: O) => readonly number[]);
   /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
   readonly needs?: readonly number[];
+  /** Further bits without which it never has anything to do where the driver does not accept them: `check` tells it. */
+  idleWithout?(options: O): readonly number[];
   /**
    * Options which, where the configuration leaves them out, are those of the device with the same name, if it
    * has them.
@@ -43,6 +48,36 @@ export type ResolvedOffload = Pick<ResolvedPart<OffloadPlugin>, "plugin" | "opti
   /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`, for messages. */
   readonly path?: string;
 };
+
+/**
+ * The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers`
+ * throws.
+ */
+export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
+  return offloads.flatMap((offload) => {
+    const { offers } = offload.plugin;
+    return typeof offers === "function"
+      ? bitsOf(offload, "offers", () => offers(offload.options))
+      : [...offers ?? []];
+  });
+}
+
+/** The feature bits that a hook of an offload names. Throws PluginError if it does not. */
+export function bitsOf(
+  { plugin, path }: ResolvedOffload,
+  hook: string,
+  ask: () => unknown,
+): readonly number[] {
+  try {
+    const bits = ask();
+    refusePromise(bits);
+    const isBit = (bit: unknown) => Number.isInteger(bit) && (bit as number) >= 0 && (bit as number) <= 127;
+    if (Array.isArray(bits) && bits.length <= 128 && bits.every(isBit)) return bits;
+    throw new TypeError(`it returned ${kindOf(bits)}; a list of feature bits, 0 to 127, is needed`);
+  } catch (cause) {
+    throw new PluginError(plugin.name, hook, cause, path);
+  }
+}
 
 /**
  * What networks have to know about the device that they serve: what `DevicePlugin.facts` of a network device
@@ -74,11 +109,52 @@ export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
   readonly kind: "network";
   /** Opens the transport. */
   create(context: NetworkContext, options: O): FrameTransport;
+  /** What `check` looks at instead, such as a {@linkcode NetworkPreview}. Left out: one of which nothing is known. */
+  preview?(context: NetworkContext, options: O): FrameTransport;
   /**
    * In the thread of a queue worker: makes a transport with one queue of what `FrameTransport.giveToWorker`
    * has given. Left out: the queues of this network cannot be given to threads.
    */
   createInWorker?(context: NetworkWorkerContext, given: unknown): FrameTransport;
+}
+
+/** A network on which nothing ever happens: what `check` has a device built with. */
+export class NetworkPreview implements FrameTransport {
+  /** As of a TAP. */
+  readonly maxFrameBytes = 65_535;
+  /** What it would certainly take unfinished. */
+  readonly capabilities: OffloadCapabilities;
+  /** How many queue pairs it would have. */
+  readonly queuePairs: number;
+  /** What it takes as well on a condition such as `the kernel is Linux 6.2 or newer`; null if the rest is not known. */
+  readonly perhaps:
+    | { readonly capabilities: OffloadCapabilities; readonly condition: string }
+    | null
+    | undefined;
+
+  /** Stands for a network of which this is known. */
+  constructor(
+    queuePairs: number,
+    capabilities: OffloadCapabilities = OffloadCapabilities.none,
+    perhaps?: NetworkPreview["perhaps"],
+  ) {
+    this.queuePairs = queuePairs;
+    this.capabilities = capabilities;
+    this.perhaps = perhaps;
+  }
+
+  /** Nothing arrives. */
+  receive(): number {
+    return 0;
+  }
+
+  /** Nothing is taken. */
+  send(): number {
+    return 0;
+  }
+
+  /** There is nothing to close. */
+  [Symbol.dispose](): void {}
 }
 
 /** What a network device is built from. */

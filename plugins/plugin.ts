@@ -31,7 +31,9 @@ export interface PluginBase<O> {
   /** What cannot be together with what stands elsewhere in the configuration: a machine with such a conflict is not built. */
   conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
   /** What works otherwise than one may think, although nothing is wrong: `check` tells it. */
-  hints?(options: O, site: ConfigSite): readonly PartIssue[];
+  hints?(options: O, site: BuiltSite): readonly PartIssue[];
+  /** What else `check` tells of it. */
+  describe?(options: O, site: BuiltSite): PluginDescription;
   /** The things that it alone can have, such as a socket: two that claim the same thing are a conflict. */
   claims?(options: O, site: ConfigSite): readonly Claim[];
 }
@@ -60,6 +62,49 @@ export interface ConfigSite {
   absolutePath(written: string): string;
 }
 
+/** Where a plugin stands that judges a device which was built to be looked at (`BuildOptions.preview`). */
+export interface BuiltSite extends ConfigSite {
+  /** The device. */
+  readonly built: Device;
+  /** What was made for its slots, by their names, as `MachineDevice.parts`. */
+  readonly made: Readonly<Record<string, unknown>>;
+  /** The features that its driver accepts; null where that is a program which is not there yet. */
+  readonly agreed: FeatureSet | null;
+  /** The programs that can be expected at the other end of its driver transport. */
+  readonly frontEnds: readonly FrontEndOutlook[];
+}
+
+/** What `check` tells of a plugin with its options, beside its name and these. */
+export interface PluginDescription {
+  /** Lines for people, each a short label and a text. */
+  readonly lines?: readonly (readonly [label: string, text: string])[];
+  /** What the features of the device depend on that are not offered for sure; each goes on a sentence: `and more, if …`. */
+  readonly offers?: readonly string[];
+  /** What programs read of it with `--json`: plain JSON, beside `use` and `options`. */
+  readonly json?: Readonly<Record<string, unknown>>;
+  /** What must be on the host; `check` fails if it is not. */
+  readonly needs?: readonly HostNeed[];
+}
+
+/** A file that must be there, or can be made. */
+export interface HostNeed {
+  /** Where in the configuration it is named: `$.devices[0].network.write`. */
+  readonly path: string;
+  /** The file, absolute. */
+  readonly file: string;
+  /**
+   * What is done with it: `write` makes it or writes over it, `listen` makes a socket, `connect` goes to the socket of
+   * another program, `open` reads and writes what is there.
+   */
+  readonly use: "write" | "listen" | "connect" | "open";
+  /** With `open`: what to do if it is not there. */
+  readonly missing?: string;
+  /** With `open`: what to do if this user may not read and write it. */
+  readonly refused?: string;
+  /** With `open`, once it can be: what else cannot be seen of the host beforehand, and how it would be; null if nothing. */
+  unseen?(): string | null;
+}
+
 /** A thing of which there is one, and who wants it. */
 export interface Claim {
   /** What it is, the same text for all who may want it: `the socket /run/net0.sock`. */
@@ -79,6 +124,12 @@ export interface Plugin extends PluginBase<unknown> {
   /** Builds what the plugin stands for. */
   // deno-lint-ignore no-explicit-any
   create(context: any, options: any): unknown;
+  /**
+   * Of a part: builds what `check` looks at in its place. It has the same capabilities as far as they are known, and opens
+   * nothing but what it reads. Left out: what the kind has (`PartKind.preview`), or else what `create` makes.
+   */
+  // deno-lint-ignore no-explicit-any
+  preview?(context: any, options: any): unknown;
   /**
    * Of a part: makes a part in the thread of a queue worker of what `giveToWorker(set)` of the part in the main thread has
    * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.
@@ -179,6 +230,8 @@ export interface DriverPlugin<O = unknown> extends PluginBase<O> {
    * options beside `use` are those of the half. Left out: no.
    */
   readonly runsSoftwareDriver?: boolean;
+  /** Tells of the programs that can be expected at the other end. Left out: there are none, or they are not known. */
+  frontEnds?(options: O, device: Device, words: FrontEndWords | undefined): readonly FrontEndOutlook[];
   /** Builds the transport; nothing is opened before `serve`. */
   create(context: DriverContext, options: O): DriverTransport;
 }
@@ -217,12 +270,32 @@ export interface LibvirtElement {
   readonly properties?: readonly string[];
 }
 
+/**
+ * What becomes of a feature between a device and a driver behind a front-end. `agreed`: both agree on it. `own`: the front-end
+ * answers for it, the device never hears of it. `newer`: as `agreed`, but only newer versions of the front-end know it. `lost`:
+ * the driver does not get it.
+ */
+export type FeaturePassage = "agreed" | "own" | "newer" | "lost";
+
+/** Bits by what becomes of them at a front-end; those that are not named are lost. */
+export type FeatureFilter = Readonly<Partial<Record<Exclude<FeaturePassage, "lost">, readonly number[]>>>;
+
+/** A program that may be at the other end of a driver transport. */
+export interface FrontEndOutlook {
+  /** What it is called, such as `qemu`. */
+  readonly name: string;
+  /** What becomes there of each feature that the device offers, by bit. */
+  readonly features: ReadonlyMap<number, FeaturePassage>;
+}
+
 /** How front-ends of vhost-user, which are other programs, are told of a device. */
 export interface FrontEndWords<O = unknown> {
-  /** The type for `--print-capabilities`, by the word for it in the back-end conventions, such as `net`. */
+  /** The type for `--print-capabilities`, by the word for it in the back-end conventions, such as `rng`. */
   readonly type: string;
   /** Profiles of the front-ends that have a driver or a device for it. Left out: `qemu` and `uml`. */
   readonly frontEnds?: readonly string[];
+  /** What becomes of the bits of the device's own type at each of them. One that is left out passes all of them on. */
+  readonly filters?: Readonly<Record<string, FeatureFilter>>;
   /** Does QEMU start before the back-end is there, where QEMU is the server? Left out: no. */
   readonly startsAlone?: boolean;
   /** Writes options for QEMU, each with its value, that follow the `-chardev`. A comma in a value is doubled. */
@@ -342,6 +415,12 @@ export interface PartKind {
   context?(context: PartContext, site: PartSite): PartContext;
   /** Throws TypeError unless this is such a part. */
   check?(made: unknown): void;
+  /** Stands, where a machine is built to be looked at, for a part whose plugin has no `preview`. Left out: the part itself. */
+  preview?(context: PartContext): unknown;
+  /** What `check` shows of a slot, by direction or the like. Left out: the parts under the slot's name. */
+  rows?(parts: readonly ResolvedPart[]): readonly PartRow[];
+  /** What works otherwise than one may think in the slots of a device. */
+  hints?(parts: readonly ResolvedPart[], site: BuiltSite): readonly PartIssue[];
   /** What the device gets in place of such a part, such as one that looks after it. */
   guard?(made: unknown, part: ResolvedPart, machine: MachineScope): unknown;
   /** What a device with a slot for the kind is built from besides. */
@@ -354,6 +433,18 @@ export interface PartKind {
   workerIssues?(made: unknown, part: ResolvedPart, sets: number, device: string): readonly PartIssue[];
   /** What parts have kept when everything is closed. */
   leftovers?(machine: MachineScope): readonly Error[];
+}
+
+/** Some parts of a slot, as `check` shows them. */
+export interface PartRow {
+  /** What stands before them, for people. */
+  readonly label: string;
+  /** What names them for programs, such as `stages.toGuest`. */
+  readonly key: string;
+  /** The parts. */
+  readonly parts: readonly ResolvedPart[];
+  /** What people are told if there is none. */
+  readonly none: string;
 }
 
 /** A device and all its parts: itself, its driver, what stands in its slots, each with what it wraps. */
@@ -382,6 +473,10 @@ export interface PartPlugin<O = unknown, P = unknown> extends PluginBase<O> {
    * `finished`: a device is at its end when a part of it is.
    */
   create(context: PartContext, options: O): P;
+  /**
+   * Builds what `check` looks at in place of the part: opens nothing but what it reads. Left out: `create` does.
+   */
+  preview?(context: PartContext, options: O): P;
   /**
    * Makes the part of a queue worker, in its thread, of what `giveToWorker(set)` of the part in the main thread has
    * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.

@@ -232,10 +232,6 @@ const BUILT_INS = "config/builtins.ts";
  * what is asked of sockets and networks that plugins do not yet say themselves.
  */
 const ABOUT_ONE_THING = new Set([
-  "cli/check/build.ts",
-  "cli/check/notes.ts",
-  "cli/check/permissions.ts",
-  "cli/check/report.ts",
   "cli/replay.ts",
   "cli/replay/capture_input.ts",
   "cli/replay/explainer.ts",

@@ -67,6 +67,8 @@ const loopback: NetworkPlugin<LoopbackOptions> = defineNetwork({
       remedy: "give every device of a cable an address of its own",
     }];
   },
+  // It touches nothing of the host: it can be made to be looked at.
+  preview: (context, options) => loopback.create(context, options),
   create(context, { cable, queueFrames, largeFrames }) {
     return context.shared(cableKey(cable), () => new LoopbackCable()).plug({
       pool: context.pool,

@@ -5,14 +5,12 @@
  * @module
  */
 import { fileURLToPath } from "node:url";
-import { isDescriptor } from "../../config/load.ts";
+import { isDescriptor, isStandardInput } from "../../config/load.ts";
 import { isPlainObject } from "../../config/plain.ts";
 import { PluginRegistry } from "../../config/registry.ts";
 import type { ResolvedConfig, ResolvedPart } from "../../config/types.ts";
-import { kindOf, refuse, shapeFault } from "../../plugins/contract.ts";
 import { partsOf } from "../../plugins/plugin.ts";
-import { guarded, located } from "../../machine/plugin_guards.ts";
-import { isStandardInput } from "../../transports/pcap/byte_source.ts";
+import { permissionsTold } from "../../machine/descriptions.ts";
 import { shellQuoted } from "../console/io.ts";
 
 /** The permission flags of a configuration, and what they do not cover. */
@@ -46,10 +44,7 @@ export function permissionsOf(path: string, written: unknown, config: ResolvedCo
   const needs = new Needs(config.baseUrl);
   if (!isDescriptor(path)) needs.read.add(path);
   for (const part of config.devices.flatMap(partsOf)) {
-    located(
-      config,
-      () => guarded(part, "permissions", () => needs.gather(part, valueAt(written, part.path))),
-    );
+    needs.gather(part, valueAt(written, part.path));
   }
   if (runnablePath(path) === SAVED_FILE) needs.read.add(SAVED_FILE);
   // A thread reads the program's own modules anew, and the runtime asks for each.
@@ -95,17 +90,10 @@ class Needs {
   }
 
   /** Looks at a part. @param entry what stands at its place in the configuration */
-  gather({ plugin, options }: ResolvedPart, entry: unknown): void {
+  gather(part: ResolvedPart, entry: unknown): void {
     const use = isPlainObject(entry) ? entry.use : entry;
     if (typeof use === "string") this.#module(use);
-    const told = plugin.permissions?.(options) ?? {};
-    refuse(shapeFault(told, "the permissions", [], []));
-    const { read = [], write = [], ffi = false } = told;
-    for (const files of [read, write]) {
-      if (!Array.isArray(files) || !files.every((file) => typeof file === "string")) {
-        refuse(`it returned permissions with the files ${kindOf(files)}; a list of paths is needed`);
-      }
-    }
+    const { read, write, ffi } = permissionsTold(part);
     for (const file of read) this.read.add(this.#file(file));
     for (const file of write) this.write.add(this.#file(file));
     if (ffi) this.native = true;

@@ -5,12 +5,13 @@
  * @module
  */
 import { resolve } from "node:path";
-import { newRegistry } from "../../config/builtins.ts";
+import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
 import { loadConfig } from "../../config/load.ts";
 import type { ResolvedConfig, ResolvedDevice } from "../../config/types.ts";
 import { kindOf, refuse, refusePromise, shapeFault } from "../../plugins/contract.ts";
-import type { FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
+import type { DevicePlugin, FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
 import type { Machine } from "../../machine/machine.ts";
+import { absolutePath } from "../../machine/paths.ts";
 import { guarded, located } from "../../machine/plugin_guards.ts";
 import {
   capabilities,
@@ -21,8 +22,8 @@ import {
   qemuOptions,
   umlArguments,
   type VhostUserOptions,
+  vhostUserOptionsOf,
 } from "../../transports/vhost_user/mod.ts";
-import { type VhostUserEnd, vhostUserEnds } from "../check/build.ts";
 import { shellQuoted } from "../console/io.ts";
 import type { ParsedArgs } from "../console/usage.ts";
 
@@ -45,8 +46,33 @@ export interface Attachment {
 
 const MEMORY_MIB = 1024;
 const UML_MEMORY_MIB = 256;
-/** Told for `--print-capabilities` where there is no device that says otherwise. */
-const USUAL_TYPE = "net";
+
+/** A device of a configuration with a vhost-user driver. */
+export interface VhostUserEnd {
+  /** The device. */
+  readonly device: ResolvedDevice;
+  /** Number of the device in the configuration. */
+  readonly index: number;
+  /** The driver's options. */
+  readonly options: VhostUserOptions;
+  /** Absolute path of the socket; null if a descriptor is given. */
+  readonly socket: string | null;
+}
+
+/** The devices with vhost-user drivers, in order. */
+export function vhostUserEnds(config: ResolvedConfig): VhostUserEnd[] {
+  return config.devices.flatMap((device, index) => {
+    const options = vhostUserOptionsOf(device.driver);
+    if (options === null) return [];
+    const { socket } = options;
+    return [{
+      device,
+      index,
+      options,
+      socket: socket === null ? null : absolutePath(socket, config.baseUrl) ?? socket,
+    }];
+  });
+}
 
 /** How QEMU and User-mode Linux attach to the devices with a socket; null if neither is expected. */
 export function attachment(config: ResolvedConfig, machine: Machine): Attachment | null {
@@ -169,14 +195,19 @@ export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): Resolved
 }
 
 /**
- * The line for `--print-capabilities`: the type of the configuration's vhost-user devices; `net` without a
- * configuration. Throws UsageError if they are of several types or one has none, ConfigError for a wrong
- * configuration.
+ * The line for `--print-capabilities`: the type of the configuration's vhost-user devices, or of all its devices if there are
+ * none; without a configuration, that of the first built-in device. Throws UsageError if they are of several types or one has
+ * none, ConfigError for a wrong configuration.
  */
 export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
   const [file] = parsed.operands;
-  if (file === undefined) return capabilities(USUAL_TYPE);
-  const devices = vhostUserEnds(await loadConfig(file, newRegistry())).map(({ device }) => device);
+  if (file === undefined) {
+    const [usual] = BUILT_IN_PLUGINS.flatMap((plugin) => (plugin as DevicePlugin).frontEnd ?? []);
+    return capabilities(usual.type);
+  }
+  const config = await loadConfig(file, newRegistry());
+  const ends = vhostUserEnds(config).map(({ device }) => device);
+  const devices = ends.length > 0 ? ends : config.devices;
   const unnamed = devices.filter(({ plugin }) => plugin.frontEnd === undefined);
   if (unnamed.length > 0) {
     throw parsed.usageError(
@@ -185,14 +216,15 @@ export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
       } has none; give it a frontEnd with one`,
     );
   }
-  const types = new Set(devices.map(({ plugin }) => plugin.frontEnd!.type));
-  if (types.size > 1) {
+  const [type, ...others] = new Set(devices.map(({ plugin }) => plugin.frontEnd!.type));
+  if (others.length > 0) {
     throw parsed.usageError(
-      `--print-capabilities tells one type, and the vhost-user devices ${namesOf(devices)} are of several; ` +
+      `--print-capabilities tells one type, and the ${ends.length > 0 ? "vhost-user devices" : "devices"} ${
+        namesOf(devices)
+      } are of several; ` +
         "give each type a configuration of its own",
     );
   }
-  const [type = USUAL_TYPE] = types;
   return capabilities(type);
 }
 

@@ -27,7 +27,6 @@
  *
  * @module
  */
-import { kindOf, refusePromise } from "../../plugins/contract.ts";
 import type { DeviceMigration, Session } from "../../core/device.ts";
 import { GuestError, PluginError } from "../../core/errors.ts";
 import type { FeatureSet } from "../../core/features.ts";
@@ -45,7 +44,7 @@ import {
   type NetworkCapability,
   type NetworkDevice,
   type NetworkDeviceContext,
-  type ResolvedOffload,
+  stageOffers,
 } from "../../pipeline/plugin.ts";
 import type { Direction } from "../../pipeline/stage.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
@@ -448,27 +447,6 @@ class PoolPressure {
     }
     return did;
   }
-}
-
-/**
- * The feature bits that these offloads let the device offer. Throws PluginError if a plugin's `offers`
- * throws.
- */
-export function stageOffers(offloads: readonly ResolvedOffload[]): number[] {
-  return offloads.flatMap(({ plugin, options, path }) => {
-    const { offers } = plugin;
-    if (typeof offers !== "function") return [...offers ?? []];
-    try {
-      const bits: unknown = offers(options);
-      refusePromise(bits);
-      if (Array.isArray(bits) && bits.every((bit) => Number.isInteger(bit) && bit >= 0 && bit <= 127)) {
-        return bits;
-      }
-      throw new TypeError(`it returned ${kindOf(bits)}; a list of feature bits, 0 to 127, is needed`);
-    } catch (cause) {
-      throw new PluginError(plugin.name, "offers", cause, path);
-    }
-  });
 }
 
 /**

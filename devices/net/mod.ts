@@ -6,7 +6,7 @@ import { defineNetworkDevice, type NetworkDevicePlugin } from "../../pipeline/pl
 import { type NetOptions, netOptions } from "./options.ts";
 import { NetDevice } from "./device.ts";
 import { netDriver } from "./driver/mod.ts";
-import { netFrontEnd } from "./front_end.ts";
+import { describeNet, netFrontEnd, netHints } from "./front_end.ts";
 export { NetDevice } from "./device.ts";
 export type { NetOptions } from "./options.ts";
 
@@ -19,5 +19,7 @@ export const net: NetworkDevicePlugin<NetOptions> = defineNetworkDevice<NetOptio
   facts: (options) => ({ guestMac: options.mac, queuePairs: options.queuePairs, mtu: options.mtu }),
   driver: netDriver,
   frontEnd: netFrontEnd,
+  hints: netHints,
+  describe: describeNet,
   create: (context, options) => new NetDevice(context, options),
 });

@@ -24,6 +24,8 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
     renamedOptions: { mostFlows: "maxFlows", mostSegments: "maxSegments" },
     offers: [VIRTIO_NET_F_RSC_EXT],
     needs: [VIRTIO_NET_F_GUEST_CSUM, family.guestTso],
+    // The reference merges nothing for a driver that does not know RSC_EXT.
+    idleWithout: ({ rules }) => rules === "qemu" ? [VIRTIO_NET_F_RSC_EXT] : [],
     create(context: StageContext, options: RscOptions): Stage {
       return options.rules === "qemu"
         ? new QemuChain(family, context, options)

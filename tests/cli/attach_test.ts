@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import type { ConfigDescription } from "../../cli/check/report.ts";
+import type { ConfigDescription } from "./support/description.ts";
 import { GuestImage } from "../../rigs/guest_image.ts";
 import { qemuGuest } from "../../rigs/qemu.ts";
 import { hostTest } from "../../rigs/require.ts";

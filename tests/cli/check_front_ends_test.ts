@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import type { ConfigDescription, DeviceDescription } from "../../cli/check/report.ts";
+import type { ConfigDescription, DeviceDescription } from "./support/description.ts";
 import { Namespace } from "../../rigs/namespace.ts";
 import { hostTest, network } from "../../rigs/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";

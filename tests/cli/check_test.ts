@@ -6,7 +6,7 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
-import type { ConfigDescription } from "../../cli/check/report.ts";
+import type { ConfigDescription } from "./support/description.ts";
 import { hostTest, linux, root } from "../../rigs/require.ts";
 import { command, longestLine, projectPath, withFolder } from "./support/command.ts";
 

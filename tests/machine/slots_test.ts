@@ -7,7 +7,7 @@ import { defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { buildMachine } from "../../machine/build.ts";
-import { hintsIn } from "../../machine/conflicts.ts";
+import { deviceTold } from "../../machine/descriptions.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { z } from "zod";
 import { type Disk, log } from "./fixtures/disk.ts";
@@ -196,6 +196,7 @@ Deno.test("what a plugin says of itself is looked at: wrong lists are its error,
   const text = JSON.stringify({ clock: "virtual", devices: [store({ disk: disk("a") })] });
   const config = await parseConfig(text, BASE, registry);
   const [device] = config.devices;
+  await using machine = buildMachine(config, { preview: true });
   const saying = (words: object) => ({
     ...config,
     devices: [{ ...device, plugin: { ...device.plugin, ...words } }],
@@ -218,7 +219,10 @@ Deno.test("what a plugin says of itself is looked at: wrong lists are its error,
   for (const [hook, says, told] of wrong) {
     const bad = saying({ [hook]: says });
     const error = assertThrows(
-      () => hook === "hints" ? hintsIn(bad, bad.devices[0]) : buildMachine(bad),
+      () => {
+        if (hook === "conflicts" || hook === "claims") return buildMachine(bad);
+        return deviceTold(bad, { ...machine.devices[0], resolved: bad.devices[0] }, null);
+      },
       PluginError,
       told,
     );

@@ -6,10 +6,16 @@
 import { z } from "zod";
 import { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
-import { defineNetwork, type NetworkContext, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { OptionsSchema } from "../../plugins/plugin.ts";
+import {
+  defineNetwork,
+  type NetworkContext,
+  type NetworkFacts,
+  type NetworkPlugin,
+  NetworkPreview,
+} from "../../pipeline/plugin.ts";
+import type { BuiltSite, OptionsSchema, PartIssue } from "../../plugins/plugin.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
-import { MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
+import { formatMac, isMulticast, MAC_BYTES, MAC_PATTERN, parseMac } from "../../wire/ethernet.ts";
 import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.ts";
 import { CaptureReader } from "./capture_reader.ts";
 import { CaptureWriter, formatOf } from "./capture_writer.ts";
@@ -71,6 +77,11 @@ const pcap: NetworkPlugin<PcapOptions> = defineNetwork({
     read: read === undefined || isStandardInput(read) ? [] : [read],
     write: write === undefined ? [] : [write],
   }),
+  hints: pcapHints,
+  describe: ({ write }, { path, absolutePath }) => ({
+    needs: write === undefined ? [] : [{ path: `${path}.write`, file: absolutePath(write), use: "write" }],
+  }),
+  preview: previewPcap,
   create: createPcap,
 });
 export default pcap;
@@ -156,4 +167,73 @@ function openWriter(context: NetworkContext, path: string, startUnixNs: bigint):
   const writer = new CaptureWriter(sink, { format: formatOf(path), startUnixNs });
   context.onStart(() => writer.begin());
   return writer;
+}
+
+/**
+ * What is written is only claimed, so that it is compared with other files. A pipe stays closed: what is read of it now would be
+ * missing when the configuration runs.
+ */
+function previewPcap(context: NetworkContext, { write, inner, ...options }: PcapOptions): FrameTransport {
+  if (write !== undefined) {
+    const path = context.resolvePath(write);
+    context.claimFile({ key: "write", path, use: "write", identity: identityOfPath(path) });
+  }
+  // A recorder passes on what the network behind it can do.
+  if (inner !== undefined) return context.inner(inner, "inner");
+  const { read } = options;
+  if (read === undefined || !isPipe(isStandardInput(read) ? read : context.resolvePath(read))) {
+    return createPcap(context, options);
+  }
+  return new NetworkPreview(1, undefined, null);
+}
+
+/** How much of a capture is looked at: enough to know whom it is for. */
+const MAX_PACKETS_LOOKED_AT = 200_000;
+
+/** A capture that has nothing for this guest: the network is silent. */
+function pcapHints(
+  { read, take, guestMac }: PcapOptions,
+  { path, facts, absolutePath }: BuiltSite,
+): PartIssue[] {
+  if (read === undefined || take === "all") return [];
+  const mac = guestMac === undefined ? (facts as NetworkFacts | undefined)?.guestMac : parseMac(guestMac);
+  if (mac === undefined) return [];
+  // As when it runs: of packets without addresses, those to the host that captured are for the guest.
+  const seen = stationsOf(absolutePath(read), guestMac === undefined ? mac : undefined);
+  if (seen === null || seen.stations.has(formatMac(mac))) return [];
+  const [busiest] = [...seen.stations].sort((a, b) => b[1] - a[1]);
+  return [{
+    path: guestMac === undefined ? path : `${path}.guestMac`,
+    value: formatMac(mac),
+    problem:
+      `is the guest's address, and no packet of ${seen.isWhole ? "" : "the beginning of "}the capture is ` +
+      "sent to it",
+    remedy: busiest === undefined
+      ? 'write "take": "all" to deliver every packet'
+      : `write "guestMac": "${busiest[0]}", to which most are sent, or "take": "all"`,
+  }];
+}
+
+/** To which stations packets of a capture are sent, and how many; null if it cannot be read a second time. */
+function stationsOf(
+  file: string,
+  hostMac: Uint8Array | undefined,
+): { stations: Map<string, number>; isWhole: boolean } | null {
+  const stations = new Map<string, number>();
+  try {
+    if (!Deno.statSync(file).isFile) return null;
+    using reader = CaptureReader.open(file, hostMac);
+    for (let packets = 0; packets < MAX_PACKETS_LOOKED_AT; packets++) {
+      if (!reader.next()) return { stations, isWhole: true };
+      const { bytes, at, length } = reader.packet;
+      if (length < MAC_BYTES || isMulticast(bytes, at)) continue;
+      const mac = formatMac(bytes, at);
+      // A capture of a flood has as many addresses as packets; a few thousand tell as much.
+      if (stations.has(mac) || stations.size < 4096) stations.set(mac, (stations.get(mac) ?? 0) + 1);
+    }
+    return { stations, isWhole: false };
+  } catch {
+    // What is damaged is told where it is replayed.
+    return null;
+  }
 }

@@ -3,16 +3,34 @@
  * passes.
  * @module
  */
-import { defineNetwork, type NetworkFacts, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import { FileDescriptor } from "../../host/descriptors.ts";
-import { openTap } from "./open_tap.ts";
+import {
+  type BuiltSite,
+  type HostNeed,
+  type PartIssue,
+  partsOfKind,
+  type ResolvedPart,
+} from "../../plugins/plugin.ts";
+import {
+  defineNetwork,
+  type NetworkFacts,
+  type NetworkPlugin,
+  NetworkPreview,
+  type OffloadPlugin,
+  stageOffers,
+} from "../../pipeline/plugin.ts";
+import { FileDescriptor, mayAdministerNetwork } from "../../host/descriptors.ts";
+import { VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
+import { openTap, TUN_FILE, TUN_PATH } from "./open_tap.ts";
 import { type TapOptions, tapOptions } from "./options.ts";
 import { newTapCounters } from "./tap_queue.ts";
-import { type GivenQueue, TapTransport } from "./tap_transport.ts";
+import { type GivenQueue, tapCapabilities, TapTransport } from "./tap_transport.ts";
 export { newTapCounters, type TapCounters } from "./tap_queue.ts";
 export { type OpenTap, openTap } from "./open_tap.ts";
 export type { TapOptions } from "./options.ts";
-export { type GivenQueue, tapCapabilities, type TapSettings, TapTransport } from "./tap_transport.ts";
+export { type GivenQueue, type TapSettings, TapTransport } from "./tap_transport.ts";
+
+/** The MTU of an interface for which none was set. */
+const USUAL_MTU = 1500;
 
 /** The `tap` network plugin. */
 export const tap: NetworkPlugin<TapOptions> = defineNetwork({
@@ -47,6 +65,18 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
       }]),
     ];
   },
+  hints: tapHints,
+  describe: (options, { path }) => ({ needs: options.interface === undefined ? [] : [tunNeed(path)] }),
+  preview(context, options) {
+    const isUnfinished = exchangesUnfinished(options);
+    return new NetworkPreview(
+      queuesOf(options, context.queuePairs),
+      tapCapabilities(isUnfinished, false),
+      isUnfinished
+        ? { capabilities: tapCapabilities(true, true), condition: "the kernel is Linux 6.2 or newer" }
+        : undefined,
+    );
+  },
   create(context, options) {
     return new TapTransport(openTap(options, context.queuePairs, context.path), {
       pool: context.pool,
@@ -69,3 +99,72 @@ export const tap: NetworkPlugin<TapOptions> = defineNetwork({
 });
 
 export default tap;
+
+/** How many queues a TAP has for a device with so many queue pairs. */
+function queuesOf(options: TapOptions, queuePairs: number): number {
+  if (options.interface === undefined) return options.fds?.length ?? 1;
+  return options.multiQueue ?? queuePairs > 1 ? queuePairs : 1;
+}
+
+/** May a TAP exchange unfinished frames? */
+function exchangesUnfinished({ offloads, vnetHeader }: TapOptions): boolean {
+  return offloads === "auto" && vnetHeader;
+}
+
+/** The file of which interfaces are made must be there and usable; making one needs CAP_NET_ADMIN. */
+function tunNeed(path: string): HostNeed {
+  return {
+    path,
+    file: TUN_PATH,
+    use: "open",
+    missing: TUN_FILE.ENOENT,
+    refused: TUN_FILE.EACCES,
+    unseen: () =>
+      mayAdministerNetwork()
+        ? null
+        : `whether the interface of ${path} was prepared for this user, who lacks CAP_NET_ADMIN and cannot make it: run as ` +
+          'root, or prepare it ("ip tuntap add dev NAME mode tap user USER vnet_hdr", "ip link set NAME up")',
+  };
+}
+
+function tapHints(options: TapOptions, { path, device, facts, built, frontEnds }: BuiltSite): PartIssue[] {
+  if (facts === undefined) return [];
+  const hints: PartIssue[] = [];
+  const { mtu, queuePairs } = facts as NetworkFacts;
+  const queues = queuesOf(options, queuePairs);
+  if (queues > 1 && queues < queuePairs) {
+    hints.push({
+      path,
+      problem: `the TAP has ${queues} queues for ${queuePairs} queue pairs: the other pairs receive nothing`,
+      remedy: "pass a descriptor for each pair, or one alone, whose frames the device spreads itself",
+    });
+  }
+  if (
+    mtu !== undefined && mtu > USUAL_MTU && options.mtu === undefined && options.interface !== undefined
+  ) {
+    hints.push({
+      path,
+      problem: `a new interface carries packets of ${USUAL_MTU} bytes, and the guest is told ${mtu}`,
+      remedy: `write "mtu": ${mtu} here as well`,
+    });
+  }
+  if (exchangesUnfinished(options)) {
+    const offers = stageOffers(partsOfKind(device, "offload") as ResolvedPart<OffloadPlugin>[]);
+    if (offers.includes(VIRTIO_NET_F_RSC_EXT)) {
+      hints.push({
+        path,
+        problem:
+          "what this host sends itself comes large already and is not merged again; RSC merges what comes " +
+          "from elsewhere in packets of MTU size",
+        remedy: 'write "offloads": "off" to have all packets cut first',
+      });
+    }
+  } else if (frontEnds.length > 0 && !built.features.has(VIRTIO_NET_F_HOST_TSO4)) {
+    hints.push({
+      path,
+      problem: "the guest has to segment and checksum what it sends: nothing here takes large packets",
+      remedy: 'add the offload "segment"',
+    });
+  }
+  return hints;
+}

@@ -7,15 +7,20 @@
  */
 import type { Device } from "../../core/device.ts";
 import {
-  FeatureSet,
+  type FeatureSet,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import type { FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
-import * as net from "../../wire/net_features.ts";
+import type {
+  FeatureFilter,
+  FeaturePassage,
+  FrontEndOutlook,
+  FrontEndSite,
+  FrontEndWords,
+} from "../../plugins/plugin.ts";
 import { offerFor, type ProfileName } from "./negotiation.ts";
 
 /** The front-ends of which it is known. */
@@ -24,108 +29,28 @@ export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", 
 /** A front-end by the name of its profile. */
 export type FrontEnd = typeof FRONT_ENDS[number];
 
-/**
- * `agreed`: driver and device agree on it. `own`: the front-end answers for it, the device never hears of it. `newer`: as
- * `agreed`, but only newer versions of the front-end know it. `lost`: the driver does not get it.
- */
-export type Passage = "agreed" | "own" | "newer" | "lost";
-
-interface FrontEndFilter {
-  readonly agreed: FeatureSet;
-  readonly own: FeatureSet;
-  readonly newer: FeatureSet;
-}
-
-const OFFLOADS = [
-  net.VIRTIO_NET_F_CSUM,
-  net.VIRTIO_NET_F_GUEST_CSUM,
-  net.VIRTIO_NET_F_GUEST_TSO4,
-  net.VIRTIO_NET_F_GUEST_TSO6,
-  net.VIRTIO_NET_F_HOST_TSO4,
-  net.VIRTIO_NET_F_HOST_TSO6,
-  net.VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_F_VERSION_1,
-];
-const ECN = [net.VIRTIO_NET_F_GUEST_ECN, net.VIRTIO_NET_F_HOST_ECN];
-const USO = [net.VIRTIO_NET_F_GUEST_USO4, net.VIRTIO_NET_F_GUEST_USO6, net.VIRTIO_NET_F_HOST_USO];
-const CONTROL = [
-  net.VIRTIO_NET_F_MAC,
-  net.VIRTIO_NET_F_CTRL_VQ,
-  net.VIRTIO_NET_F_CTRL_RX,
-  net.VIRTIO_NET_F_CTRL_VLAN,
-];
-
-const FILTERS: Readonly<Record<FrontEnd, FrontEndFilter>> = {
+/** What becomes of the bits of rings. Those of a device type are said by its plugin (`FrontEndWords.filters`). */
+const RING_FILTERS: Readonly<Record<FrontEnd, FeatureFilter>> = {
   "qemu": {
-    agreed: FeatureSet.of(
-      ...OFFLOADS,
-      ...ECN,
-      net.VIRTIO_NET_F_MTU,
-      net.VIRTIO_NET_F_GUEST_ANNOUNCE,
-      net.VIRTIO_NET_F_MQ,
-      net.VIRTIO_NET_F_HASH_REPORT,
-      net.VIRTIO_NET_F_RSS,
-      VIRTIO_F_INDIRECT_DESC,
-      VIRTIO_F_EVENT_IDX,
-      VIRTIO_F_RING_PACKED,
-    ),
-    own: FeatureSet.of(
-      ...CONTROL,
-      net.VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
-      net.VIRTIO_NET_F_STATUS,
-      net.VIRTIO_NET_F_CTRL_RX_EXTRA,
-      net.VIRTIO_NET_F_CTRL_MAC_ADDR,
-      net.VIRTIO_NET_F_SPEED_DUPLEX,
-    ),
-    newer: FeatureSet.of(...USO, net.VIRTIO_NET_F_RSC_EXT, VIRTIO_F_IN_ORDER),
+    agreed: [VIRTIO_F_INDIRECT_DESC, VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1, VIRTIO_F_RING_PACKED],
+    newer: [VIRTIO_F_IN_ORDER],
   },
   "virtio-user": {
-    agreed: FeatureSet.of(
-      ...OFFLOADS,
-      net.VIRTIO_NET_F_MQ,
-      VIRTIO_F_INDIRECT_DESC,
-      VIRTIO_F_RING_PACKED,
-      VIRTIO_F_IN_ORDER,
-    ),
-    own: FeatureSet.of(...CONTROL, net.VIRTIO_NET_F_STATUS, net.VIRTIO_NET_F_CTRL_MAC_ADDR),
-    newer: FeatureSet.none,
+    agreed: [VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1, VIRTIO_F_RING_PACKED, VIRTIO_F_IN_ORDER],
   },
   "cloud-hypervisor": {
-    agreed: FeatureSet.of(
-      ...OFFLOADS,
-      ...ECN,
-      net.VIRTIO_NET_F_MTU,
-      net.VIRTIO_NET_F_MQ,
-      VIRTIO_F_EVENT_IDX,
-    ),
-    own: FeatureSet.of(net.VIRTIO_NET_F_MAC, net.VIRTIO_NET_F_CTRL_VQ),
-    newer: FeatureSet.of(
-      VIRTIO_F_INDIRECT_DESC,
-      VIRTIO_F_IN_ORDER,
-      net.VIRTIO_NET_F_STATUS,
-      net.VIRTIO_NET_F_GUEST_ANNOUNCE,
-    ),
+    agreed: [VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1],
+    newer: [VIRTIO_F_INDIRECT_DESC, VIRTIO_F_IN_ORDER],
   },
-  // Passes on whole ranges, commands included.
-  "crosvm": {
-    agreed: FeatureSet.from([...range(0, 23), ...range(50, 63), VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1]),
-    own: FeatureSet.none,
-    newer: FeatureSet.none,
-  },
-  // Passes on the device's own bits, and of those of rings what its kernel knows.
+  "crosvm": { agreed: [VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1] },
   "uml": {
-    agreed: FeatureSet.from([
-      ...range(0, 23),
-      ...range(50, 63),
-      VIRTIO_F_INDIRECT_DESC,
-      VIRTIO_F_EVENT_IDX,
-      VIRTIO_F_VERSION_1,
-      VIRTIO_F_RING_PACKED,
-    ]),
-    own: FeatureSet.none,
-    newer: FeatureSet.none,
+    agreed: [VIRTIO_F_INDIRECT_DESC, VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1, VIRTIO_F_RING_PACKED],
   },
 };
+
+/** The bits from here up to {@linkcode LAST_RING_BIT} are the same for all device types (virtio 1.2, section 2.2). */
+const FIRST_RING_BIT = 24;
+const LAST_RING_BIT = 49;
 
 /** The front-ends that can be expected with this profile: all that know the device, or the one that was named. */
 export function frontEndsOf(words: FrontEndWords | undefined, profile: ProfileName): readonly FrontEnd[] {
@@ -136,23 +61,27 @@ export function frontEndsOf(words: FrontEndWords | undefined, profile: ProfileNa
 /** Those that know devices of any type. */
 const USUAL_FRONT_ENDS: readonly string[] = ["qemu", "uml"];
 
-/** What becomes of each feature of the device, by bit, with a profile, at a front-end. */
-export function passagesTo(
-  frontEnd: FrontEnd,
+/**
+ * What becomes of each feature of the device, by bit, at each front-end that can be expected with a profile.
+ * @param words how the plugin of the device has front-ends told of it
+ */
+export function outlooks(
   device: Device,
+  words: FrontEndWords | undefined,
   profile: ProfileName,
-): ReadonlyMap<number, Passage> {
+): (FrontEndOutlook & { readonly name: FrontEnd })[] {
   const { features: offered } = offerFor(device, profile);
-  const { agreed, own, newer } = FILTERS[frontEnd];
-  return new Map(Array.from(device.features, (bit): [number, Passage] => {
-    if (own.has(bit)) return [bit, "own"];
-    if (!offered.has(bit)) return [bit, "lost"];
-    return [bit, agreed.has(bit) ? "agreed" : newer.has(bit) ? "newer" : "lost"];
-  }));
-}
-
-function range(from: number, to: number): number[] {
-  return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  return frontEndsOf(words, profile).map((name) => {
+    const own = words?.filters?.[name];
+    const passage = (bit: number): FeaturePassage => {
+      const isRings = bit >= FIRST_RING_BIT && bit <= LAST_RING_BIT;
+      const filter = isRings ? RING_FILTERS[name] : own ?? { agreed: [bit] };
+      if (filter.own?.includes(bit)) return "own";
+      if (!offered.has(bit)) return "lost";
+      return filter.agreed?.includes(bit) ? "agreed" : filter.newer?.includes(bit) ? "newer" : "lost";
+    };
+    return { name, features: new Map(Array.from(device.features, (bit) => [bit, passage(bit)])) };
+  });
 }
 
 // What to write at the other end: command lines and XML for front-ends, and what this back-end tells of itself.

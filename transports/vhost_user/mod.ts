@@ -2,8 +2,15 @@
  * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm, User-mode Linux and their like.
  * @module
  */
-import { defineDriver, type DriverPlugin, type PartContext } from "../../plugins/plugin.ts";
+import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import {
+  defineDriver,
+  type DriverPlugin,
+  type PartContext,
+  type ResolvedPart,
+} from "../../plugins/plugin.ts";
 import { MAX_SOCKET_PATH_BYTES } from "../../host/unix_socket.ts";
+import { outlooks } from "./front_ends.ts";
 import { type VhostUserOptions, vhostUserOptions } from "./options.ts";
 import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
@@ -16,7 +23,7 @@ export {
   umlArguments,
   type UmlFacts,
 } from "./front_ends.ts";
-export { FRONT_ENDS, type FrontEnd, frontEndsOf, type Passage, passagesTo } from "./front_ends.ts";
+export { FRONT_ENDS, type FrontEnd, frontEndsOf, outlooks } from "./front_ends.ts";
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 export { type Offer, offerFor, type ProfileName, PROFILES } from "./negotiation.ts";
 export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
@@ -42,10 +49,22 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
       remedy: "use a shorter folder, such as /run",
     }];
   },
-  hints: ({ memory, populate }, { path }) => {
-    if (memory === "sealed") return [];
+  describe: ({ socket, mode }, { path, absolutePath }) => ({
+    needs: socket === null ? [] : [{
+      path: `${path}.socket`,
+      file: absolutePath(socket),
+      use: mode === "server" ? "listen" : "connect",
+    }],
+  }),
+  hints: ({ memory, populate }, { path, frontEnds }) => {
+    const split = frontEnds.filter(({ features }) => features.get(VIRTIO_F_RING_PACKED) === "lost");
+    const names = split.map(({ name }) => name).join(", ");
+    const rings = split.length === 0
+      ? []
+      : [{ path, problem: `with ${names}, rings are split: it does not pass RING_PACKED on` }];
+    if (memory === "sealed") return rings;
     const room = populate ? "" : ", or whose file system has no room for a page that the guest uses first";
-    return [{
+    return [...rings, {
       path: `${path}.memory`,
       value: memory,
       problem:
@@ -66,8 +85,14 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
       ? []
       : [{ thing: `descriptor ${fd}`, path: `${path}.fd`, remedy: "pass a descriptor for each" }]),
   ],
+  frontEnds: ({ profile }, device, words) => outlooks(device, words, profile),
   create: (context: PartContext, options: VhostUserOptions): VhostUserTransport =>
     new VhostUserTransport(context, options),
 });
 
 export default vhostUser;
+
+/** The options of a driver transport if it is this one; null if it is another. */
+export function vhostUserOptionsOf({ plugin, options }: ResolvedPart): VhostUserOptions | null {
+  return plugin === vhostUser ? options as VhostUserOptions : null;
+}

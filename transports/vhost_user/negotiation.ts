@@ -219,15 +219,17 @@ const COMMANDED = [VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT];
 
 interface Profile {
   readonly protocol: FeatureSet;
-  /** Bits of the device not to offer. */
-  readonly withheld: readonly number[];
+  /** Bits of network devices not to offer. */
+  readonly withheldOfNet: readonly number[];
+  /** Bits of rings not to offer. Left out: none. */
+  readonly withheldOfRings?: readonly number[];
 }
 
 const TABLE: Readonly<Record<ProfileName, Profile>> = {
-  "auto": { protocol: SERVED, withheld: COMMANDED },
+  "auto": { protocol: SERVED, withheldOfNet: COMMANDED },
   // Takes configuration from its own command line, and warns of a back-end that offers it.
-  "qemu": { protocol: SERVED.without(CONFIG), withheld: COMMANDED },
-  "virtio-user": { protocol: FeatureSet.of(MQ, REPLY_ACK, STATUS), withheld: COMMANDED },
+  "qemu": { protocol: SERVED.without(CONFIG), withheldOfNet: COMMANDED },
+  "virtio-user": { protocol: FeatureSet.of(MQ, REPLY_ACK, STATUS), withheldOfNet: COMMANDED },
   "cloud-hypervisor": {
     protocol: FeatureSet.of(
       MQ,
@@ -238,16 +240,18 @@ const TABLE: Readonly<Record<ProfileName, Profile>> = {
       CONFIGURE_MEM_SLOTS,
       DEVICE_STATE,
     ),
-    withheld: [...COMMANDED, VIRTIO_F_RING_PACKED, VIRTIO_NET_F_RSC_EXT],
+    withheldOfNet: [...COMMANDED, VIRTIO_NET_F_RSC_EXT],
+    withheldOfRings: [VIRTIO_F_RING_PACKED],
   },
   // Forwards the control queue, and strips the packed layout with a warning.
   "crosvm": {
     protocol: FeatureSet.of(MQ, REPLY_ACK, BACKEND_REQ, CONFIG, DEVICE_STATE),
-    withheld: [VIRTIO_F_RING_PACKED],
+    withheldOfNet: [],
+    withheldOfRings: [VIRTIO_F_RING_PACKED],
   },
   // Forwards the control queue. Would take kicks by message as well, if they were offered.
-  "uml": { protocol: FeatureSet.of(REPLY_ACK, BACKEND_REQ, CONFIG), withheld: [] },
-  "sim": { protocol: SERVED.with(INBAND_NOTIFICATIONS), withheld: [] },
+  "uml": { protocol: FeatureSet.of(REPLY_ACK, BACKEND_REQ, CONFIG), withheldOfNet: [] },
+  "sim": { protocol: SERVED.with(INBAND_NOTIFICATIONS), withheldOfNet: [] },
 };
 
 /** What is offered to one front-end. */
@@ -260,10 +264,11 @@ export interface Offer {
 
 /** What to offer of this device to this front-end: never a bit that cannot be served. */
 export function offerFor(device: Device, profile: ProfileName): Offer {
-  const { protocol, withheld } = TABLE[profile];
+  const { protocol, withheldOfNet, withheldOfRings = [] } = TABLE[profile];
+  const isNet = networkCapability(device) !== null;
   const unserved: number[] = [];
   if (device.migration === undefined) unserved.push(DEVICE_STATE);
-  if (networkCapability(device) === null) unserved.push(RARP, MTU);
+  if (!isNet) unserved.push(RARP, MTU);
   if (device.inflight === undefined) unserved.push(INFLIGHT_SHMFD);
   const served = protocol.without(...unserved);
   const bits = served.has(LOG_SHMFD)
@@ -271,7 +276,10 @@ export function offerFor(device: Device, profile: ProfileName): Offer {
     : [VHOST_USER_F_PROTOCOL_FEATURES];
   // 64 bits fit into a message.
   const features = FeatureSet.fromWords(device.features.word(0), device.features.word(1));
-  return { features: features.without(...withheld).with(...bits), protocol: served };
+  return {
+    features: features.without(...withheldOfRings, ...isNet ? withheldOfNet : []).with(...bits),
+    protocol: served,
+  };
 }
 
 /** The device's own features among those that a front-end accepts: without the bits of the protocol. */
