@@ -28,6 +28,9 @@ import {
 /** The largest frame a pool takes, in bytes: a 65535-byte IPv6 payload, its headers, and room to be rude. */
 export const MAX_FRAME_BYTES = 69_632;
 
+/** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
+export const MAX_QUEUE_PAIRS = 0x8000;
+
 /**
  * What the virtio-net header says of a frame (virtio 1.2, section 5.1.6), less `num_buffers`, which belongs
  * to the ring. All fields are unsigned; the names are those of the specification.

@@ -24,7 +24,7 @@ import type {
   ResolvedDevice,
   ResolvedPart,
 } from "../plugins/plugin.ts";
-import { type FrameBatch, frameFault, type FrameHolder, isPlain, isSound } from "./frame.ts";
+import { type FrameBatch, frameFault, type FrameHolder, isPlain, isSound, MAX_QUEUE_PAIRS } from "./frame.ts";
 import { type FramePool, newFramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "./offload_capabilities.ts";
@@ -38,8 +38,6 @@ import {
 } from "./plugin.ts";
 import type { Direction } from "./stage.ts";
 
-/** The most queue pairs that a device can have (virtio 1.2, section 5.1.5). */
-const MAX_QUEUE_PAIRS = 0x8000;
 /** Bounds of the field `mtu` (virtio 1.2, section 5.1.4.1), in bytes. */
 export const MIN_MTU = 68;
 /** See {@linkcode MIN_MTU}. */

@@ -22,7 +22,15 @@
  */
 import { kindOf, refusePromise } from "../plugins/contract.ts";
 import { PluginError } from "../core/errors.ts";
-import { FrameBatch, frameFault, type FrameHolder, isHeaderSound, isPlain, isSound } from "./frame.ts";
+import {
+  FrameBatch,
+  frameFault,
+  type FrameHolder,
+  isHeaderSound,
+  isPlain,
+  isSound,
+  MAX_QUEUE_PAIRS,
+} from "./frame.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { Negotiated, Stage } from "./stage.ts";
 
@@ -33,8 +41,6 @@ const VAIN_FLUSH_NS = 1000;
 /** Times that a stage with a deadline may be found with most of the frames of an empty pool. */
 const MAX_HOARDED_LOOKS = 5;
 const KEPT_BATCH = "it pushed to a batch after its hook had returned: batches are lent until then, keep none";
-/** Queue pairs where it is not said how many there are. */
-const MAX_QUEUE_PAIRS = 0x8000;
 
 /** The end of a pipeline: takes every frame of a batch and clears it. */
 export interface FrameSink {

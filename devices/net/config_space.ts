@@ -4,6 +4,7 @@
  */
 import { GuestError } from "../../core/errors.ts";
 import { type FeatureSet, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
+import { MAX_QUEUE_PAIRS } from "../../pipeline/frame.ts";
 import { MAC_BYTES } from "../../wire/ethernet.ts";
 import {
   VIRTIO_NET_F_CTRL_MAC_ADDR,
@@ -82,7 +83,7 @@ export class NetConfigSpace {
     this.#hasStatus = offered.has(VIRTIO_NET_F_STATUS);
     if (this.#hasStatus) view.setUint16(STATUS, VIRTIO_NET_S_LINK_UP, true);
     if (offered.has(VIRTIO_NET_F_MQ) || offered.has(VIRTIO_NET_F_RSS)) {
-      view.setUint16(MAX_VIRTQUEUE_PAIRS, inRange("queuePairs", values.queuePairs, 1, 0x8000), true);
+      view.setUint16(MAX_VIRTQUEUE_PAIRS, inRange("queuePairs", values.queuePairs, 1, MAX_QUEUE_PAIRS), true);
     }
     if (offered.has(VIRTIO_NET_F_MTU)) view.setUint16(MTU, inRange("mtu", values.mtu, 68, 0xffff), true);
     if (offered.has(VIRTIO_NET_F_SPEED_DUPLEX)) {

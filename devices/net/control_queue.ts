@@ -6,8 +6,7 @@
  * memory meanwhile. The first writable byte takes the answer. A command is checked completely before anything
  * changes: class, command, feature, length, values; then it is carried out at once, so that it is in force
  * before the driver sees the answer. What is refused changes nothing and is counted under the name of the
- * reason. Behind `ControlQueue` come the numbers of the commands, the decoders of the longer ones, and the
- * commands that program the receive filter.
+ * reason. Behind `ControlQueue` come the numbers of the commands and the decoders of the longer ones.
  *
  * One exception is deliberate: `offloadsRequested` is told of a well-formed GUEST_OFFLOADS_SET before it is
  * judged, because the reference acts on it too early, and stages that follow the rule book `qemu` repeat
@@ -92,7 +91,6 @@ export class ControlQueue {
   /** Commands seen, and refused by reason. */
   readonly counters: ControlCounters = newControlCounters();
   readonly #parts: ControlQueueParts;
-  readonly #filterCommands: FilterCommands;
   readonly #scratch = new Uint8Array(MAX_COMMAND_BYTES);
   readonly #answer = new Uint8Array(1);
   #features: FeatureSet = FeatureSet.none;
@@ -100,7 +98,6 @@ export class ControlQueue {
   /** Refuses every command until features are negotiated. @param parts what commands program */
   constructor(parts: ControlQueueParts) {
     this.#parts = parts;
-    this.#filterCommands = new FilterCommands(parts.filter, (mac) => parts.hooks.macChanged(mac));
   }
 
   /**
@@ -136,11 +133,12 @@ export class ControlQueue {
     const command = this.#scratch[1];
     switch (this.#scratch[0]) {
       case VIRTIO_NET_CTRL_RX:
-        return this.#filterCommands.receiveMode(this.#scratch, end, this.#features);
+        return this.#setReceiveMode(command, end);
       case VIRTIO_NET_CTRL_MAC:
-        return this.#filterCommands.mac(this.#scratch, end, this.#features);
+        if (command === VIRTIO_NET_CTRL_MAC_TABLE_SET) return this.#setTables(end);
+        return command === VIRTIO_NET_CTRL_MAC_ADDR_SET ? this.#setMac(end) : "unknown_command";
       case VIRTIO_NET_CTRL_VLAN:
-        return this.#filterCommands.vlan(this.#scratch, end, this.#features);
+        return this.#setVlan(command, end);
       case VIRTIO_NET_CTRL_ANNOUNCE:
         return command === VIRTIO_NET_CTRL_ANNOUNCE_ACK ? this.#announceAck(end) : "unknown_command";
       case VIRTIO_NET_CTRL_MQ:
@@ -154,14 +152,67 @@ export class ControlQueue {
     }
   }
 
+  /**
+   * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly
+   * `dataBytes` of data; null if nothing.
+   */
+  #refuse(feature: number, end: number, dataBytes: number): ControlRefusal | null {
+    return this.#features.has(feature) ? refuseLength(end - 2, dataBytes) : "not_negotiated";
+  }
+
+  #setReceiveMode(command: number, end: number): ControlRefusal | null {
+    if (command >= RECEIVE_MODES.length) return "unknown_command";
+    const mode = RECEIVE_MODES[command];
+    const extra = mode !== "promisc" && mode !== "allmulti";
+    const refusal = this.#refuse(extra ? VIRTIO_NET_F_CTRL_RX_EXTRA : VIRTIO_NET_F_CTRL_RX, end, 1);
+    if (refusal !== null) return refusal;
+    const on = this.#scratch[2];
+    if (on > 1) return "value_invalid";
+    this.#parts.filter.setMode(mode, on === 1);
+    return null;
+  }
+
+  #setTables(end: number): ControlRefusal | null {
+    if (!this.#features.has(VIRTIO_NET_F_CTRL_RX)) return "not_negotiated";
+    const tables = decodeMacTables(this.#scratch, 2, end);
+    if (typeof tables === "string") return tables;
+    const { unicastAt, unicastCount, multicastAt, multicastCount } = tables;
+    this.#parts.filter.setTables(this.#scratch, unicastAt, unicastCount, multicastAt, multicastCount);
+    return null;
+  }
+
+  #setMac(end: number): ControlRefusal | null {
+    // Either feature brings the command: the specification names CTRL_RX, drivers go by CTRL_MAC_ADDR.
+    const hasRx = this.#features.has(VIRTIO_NET_F_CTRL_RX);
+    const refusal = this.#refuse(hasRx ? VIRTIO_NET_F_CTRL_RX : VIRTIO_NET_F_CTRL_MAC_ADDR, end, MAC_BYTES);
+    if (refusal !== null) return refusal;
+    if (isMulticast(this.#scratch, 2)) return "value_invalid";
+    const mac = this.#scratch.subarray(2, end);
+    this.#parts.filter.setMac(mac);
+    this.#parts.hooks.macChanged(mac);
+    return null;
+  }
+
+  #setVlan(command: number, end: number): ControlRefusal | null {
+    if (command !== VIRTIO_NET_CTRL_VLAN_ADD && command !== VIRTIO_NET_CTRL_VLAN_DEL) {
+      return "unknown_command";
+    }
+    const refusal = this.#refuse(VIRTIO_NET_F_CTRL_VLAN, end, 2);
+    if (refusal !== null) return refusal;
+    const id = le16(this.#scratch, 2);
+    if (id >= VLAN_IDS) return "value_invalid";
+    this.#parts.filter.setVlan(id, command === VIRTIO_NET_CTRL_VLAN_ADD);
+    return null;
+  }
+
   #announceAck(end: number): ControlRefusal | null {
-    const refusal = refuse(this.#features, VIRTIO_NET_F_GUEST_ANNOUNCE, end, 0);
+    const refusal = this.#refuse(VIRTIO_NET_F_GUEST_ANNOUNCE, end, 0);
     if (refusal === null) this.#parts.hooks.announceAcked();
     return refusal;
   }
 
   #setPairs(end: number): ControlRefusal | null {
-    const refusal = refuse(this.#features, VIRTIO_NET_F_MQ, end, 2);
+    const refusal = this.#refuse(VIRTIO_NET_F_MQ, end, 2);
     if (refusal !== null) return refusal;
     const pairs = le16(this.#scratch, 2);
     if (pairs < 1 || pairs > this.#parts.maxPairs) return "value_invalid";
@@ -190,7 +241,7 @@ export class ControlQueue {
   }
 
   #setOffloads(end: number): ControlRefusal | null {
-    const refusal = refuse(this.#features, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, end, 8);
+    const refusal = this.#refuse(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, end, 8);
     if (refusal !== null) return refusal;
     const { hooks, rules } = this.#parts;
     const requested = FeatureSet.fromWords(le32(this.#scratch, 2), le32(this.#scratch, 6));
@@ -319,19 +370,6 @@ function refuseLength(length: number, wanted: number): ControlRefusal | null {
   return length === wanted ? null : length < wanted ? "data_short" : "data_long";
 }
 
-/**
- * What is wrong with a command of `end` bytes, class and command included, that needs `feature` and exactly
- * `dataBytes` of data; null if nothing.
- */
-export function refuse(
-  features: FeatureSet,
-  feature: number,
-  end: number,
-  dataBytes: number,
-): ControlRefusal | null {
-  return features.has(feature) ? refuseLength(end - 2, dataBytes) : "not_negotiated";
-}
-
 /** Decodes VIRTIO_NET_CTRL_MAC_TABLE_SET from the bytes `at` to `end`. */
 export function decodeMacTables(bytes: Uint8Array, at: number, end: number): MacTables | ControlRefusal {
   if (end - at < 4) return "data_short";
@@ -411,86 +449,4 @@ function decodeKey(
   if (length > RSS_MAX_KEY_BYTES || (length === 0 && hashTypes !== 0)) return "value_invalid";
   if ((hashTypes & ~SUPPORTED_HASH_TYPES) !== 0) return "value_invalid";
   return refuseLength(end, at + 1 + length) ?? bytes.slice(at + 1, end);
-}
-
-// The commands that program the receive filter: receive modes, MAC addresses, VLANs (virtio 1.2, sections
-// 5.1.6.5.1 to 5.1.6.5.3).
-
-/**
- * Judges and carries out commands on one filter. `bytes` is a command that the driver cannot change any more:
- * class, command, and data up to `end`. Null if it was carried out.
- */
-export class FilterCommands {
-  readonly #filter: ReceiveFilter;
-  readonly #macChanged: (mac: Uint8Array) => void;
-
-  /**
-   * Commands on `filter`.
-   * @param macChanged told of the device's own new address, six bytes, valid during the call
-   */
-  constructor(filter: ReceiveFilter, macChanged: (mac: Uint8Array) => void) {
-    this.#filter = filter;
-    this.#macChanged = macChanged;
-  }
-
-  /** VIRTIO_NET_CTRL_RX. */
-  receiveMode(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
-    const command = bytes[1];
-    if (command >= RECEIVE_MODES.length) return "unknown_command";
-    const mode = RECEIVE_MODES[command];
-    const extra = mode !== "promisc" && mode !== "allmulti";
-    const refusal = refuse(features, extra ? VIRTIO_NET_F_CTRL_RX_EXTRA : VIRTIO_NET_F_CTRL_RX, end, 1);
-    if (refusal !== null) return refusal;
-    const on = bytes[2];
-    if (on > 1) return "value_invalid";
-    this.#filter.setMode(mode, on === 1);
-    return null;
-  }
-
-  /** VIRTIO_NET_CTRL_MAC. */
-  mac(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
-    switch (bytes[1]) {
-      case VIRTIO_NET_CTRL_MAC_TABLE_SET:
-        return this.#setTables(bytes, end, features);
-      case VIRTIO_NET_CTRL_MAC_ADDR_SET:
-        return this.#setMac(bytes, end, features);
-      default:
-        return "unknown_command";
-    }
-  }
-
-  /** VIRTIO_NET_CTRL_VLAN. */
-  vlan(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
-    const command = bytes[1];
-    if (command !== VIRTIO_NET_CTRL_VLAN_ADD && command !== VIRTIO_NET_CTRL_VLAN_DEL) {
-      return "unknown_command";
-    }
-    const refusal = refuse(features, VIRTIO_NET_F_CTRL_VLAN, end, 2);
-    if (refusal !== null) return refusal;
-    const id = le16(bytes, 2);
-    if (id >= VLAN_IDS) return "value_invalid";
-    this.#filter.setVlan(id, command === VIRTIO_NET_CTRL_VLAN_ADD);
-    return null;
-  }
-
-  #setTables(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
-    if (!features.has(VIRTIO_NET_F_CTRL_RX)) return "not_negotiated";
-    const tables = decodeMacTables(bytes, 2, end);
-    if (typeof tables === "string") return tables;
-    const { unicastAt, unicastCount, multicastAt, multicastCount } = tables;
-    this.#filter.setTables(bytes, unicastAt, unicastCount, multicastAt, multicastCount);
-    return null;
-  }
-
-  #setMac(bytes: Uint8Array, end: number, features: FeatureSet): ControlRefusal | null {
-    // Either feature brings the command: the specification names CTRL_RX, drivers go by CTRL_MAC_ADDR.
-    const feature = features.has(VIRTIO_NET_F_CTRL_RX) ? VIRTIO_NET_F_CTRL_RX : VIRTIO_NET_F_CTRL_MAC_ADDR;
-    const refusal = refuse(features, feature, end, MAC_BYTES);
-    if (refusal !== null) return refusal;
-    if (isMulticast(bytes, 2)) return "value_invalid";
-    const mac = bytes.subarray(2, end);
-    this.#filter.setMac(mac);
-    this.#macChanged(mac);
-    return null;
-  }
 }

@@ -21,6 +21,7 @@ import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
+import { MAX_QUEUE_PAIRS } from "../../pipeline/frame.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";
 import { requestOffloads } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated } from "../../pipeline/stage.ts";
@@ -272,13 +273,13 @@ const schema = z.strictObject({
   multicastOverflow: z.boolean(),
   vlans: z.array(z.int().min(0).max(VLAN_IDS - 1)).max(VLAN_IDS),
   offloads: z.string().regex(/^0x[0-9a-f]{1,16}$/).nullable(),
-  pairs: z.int().min(1).max(0x8000).nullable(),
+  pairs: z.int().min(1).max(MAX_QUEUE_PAIRS).nullable(),
   rss: z.strictObject({
     hashTypes: types,
     table: z.array(z.int().min(0).max(0x7fff)).min(1).max(RSS_MAX_TABLE_LENGTH)
       .refine((table) => (table.length & (table.length - 1)) === 0),
     unclassifiedPair: z.int().min(0).max(0x7fff),
-    pairs: z.int().min(1).max(0x8000),
+    pairs: z.int().min(1).max(MAX_QUEUE_PAIRS),
     key,
   }).nullable(),
   hash: z.strictObject({ types, key }).nullable(),

@@ -42,42 +42,32 @@ const MAX_UNITS = 7_340_032;
 /** What a segment counts into which a frame is to be cut, by a stage or by the network. */
 const SEGMENT_UNITS = 512;
 
-/** What became of frames from the guest. */
-export interface FromGuestCounters extends Record<string, number> {
-  /** Frames taken from the guest. */
-  packets: number;
-  /** Their bytes, without virtio headers. */
-  bytes: number;
-  /** Frames that the network took. */
-  sent: number;
-  /** Times the network took less than offered, and frames had to wait. */
-  delayed: number;
-  /** Interrupts sent. */
-  interrupts: number;
-  /** Dropped: shorter than an Ethernet header. */
-  dropped_too_short: number;
-  /** Dropped: longer than the network carries. */
-  dropped_too_long: number;
-  /** Dropped: the virtio header contradicts the frame or what was negotiated. */
-  dropped_bad_header: number;
-  /** Dropped: the link is down. */
-  dropped_link_down: number;
-}
-
 /** Counters of frames from the guest, all 0. */
-export function newFromGuestCounters(): FromGuestCounters {
+export function newFromGuestCounters() {
   return {
+    /** Frames taken from the guest. */
     packets: 0,
+    /** Their bytes, without virtio headers. */
     bytes: 0,
+    /** Frames that the network took. */
     sent: 0,
+    /** Times the network took less than offered, and frames had to wait. */
     delayed: 0,
+    /** Interrupts sent. */
     interrupts: 0,
+    /** Dropped: shorter than an Ethernet header. */
     dropped_too_short: 0,
+    /** Dropped: longer than the network carries. */
     dropped_too_long: 0,
+    /** Dropped: the virtio header contradicts the frame or what was negotiated. */
     dropped_bad_header: 0,
+    /** Dropped: the link is down. */
     dropped_link_down: 0,
   };
 }
+
+/** What became of frames from the guest. */
+export type FromGuestCounters = ReturnType<typeof newFromGuestCounters>;
 
 /** What is needed to take frames from the guest. */
 export interface FromGuestParts {

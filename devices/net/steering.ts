@@ -19,22 +19,14 @@
  *
  * @module
  */
-import {
-  ETHERNET_DESTINATION,
-  ETHERNET_HEADER_BYTES,
-  ETHERNET_SOURCE,
-  etherType,
-} from "../../wire/ethernet.ts";
+import { MAX_QUEUE_PAIRS } from "../../pipeline/frame.ts";
+import { ETHERNET_DESTINATION, ETHERNET_HEADER_BYTES, ETHERNET_SOURCE } from "../../wire/ethernet.ts";
 import { HeaderLocator } from "../../wire/headers.ts";
 import { PROTOCOL_TCP } from "../../wire/tcp_ip.ts";
 import {
   VIRTIO_NET_HASH_REPORT_IPV4,
   VIRTIO_NET_HASH_REPORT_IPV6,
   VIRTIO_NET_HASH_REPORT_NONE,
-  VIRTIO_NET_HASH_REPORT_TCPV4,
-  VIRTIO_NET_HASH_REPORT_TCPV6,
-  VIRTIO_NET_HASH_REPORT_UDPV4,
-  VIRTIO_NET_HASH_REPORT_UDPV6,
 } from "../../wire/virtio_net_header.ts";
 
 const SLOTS = 1024;
@@ -66,7 +58,7 @@ export class Steering {
 
   /** One pair is in use at first. Throws RangeError. @param maxPairs queue pairs of the device, 1 to 32768 */
   constructor(maxPairs: number) {
-    if (!Number.isInteger(maxPairs) || maxPairs < 1 || maxPairs > 0x8000) {
+    if (!Number.isInteger(maxPairs) || maxPairs < 1 || maxPairs > MAX_QUEUE_PAIRS) {
       throw new RangeError(`Cannot steer over ${maxPairs} queue pairs: there must be 1 to 32768`);
     }
     this.#maxPairs = maxPairs;
@@ -278,28 +270,15 @@ export class PacketHash {
     return report;
   }
 
-  /** The most detailed enabled type that the frame has the fields for. */
-  #choose(flow: HeaderLocator): number {
-    const types = this.#types;
-    const tcp = flow.protocol === PROTOCOL_TCP;
-    if (flow.version === 4) {
-      if (
-        flow.portsAt >= 0 && (types & (tcp ? VIRTIO_NET_HASH_TYPE_TCPV4 : VIRTIO_NET_HASH_TYPE_UDPV4)) !== 0
-      ) {
-        return tcp ? VIRTIO_NET_HASH_REPORT_TCPV4 : VIRTIO_NET_HASH_REPORT_UDPV4;
-      }
-      return (types & VIRTIO_NET_HASH_TYPE_IPV4) !== 0
-        ? VIRTIO_NET_HASH_REPORT_IPV4
-        : VIRTIO_NET_HASH_REPORT_NONE;
-    }
-    if (
-      flow.portsAt >= 0 && (types & (tcp ? VIRTIO_NET_HASH_TYPE_TCPV6 : VIRTIO_NET_HASH_TYPE_UDPV6)) !== 0
-    ) {
-      return tcp ? VIRTIO_NET_HASH_REPORT_TCPV6 : VIRTIO_NET_HASH_REPORT_UDPV6;
-    }
-    return (types & VIRTIO_NET_HASH_TYPE_IPV6) !== 0
-      ? VIRTIO_NET_HASH_REPORT_IPV6
-      : VIRTIO_NET_HASH_REPORT_NONE;
+  /**
+   * The most detailed enabled type that the frame has the fields for. Types are bits in the order addresses,
+   * TCP ports, UDP ports, first those of IPv4; the reports are numbered in the same order, from 1.
+   */
+  #choose({ version, protocol, portsAt }: HeaderLocator): number {
+    const overAddresses = version === 4 ? 0 : 3;
+    const overPorts = overAddresses + (protocol === PROTOCOL_TCP ? 1 : 2);
+    if (portsAt >= 0 && (this.#types >>> overPorts & 1) === 1) return overPorts + 1;
+    return (this.#types >>> overAddresses & 1) === 1 ? overAddresses + 1 : VIRTIO_NET_HASH_REPORT_NONE;
   }
 }
 
@@ -322,7 +301,7 @@ export function symmetricHash(
   for (let i = 0; i < addressBytes; i += 4) {
     hash = mixPair(hash, be32(bytes, source + i), be32(bytes, destination + i));
   }
-  if (ports >= 0) hash = mixPair(hash, etherType(bytes, ports), etherType(bytes, ports + 2));
+  if (ports >= 0) hash = mixPair(hash, be16(bytes, ports), be16(bytes, ports + 2));
   return finish(hash);
 }
 

@@ -38,50 +38,38 @@ import {
 } from "../../wire/virtio_net_header.ts";
 import type { PacketHash } from "./steering.ts";
 
-/** What became of frames to the guest. */
-export interface ToGuestCounters extends Record<string, number> {
-  /** Frames delivered. */
-  packets: number;
-  /** Their bytes, without virtio headers. */
-  bytes: number;
-  /** Receive buffers they took. */
-  buffers: number;
-  /** Times a frame found no buffer and had to wait. */
-  starved: number;
-  /** Interrupts sent. */
-  interrupts: number;
-  /**
-   * Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame.
-   */
-  dropped_buffer_too_small: number;
-  /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
-  dropped_partial_checksum: number;
-  /** Dropped: a large frame of a kind the guest did not accept. */
-  dropped_large: number;
-  /** Dropped: longer than the MTU that the driver accepted. */
-  dropped_over_mtu: number;
-  /** Dropped: its queue pair has no receive queue. */
-  dropped_no_queue: number;
-  /** Dropped: the link is down. */
-  dropped_link_down: number;
-}
-
 /** Counters of frames to the guest, all 0. */
-export function newToGuestCounters(): ToGuestCounters {
+export function newToGuestCounters() {
   return {
+    /** Frames delivered. */
     packets: 0,
+    /** Their bytes, without virtio headers. */
     bytes: 0,
+    /** Receive buffers they took. */
     buffers: 0,
+    /** Times a frame found no buffer and had to wait. */
     starved: 0,
+    /** Interrupts sent. */
     interrupts: 0,
+    /**
+     * Dropped: a buffer without MRG_RXBUF, or all buffers that the ring can hold, are smaller than the frame.
+     */
     dropped_buffer_too_small: 0,
+    /** Dropped: NEEDS_CSUM, which the guest did not accept, and no `checksum` stage. */
     dropped_partial_checksum: 0,
+    /** Dropped: a large frame of a kind the guest did not accept. */
     dropped_large: 0,
+    /** Dropped: longer than the MTU that the driver accepted. */
     dropped_over_mtu: 0,
+    /** Dropped: its queue pair has no receive queue. */
     dropped_no_queue: 0,
+    /** Dropped: the link is down. */
     dropped_link_down: 0,
   };
 }
+
+/** What became of frames to the guest. */
+export type ToGuestCounters = ReturnType<typeof newToGuestCounters>;
 
 /** Why a frame is dropped here, which is also what counts it. */
 type DropReason =
@@ -168,11 +156,7 @@ export class ToGuest implements FrameSink {
   /** The first `pairs` are in use from now on; what waits for others waits for the first pair instead. */
   useQueuePairs(pairs: number): void {
     this.#pairs = pairs;
-    for (let pair = pairs; pair < this.#waiting.length; pair++) {
-      const waiting = this.#waiting[pair];
-      for (let i = 0; i < waiting.length; i++) this.#wait(waiting.at(i));
-      waiting.clear();
-    }
+    for (let pair = pairs; pair < this.#waiting.length; pair++) this.#moveWaiting(pair);
     for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
   }
 
@@ -188,10 +172,7 @@ export class ToGuest implements FrameSink {
     }
     if (this.#running < 0) return;
     for (let pair = 0; pair < this.#pairs; pair++) {
-      if ((queues[2 * pair] ?? null) !== null) continue;
-      const waiting = this.#waiting[pair];
-      for (let i = 0; i < waiting.length; i++) this.#wait(waiting.at(i));
-      waiting.clear();
+      if ((queues[2 * pair] ?? null) === null) this.#moveWaiting(pair);
     }
     for (let i = 0; i < this.again.length; i++) this.#keepToPairs(this.again.at(i));
   }
@@ -334,6 +315,13 @@ export class ToGuest implements FrameSink {
   #isOverMtu(frame: Frame): boolean {
     this.#headers.locate(frame.bytes, frame.start, frame.length);
     return frame.total > this.#maxFrameBytes + this.#headers.vlanTags * VLAN_TAG_BYTES;
+  }
+
+  /** What waits for `pair`, which is not served any more, waits for another. */
+  #moveWaiting(pair: number): void {
+    const waiting = this.#waiting[pair];
+    for (let i = 0; i < waiting.length; i++) this.#wait(waiting.at(i));
+    waiting.clear();
   }
 
   #wait(frame: Frame): void {

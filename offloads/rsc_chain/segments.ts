@@ -1,6 +1,6 @@
 /**
- * Segments: one as an IP version parses it (`ParsedSegment`), what is held of a flow (`CoalescedSegment`), and
- * what an IP version does differently (`RscFamily`).
+ * Segments: one as an IP version parses it (`ParsedSegment`), what is held of a flow (`CoalescedSegment`),
+ * and what an IP version does differently (`RscFamily`).
  * @module
  */
 import type { Frame, FrameOwner } from "../../pipeline/frame.ts";
@@ -25,9 +25,9 @@ import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../
 export const MAX_KEY_WORDS = 9;
 
 /**
- * What a chain keeps of headers, be it of a segment at hand or of what is held. Offsets are absolute, into the
- * storage of the frame. 32-bit fields are signed: only differences and equality of them are ever used. What
- * only strict rules look at stands last.
+ * What a chain keeps of headers, be it of a segment at hand or of what is held. Offsets are absolute, into
+ * the storage of the frame. 32-bit fields are signed: only differences and equality of them are ever used.
+ * What only strict rules look at stands last.
  */
 class SegmentHeaders {
   /** Which VLAN it is of, as `HeaderLocator` tells; 0 for the untagged network. */
