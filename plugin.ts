@@ -27,6 +27,7 @@ export {
   type DeviceEvent,
   type DeviceEventListener,
   type DeviceMigration,
+  type DeviceRole,
   type Session,
   STATUS_ACKNOWLEDGE,
   STATUS_DRIVER,
@@ -34,6 +35,7 @@ export {
   STATUS_FAILED,
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
+  type WorkersCapability,
 } from "./core/device.ts";
 export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
 export {
@@ -64,6 +66,7 @@ export {
   type DevicePlugin,
   type DriverContext,
   type DriverPlugin,
+  type DriverTransport,
   type FeatureFilter,
   type FeaturePassage,
   type FileClaim,
@@ -92,7 +95,6 @@ export {
   type Slot,
   type SoftwareDriver,
 } from "./plugins/plugin.ts";
-export type { QueueAddresses } from "./core/queue_setup.ts";
 export {
   KEEP,
   type QueueRequest,
@@ -100,8 +102,8 @@ export {
   type QueueServiceOptions,
   type RequestHandler,
 } from "./core/queue_service.ts";
-export { Reactor, type Waiter } from "./core/reactor.ts";
-export { type DriverNotifications, DriverSession } from "./core/session.ts";
+export { isPollable, type Pollable, Reactor, type Waiter } from "./core/reactor.ts";
+export { type DriverNotifications, DriverSession, type QueueAddresses } from "./core/session.ts";
 export type {
   AttachedLog,
   AttachedRegion,
@@ -111,9 +113,6 @@ export type {
   QueueWorkers,
   WorkerNotices,
 } from "./plugins/queue_workers.ts";
-export type { DeviceRole, WorkersCapability } from "./core/device.ts";
-export { type DriverTransport } from "./plugins/plugin.ts";
-export { isPollable, type Pollable } from "./core/reactor.ts";
 export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
 export {
   BAD_USED,

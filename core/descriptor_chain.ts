@@ -20,7 +20,7 @@
  */
 import { GuestError } from "./errors.ts";
 import { addressTooLarge, checkRange, type GuestMemory, hex, type MappedRegion } from "./memory.ts";
-import * as ringErrors from "./virtqueue.ts";
+import * as ringErrors from "./ring_errors.ts";
 
 /** What a piece of a chain counts beside its bytes: to read its descriptor and to begin a copy takes as long as so many. */
 export const PIECE_UNITS = 1024;

@@ -40,7 +40,7 @@ import {
   wideAddress,
 } from "./descriptor_chain.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
-import * as ringErrors from "./virtqueue.ts";
+import * as ringErrors from "./ring_errors.ts";
 import {
   BufferLedger,
   EVENT_DESC,

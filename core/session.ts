@@ -37,14 +37,22 @@ import {
   STATUS_NEEDS_RESET,
 } from "./device.ts";
 import { GuestError, type GuestFault } from "./errors.ts";
+import {
+  FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from "./features.ts";
 import { Quiescence } from "./in_flight.ts";
-import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "./features.ts";
 import type { GuestMemory } from "./memory.ts";
-import type { PackedVirtqueue } from "./packed_virtqueue.ts";
-import { buildQueue, checkRequest, type QueueAddresses, type QueueRequest } from "./queue_setup.ts";
+import { PackedVirtqueue } from "./packed_virtqueue.ts";
 import type { Pollable } from "./reactor.ts";
-import type { SplitVirtqueue } from "./split_virtqueue.ts";
-import { RoundBudget, type Virtqueue } from "./virtqueue.ts";
+import { SplitVirtqueue } from "./split_virtqueue.ts";
+import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
+
+/** What a driver programs of a queue; the rest of {@linkcode VirtqueueSetup} follows from the features. */
+export type QueueAddresses = Omit<VirtqueueSetup, "eventIndex" | "indirect">;
 
 /** What a transport does to tell its driver something. */
 export interface DriverNotifications {
@@ -69,7 +77,8 @@ export class DriverSession implements Session, Pollable {
   #status = 0;
   #driverFeatures = FeatureSet.none;
   #features = FeatureSet.none;
-  #requests: (QueueRequest | null)[];
+  /** What the driver has programmed of each queue, and where the queue goes on. */
+  #setups: ({ readonly addresses: QueueAddresses; readonly base: number | undefined } | null)[];
   #queues: readonly (SplitVirtqueue | PackedVirtqueue | null)[];
   #active = false;
   /** The driver has written 0, and the device has requests in flight. */
@@ -80,15 +89,13 @@ export class DriverSession implements Session, Pollable {
   /** Begins with a device that is reset. @param notifications how to tell the driver something */
   constructor(device: Device, memory: GuestMemory, notifications: DriverNotifications) {
     this.memory = memory;
-    this.#log = new FaultLog(({ fault, message }) =>
-      notifications.event?.({ event: "fault", fault, message })
-    );
+    this.#log = new FaultLog(({ fault, message }) => this.#tell({ event: "fault", fault, message }));
     this.faults = this.#log.counts;
     this.#device = device;
     this.#quiescence = new Quiescence(device.inflight);
     this.#notifications = notifications;
-    this.#requests = device.queueSizes.map(() => null);
-    this.#queues = this.#requests.map(() => null);
+    this.#setups = device.queueSizes.map(() => null);
+    this.#queues = this.#setups.map(() => null);
   }
 
   /** The device status field. */
@@ -143,7 +150,10 @@ export class DriverSession implements Session, Pollable {
     const added = value & ~this.#status;
     this.#status |= added & (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FAILED);
     if ((added & STATUS_FAILED) !== 0) this.#release();
-    if ((added & STATUS_FEATURES_OK) !== 0 && !this.#settleFeatures()) return;
+    if ((added & STATUS_FEATURES_OK) !== 0) {
+      if (!this.#log.attempt(() => this.#agree())) return;
+      this.#status |= STATUS_FEATURES_OK;
+    }
     if ((added & STATUS_DRIVER_OK) !== 0) this.#start();
   }
 
@@ -172,8 +182,8 @@ export class DriverSession implements Session, Pollable {
       if ((this.#status & STATUS_DRIVER_OK) !== 0) {
         throw new GuestError("queue-setup-too-late", `Queue ${index} must be set up before DRIVER_OK`);
       }
-      checkRequest(index, setup.size, this.#device.queueSizes);
-      this.#requests[index] = { addresses: { ...setup }, base };
+      checkSetup(index, setup.size, this.#device.queueSizes);
+      this.#setups[index] = { addresses: { ...setup }, base };
     });
   }
 
@@ -247,27 +257,17 @@ export class DriverSession implements Session, Pollable {
     if ((this.#status & STATUS_DRIVER_OK) !== 0) this.#notifications.configChanged();
   }
 
-  #settleFeatures(): boolean {
-    if (!this.#log.attempt(() => judgeFeatures(this.#device, this.#driverFeatures))) return false;
-    this.#agree();
-    this.#status |= STATUS_FEATURES_OK;
-    return true;
-  }
-
   #start(): void {
     this.#status |= STATUS_DRIVER_OK;
     try {
-      if ((this.#status & STATUS_FEATURES_OK) === 0) {
-        judgeFeatures(this.#device, this.#driverFeatures);
-        this.#agree();
-      }
-      this.#queues = this.#requests.map((request) =>
-        request && buildQueue(this.memory, request, this.#features, this.#budget)
+      if ((this.#status & STATUS_FEATURES_OK) === 0) this.#agree();
+      this.#queues = this.#setups.map((setup) =>
+        setup && buildQueue(this.memory, setup.addresses, this.#features, setup.base, this.#budget)
       );
       if (!this.#quiescence.isQuiet) throw this.#quiescence.error();
       this.#active = true;
       this.#device.activate(this);
-      this.#notifications.event?.({ event: "ready" });
+      this.#tell({ event: "ready" });
       this.#tellQueues("queue-started");
     } catch (error) {
       this.fail(error);
@@ -289,8 +289,8 @@ export class DriverSession implements Session, Pollable {
     this.#status = 0;
     this.#driverFeatures = FeatureSet.none;
     this.#features = FeatureSet.none;
-    this.#requests = this.#requests.map(() => null);
-    this.#queues = this.#requests.map(() => null);
+    this.#setups.fill(null);
+    this.#queues = this.#setups.map(() => null);
   }
 
   #release(): void {
@@ -298,27 +298,32 @@ export class DriverSession implements Session, Pollable {
     this.#active = false;
     this.#device.reset();
     this.#tellQueues("queue-stopped");
-    this.#notifications.event?.({ event: "reset" });
+    this.#tell({ event: "reset" });
   }
 
+  /** What the driver accepts is what both agree on; GuestError if it must not. */
   #agree(): void {
+    judgeFeatures(this.#device, this.#driverFeatures);
     this.#features = this.#driverFeatures;
-    this.#notifications.event?.({ event: "features", features: this.#features });
+    this.#tell({ event: "features", features: this.#features });
   }
 
   #tellQueues(event: "queue-started" | "queue-stopped"): void {
-    this.#queues.forEach((queue, index) => queue && this.#notifications.event?.({ event, queue: index }));
+    this.#queues.forEach((queue, index) => queue && this.#tell({ event, queue: index }));
+  }
+
+  #tell(event: DeviceEvent): void {
+    this.#notifications.event?.(event);
   }
 }
-
-// Which writes to the device status field are allowed (virtio 1.2, sections 2.1 and 3.1.1).
 
 const DRIVER_BITS = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK |
   STATUS_FAILED;
 
 /**
- * Why a driver must not write `value` when the status is `status`; null if it may. Bits are only added, in order, and by
- * the right side; NEEDS_RESET, which a driver may or may not repeat, and FAILED leave no way but FAILED and 0.
+ * Why a driver must not write `value` when the status is `status` (virtio 1.2, sections 2.1 and 3.1.1); null if it may. Bits
+ * are only added, in order, and by the right side; NEEDS_RESET, which a driver may or may not repeat, and FAILED leave no
+ * way but FAILED and 0.
  * @param legacy the driver does without FEATURES_OK
  */
 function statusObjection(status: number, value: number, legacy: boolean): string | null {
@@ -358,8 +363,6 @@ function isSet(value: number, bit: number): boolean {
   return (value & bit) !== 0;
 }
 
-// Which features a driver may accept.
-
 /**
  * Judges what a driver accepts of a device's features (virtio 1.2, sections 2.2 and 6). GuestError `features-unknown`
  * for what was not offered, `features-dependency-missing` for the packed layout in a legacy driver's hands, and what the
@@ -379,7 +382,51 @@ export function judgeFeatures(device: Device, features: FeatureSet): void {
   device.acceptFeatures(features);
 }
 
-// What guests did wrong, counted by name.
+/** Judges a set-up by what is known at once: GuestError `queue-index-invalid` or `queue-size-invalid`. */
+function checkSetup(index: number, size: number, queueSizes: readonly number[]): void {
+  if (!Number.isInteger(index) || index < 0 || index >= queueSizes.length) {
+    throw new GuestError(
+      "queue-index-invalid",
+      `Queue index is ${index}; the device has queues 0 to ${queueSizes.length - 1}`,
+    );
+  }
+  if (!Number.isInteger(size) || size < 1 || size > queueSizes[index]) {
+    throw new GuestError(
+      "queue-size-invalid",
+      `Size of queue ${index} is ${size}; it must be from 1 to ${queueSizes[index]}`,
+    );
+  }
+}
+
+/** A queue as features have it used. */
+export function queueSetup(
+  addresses: QueueAddresses,
+  features: FeatureSet,
+): VirtqueueSetup & { readonly packed: boolean } {
+  return {
+    ...addresses,
+    eventIndex: features.has(VIRTIO_F_EVENT_IDX),
+    indirect: features.has(VIRTIO_F_INDIRECT_DESC),
+    packed: features.has(VIRTIO_F_RING_PACKED),
+  };
+}
+
+/**
+ * Builds the queue in the layout that `features` ask for. GuestError as thrown by the constructors.
+ * @param base where to go on, as the constructors take it; undefined for their own choice; @param budget see there
+ */
+export function buildQueue(
+  memory: GuestMemory,
+  addresses: QueueAddresses,
+  features: FeatureSet,
+  base?: number,
+  budget?: RoundBudget,
+): SplitVirtqueue | PackedVirtqueue {
+  const setup = queueSetup(addresses, features);
+  return setup.packed
+    ? new PackedVirtqueue(memory, setup, base, budget)
+    : new SplitVirtqueue(memory, setup, base, budget);
+}
 
 /** Counts the faults of one guest. */
 export class FaultLog {

@@ -43,7 +43,7 @@ import {
 } from "./descriptor_chain.ts";
 import { GuestError } from "./errors.ts";
 import type { DirtyLog, GuestMemory } from "./memory.ts";
-import * as ringErrors from "./virtqueue.ts";
+import * as ringErrors from "./ring_errors.ts";
 import { RoundBudget, splitEventDue, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
 
 const NO_INTERRUPT = 1;

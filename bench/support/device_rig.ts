@@ -14,7 +14,7 @@
 import type { Session } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
-import { buildQueue } from "../../core/queue_setup.ts";
+import { buildQueue } from "../../core/session.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
 import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
 import { newFramePool } from "../../pipeline/frame_pool.ts";
@@ -109,7 +109,7 @@ export class DeviceRig {
           each: ringShare(setup),
         }));
       }
-      queues.push(buildQueue(memory, { addresses: ringAddresses(at), base: undefined }, features));
+      queues.push(buildQueue(memory, ringAddresses(at), features));
     }
     this.#rings = rings;
     const session: Session = {

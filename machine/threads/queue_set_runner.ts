@@ -24,7 +24,7 @@ import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { buildQueue } from "../../core/queue_setup.ts";
+import { buildQueue } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import {
   type AttachedLog,
@@ -340,8 +340,9 @@ export class WorkerRings implements Disposable {
       const { size, descriptors, driver, device, base } = ring;
       const queue = buildQueue(
         this.memory,
-        { addresses: { size, descriptors, driver, device }, base },
+        { size, descriptors, driver, device },
         features,
+        base,
         this.budget,
       );
       queue.logTo(ring.logAddress === null ? null : this.#log, ring.logAddress ?? 0);

@@ -4,7 +4,7 @@ import type { Session } from "../../core/device.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { KEEP, type QueueRequest, QueueService } from "../../core/queue_service.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
-import { buildQueue } from "../../core/queue_setup.ts";
+import { buildQueue } from "../../core/session.ts";
 import { PackedDriver, setupAt, SplitDriver, type TestDriver } from "./support/drivers.ts";
 import { TestGuest } from "./support/guest.ts";
 
@@ -37,7 +37,7 @@ class Rig {
     const setups = Array.from({ length: queues }, (_, i) => setupAt(0x10000 + i * 0x800, size, false));
     this.drivers = setups.map((setup) => new Driver(this.guest, setup));
     this.queues = setups.map((addresses, i) => {
-      const queue = buildQueue(this.guest.memory, { addresses, base: undefined }, features);
+      const queue = buildQueue(this.guest.memory, addresses, features);
       const { log } = this;
       for (const name of ["enableKicks", "disableKicks"] as const) {
         const method = queue[name].bind(queue) as () => boolean;

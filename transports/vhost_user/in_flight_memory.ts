@@ -42,7 +42,7 @@ import {
   unpackPosition,
 } from "../../core/packed_virtqueue.ts";
 import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
-import * as ringErrors from "../../core/virtqueue.ts";
+import * as ringErrors from "../../core/ring_errors.ts";
 import type { RoundBudget, Virtqueue, VirtqueueSetup } from "../../core/virtqueue.ts";
 import type { Mapping } from "./host.ts";
 import { type InFlightDescription, ProtocolError } from "./messages.ts";

@@ -14,8 +14,7 @@ import { GuestError } from "../../core/errors.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import { FRESH_RING, type PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { buildQueue, queueSetup } from "../../core/queue_setup.ts";
-import type { FaultLog } from "../../core/session.ts";
+import { buildQueue, type FaultLog, queueSetup } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
@@ -543,7 +542,7 @@ export class Vring implements Disposable {
       : splitBase(this.base);
     const record = inFlight?.record(this.index, this.size, packed) ?? null;
     this.#queue = record === null
-      ? buildQueue(table.memory, { addresses, base }, features, budget)
+      ? buildQueue(table.memory, addresses, features, base, budget)
       : new RecordedQueue(table.memory, queueSetup(addresses, features), base, budget, record);
     this.state = "running";
     this.wasKicked = true;

@@ -8,7 +8,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../../core/features.ts";
-import { buildQueue } from "../../../core/queue_setup.ts";
+import { buildQueue } from "../../../core/session.ts";
 import type { Virtqueue } from "../../../core/virtqueue.ts";
 import { net } from "../../../devices/net/mod.ts";
 import type { Frame, FrameBatch } from "../../../pipeline/frame.ts";
@@ -110,7 +110,7 @@ class Bench {
     const features = FeatureSet.from(packed ? [...bits, VIRTIO_F_RING_PACKED] : bits);
     const { size, descriptors, driver: available, device: used } = driver.setup;
     const addresses = { size, descriptors, driver: available, device: used };
-    const queue = buildQueue(driver.guest.memory, { addresses, base: undefined }, features);
+    const queue = buildQueue(driver.guest.memory, addresses, features);
     const watched: Virtqueue = {
       size,
       pop: (chain) => (mischief("pop", driver), queue.pop(chain)),
