@@ -171,7 +171,7 @@ export function describeDevice(config: ResolvedConfig, written: unknown, made: M
     lines,
     driverLines: linesOf([resolved.driver]),
     rows,
-    offers: all.flatMap(({ offers }) => offers),
+    offers: [...new Set(all.flatMap(({ offers }) => offers))],
     needs: all.flatMap(({ needs }) => needs),
   };
 }

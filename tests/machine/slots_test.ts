@@ -7,7 +7,7 @@ import { defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { buildMachine } from "../../machine/build.ts";
-import { deviceTold } from "../../machine/descriptions.ts";
+import { deviceTold, permissionsTold } from "../../machine/descriptions.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { z } from "zod";
 import { type Disk, log } from "./fixtures/disk.ts";
@@ -213,14 +213,67 @@ Deno.test("what a plugin says of itself is looked at: wrong lists are its error,
     ["claims", () => [{ path, thing: "the bell" }], "whose remedy is undefined, not a text"],
     ["claims", () => ({}), "it returned an object, not a list"],
     ["claims", claims("taken"), "problem is not a function"],
+    ["claims", claims(() => 7), "it returned a claim whose problem is 7, not a text"],
+    [
+      "claims",
+      claims(async () => await "late"),
+      "it returned a claim whose problem is an object, not a text",
+    ],
+    ["conflicts", () => new Array(1_000_000).fill({ path, problem: "x" }), "a list of 1000000; at most 1000"],
+    ["claims", () => new Array(1_000_000), "a list of 1000000; at most 1000"],
+    ["hints", () => new Array(1_000_000), "a list of 1000000; at most 1000"],
+    [
+      "hints",
+      () => [{ path, problem: "x".repeat(1_000_000) }],
+      "whose problem has 1000000 characters; at most 10000",
+    ],
     ["hints", () => 7, "it returned 7, not a list"],
     ["hints", () => [{ problem: "x" }], "whose path is undefined, not a text"],
+    ["hints", () => ({ length: 1 }), "it returned an object, not a list"],
+    ["describe", () => {
+      throw new Error("no words");
+    }, "no words"],
+    ["describe", () => Promise.reject(new Error("late")), "it returned a promise, not a description"],
+    ["describe", () => "a store", 'it returned "a store", not a description'],
+    ["describe", () => ({ lines: "a store" }), 'it returned "a store", not a list'],
+    ["describe", () => ({ lines: [["label"]] }), "a line is no pair of label and text"],
+    ["describe", () => ({ lines: [["a", "b", "c"]] }), "a line is no pair of label and text"],
+    ["describe", () => ({ lines: [["label", 5]] }), "of which a line is 5, not a text"],
+    ["describe", () => ({ lines: new Array(1_000_000).fill(["a", "b"]) }), "a list of 1000000; at most 1000"],
+    ["describe", () => ({ offers: [5] }), "it returned a list of which one is 5, not a text"],
+    ["describe", () => ({ offers: new Array(1_000_000).fill("x") }), "a list of 1000000; at most 1000"],
+    ["describe", () => ({ json: 5 }), "whose json is 5, not an object"],
+    ["describe", () => ({ json: [] }), "whose json is a list, not an object"],
+    ["describe", () => ({ json: { n: 1n } }), "BigInt"],
+    ["describe", () => ({ json: { toJSON: () => undefined } }), "whose json is an object, not an object"],
+    ["describe", () => ({ json: { all: "x".repeat(1_000_000) } }), "characters; at most 65536"],
+    [
+      "describe",
+      () => ({ needs: [{ path, file: "/x", use: "burn" }] }),
+      'a need with use "burn"; write, listen',
+    ],
+    ["describe", () => ({ needs: [{ path, file: 5, use: "open" }] }), "whose file is 5, not a text"],
+    [
+      "describe",
+      () => ({ needs: [{ path, file: "/x", use: "open", missing: 5 }] }),
+      "a need whose missing is 5",
+    ],
+    [
+      "describe",
+      () => ({ needs: [{ path, file: "/x", use: "open", unseen: 5 }] }),
+      "a need whose unseen is 5",
+    ],
+    ["describe", () => ({ needs: new Array(1_000_000) }), "a list of 1000000; at most 1000"],
+    ["permissions", () => ({ read: new Array(1_000_000).fill("/x") }), "a list of 1000000; at most 1000"],
+    ["permissions", () => ({ read: ["x".repeat(1_000_000)] }), "one has 1000000 characters; at most 10000"],
+    ["permissions", () => Promise.reject(new Error("late")), "it returned a promise, not the permissions"],
   ];
   for (const [hook, says, told] of wrong) {
     const bad = saying({ [hook]: says });
     const error = assertThrows(
       () => {
         if (hook === "conflicts" || hook === "claims") return buildMachine(bad);
+        if (hook === "permissions") return permissionsTold(bad.devices[0]);
         return deviceTold(bad, { ...machine.devices[0], resolved: bad.devices[0] }, null);
       },
       PluginError,
@@ -228,4 +281,65 @@ Deno.test("what a plugin says of itself is looked at: wrong lists are its error,
     );
     assertEquals([error.plugin, error.hook, error.path], [device.plugin.name, hook, path]);
   }
+});
+
+Deno.test("what a plugin tells is read once: what was looked at is what is used", async () => {
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, idle]));
+  const text = JSON.stringify({ clock: "virtual", devices: [store({ disk: disk("a") })] });
+  const config = await parseConfig(text, BASE, registry);
+  await using machine = buildMachine(config, { preview: true });
+  const [device] = config.devices;
+  const turning = (good: string) => {
+    let reads = 0;
+    return () => reads++ === 0 ? good : 5;
+  };
+  const shifty = (texts: Record<string, string>) => {
+    const one = {};
+    for (const [name, good] of Object.entries(texts)) {
+      Object.defineProperty(one, name, { enumerable: true, get: turning(good) });
+    }
+    return one;
+  };
+  const plugin = {
+    ...device.plugin,
+    hints: () => [shifty({ path: "$", problem: "is shifty" })],
+    describe: () => ({ needs: [shifty({ path: "$", file: "/x", use: "write" })] }),
+  } as unknown as typeof device.plugin;
+  const resolved = { ...device, plugin };
+  const { hints, descriptions } = deviceTold(config, { ...machine.devices[0], resolved }, null);
+  assertEquals(hints, [{ path: "$", problem: "is shifty" }]);
+  const [{ path, file, use }] = descriptions.get(resolved)!.needs;
+  assertEquals([path, file, use], ["$", "/x", "write"]);
+});
+
+Deno.test("what a driver says of front-ends is looked at, and what a device says of them is told as its own", async () => {
+  const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, idle]));
+  const text = JSON.stringify({ clock: "virtual", devices: [store({ disk: disk("a") })] });
+  const config = await parseConfig(text, BASE, registry);
+  await using machine = buildMachine(config, { preview: true });
+  const [device] = config.devices;
+  const [bit] = machine.devices[0].device.features;
+  const features = new Map(Array.from(machine.devices[0].device.features, (bit) => [bit, "agreed"]));
+  const fails = (frontEnds: unknown, told: string) => {
+    const driver = { ...device.driver, plugin: { ...device.driver.plugin, frontEnds: () => frontEnds } };
+    const resolved = { ...device, driver } as typeof device;
+    const error = assertThrows(
+      () => deviceTold(config, { ...machine.devices[0], resolved }, null),
+      PluginError,
+      told,
+    );
+    assertEquals([error.plugin, error.hook], ["idle", "frontEnds"]);
+  };
+  fails("qemu", 'it returned "qemu", not a list');
+  fails(new Array(1_000_000), "a list of 1000000; at most 1000");
+  fails([{ name: 5 }], "whose name is 5, not a text");
+  fails([{ name: "qemu", features: {} }], "whose features are an object, no Map of bits");
+  fails([{ name: "qemu", features: new Map([...features, [bit, "gone"]]) }], `feature ${bit} becomes "gone"`);
+  const words = { type: "store", filters: { qemu: { agreed: 5 } } };
+  const resolved = { ...device, plugin: { ...device.plugin, frontEnd: words } } as unknown as typeof device;
+  const error = assertThrows(
+    () => deviceTold(config, { ...machine.devices[0], resolved }, null),
+    PluginError,
+  );
+  assertEquals([error.plugin, error.hook], [device.plugin.name, "frontEnd"]);
 });
