@@ -168,7 +168,8 @@ export class QueueService implements RequestsInFlight {
   drain(): void {
     const session = this.#session;
     if (session === null) return;
-    this.#returnDone();
+    // A pool that was full has asked for no notification, and the next round may give nothing back.
+    if (this.#returnDone()) this.#notifications.renew();
     this.#publish(session);
   }
 

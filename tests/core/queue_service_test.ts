@@ -242,6 +242,21 @@ for (const packed of [false, true]) {
     assertEquals([rig.poll()[0], held.length], [true, 3]);
   });
 
+  Deno.test(`QueueService asks for notifications again once a drain has made room in its pool (${layout})`, () => {
+    const rig = new Rig(packed, { maxInFlight: 2 });
+    const held: QueueRequest[] = [];
+    rig.handler = (request) => held.push(request) && KEEP;
+    rig.post(2);
+    rig.poll();
+    assertEquals(rig.poll(), [false, ""], "the pool is full");
+    rig.service.complete(held[0], 1);
+    rig.service.drain();
+    rig.log.length = 0;
+    assertEquals(rig.poll(), [false, "+0"], "asleep without having asked, it would never hear of a request");
+    rig.post(1);
+    assertEquals([rig.poll()[0], held.length], [true, 3]);
+  });
+
   Deno.test(`QueueService takes nothing while it is paused, but finishes what it has (${layout})`, () => {
     let pauses = 0;
     const rig = new Rig(packed, { onPause: () => void pauses++ });
