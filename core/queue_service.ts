@@ -18,8 +18,8 @@
  * Given-up requests still count as in flight, because the host may still write to the memory behind them: who unmaps that
  * memory waits for `count` to be 0.
  *
- * Notifications of the driver are suppressed while rounds do something. The first round that does nothing asks for them and
- * looks once more at what came meanwhile. They stay suppressed at a queue whose handler has put a request back.
+ * Notifications of the driver are suppressed while rounds do something ({@linkcode NotificationSuppression}), and stay so at
+ * a queue whose handler has put a request back.
  *
  * @module
  */
@@ -114,10 +114,6 @@ export class QueueService implements RequestsInFlight {
     const queues = this.#queues;
     this.#notifications = new NotificationSuppression({
       isServed: (index) => queues[index]?.isServed === true && !this.#isFull,
-      get isStarving() {
-        for (let i = 0; i < queues.length; i++) if (queues[i].isStarved) return true;
-        return false;
-      },
       isStarved: (index) => queues[index]?.isStarved === true,
     });
   }
@@ -276,15 +272,16 @@ export class QueueService implements RequestsInFlight {
 
   /** Pops the next request of a queue; null if there is none, or as many are in flight as may be. */
   #pop(served: ServedQueue): PooledRequest | null {
-    const request = this.#free.pop() ?? this.#newRequest();
-    if (request === null) return null;
-    let isPopped = false;
-    try {
-      isPopped = served.queue!.pop(request.chain);
-    } finally {
-      if (!isPopped) this.#free.push(request);
+    const free = this.#free;
+    if (free.length === 0) {
+      if (this.#isFull) return null;
+      const added = new PooledRequest(this);
+      this.#pool.push(added);
+      free.push(added);
     }
-    if (!isPopped) return null;
+    const request = free[free.length - 1];
+    if (!served.queue!.pop(request.chain)) return null;
+    free.pop();
     request.begin(served);
     return request;
   }
@@ -296,20 +293,13 @@ export class QueueService implements RequestsInFlight {
     this.#free.push(request);
   }
 
-  #newRequest(): PooledRequest | null {
-    if (this.#pool.length >= this.#maxInFlight) return null;
-    const request = new PooledRequest(this);
-    this.#pool.push(request);
-    return request;
-  }
-
   /** Gives back what was completed. True if there was anything. */
   #returnDone(): boolean {
     const done = this.#done;
     if (done.length === 0) return false;
     for (let i = 0; i < done.length; i++) {
       const request = done[i];
-      const served = this.#queues[request.queue];
+      const served = request.served!;
       // A queue that went while its requests were in flight took them with it.
       if (served.queue === request.ring) {
         served.queue!.push(request.chain.head, request.writtenBytes);
@@ -342,9 +332,9 @@ class PooledRequest implements QueueRequest {
   isHeld = false;
   context: unknown = null;
   writtenBytes = 0;
-  /** The ring that it was taken from. */
+  served: ServedQueue | null = null;
+  /** The ring that it was taken from: the queue may have another one when it is over. */
   ring: Virtqueue | null = null;
-  #served: ServedQueue | null = null;
 
   constructor(service: QueueService) {
     this.service = service;
@@ -360,9 +350,9 @@ class PooledRequest implements QueueRequest {
 
   begin(served: ServedQueue): void {
     this.queue = served.index;
-    this.#served = served;
-    this.isHeld = true;
+    this.served = served;
     this.ring = served.queue;
+    this.isHeld = true;
     this.isLive = true;
     this.context = null;
   }
@@ -388,7 +378,7 @@ class PooledRequest implements QueueRequest {
   }
 
   putBack(untilNs = Infinity): number {
-    this.#served!.resumeNs = untilNs;
+    this.served!.resumeNs = untilNs;
     return PUT_BACK;
   }
 }
@@ -423,23 +413,19 @@ class ServedQueue {
   }
 }
 
-// When a device wants to be notified of new buffers: never while it works anyway.
-
 /** Which queues a device wants to hear of. */
 export interface QueueInterest {
   /** Is a buffer that is added to this queue work for the device? */
   isServed(index: number): boolean;
-  /** Does it wait for buffers of any queue that is not served? */
-  readonly isStarving: boolean;
-  /** Does it wait for buffers of this queue? */
+  /** Does it wait for buffers of this queue, which is not served? */
   isStarved(index: number): boolean;
 }
 
 /**
- * Notification suppression. Notifications are off while rounds do something. The first round that does not turns them on for
- * queues that are served, and has the device look once more at what came meanwhile. A queue whose buffers the device waits for
- * is asked in every idle round: with EVENT_IDX a notification is for one place in the ring, and the buffer that it brings may
- * not be enough.
+ * Notification suppression. Notifications of new buffers are off while rounds do something. The first round that does not turns
+ * them on for queues that are served, and has the device look once more at what came meanwhile. A queue whose buffers the device
+ * waits for is asked in every idle round: with EVENT_IDX a notification is for one place in the ring, and the buffer that it
+ * brings may not be enough.
  */
 export class NotificationSuppression {
   readonly #interest: QueueInterest;
@@ -457,7 +443,7 @@ export class NotificationSuppression {
 
   /** The queues are others than before. */
   begin(queues: Session["queues"]): void {
-    this.#on = false;
+    this.renew();
     for (let i = 0; i < queues.length; i++) if (!this.#interest.isServed(i)) queues[i]?.disableKicks();
   }
 
@@ -469,23 +455,18 @@ export class NotificationSuppression {
   /** After a round. True if there must be another: this one did something, or something came while notifications were off. */
   after(did: boolean, queues: Session["queues"]): boolean {
     if (did) {
-      if (this.#on) { for (let i = 0; i < queues.length; i++) queues[i]?.disableKicks(); }
+      for (let i = 0; this.#on && i < queues.length; i++) queues[i]?.disableKicks();
       this.#on = false;
       return true;
     }
-    let more = false;
     const interest = this.#interest;
-    if (!this.#on) {
-      this.#on = true;
-      for (let i = 0; i < queues.length; i++) {
-        const queue = queues[i];
-        if (queue !== null && interest.isServed(i) && queue.enableKicks()) more = true;
-      }
+    let more = false;
+    for (let i = 0; !this.#on && i < queues.length; i++) {
+      if (interest.isServed(i) && queues[i]?.enableKicks()) more = true;
     }
-    if (!interest.isStarving) return more;
+    this.#on = true;
     for (let i = 0; i < queues.length; i++) {
-      const queue = queues[i];
-      if (queue !== null && interest.isStarved(i) && queue.enableKicks()) more = true;
+      if (interest.isStarved(i) && queues[i]?.enableKicks()) more = true;
     }
     return more;
   }

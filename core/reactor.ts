@@ -28,6 +28,8 @@ export class Reactor {
   readonly #members: Pollable[] = [];
   #waiter: Waiter = new CoarseWaiter();
   #woken = false;
+  /** Rounds since a manual clock has moved. */
+  #rounds = 0;
 
   /** A reactor without members that sleeps by the runtime's timers. @param clock what to tell the time by */
   constructor(clock: Clock) {
@@ -78,7 +80,7 @@ export class Reactor {
 
   /** Rounds until no member does anything, without moving the clock. Throws Error if that takes two million rounds. */
   settle(): void {
-    for (let rounds = 1; this.turn(); rounds++) if (rounds >= MAX_ROUNDS) throw this.#spinning();
+    for (this.#rounds = 0; this.turn();) this.#count();
   }
 
   /**
@@ -93,21 +95,14 @@ export class Reactor {
       throw new RangeError(`Cannot advance to ${nowNs} ns: the time must be finite`);
     }
     const endNs = Math.max(nowNs, clock.nowNs());
-    let rounds = 0;
+    this.#rounds = 0;
     for (;;) {
-      if (++rounds > MAX_ROUNDS) throw this.#spinning();
-      if (this.turn()) continue;
-      if (clock.isHeld) {
-        throw new Error(
-          `Cannot advance to ${nowNs} ns: an input has not come, so that it is not known what is due; use run or runToEnd`,
-        );
-      }
-      const due = this.deadlineNs();
-      if (!(due <= endNs)) break;
-      if (due > clock.nowNs()) {
-        clock.advanceTo(due);
-        rounds = 0;
-      }
+      const state = this.#step(clock, endNs);
+      if (state === "over") break;
+      if (state === "moved") continue;
+      throw new Error(
+        `Cannot advance to ${nowNs} ns: an input has not come, so that it is not known what is due; use run or runToEnd`,
+      );
     }
     clock.advanceTo(endNs);
   }
@@ -126,23 +121,12 @@ export class Reactor {
     };
     signal?.addEventListener("abort", onAbort);
     try {
-      let atThisMoment = 0;
-      for (let rounds = 1; signal?.aborted !== true; rounds++) {
-        if (++atThisMoment > MAX_ROUNDS) throw this.#spinning();
-        if (!this.turn()) {
-          if (clock.isHeld) {
-            await this.#waiter.wait(Infinity, 0);
-            atThisMoment = 0;
-            continue;
-          }
-          const due = this.deadlineNs();
-          if (due === Infinity) return;
-          if (due > clock.nowNs()) {
-            clock.advanceTo(due);
-            atThisMoment = 0;
-          }
-        }
-        if (rounds % 1024 === 0) await eventLoopTurn();
+      this.#rounds = 0;
+      for (let steps = 1; signal?.aborted !== true; steps++) {
+        const state = this.#step(clock, Number.MAX_VALUE);
+        if (state === "over") return;
+        if (state === "held") await this.#waiter.wait(Infinity, 0);
+        else if (steps % 1024 === 0) await eventLoopTurn();
       }
     } finally {
       signal?.removeEventListener("abort", onAbort);
@@ -172,10 +156,28 @@ export class Reactor {
     }
   }
 
-  #spinning(): Error {
-    const nowNs = this.clock.nowNs();
-    return new Error(
-      `The machine does not settle: after ${MAX_ROUNDS} rounds at ${nowNs} ns there is still something to do`,
+  /** A round by a manual clock; if nothing was done, the clock moves to what is due next, unless that is after `endNs`. */
+  #step(clock: ManualClock, endNs: number): "moved" | "held" | "over" {
+    this.#count();
+    if (this.turn()) return "moved";
+    if (clock.isHeld) {
+      this.#rounds = 0;
+      return "held";
+    }
+    const due = this.deadlineNs();
+    if (due > endNs) return "over";
+    if (due > clock.nowNs()) {
+      clock.advanceTo(due);
+      this.#rounds = 0;
+    }
+    return "moved";
+  }
+
+  /** Throws Error when there were too many rounds at this moment. */
+  #count(): void {
+    if (++this.#rounds <= MAX_ROUNDS) return;
+    throw new Error(
+      `The machine does not settle: after ${MAX_ROUNDS} rounds at ${this.clock.nowNs()} ns there is still something to do`,
     );
   }
 
@@ -184,8 +186,6 @@ export class Reactor {
     throw new TypeError("Cannot move the machine's clock: it was not built with a manual one");
   }
 }
-
-// What the reactor turns.
 
 /** Something the reactor turns: bounded work now, and a time at which to come back. */
 export interface Pollable {
@@ -200,15 +200,12 @@ export function isPollable(object: object): object is Pollable {
   return "poll" in object && "deadlineNs" in object;
 }
 
-// How the reactor sleeps. This one needs nothing but the runtime; `host` has one that also hears of the host's
-// events.
-
 /** Deadlines closer than this are waited for awake: timers of the runtime are late by as much. */
 const COARSE_TIMER_NS = 2_500_000;
 /** Longest sleep, in ms: setTimeout takes 31 bits. */
 const LONGEST_SLEEP_MS = 60_000;
 
-/** Lets the reactor sleep. */
+/** Lets the reactor sleep: by the runtime's timers, or, with one of `host`, until something happens there. */
 export interface Waiter extends Disposable {
   /**
    * Sleeps until the time is `untilNs` (Infinity: for ever), `wake` is called, or something has happened that the reactor
@@ -227,10 +224,7 @@ export function eventLoopTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/**
- * Sleeps by the runtime's timers. They are coarse (2 ms), so the last stretch before a deadline is spent turning over the
- * event loop; signals and console keep working.
- */
+/** Sleeps by the runtime's timers, and needs nothing else. */
 export class CoarseWaiter implements Waiter {
   #wakeUp: (() => void) | null = null;
 

@@ -353,11 +353,11 @@ export class NetDevice implements NetworkDevice {
 export class NetQueueInterest implements QueueInterest {
   /** Index of the control queue. */
   controlIndex = 0;
-  readonly #toGuest: Pick<ToGuest, "isBlocked" | "isBlockedAt">;
+  readonly #toGuest: Pick<ToGuest, "isBlockedAt">;
   readonly #toNetwork: Pick<ToNetwork, "isBlocked">;
 
   /** Asks these what waits. */
-  constructor(toGuest: Pick<ToGuest, "isBlocked" | "isBlockedAt">, toNetwork: Pick<ToNetwork, "isBlocked">) {
+  constructor(toGuest: Pick<ToGuest, "isBlockedAt">, toNetwork: Pick<ToNetwork, "isBlocked">) {
     this.#toGuest = toGuest;
     this.#toNetwork = toNetwork;
   }
@@ -365,11 +365,6 @@ export class NetQueueInterest implements QueueInterest {
   /** The control queue; a transmit queue, unless frames wait for the network, which then wakes the device. */
   isServed(index: number): boolean {
     return index === this.controlIndex || ((index & 1) === 1 && !this.#toNetwork.isBlocked);
-  }
-
-  /** Do frames wait for receive buffers? */
-  get isStarving(): boolean {
-    return this.#toGuest.isBlocked;
   }
 
   /** A receive queue for which frames wait. */
