@@ -21,49 +21,16 @@
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { DescriptorChain } from "./core/descriptor_chain.ts";
 export {
-  type CounterGroups,
-  type Device,
-  type DeviceContext,
-  type DeviceEvent,
-  type DeviceEventListener,
-  type DeviceMigration,
-  type DeviceRole,
-  type Session,
-  STATUS_ACKNOWLEDGE,
-  STATUS_DRIVER,
-  STATUS_DRIVER_OK,
-  STATUS_FAILED,
-  STATUS_FEATURES_OK,
-  STATUS_NEEDS_RESET,
-  type WorkersCapability,
-} from "./core/device.ts";
-export { GuestError, type GuestFault, HostError, PluginError } from "./core/errors.ts";
-export {
-  featureName,
-  FeatureSet,
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_VERSION_1,
-} from "./core/features.ts";
-export type { RequestsInFlight } from "./core/in_flight.ts";
-export {
-  type DirtyLog,
-  GuestMemory,
-  type MappedRegion,
-  type MemoryRegion,
-  type MemoryWindow,
-  type RegionCopier,
-} from "./core/memory.ts";
-export {
   type BuiltSite,
   type Claim,
   type ConfigSite,
+  type CounterGroups,
   defineDevice,
   defineDriver,
   definePart,
+  type DeviceContext,
   type DevicePlugin,
+  type DeviceRole,
   type DriverContext,
   type DriverPlugin,
   type DriverTransport,
@@ -95,6 +62,40 @@ export {
   type Slot,
   type SoftwareDriver,
 } from "./plugins/plugin.ts";
+export {
+  type Device,
+  type DeviceEvent,
+  type DeviceEventListener,
+  type DeviceMigration,
+  type Session,
+  STATUS_ACKNOWLEDGE,
+  STATUS_DRIVER,
+  STATUS_DRIVER_OK,
+  STATUS_FAILED,
+  STATUS_FEATURES_OK,
+  STATUS_NEEDS_RESET,
+  type WorkersCapability,
+} from "./core/device.ts";
+export { GuestError, type GuestFault, HostError } from "./core/errors.ts";
+export { PluginError } from "./plugins/contract.ts";
+export {
+  featureName,
+  FeatureSet,
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from "./core/features.ts";
+export type { RequestsInFlight } from "./core/in_flight.ts";
+export {
+  type DirtyLog,
+  GuestMemory,
+  type MappedRegion,
+  type MemoryRegion,
+  type MemoryWindow,
+  type RegionCopier,
+} from "./core/memory.ts";
 export {
   KEEP,
   type QueueRequest,

@@ -100,15 +100,6 @@ export interface Device extends Pollable {
   wake: () => void;
 }
 
-/**
- * Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one
- * set.
- */
-export type DeviceRole = "whole" | "control" | {
-  /** The set of queues, from 0 on. */
-  readonly set: number;
-};
-
 /** Which queues of a device workers may serve: the capability `workers` of a device in the role `control`. */
 export interface WorkersCapability {
   /**
@@ -117,25 +108,6 @@ export interface WorkersCapability {
   readonly queueSets: readonly (readonly number[])[];
   /** Memory that all sets share: each gets it as `DeviceContext.sharedMemory`. Left out: they share none. */
   readonly sharedMemory?: SharedArrayBuffer;
-}
-
-/** Live counters by group, such as `{"net0.rsc-v4": {coalesced: 3}}`. */
-export type CounterGroups = Readonly<Record<string, Readonly<Record<string, number>>>>;
-
-/** What a device is built from. Families of devices add to it. */
-export interface DeviceContext {
-  /** What it is called in messages and counters. */
-  readonly name: string;
-  /** Where it stands in the configuration, such as `$.devices[0]`, for messages. */
-  readonly path?: string;
-  /** What stands in its slots, by their names: null where nothing does, a list in a slot for many. */
-  readonly parts: Readonly<Record<string, unknown>>;
-  /** Which part of the work is done here; left out: the whole. */
-  readonly role?: DeviceRole;
-  /** In the role `{ set }`: what all sets share (`WorkersCapability.sharedMemory`). */
-  readonly sharedMemory?: SharedArrayBuffer | undefined;
-  /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
-  publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }
 
 // What happens between a driver and its device, for programs that want to know: to print it, to log it, to react to it.

@@ -1,5 +1,5 @@
 /**
- * The three ways in which things go wrong: the guest misbehaved, this host cannot, a plugin failed.
+ * Two ways in which things go wrong: the guest misbehaved, or this host cannot. A plugin that fails is a third (`plugins/`).
  * @module
  */
 
@@ -61,39 +61,4 @@ export class GuestError extends Error {
 export class HostError extends Error {
   /** `HostError`. */
   override readonly name = "HostError";
-}
-
-/** A plugin threw, or broke its contract: which one, where it stands in the configuration, in which hook, and why. */
-export class PluginError extends Error {
-  /** `PluginError`. */
-  override readonly name = "PluginError";
-  /** The plugin's name. */
-  readonly plugin: string;
-  /** The hook in which it failed, such as `process` or `create`. */
-  readonly hook: string;
-  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`; empty if that is not known. */
-  readonly path: string;
-
-  /**
-   * Says which plugin failed.
-   * @param plugin the plugin's name; @param hook where it failed; @param cause what it threw, or what is wrong
-   * @param path where it stands in the configuration, if that is known
-   */
-  constructor(plugin: string, hook: string, cause: unknown, path = "") {
-    super(`${path === "" ? "" : `${path}: `}plugin "${plugin}" failed in ${hook}: ${textOf(cause)}`, {
-      cause,
-    });
-    this.plugin = plugin;
-    this.hook = hook;
-    this.path = path;
-  }
-}
-
-function textOf(thrown: unknown): string {
-  try {
-    return thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
-  } catch {
-    // An object without a usable toString(), as a plugin may throw.
-    return "something that cannot be shown";
-  }
 }

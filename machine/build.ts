@@ -22,11 +22,18 @@ import { BUILT_IN_KINDS, partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import { refusePromise } from "../plugins/contract.ts";
 import { ManualClock, SystemClock } from "../core/clock.ts";
-import type { DeviceContext, DeviceEvent } from "../core/device.ts";
+import type {
+  DeviceContext,
+  DriverContext,
+  DriverTransport,
+  MachineScope,
+  PartContext,
+  PartIssue,
+  PartKind,
+} from "../plugins/plugin.ts";
+import type { DeviceEvent } from "../core/device.ts";
 import { HostError } from "../core/errors.ts";
-import type { DriverContext, MachineScope, PartContext, PartIssue, PartKind } from "../plugins/plugin.ts";
 import { Reactor } from "../core/reactor.ts";
-import type { DriverTransport } from "../plugins/plugin.ts";
 import { HostWatcher } from "../host/waiters.ts";
 import type { VerdictLog } from "../pipeline/stage.ts";
 import { conflictsIn, factsOf, kindsOf } from "./conflicts.ts";

@@ -5,14 +5,12 @@
 import type { ResolvedDevice, ResolvedPart } from "../config/types.ts";
 import { pluginError } from "../plugins/contract.ts";
 import type { ManualClock } from "../core/clock.ts";
-import type { CounterGroups, Device } from "../core/device.ts";
+import type { CounterGroups, DriverTransport, MachineScope } from "../plugins/plugin.ts";
+import type { Device } from "../core/device.ts";
 import { GuestError, HostError } from "../core/errors.ts";
 import { Quiescence, type RequestsInFlight } from "../core/in_flight.ts";
 import type { QueueWorkers } from "../plugins/queue_workers.ts";
-import type { MachineScope } from "../plugins/plugin.ts";
-import type { Pollable, Reactor } from "../core/reactor.ts";
-import type { DriverTransport } from "../plugins/plugin.ts";
-import { isPollable } from "../core/reactor.ts";
+import { isPollable, type Pollable, type Reactor } from "../core/reactor.ts";
 import type { FileClaims } from "./file_claims.ts";
 import { foreignParts, guardDevice, guardMember, isFrom, partBehind } from "./plugin_guards.ts";
 

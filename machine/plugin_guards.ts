@@ -19,17 +19,17 @@ import {
   checkedWork,
   kindOf,
   MAX_VAIN_ROUNDS,
+  PluginError,
   pluginError,
   pollableFault,
   refuse,
   refusePromise,
   shapeFault,
 } from "../plugins/contract.ts";
-import type { Device, Session } from "../core/device.ts";
-import { GuestError, HostError, PluginError } from "../core/errors.ts";
+import type { Device, Session, WorkersCapability } from "../core/device.ts";
+import { GuestError, HostError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
 import type { PartKind } from "../plugins/plugin.ts";
-import type { WorkersCapability } from "../core/device.ts";
 import type { Pollable } from "../core/reactor.ts";
 
 /** The most queues that a device can have: 32768 pairs and a control queue (virtio 1.2, section 5.1.5). */

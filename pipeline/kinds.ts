@@ -6,6 +6,7 @@ import {
   checkedDeadline,
   kindOf,
   MAX_VAIN_ROUNDS,
+  PluginError,
   pluginError,
   pollableFault,
   refuse,
@@ -13,7 +14,6 @@ import {
   shapeFault,
 } from "../plugins/contract.ts";
 import type { Device } from "../core/device.ts";
-import { PluginError } from "../core/errors.ts";
 import { featureName } from "../core/features.ts";
 import type {
   BuiltSite,

@@ -20,8 +20,7 @@
  *
  * @module
  */
-import { kindOf, refusePromise } from "../plugins/contract.ts";
-import { PluginError } from "../core/errors.ts";
+import { kindOf, PluginError, refusePromise } from "../plugins/contract.ts";
 import {
   FrameBatch,
   frameFault,

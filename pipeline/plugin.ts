@@ -2,10 +2,15 @@
  * The plugins of the network family: offload stages, and networks to move frames to and from.
  * @module
  */
-import { kindOf, refusePromise } from "../plugins/contract.ts";
-import type { Device, DeviceContext } from "../core/device.ts";
-import { PluginError } from "../core/errors.ts";
-import type { DevicePlugin, PartContext, PluginBase, ResolvedPart } from "../plugins/plugin.ts";
+import { kindOf, PluginError, refusePromise } from "../plugins/contract.ts";
+import type { Device } from "../core/device.ts";
+import type {
+  DeviceContext,
+  DevicePlugin,
+  PartContext,
+  PluginBase,
+  ResolvedPart,
+} from "../plugins/plugin.ts";
 import type { FramePool } from "./frame_pool.ts";
 import type { FrameTransport } from "./frame_transport.ts";
 import { OffloadCapabilities } from "./offload_capabilities.ts";

@@ -4,7 +4,7 @@
  * Plugins are modules that are not type-checked when they are loaded. Everything that they return is looked at.
  * @module
  */
-import { HostError, PluginError } from "../core/errors.ts";
+import { HostError } from "../core/errors.ts";
 import type { ResolvedPart } from "./plugin.ts";
 
 /** Throws TypeError if a hook returned a promise; its rejection is handled here. */
@@ -100,4 +100,39 @@ export function pluginError(
   return cause instanceof PluginError || cause instanceof HostError
     ? cause
     : new PluginError(plugin.name, hook, cause, path);
+}
+
+/** A plugin threw, or broke its contract: which one, where it stands in the configuration, in which hook, and why. */
+export class PluginError extends Error {
+  /** `PluginError`. */
+  override readonly name = "PluginError";
+  /** The plugin's name. */
+  readonly plugin: string;
+  /** The hook in which it failed, such as `process` or `create`. */
+  readonly hook: string;
+  /** Where it stands in the configuration, such as `$.devices[0].offloads[1]`; empty if that is not known. */
+  readonly path: string;
+
+  /**
+   * Says which plugin failed.
+   * @param plugin the plugin's name; @param hook where it failed; @param cause what it threw, or what is wrong
+   * @param path where it stands in the configuration, if that is known
+   */
+  constructor(plugin: string, hook: string, cause: unknown, path = "") {
+    super(`${path === "" ? "" : `${path}: `}plugin "${plugin}" failed in ${hook}: ${textOf(cause)}`, {
+      cause,
+    });
+    this.plugin = plugin;
+    this.hook = hook;
+    this.path = path;
+  }
+}
+
+function textOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
+  } catch {
+    // An object without a usable toString(), as a plugin may throw.
+    return "something that cannot be shown";
+  }
 }

@@ -6,7 +6,7 @@
  * @module
  */
 import type { Clock } from "../core/clock.ts";
-import type { Device, DeviceContext, DeviceEventListener } from "../core/device.ts";
+import type { Device, DeviceEventListener } from "../core/device.ts";
 import type { FeatureSet } from "../core/features.ts";
 import type { QueueWorkers } from "./queue_workers.ts";
 
@@ -302,6 +302,34 @@ export interface FrontEndWords<O = unknown> {
   qemu?(options: O, site: FrontEndSite): readonly (readonly [option: string, value: string])[];
   /** Writes the element for libvirt. Left out: libvirt passes the options on to QEMU. */
   libvirt?(options: O, site: FrontEndSite): LibvirtElement;
+}
+
+/**
+ * Which part of a device's work is done here: all of it, all but the queues of the sets, or the queues of one
+ * set.
+ */
+export type DeviceRole = "whole" | "control" | {
+  /** The set of queues, from 0 on. */
+  readonly set: number;
+};
+
+/** Live counters by group, such as `{"net0.rsc-v4": {coalesced: 3}}`. */
+export type CounterGroups = Readonly<Record<string, Readonly<Record<string, number>>>>;
+
+/** What a device is built from. Families of devices add to it. */
+export interface DeviceContext {
+  /** What it is called in messages and counters. */
+  readonly name: string;
+  /** Where it stands in the configuration, such as `$.devices[0]`, for messages. */
+  readonly path?: string;
+  /** What stands in its slots, by their names: null where nothing does, a list in a slot for many. */
+  readonly parts: Readonly<Record<string, unknown>>;
+  /** Which part of the work is done here; left out: the whole. */
+  readonly role?: DeviceRole;
+  /** In the role `{ set }`: what all sets share (`WorkersCapability.sharedMemory`). */
+  readonly sharedMemory?: SharedArrayBuffer | undefined;
+  /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
+  publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }
 
 /** A type of device. */

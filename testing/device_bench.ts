@@ -13,10 +13,10 @@
  */
 import { AssertionError } from "@std/assert";
 import { ManualClock } from "../core/clock.ts";
-import type { Device, DeviceContext } from "../core/device.ts";
+import type { Device } from "../core/device.ts";
+import type { DeviceContext, DevicePlugin } from "../plugins/plugin.ts";
 import { HostError } from "../core/errors.ts";
 import type { FeatureSet } from "../core/features.ts";
-import type { DevicePlugin } from "../plugins/plugin.ts";
 import { eventLoopTurn, isPollable, Reactor } from "../core/reactor.ts";
 import type { DriverSession } from "../core/session.ts";
 import {

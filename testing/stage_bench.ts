@@ -10,7 +10,7 @@
  * @module
  */
 import { ManualClock } from "../core/clock.ts";
-import { PluginError } from "../core/errors.ts";
+import { PluginError } from "../plugins/contract.ts";
 import { FeatureSet, VIRTIO_F_VERSION_1 } from "../core/features.ts";
 import { guestOffloads } from "../devices/net/features.ts";
 import { type Frame, FrameBatch, type FrameHolder } from "../pipeline/frame.ts";

@@ -17,7 +17,8 @@
  *
  * @module
  */
-import type { Device, DeviceContext, Session } from "../../core/device.ts";
+import type { Device, Session } from "../../core/device.ts";
+import type { DeviceContext } from "../../plugins/plugin.ts";
 import { GuestError } from "../../core/errors.ts";
 import {
   FeatureSet,

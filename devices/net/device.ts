@@ -27,14 +27,15 @@
  *
  * @module
  */
-import type { DeviceMigration, Session } from "../../core/device.ts";
-import { GuestError, PluginError } from "../../core/errors.ts";
+import type { DeviceMigration, Session, WorkersCapability } from "../../core/device.ts";
+import { GuestError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { NotificationSuppression, type QueueInterest } from "../../core/queue_service.ts";
-import type { DeviceRole, WorkersCapability } from "../../core/device.ts";
+import type { DeviceRole } from "../../plugins/plugin.ts";
 import { FlowClaims, newClaimMemory } from "../../pipeline/flow_claims.ts";
 import type { FrameHolder } from "../../pipeline/frame.ts";
-import { stageFault } from "../../pipeline/stage.ts";
+import { type Direction, stageFault } from "../../pipeline/stage.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { FrameTransport } from "../../pipeline/frame_transport.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
@@ -46,7 +47,6 @@ import {
   type NetworkDeviceContext,
   stageOffers,
 } from "../../pipeline/plugin.ts";
-import type { Direction } from "../../pipeline/stage.ts";
 import { NET_FEATURE_NAMES, VIRTIO_NET_F_RSS } from "../../wire/net_features.ts";
 import { NetConfigSpace } from "./config_space.ts";
 import { DriverSettings, stateFromJson, stateToJson } from "./driver_settings.ts";

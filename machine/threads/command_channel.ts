@@ -32,7 +32,8 @@
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
-import { GuestError, type GuestFault, HostError, PluginError } from "../../core/errors.ts";
+import { GuestError, type GuestFault, HostError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import type { AttachedRings } from "../../plugins/queue_workers.ts";
 
 /** The thread has begun to work. */

@@ -19,7 +19,8 @@
  * Errors that are not the guest's end the thread, and with it the device.
  * @module
  */
-import type { CounterGroups, Device, Session } from "../../core/device.ts";
+import type { CounterGroups } from "../../plugins/plugin.ts";
+import type { Device, Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";

@@ -8,7 +8,7 @@ import { LimitedBytesTransformStream, toText } from "@std/streams";
 import { newRegistry } from "../../config/builtins.ts";
 import { messageOf } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import type { CounterGroups } from "../../core/device.ts";
+import type { CounterGroups } from "../../plugins/plugin.ts";
 import { HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { PluginError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { type Frame, FrameBatch, type FrameHolder } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { GuestError, HostError, PluginError } from "../../core/errors.ts";
+import { GuestError, HostError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 
 Deno.test("GuestError carries the rule that was broken, and begins its message with it", () => {
   const error = new GuestError("descriptor-loop", "A chain of 9 descriptors in a ring of 8");

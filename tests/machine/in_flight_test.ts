@@ -7,7 +7,7 @@ import { z } from "zod";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
-import { PluginError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { defineDevice } from "../../plugins/plugin.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { newRegistry } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
-import { PluginError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { defineDriver, type Plugin } from "../../plugins/plugin.ts";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";

@@ -3,7 +3,8 @@ import { newRegistry } from "../../config/builtins.ts";
 import { ConfigError } from "../../config/errors.ts";
 import { parseConfig } from "../../config/load.ts";
 import type { ResolvedConfig } from "../../config/types.ts";
-import { GuestError, HostError, PluginError } from "../../core/errors.ts";
+import { GuestError, HostError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { buildMachine, CounterBook } from "../../machine/build.ts";
 import {
   CommandChannel,

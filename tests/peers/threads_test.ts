@@ -5,7 +5,8 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { newRegistry } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
-import { HostError, PluginError } from "../../core/errors.ts";
+import { HostError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { newClaimMemory } from "../../pipeline/flow_claims.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { EventFd, prepareSignals } from "../../host/event_fd.ts";

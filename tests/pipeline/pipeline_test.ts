@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { GuestError, PluginError } from "../../core/errors.ts";
+import { GuestError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { FrameBatch } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";

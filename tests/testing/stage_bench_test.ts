@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
-import { PluginError } from "../../core/errors.ts";
+import { PluginError } from "../../plugins/contract.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import type { FrameBatch } from "../../pipeline/frame.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";

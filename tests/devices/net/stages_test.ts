@@ -1,12 +1,15 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
-import type { NetworkDeviceContext } from "../../../pipeline/plugin.ts";
-import type { ResolvedOffload } from "../../../pipeline/plugin.ts";
-import { PluginError } from "../../../core/errors.ts";
-import { defineOffload, type OffloadPlugin } from "../../../pipeline/plugin.ts";
+import {
+  defineOffload,
+  type NetworkDeviceContext,
+  type OffloadPlugin,
+  type ResolvedOffload,
+  stageOffers,
+} from "../../../pipeline/plugin.ts";
+import { PluginError } from "../../../plugins/contract.ts";
 import { buildStages } from "../../../devices/net/device.ts";
-import { stageOffers } from "../../../pipeline/plugin.ts";
 import type { NetOptions } from "../../../devices/net/mod.ts";
 import type { FrameTransport } from "../../../pipeline/frame_transport.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";

@@ -8,7 +8,7 @@
  */
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
-import type { CounterGroups } from "../../../core/device.ts";
+import type { CounterGroups } from "../../../plugins/plugin.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import { happen } from "./guest_events.ts";
 import { configOf } from "./machine.ts";

@@ -2,7 +2,7 @@
  * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds up.
  * @module
  */
-import type { CounterGroups } from "../../../core/device.ts";
+import type { CounterGroups } from "../../../plugins/plugin.ts";
 import { STRICT_RULES } from "../../../offloads/rsc_chain/verdicts.ts";
 import {
   type ConservationOptions,
