@@ -3,12 +3,8 @@
  * @module
  */
 import { HostError } from "../core/errors.ts";
-import { isStandardInput } from "../transports/pcap/byte_source.ts";
-import {
-  type FileIdentity,
-  identityOfPath,
-  identityOfStandardInput,
-} from "../transports/pcap/output_file.ts";
+import { isStandardInput } from "../config/load.ts";
+import { type FileIdentity, identityOfPath, identityOfStandardInput } from "../host/file_identity.ts";
 import { formatMac, isMulticast, parseMac } from "../wire/ethernet.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
 import { type Io, styleFor } from "./console/io.ts";

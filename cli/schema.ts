@@ -6,7 +6,7 @@ import { newRegistry } from "../config/builtins.ts";
 import { messageOf } from "../config/errors.ts";
 import { configJsonSchemaText } from "../config/json_schema.ts";
 import { HostError } from "../core/errors.ts";
-import { OutputFile } from "../transports/pcap/output_file.ts";
+import { OutputFile } from "../host/output_file.ts";
 import { EXIT_OK } from "./console/failure.ts";
 import type { Io } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";

@@ -297,7 +297,7 @@ function softwareDriverFaults(driver: unknown): string[] {
 
 function frontEndFaults(words: unknown): string[] {
   if (!isObject(words) || typeof words.type !== "string" || !NAME.test(words.type)) {
-    return [`has the frontEnd ${showValue(words)}; it must be an object with a type, such as "net"`];
+    return [`has the frontEnd ${showValue(words)}; it must be an object with a type, such as "block"`];
   }
   const { frontEnds = [] } = words;
   const isList = Array.isArray(frontEnds) && frontEnds.every((name) => typeof name === "string");

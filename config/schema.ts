@@ -69,9 +69,9 @@ const deviceShape = {
   ),
   driver: z.unknown().optional().describe("The way to the guest: who brings memory and queues"),
   mode: z.enum(["loop", "threads"]).default("loop").describe(
-    'Who works the queue pairs: "loop" is the main thread, "threads" one thread for each pair, with frame memory of its ' +
-      "own. That needs the driver vhost-user and a network with a queue for each pair, such as tap, whose kernel chooses " +
-      "the queue: RSS is not offered.",
+    'Who works the queues: "loop" is the main thread, "threads" one thread for each set of queues that the device names, ' +
+      "such as a pair, with frame memory of its own. A driver or a part that cannot be served by threads is refused, with " +
+      "the names of those that can.",
   ),
   threadLimitMs: z.int().min(10).max(60_000).default(1000).describe(
     "How long a thread may take to answer, in ms. The usual time is less than one; in it, everything else waits. A thread that takes " +

@@ -38,3 +38,13 @@ export function identityOfPath(path: string): FileIdentity | null {
   }
   return null;
 }
+
+/** Which file standard input is; null for a terminal, and if that cannot be told. */
+export function identityOfStandardInput(): FileIdentity | null {
+  try {
+    const stat = fs.fstatSync(0, { bigint: true });
+    return stat.isCharacterDevice() ? null : `${stat.dev}:${stat.ino}`;
+  } catch {
+    return null;
+  }
+}

@@ -2,7 +2,6 @@
  * Replays a capture: builds the machine, runs it to the end of the capture, and collects the result.
  * @module
  */
-import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
@@ -13,12 +12,12 @@ import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { VerdictLog } from "../../pipeline/stage.ts";
 import type { Pollable } from "../../core/reactor.ts";
+import type { FileIdentity } from "../../host/file_identity.ts";
+import { OutputFile } from "../../host/output_file.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
 import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
-import type { LoopbackDriver } from "../../transports/loopback_driver/mod.ts";
-import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
 import { CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
 import { CaptureSink } from "../../transports/pcap/capture_sink.ts";
 import {
@@ -27,8 +26,8 @@ import {
   newCaptureOddities,
   offloadFlags,
 } from "../../transports/pcap/captured_packet.ts";
-import { type FileIdentity, OutputFile } from "../../transports/pcap/output_file.ts";
 import { newReplayCounters, PcapReplay, type ReplayPace } from "../../transports/pcap/replay.ts";
+import type { NetGuest, ReceivedPacket } from "../../testing/mod.ts";
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
 import type { CaptureInput } from "./capture_input.ts";
 import { type Explainer, type Reason, VerdictCounters } from "./explainer.ts";
@@ -135,12 +134,12 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   const output = new OutputCounters();
   const machine = await buildReplayMachine(setup, input, verdicts);
   const { reactor } = machine.parts;
-  const driver = machine.devices[0].driver as LoopbackDriver<NetGuest>;
+  const { guest } = machine.devices[0].driver as unknown as { readonly guest: NetGuest };
   const network = machine.devices[0].parts.network as PcapReplay;
   using delivered = outputs.out === undefined
     ? null
     : new DeliveryCapture(outputs.out, network.startUnixNs, outputs.read ?? null);
-  driver.hooks.onPacket = (packet) => {
+  guest.hooks.onPacket = (packet) => {
     const segments = output.note(packet);
     delivered?.write(packet, segments, reactor.clock.nowNs());
   };
@@ -170,13 +169,13 @@ export async function replayCapture(setup: ReplaySetup, outputs: ReplayOutputs =
   return {
     input,
     output,
-    interrupts: driver.guest.counters.interrupts,
+    interrupts: guest.counters.interrupts,
     reasons: verdicts.reasons,
     leftOut: leftOut(machine.counters),
     snappedNumbers: network.snappedNumbers,
     captureFailure: network.failure,
     oddities: network.oddities ?? newCaptureOddities(),
-    guestErrors: driver.guest.errors,
+    guestErrors: guest.errors,
     offloads: offloadTraces(input, machine.counters["net0.undo-offloads"]),
     dropped: dropped(machine.counters),
     failure,

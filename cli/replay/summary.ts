@@ -3,7 +3,7 @@
  * @module
  */
 import { z } from "zod";
-import type { ReceivedPacket } from "../../devices/net/driver/mod.ts";
+import type { ReceivedPacket } from "../../testing/mod.ts";
 import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";

@@ -3,7 +3,7 @@
  * @module
  */
 import type { Machine } from "../../machine/machine.ts";
-import { OutputFile } from "../../transports/pcap/mod.ts";
+import { OutputFile } from "../../host/output_file.ts";
 import {
   jsonTrace,
   type ProtocolTrace,

@@ -7,7 +7,8 @@ import { HostError } from "../../core/errors.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import { type Vector, writeVector } from "../../testing/vectors/format.ts";
 import type { VectorRun } from "../../testing/vectors/run_vector.ts";
-import { identityOfPath, OutputFile } from "../../transports/pcap/output_file.ts";
+import { identityOfPath } from "../../host/file_identity.ts";
+import { OutputFile } from "../../host/output_file.ts";
 import { VERSION } from "../console/io.ts";
 
 /** Writes recordings into a folder, one for each vector, under the name of the vector's file. */

@@ -69,7 +69,8 @@ export const netOptions: OptionsSchema<NetOptions> = z.strictObject({
     .describe("Link duplex to tell the guest (feature SPEED_DUPLEX)."),
   packedRing: z.boolean().default(true).describe("Offer the packed ring layout (feature RING_PACKED)."),
   rss: z.boolean().default(false).describe(
-    "Offer receive-side scaling by the guest's own table (feature RSS).",
+    'Offer receive-side scaling by the guest\'s own table (feature RSS). Not with "mode": "threads": there the network ' +
+      "chooses the queue.",
   ),
   hashReport: z.boolean().default(false)
     .describe("Offer to report each frame's hash in a 20-byte header (feature HASH_REPORT)."),

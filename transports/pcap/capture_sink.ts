@@ -23,8 +23,8 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
+import { codeOf, OutputFile } from "../../host/output_file.ts";
 import { reason } from "./byte_source.ts";
-import { type CaptureOutput, codeOf, OutputFile } from "./output_file.ts";
 
 /** Encodes records of one format; allocates nothing per record. */
 export interface RecordEncoder {
@@ -49,6 +49,20 @@ export interface RecordEncoder {
     timeNs: number,
     comment: string,
   ): number;
+}
+
+/** Where chunks go: the part of `Deno.FsFile` that is needed. */
+export interface CaptureOutput {
+  /** Writes the front of `bytes` and returns how many bytes that were. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** The same at once. */
+  writeSync(bytes: Uint8Array): number;
+  /** Closes the file. */
+  close(): void;
+  /** Empties the file: called once, before the first write. Left out: it is empty. */
+  begin?(): void;
+  /** Closes the file instead, if it was never to be written to. Left out: as `close`. */
+  discard?(): void;
 }
 
 /** How a sink is to work. */

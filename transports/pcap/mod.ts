@@ -9,7 +9,6 @@ export * from "./capture_sink.ts";
 export * from "./capture_writer.ts";
 export * from "./captured_packet.ts";
 export * from "./link_types.ts";
-export * from "./output_file.ts";
 export { default as pcap, type PcapOptions } from "./pcap.ts";
 export * from "./pcap_format.ts";
 export * from "./pcapng_writer.ts";

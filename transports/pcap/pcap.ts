@@ -6,6 +6,8 @@
 import { z } from "zod";
 import { ManualClock } from "../../core/clock.ts";
 import { HostError } from "../../core/errors.ts";
+import { identityOfPath, identityOfStandardInput } from "../../host/file_identity.ts";
+import { OutputFile } from "../../host/output_file.ts";
 import {
   defineNetwork,
   type NetworkContext,
@@ -20,7 +22,6 @@ import { FileSource, isPipe, isStandardInput, PipeSource } from "./byte_source.t
 import { CaptureReader } from "./capture_reader.ts";
 import { CaptureWriter, formatOf } from "./capture_writer.ts";
 import { CaptureSink } from "./capture_sink.ts";
-import { identityOfPath, identityOfStandardInput, OutputFile } from "./output_file.ts";
 import { PcapRecorder } from "./recorder.ts";
 import { newReplayCounters, PcapReplay, type ReplayPace, type ReplayTake } from "./replay.ts";
 

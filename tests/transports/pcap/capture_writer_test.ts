@@ -12,9 +12,9 @@ import {
   FLUSH_MS,
   MAX_BACKLOG_CHUNKS,
 } from "../../../transports/pcap/capture_sink.ts";
-import type { CaptureOutput } from "../../../transports/pcap/output_file.ts";
+import type { CaptureOutput } from "../../../transports/pcap/capture_sink.ts";
 import type { PacketDirection } from "../../../transports/pcap/captured_packet.ts";
-import { OutputFile } from "../../../transports/pcap/output_file.ts";
+import { OutputFile } from "../../../host/output_file.ts";
 import { withFolder } from "../../cli/support/command.ts";
 import { frameBytes, join } from "./build.ts";
 

@@ -10,10 +10,8 @@
  * @module
  */
 import * as fs from "node:fs";
-import { HostError } from "../../core/errors.ts";
-import { type FileIdentity, identityOfPath } from "../../host/file_identity.ts";
-import { reason } from "./byte_source.ts";
-export { type FileIdentity, identityOfPath } from "../../host/file_identity.ts";
+import { HostError } from "../core/errors.ts";
+import { type FileIdentity, identityOfPath } from "./file_identity.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK } = fs.constants;
 const MODE = 0o666;
@@ -23,22 +21,8 @@ const MAX_RETRY_MS = 250;
 /** How long `writeSync` waits for a file that takes nothing, in ms. */
 const MAX_SYNC_WAIT_MS = 1000;
 
-/** Where chunks go: the part of `Deno.FsFile` that is needed. */
-export interface CaptureOutput {
-  /** Writes the front of `bytes` and returns how many bytes that were. */
-  write(bytes: Uint8Array): Promise<number>;
-  /** The same at once. */
-  writeSync(bytes: Uint8Array): number;
-  /** Closes the file. */
-  close(): void;
-  /** Empties the file: called once, before the first write. Left out: it is empty. */
-  begin?(): void;
-  /** Closes the file instead, if it was never to be written to. Left out: as `close`. */
-  discard?(): void;
-}
-
 /** A file that is open to be written. */
-export class OutputFile implements CaptureOutput, Disposable {
+export class OutputFile implements Disposable {
   /** Which file it is; null for a device, such as /dev/null, which any number of writers may share. */
   readonly identity: FileIdentity | null;
   readonly #path: string;
@@ -89,7 +73,7 @@ export class OutputFile implements CaptureOutput, Disposable {
     } catch (cause) {
       const why = codeOf(cause) === "ENXIO"
         ? "nothing reads this FIFO or socket; start its reader first"
-        : `${reason(cause)}; check the path and the permission to write it`;
+        : `${(cause as Error).message}; check the path and the permission to write it`;
       throw new HostError(`Cannot write ${what === "" ? "" : `${what} `}"${path}": ${why}`, { cause });
     }
   }
@@ -163,16 +147,6 @@ export class OutputFile implements CaptureOutput, Disposable {
 
 function isAbsent(identity: FileIdentity | null): boolean {
   return identity?.includes("/") === true;
-}
-
-/** Which file standard input is; null for a terminal, and if that cannot be told. */
-export function identityOfStandardInput(): FileIdentity | null {
-  try {
-    const stat = fs.fstatSync(0, { bigint: true });
-    return stat.isCharacterDevice() ? null : `${stat.dev}:${stat.ino}`;
-  } catch {
-    return null;
-  }
 }
 
 /** The name of a system error, such as `ENOSPC`; empty if it has none. */
