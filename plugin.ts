@@ -168,6 +168,7 @@ export {
   type NetworkDevicePlugin,
   type NetworkFacts,
   type NetworkPlugin,
+  NetworkPreview,
   type NetworkWorkerContext,
   type OffloadPlugin,
   type ResolvedOffload,
