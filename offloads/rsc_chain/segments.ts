@@ -25,9 +25,8 @@ import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../
 export const MAX_KEY_WORDS = 9;
 
 /**
- * What a chain keeps of headers, be it of a segment at hand or of what is held. Offsets are absolute, into
- * the storage of the frame. 32-bit fields are signed: only differences and equality of them are ever used.
- * What only strict rules look at stands last.
+ * What a chain looks at first, of a segment at hand and of what is held. Offsets are absolute, into the
+ * storage of the frame. 32-bit fields are signed: only differences and equality of them are ever used.
  */
 class SegmentHeaders {
   /** Which VLAN it is of, as `HeaderLocator` tells; 0 for the untagged network. */
@@ -44,6 +43,13 @@ class SegmentHeaders {
   window = 0;
   /** The 16-bit word of data offset and flags. */
   offsetFlags = 0;
+}
+
+/**
+ * One segment, as `RscFamily` parsed it (QEMU's `NetRscUnit`). One object, refilled for each frame. `ipAt`,
+ * `vlan` and the tags are set before the family locates the rest.
+ */
+export class ParsedSegment extends SegmentHeaders {
   /** First byte of the IP header. */
   ipAt = 0;
   /** First byte of the TCP header. */
@@ -67,13 +73,6 @@ class SegmentHeaders {
   tsValue = 0;
   /** TSecr, if so. */
   tsEcho = 0;
-}
-
-/**
- * One segment, as `RscFamily` parsed it (QEMU's `NetRscUnit`). One object, refilled for each frame. `ipAt`,
- * `vlan` and the tags are set before the family locates the rest.
- */
-export class ParsedSegment extends SegmentHeaders {
   /** Bytes of VLAN tags, those with id 0 included: 0, 4 or 8 if the segment may be merged. */
   tagBytes = 0;
   /** First byte of payload. */
@@ -88,7 +87,9 @@ export class ParsedSegment extends SegmentHeaders {
  * What a chain holds of one flow (QEMU's `NetRscSeg`, an item of DPDK's GRO). The frame's pieces are the
  * payloads as they arrived, not copied; the headers say what is written once, at the flush: the latest
  * acknowledgment, window, flags and timestamps, the lengths of all that is held and, of TTLs and hop limits,
- * the smallest. The frame itself is not touched between opening and flush.
+ * the smallest. What every segment looks at stands first, so that it shares cache lines; what only strict
+ * rules keep and what only the flush needs comes behind. The frame itself is not touched between opening and
+ * flush.
  */
 export class CoalescedSegment extends SegmentHeaders {
   /** Hash of the flow's key. */
@@ -117,6 +118,20 @@ export class CoalescedSegment extends SegmentHeaders {
   pieces = 0;
   /** Where all pieces return to; null if that is not one place. */
   owner: FrameOwner | null = null;
+  /** Strict rules: what of the IP header must be equal, as in the segment that opened it. */
+  traits = 0;
+  /** Strict rules: the smallest TTL or hop limit. */
+  hopLimit = 0;
+  /** Strict rules: the outer VLAN tag. */
+  outerTag = 0;
+  /** Strict rules: the inner one. */
+  innerTag = 0;
+  /** Strict rules: has it the timestamp block? */
+  hasTimestamp = false;
+  /** Strict rules: the latest TSval. */
+  tsValue = 0;
+  /** Strict rules: the latest TSecr. */
+  tsEcho = 0;
   /** Strict rules: the two MAC addresses, as three words. */
   macs0 = 0;
   /** Second word. */
@@ -127,6 +142,12 @@ export class CoalescedSegment extends SegmentHeaders {
   queue = 0;
   /** Strict rules: bytes of payload of the largest segment. */
   largestSegmentBytes = 0;
+  /** First byte of the IP header. */
+  ipAt = 0;
+  /** First byte of the TCP header. */
+  tcpAt = 0;
+  /** Bytes of the TCP header, as its data offset says. */
+  tcpHeaderBytes = 0;
   /** Its place in the table; never changes. */
   readonly index: number;
   /** The frame that opened it, followed by the merged payloads. Null while nothing is held here. */
@@ -148,7 +169,7 @@ export class CoalescedSegment extends SegmentHeaders {
     this.index = index;
   }
 
-  /** Takes the headers of the segment that opens it; the table has set `vlan`. */
+  /** Takes what every rule book keeps of the segment that opens it; the table has set `vlan`. */
   begin(segment: ParsedSegment): void {
     this.seq = segment.seq;
     this.payloadBytes = segment.payloadBytes;
@@ -159,13 +180,6 @@ export class CoalescedSegment extends SegmentHeaders {
     this.ipAt = segment.ipAt;
     this.tcpAt = segment.tcpAt;
     this.tcpHeaderBytes = segment.tcpHeaderBytes;
-    this.traits = segment.traits;
-    this.hopLimit = segment.hopLimit;
-    this.outerTag = segment.outerTag;
-    this.innerTag = segment.innerTag;
-    this.hasTimestamp = segment.hasTimestamp;
-    this.tsValue = segment.tsValue;
-    this.tsEcho = segment.tsEcho;
   }
 
   /** Writes the latest flags, acknowledgment and window into the frame. */

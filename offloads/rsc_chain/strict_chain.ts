@@ -450,6 +450,13 @@ function acceptedOffloads({ features, offloads }: Negotiated, family: RscFamily)
 /** Keeps what strict rules compare later, of the segment in `frame` that is held from now on. */
 function openStrict(held: CoalescedSegment, frame: Frame, segment: ParsedSegment): void {
   held.segments = segment.payloadBytes > 0 ? 1 : 0;
+  held.traits = segment.traits;
+  held.hopLimit = segment.hopLimit;
+  held.outerTag = segment.outerTag;
+  held.innerTag = segment.innerTag;
+  held.hasTimestamp = segment.hasTimestamp;
+  held.tsValue = segment.tsValue;
+  held.tsEcho = segment.tsEcho;
   held.macs0 = frame.view.getInt32(frame.start);
   held.macs1 = frame.view.getInt32(frame.start + 4);
   held.macs2 = frame.view.getInt32(frame.start + 8);
