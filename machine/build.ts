@@ -20,7 +20,7 @@ import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { ConfigError } from "../config/errors.ts";
 import { BUILT_IN_KINDS, partKind } from "../config/kinds.ts";
 import type { ResolvedConfig, ResolvedDevice, ResolvedPart } from "../config/types.ts";
-import { refusePromise } from "../plugins/contract.ts";
+import { refuseUncloneable } from "../plugins/contract.ts";
 import { ManualClock, SystemClock } from "../core/clock.ts";
 import type {
   DeviceContext,
@@ -38,7 +38,7 @@ import { HostWatcher } from "../host/waiters.ts";
 import type { VerdictLog } from "../pipeline/stage.ts";
 import { conflictsIn, factsOf, kindsOf } from "./conflicts.ts";
 import { FileClaims } from "./file_claims.ts";
-import { type BuiltPart, type DeviceWorkers, Machine, type MachineDevice } from "./machine.ts";
+import { type BuiltPart, type DeviceWorkers, Machine, type MachineDevice, membersOf } from "./machine.ts";
 import { absolutePath } from "./paths.ts";
 import { checkDevice, checkDriver, checkPart, guarded, located, locateFailure } from "./plugin_guards.ts";
 import { ThreadWorkers, type WorkerPart } from "./threads/queue_workers.ts";
@@ -188,16 +188,19 @@ class Builder {
     const own = kind.context?.(context, site) ?? context;
     const { plugin, options } = part;
     const preview = this.#isPreview ? plugin.preview ?? kind.preview : undefined;
-    const make = () => (preview ?? plugin.create).call(plugin, own, options);
-    const made = guarded(part, preview === undefined ? "create" : "preview", make, (object) => {
+    const make = () => {
+      const made = (preview ?? plugin.create).call(plugin, own, options);
+      const { [Symbol.dispose]: dispose } = membersOf(made);
+      // Also what is refused below has opened what it needs, and disposes of those that it wraps.
+      if (typeof dispose === "function") {
+        this.#opened.splice(before, Infinity, { [Symbol.dispose]: () => dispose.call(made) });
+      }
+      return made;
+    };
+    return guarded(part, preview === undefined ? "create" : "preview", make, (object) => {
       checkPart(object);
       kind.check?.(object);
     });
-    this.#opened.length = before;
-    this.#opened.push({
-      [Symbol.dispose]: () => (made as Partial<Disposable> | null | undefined)?.[Symbol.dispose]?.(),
-    });
-    return made;
   }
 
   /** Makes the way to a device's guest. */
@@ -331,10 +334,10 @@ export class CounterBook {
   }
 }
 
-/** What a part gives to workers, looked at: PluginError if it throws or returns a promise. */
+/** What a part gives to workers, looked at: PluginError if it throws, or returns what cannot go to a thread. */
 function guardGiven(part: ResolvedPart, object: WorkerPart): WorkerPart {
   if (object === null) return object;
   return {
-    giveToWorker: (set) => guarded(part, "giveToWorker", () => object.giveToWorker?.(set), refusePromise),
+    giveToWorker: (set) => guarded(part, "giveToWorker", () => object.giveToWorker?.(set), refuseUncloneable),
   };
 }

@@ -24,6 +24,7 @@ import {
   pollableFault,
   refuse,
   refusePromise,
+  refuseUnwritable,
   shapeFault,
 } from "../plugins/contract.ts";
 import type { Device, Session, WorkersCapability } from "../core/device.ts";
@@ -267,7 +268,12 @@ class GuardedDevice implements Device {
       hook,
       (...args: readonly unknown[]) => {
         try {
-          return this.#call(`${name}.${hook}`, () => object[hook](...args));
+          return this.#call(`${name}.${hook}`, () => {
+            const result = object[hook](...args);
+            // What is saved goes to other threads and programs.
+            if (hook === "save") refuseUnwritable(result);
+            return result;
+          });
         } catch (cause) {
           if (failed === THROWS || cause !== this.#failure) throw cause;
           return failed;

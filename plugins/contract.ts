@@ -15,6 +15,29 @@ export function refusePromise(result: unknown): void {
   throw new TypeError("it returned a promise; it must be done when it returns, so leave async out");
 }
 
+/** Throws TypeError if a hook returned what cannot be copied to another thread. */
+export function refuseUncloneable(result: unknown): void {
+  refusePromise(result);
+  try {
+    structuredClone(result);
+  } catch (cause) {
+    throw new TypeError(
+      `it returned what cannot be copied to a thread (${textOf(cause)}); return plain data, no functions`,
+      { cause },
+    );
+  }
+}
+
+/** Throws TypeError if a hook returned what cannot be written as JSON. */
+export function refuseUnwritable(result: unknown): void {
+  refusePromise(result);
+  try {
+    JSON.stringify(result);
+  } catch (cause) {
+    throw new TypeError(`it returned what is no JSON (${textOf(cause)}); return plain data`, { cause });
+  }
+}
+
 /**
  * What keeps a value from being an object with these methods, as the rest of a sentence about what made it; null for nothing.
  * @param what what it should be; @param needed methods; @param optional methods that may be left out

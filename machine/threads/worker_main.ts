@@ -17,7 +17,7 @@ import { framePool } from "../../pipeline/kinds.ts";
 import { CounterBook, machineScope } from "../build.ts";
 import { kindsOf } from "../conflicts.ts";
 import { membersOf, type PartObject } from "../machine.ts";
-import { partBehind } from "../plugin_guards.ts";
+import { checkDevice, checkPart, guarded, partBehind } from "../plugin_guards.ts";
 import {
   CommandChannel,
   NOTICE_READY,
@@ -101,12 +101,17 @@ async function serveSet(
         publish: (counters) => book.publish(`${name}.${group}`, counters),
       };
       const site = { part, facts: undefined, machine, inner: refuseInner };
-      const made = part.plugin.createInWorker!(
-        kind.context?.(base as PartContext, site) ?? base,
-        given[part.path],
-      );
+      const partContext = kind.context?.(base as PartContext, site) ?? base;
+      const make = () => {
+        const made = part.plugin.createInWorker!(partContext, given[part.path]);
+        opened.defer(() => membersOf(made)[Symbol.dispose]?.());
+        return made;
+      };
+      const made = guarded(part, "createInWorker", make, (object) => {
+        checkPart(object);
+        kind.check?.(object);
+      });
       const object = membersOf(made);
-      opened.defer(() => object[Symbol.dispose]?.());
       built.push(object);
       // Those of this program keep to the contract; what they do is not looked at twice.
       return BUILT_IN_PLUGINS.includes(part.plugin) ? made : kind.guard?.(made, part, machine) ?? made;
@@ -130,7 +135,7 @@ async function serveSet(
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
     };
     for (const [kind] of kindsOf(own)) Object.assign(context, kind.deviceContext?.(own, machine));
-    const device = plugin.create(context, options);
+    const device = guarded(own, "create", () => plugin.create(context, options), checkDevice);
     device.wake = () => reactor.wake();
     // What finishes later does so in the event loop, which stands still while this thread sleeps in the kernel.
     if (device.inflight !== undefined) {

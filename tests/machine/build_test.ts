@@ -56,6 +56,7 @@ class Spies {
         create: (context, { name, fails, inner }) => {
           if (inner !== undefined) context.inner(inner, "inner");
           if (fails === "host") throw new HostError(`${context.path}: no such interface`);
+          if (fails === "shape") return { ...network(context, name), send: undefined! };
           if (fails !== undefined) throw new TypeError(fails);
           return network(context, name);
         },
@@ -256,6 +257,26 @@ Deno.test("buildMachine() disposes of everything that it had opened, the last fi
     // What n1 wraps is n1's to close; what n2 would have wrapped has no owner.
     ...["dispose inner2", "dispose d1", "dispose n1", "dispose d0", "dispose n0"],
   ]);
+});
+
+Deno.test("buildMachine() disposes once of what a recorder wraps that cannot be built", async () => {
+  const spies = new Spies();
+  const inner = { use: "spy", name: "inner" };
+  const error = await spies.failure({
+    devices: [device({ network: { use: "pcap", write: "/no/such/folder/out.pcap", inner } })],
+  });
+  assert(error instanceof HostError);
+  assertEquals(spies.log, ["open inner", "dispose inner"]);
+});
+
+Deno.test("buildMachine() disposes of a part that is refused, which owns what it wraps", async () => {
+  const spies = new Spies();
+  const inner = { use: "spy", name: "inner" };
+  const error = await spies.failure({
+    devices: [device({ network: { use: "spy", name: "odd", fails: "shape", inner } })],
+  });
+  assert(error instanceof PluginError);
+  assertEquals(spies.log, ["open inner", "open odd", "dispose odd"]);
 });
 
 Deno.test("buildMachine() tells what failed first, even if something does not close", async () => {

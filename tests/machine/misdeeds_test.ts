@@ -1,6 +1,8 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { z } from "zod";
 import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
+import type { ResolvedDevice } from "../../config/types.ts";
+import { guardDevice } from "../../machine/plugin_guards.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import type { Device } from "../../core/device.ts";
@@ -390,4 +392,16 @@ Deno.test("a GuestError of a device is the guest's fault, and no failure of the 
   assertEquals(machine.failure, null);
   assertEquals(machine.counters["own.driver"].needsReset, 1);
   await machine.close();
+});
+
+Deno.test("what a device saves and cannot be written as JSON is the plugin's failure, by its name", () => {
+  const failures: Error[] = [];
+  const migration = { save: () => ({ count: 1n }), restore: () => {} };
+  const device = { featureNames: new Map(), queueSizes: [], migration } as unknown as Device;
+  const part = { plugin: { name: "odd" }, path: "$.devices[0]" } as ResolvedDevice;
+  const guarded = guardDevice(device, part, (error) => failures.push(error), undefined);
+  assertThrows(() => guarded.migration!.save(), GuestError, "it returned what is no JSON");
+  const [error] = failures;
+  assert(error instanceof PluginError);
+  assertEquals([error.plugin, error.hook, error.path], ["odd", "migration.save", "$.devices[0]"]);
 });

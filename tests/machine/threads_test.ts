@@ -6,6 +6,7 @@ import type { ResolvedConfig } from "../../config/types.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import { buildMachine, CounterBook } from "../../machine/build.ts";
+import type { Machine } from "../../machine/machine.ts";
 import {
   CommandChannel,
   NOTICE_FAULT,
@@ -265,41 +266,76 @@ Deno.test("CounterDeltas tells by how much counters have grown, also those that 
   assertEquals(deltas.take(), { net0: { packets: 2, write_EIO: 1 }, "net0#2": { other: 4 } });
 });
 
+/** Runs `use` on a machine whose disk, of a plugin of its own, is worked by threads. @param more members of the plugin */
+async function withOddDisk(
+  give: string,
+  more: string,
+  use: (machine: Machine) => Promise<void> | void,
+): Promise<void> {
+  const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-given-" });
+  try {
+    const ram = new URL("../../examples/async_disk_ram.ts", import.meta.url).href;
+    Deno.writeTextFileSync(
+      `${folder}/ram.ts`,
+      `import ram from "${ram}";
+      const make = (context, options) => ({ ...ram.create(context, options), ${give} });
+      export default { ...ram, name: "odd-ram", create: make, ${more} };`,
+    );
+    const config = await resolved({
+      use: new URL("../../examples/async_disk.ts", import.meta.url).href,
+      mode: "threads",
+      driver: { use: "vhost-user", socket: `${folder}/disk.sock` },
+      disk: { use: `file://${folder}/ram.ts` },
+    });
+    const machine = buildMachine(config);
+    try {
+      await use(machine);
+    } finally {
+      await machine.close().catch(() => {});
+    }
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
 for (
   const [what, given] of [
     ["throws", '() => { throw new Error("no ram left"); }'],
     ["returns a promise", "async () => ({})"],
+    ["returns what cannot be copied to a thread", "() => ({ sectors: 8, answer: () => 42 })"],
   ]
 ) {
   hostTest(
     `a part that ${what} when it is asked for what workers get is named with its place`,
     [linux],
     async () => {
-      const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-given-" });
-      try {
-        const ram = new URL("../../examples/async_disk_ram.ts", import.meta.url).href;
-        Deno.writeTextFileSync(
-          `${folder}/ram.ts`,
-          `import ram from "${ram}";
-        const make = (context, options) => ({ ...ram.create(context, options), giveToWorker: ${given} });
-        export default { ...ram, name: "odd-ram", create: make };`,
-        );
-        const config = await resolved({
-          use: new URL("../../examples/async_disk.ts", import.meta.url).href,
-          mode: "threads",
-          driver: { use: "vhost-user", socket: `${folder}/disk.sock` },
-          disk: { use: `file://${folder}/ram.ts` },
-        });
-        await using machine = buildMachine(config);
+      await withOddDisk(`giveToWorker: ${given}`, "", (machine) => {
         const error = assertThrows(() => machine.start(), PluginError);
         assertEquals([error.plugin, error.hook, error.path], [
           "odd-ram",
           "giveToWorker",
           "$.devices[0].disk",
         ]);
-      } finally {
-        Deno.removeSync(folder, { recursive: true });
-      }
+      });
     },
   );
+}
+
+for (
+  const [what, create] of [
+    ["throws", '() => { throw new Error("no ram left"); }'],
+    ["returns a promise", "async () => ({})"],
+  ]
+) {
+  hostTest(`a part that ${what} in the thread of a worker is named with its place`, [linux], async () => {
+    await withOddDisk("", `createInWorker: ${create}`, async (machine) => {
+      machine.start();
+      const error = await assertRejects(() => machine.run(AbortSignal.timeout(20_000)), PluginError);
+      assertEquals([error.plugin, error.hook, error.path], [
+        "odd-ram",
+        "createInWorker",
+        "$.devices[0].disk",
+      ]);
+    });
+  });
 }

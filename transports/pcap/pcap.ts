@@ -130,15 +130,10 @@ function openReader(context: NetworkContext, path: string, guestIsHost: boolean)
   return new CaptureReader(source, path, guestIsHost ? context.guestMac : undefined);
 }
 
+/** What is wrapped belongs to the builder of the machine until the recorder is there. */
 function createRecorder(context: NetworkContext, inner: FrameTransport, path: string): FrameTransport {
-  try {
-    const replay = inner instanceof PcapReplay ? inner : null;
-    const writer = openWriter(context, path, replay?.startUnixNs ?? 0n);
-    return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
-  } catch (error) {
-    inner[Symbol.dispose]();
-    throw error;
-  }
+  const writer = openWriter(context, path, inner instanceof PcapReplay ? inner.startUnixNs : 0n);
+  return new PcapRecorder(inner, writer, context.publish({ written: 0, writeDropped: 0 }));
 }
 
 /**

@@ -127,7 +127,8 @@ export class PcapRecorder implements FrameTransport, Pollable {
 
   /** Completes the capture and the inner transport; both are tried before a failure is passed on. */
   async close(): Promise<void> {
-    const results = await Promise.allSettled([this.#writer.close(), this.#inner.close?.()]);
+    const closing = this.#writer.close();
+    const results = await Promise.allSettled([closing, (async () => await this.#inner.close?.())()]);
     this.#counters.written -= this.#writer.unwritten;
     this.#counters.writeDropped += this.#writer.unwritten;
     for (const result of results) if (result.status === "rejected") throw result.reason;
