@@ -44,7 +44,7 @@ export class ManualClock implements Clock {
     return this.#nowNs;
   }
 
-  /** Is there an input that has not come, so that it is not known what happens next? Then the reactor lets it stand. */
+  /** Is an input awaited, so that it is not known what happens next? Then the reactor lets it stand. */
   get isHeld(): boolean {
     return this.#holds > 0 && this.mayBeHeld;
   }

@@ -25,13 +25,13 @@ export const STATUS_FAILED = 128;
 export interface Session {
   /** The guest's memory. */
   readonly memory: GuestMemory;
-  /** The queues by index; null where the driver has enabled none, and where a worker serves it (`Device.workers`). */
+  /** The queues by index; null where none is enabled, and where a worker serves it (`Device.workers`). */
   readonly queues: readonly (Virtqueue | null)[];
-  /** Has the driver enabled queue `index`? Also true where a worker serves it. Left out: those that are in `queues`. */
+  /** Is queue `index` enabled? Also true where a worker serves it. Left out: those in `queues` are. */
   isEnabled?(index: number): boolean;
   /**
-   * Queues come and go between `activate` and `reset`: a null in `queues` may become a queue and the reverse, and
-   * `Device.queuesChanged` tells of it. Without it the queues are what they were at `activate`.
+   * Queues come and go between `activate` and `reset`: a null in `queues` may become a queue and the reverse,
+   * and `Device.queuesChanged` tells of it. Without it the queues are what they were at `activate`.
    */
   readonly startsQueues?: boolean;
   /** The features that driver and device agreed on. */
@@ -41,13 +41,13 @@ export interface Session {
   /** Tells the driver that the configuration space has changed. */
   configChanged(): void;
   /**
-   * Takes back the queues that workers have, before a command takes effect; they are attached again after the round. Throws
-   * GuestError if the guest has broken a rule there.
+   * Takes back the queues that workers have, before a command takes effect; they are attached again after the
+   * round. Throws GuestError if the guest has broken a rule there.
    */
   detachWorkers?(): void;
 }
 
-/** What a driver has programmed of a device beyond features and queues: for a migration, and for other threads. */
+/** What a driver has programmed beyond features and queues: for a migration, and for other threads. */
 export interface DeviceMigration {
   /** That state, as plain JSON. */
   save(): unknown;
@@ -59,8 +59,9 @@ export interface DeviceMigration {
 }
 
 /**
- * A virtio device, seen from its transport. What only some devices can do stands in objects of its own, which a device has
- * or has not: `migration`, and those that a family declares, such as `net` (`pipeline/plugin.ts`).
+ * A virtio device, seen from its transport. What only some devices can do stands in objects of its own, which
+ * a device has or has not: `migration`, and those that a family declares, such as `net`
+ * (`pipeline/plugin.ts`).
  */
 export interface Device extends Pollable {
   /** Device type (virtio 1.2, section 5): 1 net, 4 entropy. */
@@ -70,19 +71,19 @@ export interface Device extends Pollable {
   /** The features it offers. */
   readonly features: FeatureSet;
   /**
-   * The names of its type's own feature bits, without prefix, such as `MAC`; those that all types share are known
-   * ({@linkcode featureName}).
+   * The names of its type's own feature bits, without prefix, such as `MAC`; those that all types share are
+   * known ({@linkcode featureName}).
    */
   readonly featureNames: ReadonlyMap<number, string>;
   /** The largest size of each of its queues, by index; the length is the number of queues. */
   readonly queueSizes: readonly number[];
-  /** What it keeps over rounds, for devices that do: a `QueueService`. Left out: it answers in the round in which it takes. */
+  /** What it keeps over rounds: a `QueueService`. Left out: it answers in the round in which it takes. */
   readonly inflight?: RequestsInFlight | undefined;
   /** Copies `target.length` bytes of configuration space from `offset` on; beyond its end there are zeros. */
   readConfig(offset: number, target: Uint8Array): void;
   /** Takes a write to configuration space; GuestError if the field is read-only. */
   writeConfig(offset: number, source: Uint8Array): void;
-  /** Judges what the driver wants to accept; GuestError if it must not. Framework bits are part of the set. */
+  /** Judges what the driver wants to accept, framework bits included; GuestError if it must not. */
   acceptFeatures(features: FeatureSet): void;
   /** The driver is ready: memory and queues belong to the device from now on. */
   activate(session: Session): void;
@@ -94,9 +95,9 @@ export interface Device extends Pollable {
   queuesChanged(): void;
   /** The sets of queues that threads may serve. Left out: there are none. */
   readonly workers?: WorkersCapability | undefined;
-  /** Moves what the driver has programmed to another device of the type. Left out: there is nothing to move. */
+  /** Moves what the driver has programmed to another such device. Left out: there is nothing to move. */
   readonly migration?: DeviceMigration;
-  /** The driver has kicked a queue, or something else came up: poll before long. Set by the runner of the device. */
+  /** There is work, such as a kick of the driver: poll before long. Set by the runner of the device. */
   wake: () => void;
 }
 
@@ -110,11 +111,12 @@ export interface WorkersCapability {
   readonly sharedMemory?: SharedArrayBuffer;
 }
 
-// What happens between a driver and its device, for programs that want to know: to print it, to log it, to react to it.
+// What happens between a driver and its device, for programs that want to know: to print it, to log it, to
+// react to it.
 
 /**
- * One thing that has happened to a device. A guest decides how often, so that a listener that keeps or prints events must
- * bound what it does.
+ * One thing that has happened to a device. A guest decides how often, so that a listener that keeps or prints
+ * events must bound what it does.
  */
 export type DeviceEvent =
   /** A front-end has connected. */
@@ -129,7 +131,7 @@ export type DeviceEvent =
   | { readonly event: "queue-started" | "queue-stopped"; readonly queue: number }
   /** The guest has broken the rule of this name ({@linkcode GuestFault}); `message` has the values. */
   | { readonly event: "fault"; readonly fault: string; readonly message: string }
-  /** A plugin has failed, and the device with it: it serves no driver any more, while other devices may go on. */
+  /** A plugin has failed, and the device with it: it serves no driver any more; other devices may go on. */
   | { readonly event: "failed"; readonly message: string }
   /** A message of the front-end was refused by the rule of this name; `message` has the values. */
   | { readonly event: "refused"; readonly fault: string; readonly message: string }
@@ -142,5 +144,5 @@ export type DeviceEvent =
   /** A file takes records again; `lost` of them are missing. */
   | { readonly event: "recording-resumed"; readonly path: string; readonly lost: number };
 
-/** Listens to what happens. Called in the midst of the work: it returns at once, changes nothing, and must not throw. */
+/** Listens to what happens, in the midst of the work: returns at once, changes nothing, never throws. */
 export type DeviceEventListener = (event: DeviceEvent) => void;

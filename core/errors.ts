@@ -1,12 +1,13 @@
 /**
- * Two ways in which things go wrong: the guest misbehaved, or this host cannot. A plugin that fails is a third (`plugins/`).
+ * Two ways in which things go wrong: the guest misbehaved, or this host cannot. A plugin that fails is a
+ * third (`plugins/`).
  * @module
  */
 
 /**
- * What a guest did wrong, by name: the key under which the fault is counted. `device-failed` is not the guest's doing: a
- * plugin that the device is made of has failed, and the device is for its driver what it is after a fault. Nor is
- * `quiesce-timeout`: the host has not finished requests in time.
+ * What a guest did wrong, by name: the key under which the fault is counted. `device-failed` is not the
+ * guest's doing: a plugin that the device is made of has failed, and the device is for its driver what it is
+ * after a fault. Nor is `quiesce-timeout`: the host has not finished requests in time.
  */
 export type GuestFault =
   | "device-failed"
@@ -50,14 +51,14 @@ export class GuestError extends Error {
   /** Which rule was broken; the counter of this name is raised. */
   readonly fault: GuestFault;
 
-  /** Says what the guest did. @param fault the rule that was broken; @param message what was found, with the values */
+  /** Says what the guest did. @param fault the broken rule; @param message what was found, with values */
   constructor(fault: GuestFault, message: string) {
     super(`${fault}: ${message}`);
     this.fault = fault;
   }
 }
 
-/** This host cannot do what was asked: a missing right, module, file or limit. The message carries the remedy. */
+/** This host cannot do what was asked: a missing right, module, file or limit. The message has the remedy. */
 export class HostError extends Error {
   /** `HostError`. */
   override readonly name = "HostError";

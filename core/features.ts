@@ -14,7 +14,7 @@ export const VIRTIO_F_RING_PACKED = 34;
 /** The device uses buffers in the order in which they were made available (virtio 1.2, section 6). */
 export const VIRTIO_F_IN_ORDER = 35;
 
-/** The bits that belong to no type of device but to rings and transports (virtio 1.3, section 6), and legacy ones beside. */
+/** The bits of rings and transports, which all types share (virtio 1.3, section 6), and legacy ones. */
 const SHARED_NAMES: ReadonlyMap<number, string> = new Map([
   [24, "NOTIFY_ON_EMPTY"],
   [27, "ANY_LAYOUT"],
@@ -32,7 +32,7 @@ const SHARED_NAMES: ReadonlyMap<number, string> = new Map([
   [41, "ADMIN_VQ"],
 ]);
 
-/** The name of a bit without its prefix. @param own the names of a device type (`Device.featureNames`), which come first */
+/** The name of a bit without prefix. @param own names of a type (`Device.featureNames`), which come first */
 export function featureName(bit: number, own: ReadonlyMap<number, string>): string {
   return own.get(bit) ?? SHARED_NAMES.get(bit) ?? `bit ${bit}`;
 }
@@ -41,7 +41,8 @@ const WORDS = 4;
 const BITS = WORDS * 32;
 
 /**
- * An immutable set of feature bits. Kept in 32-bit words, so that the 64-bit masks of the wire need no BigInt.
+ * An immutable set of feature bits. Kept in 32-bit words, so that the 64-bit masks of the wire need no
+ * BigInt.
  *
  * @example
  * ```ts

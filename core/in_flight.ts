@@ -1,9 +1,11 @@
 /**
- * Requests that a device keeps over rounds, and how those who take memory or rings away from it wait for them.
+ * Requests that a device keeps over rounds, and how those who take memory or rings away from it wait for
+ * them.
  *
- * A device that answers some requests later has the capability `Device.inflight`. Before a reset, a stop, or a change of
- * rings or memory it is paused, and works on until nothing is in flight; that has a time limit, after which the device has
- * failed. Memory stays mapped until `count` is 0, whatever else happens: the host may still write to it.
+ * A device that answers some requests later has the capability `Device.inflight`. Before a reset, a stop, or
+ * a change of rings or memory it is paused, and works on until nothing is in flight; that has a time limit,
+ * after which the device has failed. Memory stays mapped until `count` is 0, whatever else happens: the host
+ * may still write to it.
  *
  * @module
  */
@@ -14,11 +16,11 @@ export const DEFAULT_QUIESCE_LIMIT_NS = 10_000_000_000;
 
 /** Requests that a device has taken and not given back: its capability `inflight`. `QueueService` is one. */
 export interface RequestsInFlight {
-  /** Requests that are not over: kept, completed and not published, or given up by a reset and not completed. */
+  /** Requests that are not over: kept, completed but not published, or given up but not completed. */
   readonly count: number;
   /** How long to wait for them, in ns. */
   readonly limitNs: number;
-  /** Takes no further requests. Those in flight are finished, or cancelled where that can be. May be called again. */
+  /** Takes no further requests; finishes those in flight, or cancels them. May be called again. */
   pause(): void;
   /** Takes requests again. A reset does so too. */
   resume(): void;
@@ -30,7 +32,7 @@ export class Quiescence {
   #isWaiting = false;
   #untilNs = Infinity;
 
-  /** Waits for nothing yet. @param requests what the device has in flight; undefined for one that keeps nothing */
+  /** Waits for nothing yet. @param requests those of the device; undefined if it keeps none */
   constructor(requests: RequestsInFlight | undefined) {
     this.#requests = requests ?? null;
   }
@@ -41,8 +43,9 @@ export class Quiescence {
   }
 
   /**
-   * Pauses the device, and says how it stands: ask again after its next round while it is "waiting". "late" is said once,
-   * when the time is over; after that the device must be reset, and is waited for without limit.
+   * Pauses the device, and says how it stands: ask again after its next round while it is "waiting". "late"
+   * is said once, when the time is over; after that the device must be reset, and is waited for without
+   * limit.
    */
   check(nowNs: number): "quiet" | "waiting" | "late" {
     if (this.isQuiet) return "quiet";

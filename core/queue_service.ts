@@ -1,25 +1,27 @@
 /**
- * The serve loop of a device: takes requests from the queues of its driver and gives them back answered, at once or later.
+ * The serve loop of a device: takes requests from the queues of its driver and gives them back answered, at
+ * once or later.
  *
- * Theory of operation. A device has a handler for each queue. A round (`poll`) first gives back what was completed since the
- * last one, then takes a bounded number of requests from each queue and hands them to its handler. What is done is published
- * in one step at the end, also if a handler or a ring throws: that is the driver's. The life of a request:
+ * Theory of operation. A device has a handler for each queue. A round (`poll`) takes a bounded number of
+ * requests from each queue and hands them to its handler. What the handlers have answered, and what was
+ * completed since the last round, is published in one step at the end, also if a handler or a ring throws: that
+ * is the driver's. The life of a request:
  *
- *     ring --pop--> handler -- bytes written --------------------------------------> ring, published, free again
+ *     ring --pop--> handler -- bytes written ----------------------------------> ring, published, free again
  *                     |  `--- putBack() --> the ring as it was, for another round
- *                     `- KEEP --> in flight -- complete() --> done -- next round --> ring, published, free again
+ *                     `- KEEP --> in flight -- complete() --> done -- round --> ring, published, free again
  *                                     |
  *                                     `-- reset(): given up -- complete() --> free again, nothing was touched
  *
- * Completions come in any order and from anywhere, such as a promise; they wake the device. Requests come from a pool, which
- * bounds how many are in flight; on the way that ends in the handler nothing is allocated. When the pool is empty the queue is
- * left alone until a completion.
+ * Completions come in any order and from anywhere, such as a promise; they wake the device. Requests come
+ * from a pool, which bounds how many are in flight; on the way that ends in the handler nothing is allocated.
+ * When the pool is empty the queue is left alone until a completion.
  *
- * Given-up requests still count as in flight, because the host may still write to the memory behind them: who unmaps that
- * memory waits for `count` to be 0.
+ * Given-up requests still count as in flight, because the host may still write to the memory behind them: who
+ * unmaps that memory waits for `count` to be 0.
  *
- * Notifications of the driver are suppressed while rounds do something ({@linkcode NotificationSuppression}), and stay so at
- * a queue whose handler has put a request back.
+ * Notifications of the driver are suppressed while rounds do something ({@linkcode NotificationSuppression}),
+ * and stay so at a queue whose handler has put a request back.
  *
  * @module
  */
@@ -32,7 +34,7 @@ import type { Virtqueue } from "./virtqueue.ts";
 export const KEEP: number = -1;
 const PUT_BACK = -2;
 
-/** Answers a request: bytes written (0 on), {@linkcode KEEP}, or what {@linkcode QueueRequest.putBack} returns. */
+/** Answers a request: bytes written, {@linkcode KEEP}, or what {@linkcode QueueRequest.putBack} returns. */
 export type RequestHandler = (request: QueueRequest, nowNs: number) => number;
 
 /** One request of a driver: bytes to read, then bytes to write. Valid until it is answered. */
@@ -47,22 +49,23 @@ export interface QueueRequest {
   readonly isLive: boolean;
   /** What the device has to remember of a kept request; null when the request is taken. */
   context: unknown;
-  /** Copies up to `length` bytes to `target[at]` on and moves on. Returns how many; 0 at the end, and of a given-up request. */
+  /** Copies up to `length` bytes to `target[at]` on. Returns how many: 0 at the end, and once given up. */
   read(target: Uint8Array, at: number, length: number): number;
-  /** Copies up to `length` bytes from `source[at]` on and moves on. Returns how many; 0 at the end, and of a given-up request. */
+  /** Copies up to `length` bytes from `source[at]` on. Returns how many: 0 at the end, and once given up. */
   write(source: Uint8Array, at: number, length: number): number;
   /** Starts reading and writing at the first byte again. */
   rewind(): void;
   /**
-   * Where bytes lie in this process: see {@linkcode DescriptorChain.locate}; 0 of a given-up request. They may be read and
-   * written there by system calls until the request is completed, also if it is given up meanwhile.
+   * Where bytes lie in this process: see {@linkcode DescriptorChain.locate}; 0 of a given-up request. They
+   * may be read and written there by system calls until the request is completed, also if it is given up
+   * meanwhile.
    */
   locate(part: "readable" | "writable", offset: number, length: number, places: Float64Array): number;
-  /** The host has written the first `length` writable bytes in place. Said before the request is completed. */
+  /** Tells, before completion, that the host has written the first `length` writable bytes in place. */
   wroteInPlace(length: number): void;
   /**
-   * Puts the request back into its ring; the handler returns the result. Its queue is left alone until `untilNs`, or until
-   * {@linkcode QueueService.retry}; the driver may have changed the request by then.
+   * Puts the request back into its ring; the handler returns the result. Its queue is left alone until
+   * `untilNs`, or until {@linkcode QueueService.retry}; the driver may have changed the request by then.
    */
   putBack(untilNs?: number): number;
 }
@@ -75,7 +78,7 @@ export interface QueueServiceOptions {
   wake(): void;
   /** Requests taken from one queue in a round; left out: 64. */
   readonly maxRoundRequests?: number;
-  /** Bytes, read and written, after which no further request is taken from a queue in a round; left out: any number. */
+  /** Bytes, read and written, after which a queue has had its round; left out: any number. */
   readonly maxRoundBytes?: number;
   /** Requests in flight at once, of all queues; left out: 256. */
   readonly maxInFlight?: number;
@@ -142,7 +145,7 @@ export class QueueService implements RequestsInFlight {
     this.queuesChanged();
   }
 
-  /** Queues have come or gone: nothing is known of those that are there now. Nothing may be in flight from one that went. */
+  /** Queues have come or gone. Nothing may be in flight from one that went. */
   queuesChanged(): void {
     const session = this.#session;
     if (session === null) return;
@@ -194,8 +197,8 @@ export class QueueService implements RequestsInFlight {
   }
 
   /**
-   * Answers a kept request with the number of bytes written into it, from wherever: the driver sees it after the next round.
-   * False if it was given up meanwhile. Throws Error if it is not kept.
+   * Answers a kept request with the number of bytes written into it, from wherever: the driver sees it after
+   * the next round. False if it was given up meanwhile. Throws Error if it is not kept.
    */
   complete(request: QueueRequest, writtenBytes: number): boolean {
     if (!(request instanceof PooledRequest) || request.service !== this || !request.isHeld) {
@@ -208,7 +211,7 @@ export class QueueService implements RequestsInFlight {
       this.#done.push(request);
     } else {
       this.#free.push(request);
-      // A pool that was full of given-up requests has asked for no notification, and this round gives nothing back.
+      // A pool full of given-up requests has asked for no notification, and this round gives nothing back.
       this.#notifications.renew();
     }
     this.#options.wake();
@@ -216,8 +219,8 @@ export class QueueService implements RequestsInFlight {
   }
 
   /**
-   * Takes a request from a queue without a handler, to be completed like a kept one. Null if there is none now: the driver is
-   * then asked to tell of the next one.
+   * Takes a request from a queue without a handler, to be completed like a kept one. Null if there is none
+   * now: the driver is then asked to tell of the next one.
    */
   take(index: number): QueueRequest | null {
     const served = this.#queues[index];
@@ -422,10 +425,10 @@ export interface QueueInterest {
 }
 
 /**
- * Notification suppression. Notifications of new buffers are off while rounds do something. The first round that does not turns
- * them on for queues that are served, and has the device look once more at what came meanwhile. A queue whose buffers the device
- * waits for is asked in every idle round: with EVENT_IDX a notification is for one place in the ring, and the buffer that it
- * brings may not be enough.
+ * Notification suppression. Notifications of new buffers are off while rounds do something. The first round
+ * that does not turns them on for queues that are served, and has the device look once more at what came
+ * meanwhile. A queue whose buffers the device waits for is asked in every idle round: with EVENT_IDX a
+ * notification is for one place in the ring, and the buffer that it brings may not be enough.
  */
 export class NotificationSuppression {
   readonly #interest: QueueInterest;
@@ -452,7 +455,7 @@ export class NotificationSuppression {
     this.#on = false;
   }
 
-  /** After a round. True if there must be another: this one did something, or something came while notifications were off. */
+  /** After a round. True if there must be another: it did something, or something came meanwhile. */
   after(did: boolean, queues: Session["queues"]): boolean {
     if (did) {
       for (let i = 0; this.#on && i < queues.length; i++) queues[i]?.disableKicks();

@@ -1,15 +1,16 @@
 /**
  * The reactor: turns everything that has work, and sleeps when nothing has.
  *
- * Theory of operation. A *round* polls every member once, with one reading of the clock. Rounds follow each other while any
- * of them did something. Then the members' deadlines tell when to come back. Under a manual clock (`settle`, `advanceTo`,
- * `runToEnd`) the clock is simply moved to that moment, so that a run is a function of its inputs; while an input has not come
- * (`ManualClock.hold`) it stands, and `runToEnd` sleeps until `wake`. In real time (`run`) the
- * reactor sleeps until then or until `wake`. Timers of this runtime are coarse (2 ms), so the last stretch before a deadline
- * is spent turning over the event loop instead; signals and console keep working.
+ * Theory of operation. A *round* polls every member once, with one reading of the clock. Rounds follow each
+ * other while any of them did something. Then the members' deadlines tell when to come back. Under a manual
+ * clock (`settle`, `advanceTo`, `runToEnd`) the clock is simply moved to that moment, so that a run is a
+ * function of its inputs; while an input has not come (`ManualClock.hold`) it stands, and `runToEnd` sleeps
+ * until `wake`. In real time (`run`) the reactor sleeps until then or until `wake`. Timers of this runtime
+ * are coarse (2 ms), so the last stretch before a deadline is spent turning over the event loop instead;
+ * signals and console keep working.
  *
- * Invariants: only the reactor reads the clock; a member is never polled from within a poll. A manual clock that does
- * not get on, because a member always has more to do or is always due, is an error and not a hang.
+ * Invariants: only the reactor reads the clock; a member is never polled from within a poll. A manual clock
+ * that does not get on, because a member always has more to do or is always due, is an error and not a hang.
  *
  * @module
  */
@@ -41,7 +42,7 @@ export class Reactor {
     return this.#waiter;
   }
 
-  /** Sleeps by another waiter from now on, and ends the present sleep. The maker of the waiters disposes of them. */
+  /** Sleeps by another waiter from now on, and ends the present sleep. Who makes waiters disposes of them. */
   set waiter(waiter: Waiter) {
     const before = this.#waiter;
     this.#waiter = waiter;
@@ -78,16 +79,16 @@ export class Reactor {
     return first;
   }
 
-  /** Rounds until no member does anything, without moving the clock. Throws Error if that takes two million rounds. */
+  /** Rounds until no member does anything, by a standing clock. Throws Error after two million rounds. */
   settle(): void {
     for (this.#rounds = 0; this.turn();) this.#count();
   }
 
   /**
-   * Moves a manual clock to `nowNs`, stopping at every deadline on the way: what is due at a moment happens at that moment,
-   * and what is due at `nowNs` has happened when this returns. A time that has passed only settles. Throws TypeError with
-   * another clock, RangeError for a time that is not finite, and Error after two million rounds at one moment, or if an input
-   * has not come: it can be waited for by `runToEnd` only.
+   * Moves a manual clock to `nowNs`, stopping at every deadline on the way: what is due at a moment happens
+   * at that moment, and what is due at `nowNs` has happened when this returns. A time that has passed only
+   * settles. Throws TypeError with another clock, RangeError for a time that is not finite, and Error after
+   * two million rounds at one moment, or if an input has not come: it can be waited for by `runToEnd` only.
    */
   advanceTo(nowNs: number): void {
     const clock = this.#manualClock();
@@ -108,9 +109,10 @@ export class Reactor {
   }
 
   /**
-   * Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn now and then, and
-   * sleeps while an input has not come; when `signal` aborts inputs are not waited for any more (`mayBeHeld`).
-   * Rejects with TypeError with another clock, with Error after two million rounds at one moment.
+   * Runs by a manual clock until nothing is left to wait for, or `signal` aborts. Lets the event loop turn
+   * now and then, and sleeps while an input has not come; when `signal` aborts inputs are not waited for any
+   * more (`mayBeHeld`). Rejects with TypeError with another clock, with Error after two million rounds at one
+   * moment.
    */
   async runToEnd(signal?: AbortSignal): Promise<void> {
     const clock = this.#manualClock();
@@ -156,7 +158,7 @@ export class Reactor {
     }
   }
 
-  /** A round by a manual clock; if nothing was done, the clock moves to what is due next, unless that is after `endNs`. */
+  /** A round; if it does nothing the clock moves to what is due next, unless that is after `endNs`. */
   #step(clock: ManualClock, endNs: number): "moved" | "held" | "over" {
     this.#count();
     if (this.turn()) return "moved";
@@ -208,9 +210,9 @@ const LONGEST_SLEEP_MS = 60_000;
 /** Lets the reactor sleep: by the runtime's timers, or, with one of `host`, until something happens there. */
 export interface Waiter extends Disposable {
   /**
-   * Sleeps until the time is `untilNs` (Infinity: for ever), `wake` is called, or something has happened that the reactor
-   * should look at. It may end earlier. Returns nothing if there is no reason to sleep; the caller then turns another round.
-   * Not called again before it has resolved.
+   * Sleeps until the time is `untilNs` (Infinity: for ever), `wake` is called, or something has happened that
+   * the reactor should look at. It may end earlier. Returns nothing if there is no reason to sleep; the
+   * caller then turns another round. Not called again before it has resolved.
    * @param untilNs when to be back; in the past: at once, but let the event loop turn
    * @param nowNs the present time
    */

@@ -1,28 +1,32 @@
 /**
- * The device status machine: what a driver programs, whichever transport it comes by (virtio 1.2, sections 2.1 and 3.1).
+ * The device status machine: what a driver programs, by whichever transport (virtio 1.2, sections 2.1 and
+ * 3.1).
  *
- * Theory of operation. A driver transport turns what its driver does into calls: `writeDriverFeatures`, `setupQueue`,
- * `writeStatus`, `readConfig`, `writeConfig`. The session judges them and gives the device memory and queues.
+ * Theory of operation. A driver transport turns what its driver does into calls: `writeDriverFeatures`,
+ * `setupQueue`, `writeStatus`, `readConfig`, `writeConfig`. The session judges them and gives the device
+ * memory and queues.
  *
- *     0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK        the device is active: between activate and reset
+ *     0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK -> DRIVER_OK     the device is active: from activate to reset
  *              |             |           |             |
  *              +-------------+-----------+-------------+--> NEEDS_RESET (ours) or FAILED (the driver's) --> 0
  *
- * - Bits are only ever added; writing 0 resets. A write may add several bits, which then count in the order above.
- * - Features are taken until FEATURES_OK, queues until DRIVER_OK; they are built at DRIVER_OK, when all is known.
- * - FEATURES_OK sticks if every accepted bit was offered and the device agrees; the driver reads the status to learn it.
- * - A driver that does not accept VIRTIO_F_VERSION_1 is a legacy one: it knows no FEATURES_OK, and its features are judged
- *   at DRIVER_OK. It cannot be refused by then, so that NEEDS_RESET is the answer.
+ * - Bits are only ever added; writing 0 resets. Several bits in one write count in the order above.
+ * - Features are taken until FEATURES_OK, queues until DRIVER_OK, at which they are built.
+ * - FEATURES_OK sticks if every accepted bit was offered and the device agrees; the driver reads it back.
+ * - A driver that does not accept VIRTIO_F_VERSION_1 is a legacy one: it knows no FEATURES_OK, and its
+ *   features are judged at DRIVER_OK. It cannot be refused by then, so that NEEDS_RESET is the answer.
  *
- * Nothing here throws at a driver. What it does against the rules is counted in `faults`, kept as `lastFault`, and has
- * no other effect. Broken rings, chains and requests, however, are beyond repair: `fail` sets NEEDS_RESET, resets the
- * device, which then touches nothing, and tells the driver (section 2.1.2). Errors of our own pass through.
+ * Nothing here throws at a driver. What it does against the rules is counted in `faults`, kept as
+ * `lastFault`, and has no other effect. Broken rings, chains and requests, however, are beyond repair: `fail`
+ * sets NEEDS_RESET, resets the device, which then touches nothing, and tells the driver (section 2.1.2).
+ * Errors of our own pass through.
  *
- * A reset waits until the device has nothing in flight (`Device.inflight`): the status reads as before until then, or, when the
- * time limit is over, with NEEDS_RESET. `poll` goes on with it. Nothing but another 0 may be written meanwhile.
+ * A reset waits until the device has nothing in flight (`Device.inflight`): the status reads as before until
+ * then, or, when the time limit is over, with NEEDS_RESET. `poll` goes on with it. Nothing but another 0 may
+ * be written meanwhile.
  *
- * A transport may be called back, by `interrupt` and `configChanged`, from within `poll`, and must then not call
- * `writeStatus` before `poll` has returned: the device is in the middle of its work.
+ * A transport may be called back, by `interrupt` and `configChanged`, from within `poll`, and must then not
+ * call `writeStatus` before `poll` has returned: the device is in the middle of its work.
  * @module
  */
 import {
@@ -68,7 +72,7 @@ export interface DriverNotifications {
 export class DriverSession implements Session, Pollable {
   /** The guest's memory. */
   readonly memory: GuestMemory;
-  /** How often each rule was broken, by the name of the fault, since the session was made; resets do not clear it. */
+  /** How often each rule was broken, by the name of the fault; resets do not clear it. */
   readonly faults: Record<string, number>;
   readonly #log: FaultLog;
   readonly #budget: RoundBudget = new RoundBudget();
@@ -113,7 +117,7 @@ export class DriverSession implements Session, Pollable {
     return this.#features;
   }
 
-  /** Changes whenever the configuration space does: a driver that reads it twice the same has read it whole. */
+  /** Changes with the configuration space: a driver that reads it twice the same has read that whole. */
   get configGeneration(): number {
     return this.#configGeneration;
   }
@@ -128,7 +132,7 @@ export class DriverSession implements Session, Pollable {
     return this.#log.last;
   }
 
-  /** The driver writes the status: 0 resets, as soon as nothing is in flight; everything else may only add bits. */
+  /** The driver writes the status: 0 resets, as soon as nothing is in flight; else bits are added. */
   writeStatus(value: number): void {
     if (this.#resetting) {
       if (value !== 0) {
@@ -157,14 +161,14 @@ export class DriverSession implements Session, Pollable {
     if ((added & STATUS_DRIVER_OK) !== 0) this.#start();
   }
 
-  /** The driver goes without waiting for a reset that is not done: what is in flight is given up, and touches nothing. */
+  /** The driver does not wait for the end of a reset: what is in flight is given up, and touches nothing. */
   giveUp(): void {
     if (!this.#resetting) return;
     this.#release();
     if (this.#quiescence.isQuiet) this.#reset();
   }
 
-  /** The driver says which features it accepts. Counted as `features-after-ok`, if they are settled already. */
+  /** The driver says which features it accepts; counted as `features-after-ok` if they are settled. */
   writeDriverFeatures(features: FeatureSet): void {
     if ((this.#status & (STATUS_FEATURES_OK | STATUS_DRIVER_OK)) !== 0) {
       this.#log.count("features-after-ok", `Features ${features} must be written before FEATURES_OK`);
@@ -174,20 +178,34 @@ export class DriverSession implements Session, Pollable {
   }
 
   /**
-   * The driver has set queue `index` up; it is built at DRIVER_OK. Counted, and without effect, for an index or a size
-   * that the device does not have, and after DRIVER_OK. `base` says where to go on with a ring that was in use.
+   * The driver has set queue `index` up; it is built at DRIVER_OK. Counted, and without effect, for an index
+   * or a size that the device does not have, and after DRIVER_OK. `base` says where to go on with a ring that
+   * was in use.
    */
   setupQueue(index: number, setup: QueueAddresses, base?: number): void {
     this.#log.attempt(() => {
       if ((this.#status & STATUS_DRIVER_OK) !== 0) {
         throw new GuestError("queue-setup-too-late", `Queue ${index} must be set up before DRIVER_OK`);
       }
-      checkSetup(index, setup.size, this.#device.queueSizes);
+      const { queueSizes } = this.#device;
+      const { size } = setup;
+      if (!Number.isInteger(index) || index < 0 || index >= queueSizes.length) {
+        throw new GuestError(
+          "queue-index-invalid",
+          `Queue index is ${index}; the device has queues 0 to ${queueSizes.length - 1}`,
+        );
+      }
+      if (!Number.isInteger(size) || size < 1 || size > queueSizes[index]) {
+        throw new GuestError(
+          "queue-size-invalid",
+          `Size of queue ${index} is ${size}; it must be from 1 to ${queueSizes[index]}`,
+        );
+      }
       this.#setups[index] = { addresses: { ...setup }, base };
     });
   }
 
-  /** Where queue `index` stands, for a restart; null if there is no such queue. The device should have been drained. */
+  /** Where queue `index` stands, for a restart; null if it is not there. Drain the device before. */
   queueBase(index: number): number | null {
     return this.#queues[index]?.base ?? null;
   }
@@ -219,7 +237,7 @@ export class DriverSession implements Session, Pollable {
     if ((this.#status & STATUS_DRIVER_OK) !== 0) this.#notifications.configChanged();
   }
 
-  /** Lets the device work for a round, if it is active. A GuestError on the way is dealt with as by `fail`. */
+  /** Lets the device work for a round, if it is active. A GuestError goes to `fail`. */
   poll(nowNs: number): boolean {
     this.#budget.refill();
     let did = false;
@@ -231,7 +249,7 @@ export class DriverSession implements Session, Pollable {
     return this.#resetting ? this.#goOnResetting(nowNs) || did : did;
   }
 
-  /** When the device wants to be polled again, in ns; Infinity while it is not active, and no reset has a time limit. */
+  /** When the device, or a reset with a time limit, wants to be polled again, in ns; Infinity if never. */
   deadlineNs(): number {
     const due = this.#active ? this.#device.deadlineNs() : Infinity;
     return this.#resetting ? Math.min(due, this.#quiescence.deadlineNs()) : due;
@@ -247,7 +265,7 @@ export class DriverSession implements Session, Pollable {
     }
   }
 
-  /** Counts what the guest broke and stops the device until the driver resets it. Throws on what is no GuestError. */
+  /** Counts what the guest broke and stops the device until a reset. Throws on what is no GuestError. */
   fail(error: unknown): void {
     this.#log.note(error);
     if ((this.#status & STATUS_NEEDS_RESET) !== 0) return;
@@ -321,9 +339,9 @@ const DRIVER_BITS = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | ST
   STATUS_FAILED;
 
 /**
- * Why a driver must not write `value` when the status is `status` (virtio 1.2, sections 2.1 and 3.1.1); null if it may. Bits
- * are only added, in order, and by the right side; NEEDS_RESET, which a driver may or may not repeat, and FAILED leave no
- * way but FAILED and 0.
+ * Why a driver must not write `value` when the status is `status` (virtio 1.2, sections 2.1 and 3.1.1); null
+ * if it may. Bits are only added, in order, and by the right side; NEEDS_RESET, which a driver may or may not
+ * repeat, and FAILED leave no way but FAILED and 0.
  * @param legacy the driver does without FEATURES_OK
  */
 function statusObjection(status: number, value: number, legacy: boolean): string | null {
@@ -340,33 +358,20 @@ function statusObjection(status: number, value: number, legacy: boolean): string
   if (added !== 0 && (status & (STATUS_NEEDS_RESET | STATUS_FAILED)) !== 0) {
     return "goes on after an error; the driver must write 0 first";
   }
-  if (isSet(value, STATUS_DRIVER) && !isSet(value, STATUS_ACKNOWLEDGE)) {
-    return "needs ACKNOWLEDGE before DRIVER";
-  }
-  if (isSet(value, STATUS_FEATURES_OK) && !isSet(value, STATUS_DRIVER)) {
-    return "needs DRIVER before FEATURES_OK";
-  }
-  if (isSet(value, STATUS_DRIVER_OK)) {
-    if (!isSet(value, STATUS_DRIVER)) return "needs DRIVER before DRIVER_OK";
-    if (!legacy && !isSet(value, STATUS_FEATURES_OK)) return "needs FEATURES_OK before DRIVER_OK";
-    if (
-      !isSet(status, STATUS_FEATURES_OK) && isSet(status, STATUS_DRIVER_OK) &&
-      isSet(value, STATUS_FEATURES_OK)
-    ) {
-      return "comes too late with FEATURES_OK";
-    }
-  }
-  return null;
-}
-
-function isSet(value: number, bit: number): boolean {
-  return (value & bit) !== 0;
+  const has = (bit: number) => (value & bit) !== 0;
+  if (has(STATUS_DRIVER) && !has(STATUS_ACKNOWLEDGE)) return "needs ACKNOWLEDGE before DRIVER";
+  if (has(STATUS_FEATURES_OK) && !has(STATUS_DRIVER)) return "needs DRIVER before FEATURES_OK";
+  if (!has(STATUS_DRIVER_OK)) return null;
+  if (!has(STATUS_DRIVER)) return "needs DRIVER before DRIVER_OK";
+  if (!legacy && !has(STATUS_FEATURES_OK)) return "needs FEATURES_OK before DRIVER_OK";
+  const isLate = (status & STATUS_DRIVER_OK) !== 0 && (added & STATUS_FEATURES_OK) !== 0;
+  return isLate ? "comes too late with FEATURES_OK" : null;
 }
 
 /**
- * Judges what a driver accepts of a device's features (virtio 1.2, sections 2.2 and 6). GuestError `features-unknown`
- * for what was not offered, `features-dependency-missing` for the packed layout in a legacy driver's hands, and what the
- * device itself objects to.
+ * Judges what a driver accepts of a device's features (virtio 1.2, sections 2.2 and 6). GuestError
+ * `features-unknown` for what was not offered, `features-dependency-missing` for the packed layout in a
+ * legacy driver's hands, and what the device itself objects to.
  */
 export function judgeFeatures(device: Device, features: FeatureSet): void {
   const unknown = features.minus(device.features);
@@ -380,22 +385,6 @@ export function judgeFeatures(device: Device, features: FeatureSet): void {
     );
   }
   device.acceptFeatures(features);
-}
-
-/** Judges a set-up by what is known at once: GuestError `queue-index-invalid` or `queue-size-invalid`. */
-function checkSetup(index: number, size: number, queueSizes: readonly number[]): void {
-  if (!Number.isInteger(index) || index < 0 || index >= queueSizes.length) {
-    throw new GuestError(
-      "queue-index-invalid",
-      `Queue index is ${index}; the device has queues 0 to ${queueSizes.length - 1}`,
-    );
-  }
-  if (!Number.isInteger(size) || size < 1 || size > queueSizes[index]) {
-    throw new GuestError(
-      "queue-size-invalid",
-      `Size of queue ${index} is ${size}; it must be from 1 to ${queueSizes[index]}`,
-    );
-  }
 }
 
 /** A queue as features have it used. */
@@ -413,7 +402,8 @@ export function queueSetup(
 
 /**
  * Builds the queue in the layout that `features` ask for. GuestError as thrown by the constructors.
- * @param base where to go on, as the constructors take it; undefined for their own choice; @param budget see there
+ * @param base where to go on, as the constructors take it; undefined for their own choice; @param budget see
+ * there
  */
 export function buildQueue(
   memory: GuestMemory,
