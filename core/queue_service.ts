@@ -4,8 +4,8 @@
  *
  * Theory of operation. A device has a handler for each queue. A round (`poll`) takes a bounded number of
  * requests from each queue and hands them to its handler. What the handlers have answered, and what was
- * completed since the last round, is published in one step at the end, also if a handler or a ring throws: that
- * is the driver's. The life of a request:
+ * completed since the last round, is published in one step at the end, also if a handler or a ring throws:
+ * that is the driver's. The life of a request:
  *
  *     ring --pop--> handler -- bytes written ----------------------------------> ring, published, free again
  *                     |  `--- putBack() --> the ring as it was, for another round
