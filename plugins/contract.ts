@@ -1,7 +1,8 @@
 /**
  * What plugins promise of their objects and hooks, and what looks after it.
  *
- * Plugins are modules that are not type-checked when they are loaded. Everything that they return is looked at.
+ * Plugins are modules that are not type-checked when they are loaded. Everything that they return is looked
+ * at.
  * @module
  */
 import { HostError } from "../core/errors.ts";
@@ -39,7 +40,8 @@ export function refuseUnwritable(result: unknown): void {
 }
 
 /**
- * What keeps a value from being an object with these methods, as the rest of a sentence about what made it; null for nothing.
+ * What keeps a value from being an object with these methods, as the rest of a sentence about what made it;
+ * null for nothing.
  * @param what what it should be; @param needed methods; @param optional methods that may be left out
  */
 export function shapeFault(
@@ -80,7 +82,7 @@ function methodName(name: PropertyKey): string {
 /** Times in a row that something is due and there is nothing to do, after which it never will be. */
 export const MAX_VAIN_ROUNDS = 100_000;
 
-/** What keeps an object from being pollable. @param alone may there be a deadline without anything to poll? */
+/** What keeps an object from being pollable. @param alone may it have a deadline and nothing to poll? */
 export function pollableFault(value: object, alone: boolean): string | null {
   const { poll, deadlineNs } = value as { poll?: unknown; deadlineNs?: unknown };
   for (const [name, hook] of [["poll", poll], ["deadlineNs", deadlineNs]] as const) {
@@ -114,7 +116,7 @@ export function checkedWork(did: unknown): boolean {
   return Boolean(did);
 }
 
-/** What is told of a plugin that has failed, by its name, the hook and its place; errors that say it already stay as they are. */
+/** The error of a failed plugin, with its name, hook and place; errors that have them stay as they are. */
 export function pluginError(
   { plugin, path }: Pick<ResolvedPart, "plugin" | "path">,
   hook: string,
@@ -125,7 +127,7 @@ export function pluginError(
     : new PluginError(plugin.name, hook, cause, path);
 }
 
-/** A plugin threw, or broke its contract: which one, where it stands in the configuration, in which hook, and why. */
+/** A plugin threw, or broke its contract: which one, where in the configuration, in which hook, and why. */
 export class PluginError extends Error {
   /** `PluginError`. */
   override readonly name = "PluginError";
@@ -138,7 +140,8 @@ export class PluginError extends Error {
 
   /**
    * Says which plugin failed.
-   * @param plugin the plugin's name; @param hook where it failed; @param cause what it threw, or what is wrong
+   * @param plugin the plugin's name; @param hook where it failed; @param cause what it threw, or what is
+   * wrong
    * @param path where it stands in the configuration, if that is known
    */
   constructor(plugin: string, hook: string, cause: unknown, path = "") {

@@ -1,8 +1,10 @@
 /**
- * Plugins: what a name in the JSON stands for. A device plugin names slots, and plugins of any kind stand in them.
+ * Plugins: what a name in the JSON stands for. A device plugin names slots, and plugins of any kind stand in
+ * them.
  *
- * The framework resolves, validates and builds what stands in a slot, and knows kinds by name only. The kinds "device" and
- * "driver" belong to the framework. Families of devices declare others: `pipeline/plugin.ts` declares "network" and "offload".
+ * The framework resolves, validates and builds what stands in a slot, and knows kinds by name only. The kinds
+ * "device" and "driver" belong to the framework. Families of devices declare others: `pipeline/plugin.ts`
+ * declares "network" and "offload".
  * @module
  */
 import type { Clock } from "../core/clock.ts";
@@ -22,13 +24,13 @@ export interface PluginBase<O> {
   readonly summary?: string;
   /** Validates what stands in the JSON beside `use`. */
   readonly options: OptionsSchema<O>;
-  /** Keys of options that had another name in an earlier version, and the present name of each: errors name it. */
+  /** Earlier names of keys of options, and the present name of each: errors name it. */
   readonly renamedOptions?: Readonly<Record<string, string>>;
   /** Does it wait for events of the host, so that a virtual clock is of no use to it? Left out: no. */
   readonly waitsForHost?: boolean;
   /** What Deno must permit for it: files as they are written in the options, and native calls. */
   permissions?(options: O): PluginPermissions;
-  /** What cannot be together with what stands elsewhere in the configuration: a machine with such a conflict is not built. */
+  /** What cannot be together with what stands elsewhere: a machine with such a conflict is not built. */
   conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
   /** What works otherwise than one may think, although nothing is wrong: `check` tells it. */
   hints?(options: O, site: BuiltSite): readonly PartIssue[];
@@ -78,7 +80,10 @@ export interface BuiltSite extends ConfigSite {
 export interface PluginDescription {
   /** Lines for people, each a short label and a text. */
   readonly lines?: readonly (readonly [label: string, text: string])[];
-  /** What the features of the device depend on that are not offered for sure; each goes on a sentence: `and more, if …`. */
+  /**
+   * What the features of the device depend on that are not offered for sure; each goes on a sentence: `and
+   * more, if …`.
+   */
   readonly offers?: readonly string[];
   /** What programs read of it with `--json`: plain JSON, beside `use` and `options`. */
   readonly json?: Readonly<Record<string, unknown>>;
@@ -93,15 +98,18 @@ export interface HostNeed {
   /** The file, absolute. */
   readonly file: string;
   /**
-   * What is done with it: `write` makes it or writes over it, `listen` makes a socket, `connect` goes to the socket of
-   * another program, `open` reads and writes what is there.
+   * What is done with it: `write` makes it or writes over it, `listen` makes a socket, `connect` goes to the
+   * socket of another program, `open` reads and writes what is there.
    */
   readonly use: "write" | "listen" | "connect" | "open";
   /** With `open`: what to do if it is not there. */
   readonly missing?: string;
   /** With `open`: what to do if this user may not read and write it. */
   readonly refused?: string;
-  /** With `open`, once it can be: what else cannot be seen of the host beforehand, and how it would be; null if nothing. */
+  /**
+   * With `open`, once it can be: what else cannot be seen of the host beforehand, and how it would be; null
+   * if nothing.
+   */
   unseen?(): string | null;
 }
 
@@ -125,14 +133,16 @@ export interface Plugin extends PluginBase<unknown> {
   // deno-lint-ignore no-explicit-any
   create(context: any, options: any): unknown;
   /**
-   * Of a part: builds what `check` looks at in its place. It has the same capabilities as far as they are known, and opens
-   * nothing but what it reads. Left out: what the kind has (`PartKind.preview`), or else what `create` makes.
+   * Of a part: builds what `check` looks at in its place. It has the same capabilities as far as they are
+   * known, and opens nothing but what it reads. Left out: what the kind has (`PartKind.preview`), or else
+   * what `create` makes.
    */
   // deno-lint-ignore no-explicit-any
   preview?(context: any, options: any): unknown;
   /**
-   * Of a part: makes a part in the thread of a queue worker of what `giveToWorker(set)` of the part in the main thread has
-   * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.
+   * Of a part: makes a part in the thread of a queue worker of what `giveToWorker(set)` of the part in the
+   * main thread has returned, which is plain JSON. Left out: a device with such a part cannot be served in
+   * threads.
    */
   // deno-lint-ignore no-explicit-any
   createInWorker?(context: any, given: any): unknown;
@@ -163,30 +173,36 @@ export interface PartContext {
   /** Wakes the reactor: something can be done. */
   wake(): void;
   /**
-   * Turns the reactor whenever this file descriptor becomes readable or writable, or its other side closes. It says so once
-   * (edge-triggered): read and write until there is no more. Dispose of the watch before the descriptor is closed.
-   * Throws HostError if the descriptor cannot be watched, or the machine runs by a virtual clock.
+   * Turns the reactor whenever this file descriptor becomes readable or writable, or its other side closes.
+   * It says so once (edge-triggered): read and write until there is no more. Dispose of the watch before the
+   * descriptor is closed. Throws HostError if the descriptor cannot be watched, or the machine runs by a
+   * virtual clock.
    */
   watch(descriptor: number): Disposable;
   /** Makes these counters readable from outside, live. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T): T;
   /**
-   * Says that this part has opened a file. Throws ConfigError if something of the machine reads what is to be written, or
-   * writes it. Claim a file before it is emptied, by what is open rather than by its name.
+   * Says that this part has opened a file. Throws ConfigError if something of the machine reads what is to be
+   * written, or writes it. Claim a file before it is emptied, by what is open rather than by its name.
    */
   claimFile(claim: FileClaim): void;
-  /** Does this when the machine starts: everything is built and every claim is accepted, so that files may be emptied. */
+  /**
+   * Does this when the machine starts: all is built and every claim accepted, so that files may be emptied.
+   */
   onStart(action: () => void): void;
   /** Tells a watching program what has happened to the device of this part. Left out: nothing watches. */
   readonly report?: DeviceEventListener | undefined;
 }
 
 /**
- * The driver's half of a type of device: drives such a device where the guest is made of software. `guest/` has the classes that
- * `create` makes an object of.
+ * The driver's half of a type of device: drives such a device where the guest is made of software. `guest/`
+ * has the classes that `create` makes an object of.
  */
 export interface SoftwareDriver<O = unknown> {
-  /** Validates what stands in the JSON beside `use` of the driver transport: the options of every software guest and its own. */
+  /**
+   * Validates what stands in the JSON beside `use` of the driver transport: the options of every software
+   * guest and its own.
+   */
   readonly options: OptionsSchema<O>;
   /** Makes a guest, a `SoftwareGuest`, that is not attached yet. */
   // deno-lint-ignore no-explicit-any -- halves of any options are kept together
@@ -199,14 +215,14 @@ export interface SoftwareDriver<O = unknown> {
  */
 export interface DriverTransport extends Disposable {
   /**
-   * Serves this device until `signal` aborts. Ends earlier if its guest has gone for good: if nothing else is to be done,
-   * the machine stops then. Rejects with HostError if this host cannot.
+   * Serves this device until `signal` aborts. Ends earlier if its guest has gone for good: if nothing else is
+   * to be done, the machine stops then. Rejects with HostError if this host cannot.
    */
   serve(device: Device, signal: AbortSignal): Promise<void>;
   /**
-   * Attaches its guest to this device, tells which features they agreed on, and lets go again: what `check` tries instead
-   * of running. HostError, with the remedy, if the two cannot agree. Left out where the guest is a program that is not
-   * there yet.
+   * Attaches its guest to this device, tells which features they agreed on, and lets go again: what `check`
+   * tries instead of running. HostError, with the remedy, if the two cannot agree. Left out where the guest
+   * is a program that is not there yet.
    */
   negotiate?(device: Device): FeatureSet;
   /** Attaches the rings of the device's sets (`Device.workers`) to these. Called before `serve`, once. */
@@ -215,7 +231,7 @@ export interface DriverTransport extends Disposable {
 
 /** What a driver transport is built from. */
 export interface DriverContext extends PartContext {
-  /** The driver's half that the device brings; null if it brings none, or the transport has no use for one. */
+  /** The driver's half that the device brings; null if it brings none, or the transport uses none. */
   readonly softwareDriver: SoftwareDriver | null;
 }
 
@@ -226,11 +242,14 @@ export interface DriverPlugin<O = unknown> extends PluginBase<O> {
   /** Can it attach rings to queue workers (`DriverTransport.useWorkers`)? Left out: no. */
   readonly supportsWorkers?: boolean;
   /**
-   * Is its guest made of software? Then a device that brings its driver's half (`DevicePlugin.driver`) is driven by it, and the
-   * options beside `use` are those of the half. Left out: no.
+   * Is its guest made of software? Then a device that brings its driver's half (`DevicePlugin.driver`) is
+   * driven by it, and the options beside `use` are those of the half. Left out: no.
    */
   readonly runsSoftwareDriver?: boolean;
-  /** Tells of the programs that can be expected at the other end. Left out: there are none, or they are not known. */
+  /**
+   * Tells of the programs that can be expected at the other end. Left out: there are none, or they are not
+   * known.
+   */
   frontEnds?(options: O, device: Device, words: FrontEndWords | undefined): readonly FrontEndOutlook[];
   /** Builds the transport; nothing is opened before `serve`. */
   create(context: DriverContext, options: O): DriverTransport;
@@ -266,14 +285,16 @@ export interface FrontEndSite {
 export interface LibvirtElement {
   /** Its lines, of XML: escape what comes from options. */
   readonly lines: readonly string[];
-  /** Properties of QEMU's device that libvirt has no word for, all of them on; the element must have the alias then. */
+  /**
+   * Properties of QEMU's device, all on, that libvirt has no word for; the element must have the alias then.
+   */
   readonly properties?: readonly string[];
 }
 
 /**
- * What becomes of a feature between a device and a driver behind a front-end. `agreed`: both agree on it. `own`: the front-end
- * answers for it, the device never hears of it. `newer`: as `agreed`, but only newer versions of the front-end know it. `lost`:
- * the driver does not get it.
+ * What becomes of a feature between a device and a driver behind a front-end. `agreed`: both agree on it.
+ * `own`: the front-end answers for it, the device never hears of it. `newer`: as `agreed`, but only newer
+ * versions of the front-end know it. `lost`: the driver does not get it.
  */
 export type FeaturePassage = "agreed" | "own" | "newer" | "lost";
 
@@ -294,11 +315,14 @@ export interface FrontEndWords<O = unknown> {
   readonly type: string;
   /** Profiles of the front-ends that have a driver or a device for it. Left out: `qemu` and `uml`. */
   readonly frontEnds?: readonly string[];
-  /** What becomes of the bits of the device's own type at each of them. One that is left out passes all of them on. */
+  /**
+   * What becomes of the bits of the device's own type at each of them. One that is left out passes all of
+   * them on.
+   */
   readonly filters?: Readonly<Record<string, FeatureFilter>>;
   /** Does QEMU start before the back-end is there, where QEMU is the server? Left out: no. */
   readonly startsAlone?: boolean;
-  /** Writes options for QEMU, each with its value, that follow the `-chardev`. A comma in a value is doubled. */
+  /** Writes options for QEMU, with values, that follow the `-chardev`. A comma in a value is doubled. */
   qemu?(options: O, site: FrontEndSite): readonly (readonly [option: string, value: string])[];
   /** Writes the element for libvirt. Left out: libvirt passes the options on to QEMU. */
   libvirt?(options: O, site: FrontEndSite): LibvirtElement;
@@ -328,7 +352,7 @@ export interface DeviceContext {
   readonly role?: DeviceRole;
   /** In the role `{ set }`: what all sets share (`WorkersCapability.sharedMemory`). */
   readonly sharedMemory?: SharedArrayBuffer | undefined;
-  /** Makes these counters readable from outside, live, as group `name` or `name.part`. Returns the same object. */
+  /** Makes these counters readable from outside, live, as `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }
 
@@ -340,12 +364,12 @@ export interface DevicePlugin<O = unknown> extends PluginBase<O> {
   readonly slots?: Readonly<Record<string, Slot>>;
   /** Have its devices sets of queues that threads may serve (`Device.workers`)? Left out: no. */
   readonly worksInThreads?: boolean;
-  /** Drives the device where the guest is made of software. Left out: a guest that posts nothing of itself. */
+  /** Drives the device where the guest is software. Left out: a guest that posts nothing of itself. */
   readonly driver?: SoftwareDriver;
-  /** What `check` and `run` tell of front-ends of vhost-user. Left out: `run` has no command line for QEMU. */
+  /** What `check` and `run` tell of vhost-user's front-ends. Left out: `run` has no command line for QEMU. */
   // deno-lint-ignore no-explicit-any -- words for any options are kept together
   readonly frontEnd?: FrontEndWords<any>;
-  /** What parts have to know about a device with these options; the family's plugins say which facts these are. */
+  /** What parts have to know about a device with these options; the family says which facts these are. */
   facts?(options: O): unknown;
   /** Builds the device. */
   create(context: DeviceContext, options: O): Device;
@@ -377,7 +401,7 @@ export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
   readonly threadLimitMs: number;
 }
 
-/** Something in a configuration that is to be told: what cannot be, or what works otherwise than one may think. */
+/** What is to be told of a configuration: what cannot be, or what works otherwise than one may think. */
 export interface PartIssue {
   /** Where: `$.devices[0].mac`. */
   readonly path: string;
@@ -393,7 +417,7 @@ export interface PartIssue {
 export interface MachineScope {
   /** Memory for frames, in bytes. */
   readonly frameMemoryBytes: number;
-  /** Where the program that builds the machine listens to a family, by the name of the listener, such as `verdicts`. */
+  /** What the program that builds the machine listens with to a family, by names such as `verdicts`. */
   readonly listeners: Readonly<Record<string, unknown>>;
   /** What the parts of a family have in common under this key, such as memory: made when first asked for. */
   resource<T>(key: string, make: () => T): T;
@@ -412,8 +436,9 @@ export interface PartSite {
 }
 
 /**
- * What is special about a kind of part: said once, by the family that declares the kind. What is left out has a default, and
- * a kind of which nothing is said at all is nothing special: its parts are built from a `PartContext`.
+ * What is special about a kind of part: said once, by the family that declares the kind. What is left out has
+ * a default, and a kind of which nothing is said at all is nothing special: its parts are built from a
+ * `PartContext`.
  */
 export interface PartKind {
   /** The kind. */
@@ -428,14 +453,18 @@ export interface PartKind {
   readonly hasSwitch?: boolean;
   /** The key of options under which the parts stand that a part wraps. Left out: parts wrap none. */
   readonly wraps?: string;
-  /** Is it the device that builds its parts? It gets each as a {@linkcode ResolvedPart} then. Left out: no. */
+  /** Does the device build its parts? It gets each as a {@linkcode ResolvedPart} then. Left out: no. */
   readonly isDeferred?: boolean;
   /**
-   * The capability objects that only devices of the family have: of each the hooks, and what a hook answers once the device has
-   * failed; undefined if it throws then.
+   * The capability objects that only devices of the family have: of each the hooks, and what a hook answers
+   * once the device has failed; undefined if it throws then.
    */
   readonly capabilities?: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
-  /** What keeps an object from being such a plugin, each as the rest of a sentence; what all plugins have was looked at. @param show puts a value into words */
+  /**
+   * What keeps an object from being such a plugin, each as the rest of a sentence; what all plugins have was
+   * looked at.
+   * @param show puts a value into words
+   */
   faults?(plugin: Readonly<Record<string, unknown>>, show: (value: unknown) => string): string[];
   /** Throws TypeError unless this is what a device of the family tells its parts. */
   checkFacts?(facts: unknown): void;
@@ -443,7 +472,10 @@ export interface PartKind {
   context?(context: PartContext, site: PartSite): PartContext;
   /** Throws TypeError unless this is such a part. */
   check?(made: unknown): void;
-  /** Stands, where a machine is built to be looked at, for a part whose plugin has no `preview`. Left out: the part itself. */
+  /**
+   * Stands, where a machine is built to be looked at, for a part whose plugin has no `preview`. Left out: the
+   * part itself.
+   */
   preview?(context: PartContext): unknown;
   /** What `check` shows of a slot, by direction or the like. Left out: the parts under the slot's name. */
   rows?(parts: readonly ResolvedPart[]): readonly PartRow[];
@@ -489,7 +521,7 @@ export function partsOfKind(device: ResolvedDevice, kind: string): ResolvedPart[
   );
 }
 
-/** Declares a driver transport: adds `kind` and `api`, and infers the type of the options from their schema. */
+/** Declares a driver transport: adds `kind` and `api`, and infers the type of options from their schema. */
 export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): DriverPlugin<O> {
   return { kind: "driver", api: 2, ...plugin };
 }
@@ -497,23 +529,27 @@ export function defineDriver<O>(plugin: Omit<DriverPlugin<O>, "kind" | "api">): 
 /** A part of any kind, for a slot of a device. */
 export interface PartPlugin<O = unknown, P = unknown> extends PluginBase<O> {
   /**
-   * Builds the part. What it makes may be `Disposable`, with `close()` for what takes its time, `Pollable`, and may have
-   * `finished`: a device is at its end when a part of it is.
+   * Builds the part. What it makes may be `Disposable`, with `close()` for what takes its time, `Pollable`,
+   * and may have `finished`: a device is at its end when a part of it is.
    */
   create(context: PartContext, options: O): P;
   /**
-   * Builds what `check` looks at in place of the part: opens nothing but what it reads. Left out: `create` does.
+   * Builds what `check` looks at in place of the part: opens nothing but what it reads. Left out: `create`
+   * does.
    */
   preview?(context: PartContext, options: O): P;
   /**
-   * Makes the part of a queue worker, in its thread, of what `giveToWorker(set)` of the part in the main thread has
-   * returned, which is plain JSON. Left out: a device with such a part cannot be served in threads.
+   * Makes the part of a queue worker, in its thread, of what `giveToWorker(set)` of the part in the main
+   * thread has returned, which is plain JSON. Left out: a device with such a part cannot be served in
+   * threads.
    */
   // deno-lint-ignore no-explicit-any -- what the part itself has given
   createInWorker?(context: Pick<PartContext, "path" | "watch" | "publish">, given: any): P;
 }
 
-/** Declares a part of the kind that it names: adds `api`, and infers the type of the options from their schema. */
+/**
+ * Declares a part of the kind that it names: adds `api`, and infers the type of options from their schema.
+ */
 export function definePart<O, P>(plugin: Omit<PartPlugin<O, P>, "api">): PartPlugin<O, P> {
   return { api: 2, ...plugin };
 }
@@ -525,7 +561,8 @@ export function defineDevice<O>(plugin: Omit<DevicePlugin<O>, "kind" | "api">): 
 
 // What a plugin's option schema must be: a schema of any Standard Schema library (version 1), by its shape.
 //
-// Written out here, as the standard invites libraries to do, so that the core depends on no package for its types.
+// Written out here, as the standard invites libraries to do, so that the core depends on no package for its
+// types.
 
 /** One thing that a schema found wrong. */
 export interface SchemaIssue {
