@@ -302,6 +302,15 @@ function frontEndFaults(words: unknown): string[] {
   const { frontEnds = [] } = words;
   const isList = Array.isArray(frontEnds) && frontEnds.every((name) => typeof name === "string");
   const faults = isList ? [] : [`has the frontEnds ${showValue(frontEnds)}; they must be a list of names`];
+  const { filters = {} } = words;
+  const isFilter = (filter: unknown) =>
+    isObject(filter) &&
+    Object.values(filter).every((bits) => Array.isArray(bits) && bits.every(Number.isInteger));
+  if (!isObject(filters) || !Object.values(filters).every(isFilter)) {
+    faults.push(
+      `has in its frontEnd the filters ${showValue(filters)}; they must be lists of bits by front-end`,
+    );
+  }
   for (const name of ["qemu", "libvirt"]) {
     if (words[name] === undefined || typeof words[name] === "function") continue;
     faults.push(`has in its frontEnd the ${name} ${showValue(words[name])}; it must be a function`);

@@ -48,7 +48,10 @@ export function siteOf(
   };
 }
 
-/** Everything that parts of the configuration make impossible together. Throws PluginError if a plugin cannot judge. */
+/**
+ * Everything that parts of the configuration make impossible together. Throws PluginError if a plugin cannot
+ * judge.
+ */
 export function conflictsIn(config: ResolvedConfig): ConfigIssue[] {
   const { devices, clock } = config;
   const issues: ConfigIssue[] = [];

@@ -1,6 +1,7 @@
 /**
- * What plugins say of themselves to people and programs: what a configuration means, needs, and does otherwise than one may
- * think. `check` asks for it, of a machine that was built to be looked at (`BuildOptions.preview`).
+ * What plugins say of themselves to people and programs: what a configuration means, needs, and does
+ * otherwise than one may think. `check` asks for it, of a machine that was built to be looked at
+ * (`BuildOptions.preview`).
  * @module
  */
 import type { ConfigIssue } from "../config/errors.ts";
@@ -124,17 +125,12 @@ function plainJson(value: unknown): Record<string, unknown> {
   throw new TypeError(`it returned a description whose json is ${kindOf(value)}, not an object`);
 }
 
-/** The programs that a driver transport expects, looked at: what becomes there of each feature of the device. */
-function frontEndsAt(device: ResolvedDevice, built: Device): FrontEndOutlook[] {
-  const { plugin: { frontEnd: words }, driver } = device;
-  guarded(device, "frontEnd", () => {
-    toldTexts(words?.frontEnds);
-    for (const filter of Object.values(words?.filters ?? {})) {
-      for (const passage of PASSAGES) toldList((filter as Record<string, unknown>)[passage]);
-    }
-  });
+/**
+ * The programs that a driver transport expects, looked at: what becomes there of each feature of the device.
+ */
+function frontEndsAt({ plugin, driver }: ResolvedDevice, built: Device): FrontEndOutlook[] {
   return guarded(driver, "frontEnds", () => {
-    const told = driver.plugin.frontEnds?.(driver.options, built, words);
+    const told = driver.plugin.frontEnds?.(driver.options, built, plugin.frontEnd);
     return toldObjects<FrontEndOutlook>(told, ["name"]).map(({ name, features }) => {
       if (!(features instanceof Map)) {
         throw new TypeError(`it returned a front-end whose features are ${kindOf(features)}, no Map of bits`);

@@ -1,12 +1,12 @@
 /**
- * Between a machine and the plugins that it is made of: what they return, throw and promise is looked at here while they
- * work, so that what one does wrong is told by its name and stops its own device only.
+ * Between a machine and the plugins that it is made of: what they return, throw and promise is looked at here
+ * while they work, so that what one does wrong is told by its name and stops its own device only.
  *
- * Theory of operation. `guardDevice` stands between a driver transport and a device. An error that is no GuestError is the
- * device's end: it is told once (`failed`), and the transport gets GuestError `device-failed`, now and for every call that
- * may fail. So a driver sees what it sees after a fault of its own, a device in NEEDS_RESET, which no reset brings back.
- * Between a device and its parts stands what the kind of a part has for that (`PartKind.guard`).
- * `guardMember` stands between the reactor and a transport.
+ * Theory of operation. `guardDevice` stands between a driver transport and a device. An error that is no
+ * GuestError is the device's end: it is told once (`failed`), and the transport gets GuestError
+ * `device-failed`, now and for every call that may fail. So a driver sees what it sees after a fault of its
+ * own, a device in NEEDS_RESET, which no reset brings back. Between a device and its parts stands what the
+ * kind of a part has for that (`PartKind.guard`). `guardMember` stands between the reactor and a transport.
  *
  * @module
  */
@@ -50,7 +50,10 @@ const DEVICE_HOOKS = [
   "drain",
   "queuesChanged",
 ] as const;
-/** The capability objects that a device may have: the hooks of each, with what a device answers there that has failed. */
+/**
+ * The capability objects that a device may have: the hooks of each, with what a device answers there that has
+ * failed.
+ */
 const CAPABILITIES: NonNullable<PartKind["capabilities"]> = Object.assign(
   { migration: { save: THROWS, restore: THROWS } },
   ...BUILT_IN_KINDS.map(({ capabilities }) => capabilities),
@@ -132,8 +135,10 @@ function checkWorkers(workers: WorkersCapability, queues: number): void {
 }
 
 /**
- * A device as its driver transport gets it. It has those of the hooks that may be left out which the device has.
- * @param failed told once, when the device has failed; @param inflight what it has in flight, here and in other threads
+ * A device as its driver transport gets it. It has those of the hooks that may be left out which the device
+ * has.
+ * @param failed told once, when the device has failed; @param inflight what it has in flight, here and in
+ * other threads
  */
 export function guardDevice(
   device: Device,
@@ -348,8 +353,8 @@ export function guardMember(
 const PARTS = new WeakMap<Error, string>();
 
 /**
- * Calls `build`, a hook of a part. Errors that say what they mean pass; anything else is told to be the plugin's, as a
- * PluginError. So does what `check` throws of what was made.
+ * Calls `build`, a hook of a part. Errors that say what they mean pass; anything else is told to be the
+ * plugin's, as a PluginError. So does what `check` throws of what was made.
  */
 export function guarded<T>(
   { plugin, path }: ResolvedPart,
@@ -371,9 +376,9 @@ export function guarded<T>(
 }
 
 /**
- * The part that an error comes from which no hook has thrown: a callback has, or it is the reason of a promise that is
- * rejected. It is the one whose module stands in the error's stack, or else the only one of `device` that does not come
- * with this program, or else the device as a whole.
+ * The part that an error comes from which no hook has thrown: a callback has, or it is the reason of a
+ * promise that is rejected. It is the one whose module stands in the error's stack, or else the only one of
+ * `device` that does not come with this program, or else the device as a whole.
  */
 export function partBehind(cause: unknown, device: ResolvedDevice): ResolvedPart {
   const parts = foreignParts(device);
@@ -393,8 +398,8 @@ export function isFrom(cause: unknown, { plugin }: ResolvedPart): boolean {
 }
 
 /**
- * Calls `build`, which makes something of a configuration. What it throws says file, line, column and path of the part
- * that it is about, as far as the configuration was read from a text.
+ * Calls `build`, which makes something of a configuration. What it throws says file, line, column and path of
+ * the part that it is about, as far as the configuration was read from a text.
  */
 export function located<T>({ source }: Pick<ResolvedConfig, "source">, build: () => T): T {
   try {
@@ -413,8 +418,8 @@ export function located<T>({ source }: Pick<ResolvedConfig, "source">, build: ()
 const PLACED = new WeakSet<Error>();
 
 /**
- * What a plugin has failed with says file, line, column and path of it from here on, and where in its module that was. So does
- * what the host has refused to the part at `path`.
+ * What a plugin has failed with says file, line, column and path of it from here on, and where in its module
+ * that was. So does what the host has refused to the part at `path`.
  */
 export function locateFailure(
   error: unknown,
@@ -434,7 +439,9 @@ function tellPlace(error: Error, path: string, source: ResolvedConfig["source"])
   if (error instanceof PluginError) error.message += codePlaceOf(error.cause);
 }
 
-/** Where the first line of a plugin's module stands in the stack of what it has thrown; empty if none does. */
+/**
+ * Where the first line of a plugin's module stands in the stack of what it has thrown; empty if none does.
+ */
 function codePlaceOf(cause: unknown): string {
   if (!(cause instanceof Error)) return "";
   for (const [, url, place] of String(cause.stack).matchAll(/((?:file|https):[^\s()]*?)(:\d+:\d+)/g)) {
@@ -443,14 +450,18 @@ function codePlaceOf(cause: unknown): string {
   return "";
 }
 
-// What plugins tell in lists: each is copied once, so that what was looked at is what is used, and none is endless.
+// What plugins tell in lists: each is copied once, so that what was looked at is what is used, and none is
+// endless.
 
 /** The most things in a list that a plugin returns. */
 const MAX_TOLD = 1000;
 /** The longest text in it, in UTF-16 code units. */
 const MAX_TEXT_LENGTH = 10_000;
 
-/** The things in a list that a plugin has returned, if it has. Throws TypeError for what is no list, and for one that is too long. */
+/**
+ * The things in a list that a plugin has returned, if it has. Throws TypeError for what is no list, and for
+ * one that is too long.
+ */
 export function toldList(list: unknown): unknown[] {
   if (list === undefined) return [];
   refusePromise(list);
@@ -476,7 +487,10 @@ export function toldTexts(list: unknown, what = "it returned a list of which one
   return toldList(list).map((text) => toldText(text, what));
 }
 
-/** A text. Throws TypeError for what is none, and for one that is too long. @param what begins the sentence about it */
+/**
+ * A text. Throws TypeError for what is none, and for one that is too long.
+ * @param what begins the sentence about it
+ */
 export function toldText(text: unknown, what: string): string {
   if (typeof text !== "string") throw new TypeError(`${what} is ${kindOf(text)}, not a text`);
   if (text.length <= MAX_TEXT_LENGTH) return text;

@@ -26,7 +26,10 @@ export interface OffloadPlugin<O = unknown> extends PluginBase<O> {
   readonly offers?: readonly number[] | ((options: O) => readonly number[]);
   /** Feature bits without which the offered ones make no sense; the device must offer them itself. */
   readonly needs?: readonly number[];
-  /** Further bits without which it never has anything to do where the driver does not accept them: `check` tells it. */
+  /**
+   * Further bits without which it never has anything to do where the driver does not accept them: `check`
+   * tells it.
+   */
   idleWithout?(options: O): readonly number[];
   /**
    * Options which, where the configuration leaves them out, are those of the device with the same name, if it
@@ -114,7 +117,10 @@ export interface NetworkPlugin<O = unknown> extends PluginBase<O> {
   readonly kind: "network";
   /** Opens the transport. */
   create(context: NetworkContext, options: O): FrameTransport;
-  /** What `check` looks at instead, such as a {@linkcode NetworkPreview}. Left out: one of which nothing is known. */
+  /**
+   * What `check` looks at instead, such as a {@linkcode NetworkPreview}. Left out: one of which nothing is
+   * known.
+   */
   preview?(context: NetworkContext, options: O): FrameTransport;
   /**
    * In the thread of a queue worker: makes a transport with one queue of what `FrameTransport.giveToWorker`
@@ -131,7 +137,10 @@ export class NetworkPreview implements FrameTransport {
   readonly capabilities: OffloadCapabilities;
   /** How many queue pairs it would have. */
   readonly queuePairs: number;
-  /** What it takes as well on a condition such as `the kernel is Linux 6.2 or newer`; null if the rest is not known. */
+  /**
+   * What it takes as well on a condition such as `the kernel is Linux 6.2 or newer`; null if the rest is not
+   * known.
+   */
   readonly perhaps:
     | { readonly capabilities: OffloadCapabilities; readonly condition: string }
     | null

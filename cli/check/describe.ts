@@ -33,8 +33,8 @@ export interface PartDescription {
 }
 
 /**
- * A device. What stands in its slots is beside these by the names of the slots, such as `network`, or as the kind of part has
- * it, such as `stages.toGuest`; and so is what its plugin tells of it.
+ * A device. What stands in its slots is beside these by the names of the slots, such as `network`, or as the
+ * kind of part has it, such as `stages.toGuest`; and so is what its plugin tells of it.
  */
 export interface DeviceDescription extends PartDescription {
   /** What it is called. */
@@ -107,7 +107,10 @@ export interface DeviceView {
   readonly needs: readonly HostNeed[];
 }
 
-/** Describes a device of a machine that was built to be looked at. @param written the configuration as it stands in the file */
+/**
+ * Describes a device of a machine that was built to be looked at.
+ * @param written the configuration as it stands in the file
+ */
 export function describeDevice(config: ResolvedConfig, written: unknown, made: MachineDevice): DeviceView {
   const { resolved, device, driver } = made;
   const agreed = guarded(resolved.driver, "negotiate", () => driver.negotiate?.(device)) ?? null;
@@ -176,7 +179,10 @@ export function describeDevice(config: ResolvedConfig, written: unknown, made: M
   };
 }
 
-/** The options of a part as people write them, completed by the defaults: what the plugin makes of them is its own affair. */
+/**
+ * The options of a part as people write them, completed by the defaults: what the plugin makes of them is its
+ * own affair.
+ */
 function optionsOf({ plugin, path }: ResolvedPart, written: unknown): Record<string, unknown> {
   const { slots = {} } = plugin as DevicePlugin;
   const keys = ["use", ...partKind(plugin.kind).hasSwitch === true ? SWITCH_KEYS : []];

@@ -1,8 +1,10 @@
 /**
- * What keeps this host from running a configuration that is right: folders, files and rights that are missing.
+ * What keeps this host from running a configuration that is right: folders, files and rights that are
+ * missing.
  *
- * Plugins say what they need (`PluginDescription.needs`). Deno shows with `--allow-read` what is there. What this user may do with
- * it only the C library tells, which needs `--allow-ffi`, the right that such a configuration needs anyway when it runs.
+ * Plugins say what they need (`PluginDescription.needs`). Deno shows with `--allow-read` what is there. What
+ * this user may do with it only the C library tells, which needs `--allow-ffi`, the right that such a
+ * configuration needs anyway when it runs.
  * @module
  */
 import { dirname } from "node:path";
@@ -24,7 +26,8 @@ export function hostFindings({ source }: ResolvedConfig, needs: readonly HostNee
   const finder = new Finder();
   const of = (...uses: HostNeed["use"][]) => needs.filter(({ use }) => uses.includes(use));
   for (const { file, path, use } of of("listen", "connect")) {
-    // The program at the other end makes the socket, and may still do so; its folder must be there all the same.
+    // The program at the other end makes the socket, and may still do so; its folder must be there all the
+    // same.
     finder.folder(dirname(file), path, use === "listen" ? "w" : "x");
     finder.socket(file, path);
   }
@@ -47,7 +50,10 @@ class Finder {
   readonly #seesRights = Deno.build.os === "linux" &&
     Deno.permissions.querySync({ name: "ffi" }).state === "granted";
 
-  /** The folder must be there, and this user must be able to make files in it (`w`) or to pass through it (`x`). */
+  /**
+   * The folder must be there, and this user must be able to make files in it (`w`) or to pass through it
+   * (`x`).
+   */
   folder(folder: string, path: string, right: "w" | "x"): void {
     const problem = (problem: string, remedy: string) =>
       this.problems.push({ path, value: folder, problem, remedy });
@@ -87,7 +93,10 @@ class Finder {
     });
   }
 
-  /** A file that is there must be one that this user may write, or else its folder one in which files may be made. */
+  /**
+   * A file that is there must be one that this user may write, or else its folder one in which files may be
+   * made.
+   */
   written(file: string, path: string): void {
     const problem = (problem: string, remedy: string) =>
       this.problems.push({ path, value: file, problem, remedy });

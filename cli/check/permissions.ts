@@ -1,7 +1,8 @@
 /**
  * What Deno must permit for a configuration to run.
  *
- * Each plugin says what it needs (`PluginBase.permissions`); what a module needs that does not say so, its author knows.
+ * Each plugin says what it needs (`PluginBase.permissions`); what a module needs that does not say so, its
+ * author knows.
  * @module
  */
 import { fileURLToPath } from "node:url";
@@ -62,7 +63,10 @@ export function permissionsOf(path: string, written: unknown, config: ResolvedCo
 /** Stands for a configuration that came by a descriptor of a shell, which is gone when the line is pasted. */
 const SAVED_FILE = "FILE";
 
-/** The configuration as it stands in a line that can be run later. @param path the file, as the user wrote it */
+/**
+ * The configuration as it stands in a line that can be run later.
+ * @param path the file, as the user wrote it
+ */
 export function runnablePath(path: string): string {
   return isDescriptor(path) && !isStandardInput(path) ? SAVED_FILE : path;
 }

@@ -12,7 +12,7 @@ import { kindOf, refuse, refusePromise, shapeFault } from "../../plugins/contrac
 import type { DevicePlugin, FrontEndSite, FrontEndWords } from "../../plugins/plugin.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { absolutePath } from "../../machine/paths.ts";
-import { guarded, located } from "../../machine/plugin_guards.ts";
+import { guarded, located, toldList, toldTexts } from "../../machine/plugin_guards.ts";
 import {
   capabilities,
   type FrontEndFacts,
@@ -147,6 +147,7 @@ function guardedWords(device: ResolvedDevice, words: FrontEndWords): FrontEndWor
         if (!Array.isArray(told) || !told.every((pair) => isTexts(pair) && pair.length === 2)) {
           refuse(`it returned ${kindOf(told)}; a list of options, each a text and its value, is needed`);
         }
+        toldList(told).forEach((pair) => toldTexts(pair));
       }),
     ...(words.libvirt !== undefined && {
       libvirt: (options: unknown, site: FrontEndSite) =>
@@ -155,6 +156,7 @@ function guardedWords(device: ResolvedDevice, words: FrontEndWords): FrontEndWor
           if (!isTexts(told.lines) || !isTexts(told.properties ?? [])) {
             refuse("it returned an element whose lines or properties are no lists of texts");
           }
+          for (const texts of [told.lines, told.properties]) toldTexts(texts);
         }),
     }),
   };
@@ -195,9 +197,9 @@ export function withSocket(config: ResolvedConfig, parsed: ParsedArgs): Resolved
 }
 
 /**
- * The line for `--print-capabilities`: the type of the configuration's vhost-user devices, or of all its devices if there are
- * none; without a configuration, that of the first built-in device. Throws UsageError if they are of several types or one has
- * none, ConfigError for a wrong configuration.
+ * The line for `--print-capabilities`: the type of the configuration's vhost-user devices, or of all its
+ * devices if there are none; without a configuration, that of the first built-in device. Throws UsageError if
+ * they are of several types or one has none, ConfigError for a wrong configuration.
  */
 export async function capabilitiesOf(parsed: ParsedArgs): Promise<string> {
   const [file] = parsed.operands;

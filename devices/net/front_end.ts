@@ -49,7 +49,10 @@ const CONTROL = [
   bits.VIRTIO_NET_F_CTRL_MAC_ADDR,
 ];
 
-/** What the sources of front-ends say of the bits, or what they did here; crosvm and User-mode Linux pass all on. */
+/**
+ * What the sources of front-ends say of the bits, or what they did here; crosvm and User-mode Linux pass all
+ * on.
+ */
 const filters: FrontEndWords["filters"] = {
   "qemu": {
     agreed: [

@@ -2,7 +2,8 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { command, projectPath, withFolder } from "./support/command.ts";
 
 /**
- * What `check` tells of plugins that are not built in: they say it themselves, by the hooks that the built-in ones have.
+ * What `check` tells of plugins that are not built in: they say it themselves, by the hooks that the built-in
+ * ones have.
  */
 
 const DISK = `

@@ -84,6 +84,10 @@ Deno.test("pluginFaults() looks at every member", () => {
     "has the frontEnds",
   );
   assertStrictEquals(
+    fault({ frontEnd: { type: "net", filters: { qemu: { agreed: 5 } } } }, "device").split(" {")[0],
+    "has in its frontEnd the filters",
+  );
+  assertStrictEquals(
     fault({ frontEnd: { type: "net", qemu: 1 } }, "device").split(";")[0],
     "has in its frontEnd the qemu 1",
   );

@@ -312,7 +312,7 @@ Deno.test("what a plugin tells is read once: what was looked at is what is used"
   assertEquals([path, file, use], ["$", "/x", "write"]);
 });
 
-Deno.test("what a driver says of front-ends is looked at, and what a device says of them is told as its own", async () => {
+Deno.test("what a driver says of front-ends is looked at", async () => {
   const registry = new PluginRegistry(builtIns([...BUILT_IN_PLUGINS, idle]));
   const text = JSON.stringify({ clock: "virtual", devices: [store({ disk: disk("a") })] });
   const config = await parseConfig(text, BASE, registry);
@@ -335,11 +335,4 @@ Deno.test("what a driver says of front-ends is looked at, and what a device says
   fails([{ name: 5 }], "whose name is 5, not a text");
   fails([{ name: "qemu", features: {} }], "whose features are an object, no Map of bits");
   fails([{ name: "qemu", features: new Map([...features, [bit, "gone"]]) }], `feature ${bit} becomes "gone"`);
-  const words = { type: "store", filters: { qemu: { agreed: 5 } } };
-  const resolved = { ...device, plugin: { ...device.plugin, frontEnd: words } } as unknown as typeof device;
-  const error = assertThrows(
-    () => deviceTold(config, { ...machine.devices[0], resolved }, null),
-    PluginError,
-  );
-  assertEquals([error.plugin, error.hook], [device.plugin.name, "frontEnd"]);
 });

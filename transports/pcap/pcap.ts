@@ -166,8 +166,8 @@ function openWriter(context: NetworkContext, path: string, startUnixNs: bigint):
 }
 
 /**
- * What is written is only claimed, so that it is compared with other files. A pipe stays closed: what is read of it now would be
- * missing when the configuration runs.
+ * What is written is only claimed, so that it is compared with other files. A pipe stays closed: what is read
+ * of it now would be missing when the configuration runs.
  */
 function previewPcap(context: NetworkContext, { write, inner, ...options }: PcapOptions): FrameTransport {
   if (write !== undefined) {
