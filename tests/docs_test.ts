@@ -17,7 +17,7 @@ const NOT_RUN: readonly (readonly [command: RegExp, why: string])[] = [
   [/^npx .* task guest\b/, "boots User-mode Linux, where it is there: tests/peers does this"],
   [/^deno task bench/, "takes minutes"],
   [/^apt-get /, "changes the machine"],
-  [/^(ip|wget|kill|qemu-system-\S+) /, "needs a guest: tests/peers does this with a real one"],
+  [/^(ip|wget|pkill|qemu-system-\S+) /, "needs a guest: tests/peers does this with a real one"],
   [
     /real_guest\.jsonc --allow-ffi|--allow-ffi mod\.ts examples\/real_guest/,
     "makes an interface: tests/peers does it",
