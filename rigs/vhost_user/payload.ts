@@ -2,7 +2,7 @@
  * Payloads as a front-end writes them, by hand: independent of the codec under test.
  * @module
  */
-import { encode } from "../../transports/vhost_user/codec.ts";
+import { encode } from "../../transports/vhost_user/messages.ts";
 import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "./guest.ts";
 
 /** 64 bits. */

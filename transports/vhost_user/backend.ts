@@ -2,7 +2,7 @@
  * The back-end: answers the messages of a front-end. No socket and no system call: effects go through a `Host`.
  *
  * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded, carried
- * out completely (`Requests`), and only then answered, so that what it asks for is in force when the front-end goes on.
+ * out completely, and only then answered, so that what it asks for is in force when the front-end goes on.
  * Four kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
  * (need_reply, once REPLY_ACK was agreed on); nothing.
  *
@@ -20,18 +20,27 @@
 import type { Device, DeviceEventListener } from "../../core/device.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
+import type { Pollable } from "../../core/reactor.ts";
 import type { FaultLog } from "../../core/session.ts";
 import type { QueueWorkers } from "../../plugins/queue_workers.ts";
-import type { Pollable } from "../../core/reactor.ts";
-import * as codec from "./codec.ts";
-import { encodeConfigReply, encodeNumberReply, type Header } from "./codec.ts";
-import { BackChannel } from "./connection.ts";
-import { DeviceMessages, DeviceRunner } from "./device_runner.ts";
-import { type Descriptor, DescriptorBag, type Host, type SharedFile } from "./host.ts";
+import { DeviceMessages } from "./device_messages.ts";
+import { DeviceRunner, RingMessages } from "./device_runner.ts";
+import { offerFor, type ProfileName } from "./front_ends.ts";
+import { type Channel, type Descriptor, DescriptorBag, type Host, type SharedFile } from "./host.ts";
 import { inFlightBytes, InFlightMemory } from "./in_flight_memory.ts";
 import { DirtyLogging, MemoryTable } from "./memory_table.ts";
 import {
+  BackendRequest,
+  backendRequestName,
+  decodeMessage,
+  encodeBackendRequest,
+  encodeBitsReply,
+  encodeConfigReply,
+  encodeInFlightReply,
+  encodeNumberReply,
+  encodeRingReply,
   FLAG_NEED_REPLY,
+  type Header,
   type InFlightDescription,
   MAX_MEMORY_SLOTS,
   type Message,
@@ -41,9 +50,11 @@ import {
   Request,
   requestName,
 } from "./messages.ts";
-import { deviceFeatures, Negotiation, offerFor, type ProfileName } from "./negotiation.ts";
+import { deviceFeatures, Negotiation } from "./negotiation.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
-import { RingMessages } from "./rings.ts";
+
+/** The bytes of a reply; null for none. */
+type Reply = Uint8Array<ArrayBuffer> | null;
 
 /** What a back-end is made of besides its device. */
 export interface BackendParts {
@@ -65,19 +76,23 @@ export interface BackendParts {
 
 /** Serves one front-end's messages. */
 export class Backend implements Pollable, Disposable {
+  readonly #device: Device;
   readonly #parts: BackendParts;
   readonly #table: MemoryTable;
   readonly #runner: DeviceRunner;
   readonly #negotiation: Negotiation;
-  readonly #requests: Requests;
+  readonly #ringMessages: RingMessages;
   readonly #deviceMessages: DeviceMessages;
   readonly #logging: DirtyLogging;
   readonly #channel: BackChannel;
+  /** What goes along with the reply of the last message; null if nothing does. */
+  #sharedFile: SharedFile | null = null;
   #nowNs = 0;
 
   /** Serves a device that is reset. */
   constructor(device: Device, parts: BackendParts) {
     const { host, profile, faults, trace, workers = null } = parts;
+    this.#device = device;
     this.#parts = parts;
     this.#table = new MemoryTable(host, () => (device.inflight?.count ?? 0) > 0);
     this.#channel = new BackChannel(() => this.#negotiation.protocol, trace);
@@ -89,19 +104,9 @@ export class Backend implements Pollable, Disposable {
     };
     this.#runner = new DeviceRunner(device, this.#table, faults, hooks, workers);
     this.#deviceMessages = new DeviceMessages(device, host);
-    this.#logging = new DirtyLogging(host, this.#runner);
+    this.#logging = new DirtyLogging(host, (log, attached) => this.#runner.logTo(log, attached));
     this.#negotiation = new Negotiation(device, offerFor(device, profile), this.#runner, this.#logging);
-    this.#requests = new Requests({
-      device,
-      host,
-      table: this.#table,
-      runner: this.#runner,
-      negotiation: this.#negotiation,
-      ringMessages: new RingMessages(host, this.#runner),
-      deviceMessages: this.#deviceMessages,
-      logging: this.#logging,
-      channel: this.#channel,
-    });
+    this.#ringMessages = new RingMessages(host, this.#runner);
   }
 
   /** The device status field as the front-end sees it. */
@@ -125,10 +130,10 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
-   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits, and all
-   * messages do while workers have rings: ask again after the next round.
+   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits,
+   * and all messages do while workers have rings: ask again after the next round.
    */
-  isReadyFor({ id }: codec.Header, payload: Uint8Array): boolean {
+  isReadyFor({ id }: Header, payload: Uint8Array): boolean {
     const runner = this.#runner;
     return !runner.isBusy || !(runner.isAttached || takesAway(id, payload, runner)) || runner.quiesce();
   }
@@ -139,11 +144,7 @@ export class Backend implements Pollable, Disposable {
    * @param payload exactly the bytes that the header announces
    * @param descriptors what came along; owned from now on
    */
-  receive(
-    header: codec.Header,
-    payload: Uint8Array,
-    descriptors: readonly Descriptor[],
-  ): Uint8Array<ArrayBuffer> | null {
+  receive(header: Header, payload: Uint8Array, descriptors: readonly Descriptor[]): Reply {
     const bag = new DescriptorBag(descriptors);
     this.#runner.detach();
     const failure = this.#parts.workers?.failure ?? null;
@@ -152,12 +153,12 @@ export class Backend implements Pollable, Disposable {
       bag.close();
       throw new HostError(`Cannot serve the front-end any more: ${failure.message}`);
     }
-    let reply: Uint8Array<ArrayBuffer> | null;
+    let reply: Reply;
     try {
-      const message = codec.decodeMessage(header, payload, bag.count);
+      const message = decodeMessage(header, payload, bag.count);
       this.#parts.trace?.note({ event: "request", message });
       this.#negotiation.check(message.id);
-      reply = this.#requests.serve(message, bag, this.#nowNs) ?? success(header, this.#negotiation.protocol);
+      reply = this.#serve(message, bag) ?? success(header, this.#negotiation.protocol);
     } catch (error) {
       reply = this.#refuse(header, error);
     } finally {
@@ -173,8 +174,8 @@ export class Backend implements Pollable, Disposable {
 
   /** What is to be sent along with the reply of the last message, once; null if nothing is. */
   takeSharedFile(): SharedFile | null {
-    const file = this.#requests.sharedFile;
-    this.#requests.sharedFile = null;
+    const file = this.#sharedFile;
+    this.#sharedFile = null;
     return file;
   }
 
@@ -207,7 +208,8 @@ export class Backend implements Pollable, Disposable {
   /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
   [Symbol.dispose](): void {
     this.#runner.detach(true);
-    const isStuck = this.#isStuck;
+    // A worker may still write to its rings: nothing of them may be unmapped before the process ends.
+    const isStuck = this.#parts.workers?.isStuck === true;
     if (!isStuck) this.#logging[Symbol.dispose]();
     this.#runner[Symbol.dispose]();
     this.#deviceMessages[Symbol.dispose]();
@@ -216,23 +218,130 @@ export class Backend implements Pollable, Disposable {
     if (!isStuck) this.#table[Symbol.dispose]();
   }
 
-  /** A worker may still write to its rings: nothing of them may be unmapped before the process ends. */
-  get #isStuck(): boolean {
-    return this.#parts.workers?.isStuck === true;
+  /**
+   * Carries out a message and returns the reply that carries a value; null for messages that have none by themselves.
+   * Throws ProtocolError, GuestError and HostError.
+   */
+  #serve(message: Message, bag: DescriptorBag): Reply {
+    const { id, payload } = message;
+    switch (payload.kind) {
+      case "none":
+        return this.#serveBare(id, bag);
+      case "bits":
+        return this.#serveBits(id, payload.bits);
+      case "regions":
+        this.#table.replace(payload.regions, bag);
+        this.#runner.memoryChanged();
+        return null;
+      case "region":
+        if (id === Request.ADD_MEM_REG) this.#table.add(payload.region, bag);
+        else this.#table.remove(payload.region);
+        this.#runner.memoryChanged();
+        return null;
+      case "log":
+        this.#logging.setBase(payload.sizeBytes, payload.offsetBytes, bag);
+        // With shared memory the front-end waits for a reply, whether it asks for it or not.
+        return this.#negotiation.protocol.has(ProtocolFeature.LOG_SHMFD) ? encodeNumberReply(id, 0) : null;
+      case "config":
+        return this.#serveConfig(id, payload);
+      case "inFlight":
+        return this.#serveInFlight(id, payload.memory, bag);
+      case "transfer":
+        return encodeNumberReply(id, this.#deviceMessages.transfer(payload, this.#runner.isSuspended, bag));
+      case "ring":
+      case "ringAddress":
+      case "ringEvent": {
+        const base = this.#ringMessages.serve(message, bag);
+        return base === null || payload.kind !== "ring" ? null : encodeRingReply(id, payload.index, base);
+      }
+    }
+  }
+
+  #serveBare(id: number, bag: DescriptorBag): Reply {
+    switch (id) {
+      case Request.GET_FEATURES:
+        return encodeBitsReply(id, this.#negotiation.offer.features);
+      case Request.GET_PROTOCOL_FEATURES:
+        return encodeBitsReply(id, this.#negotiation.offer.protocol);
+      case Request.GET_QUEUE_NUM:
+        // All of them, the control queue too: some front-ends make exactly so many, the others only want enough.
+        return encodeNumberReply(id, this.#device.queueSizes.length);
+      case Request.GET_MAX_MEM_SLOTS:
+        return encodeNumberReply(id, MAX_MEMORY_SLOTS);
+      case Request.GET_STATUS:
+        return encodeNumberReply(id, this.#negotiation.status);
+      case Request.RESET_DEVICE:
+        this.#negotiation.reset();
+        return null;
+      case Request.SET_LOG_FD:
+        this.#logging.setEvent(bag);
+        return null;
+      case Request.SET_BACKEND_REQ_FD:
+        this.#channel.use(this.#parts.host.channel(bag.take()));
+        return null;
+      case Request.CHECK_DEVICE_STATE:
+        this.#deviceMessages.checkTransfer();
+        return encodeNumberReply(id, 0);
+      default:
+        // SET_OWNER and RESET_OWNER: the connection itself says who owns the device, and for how long.
+        return null;
+    }
+  }
+
+  #serveBits(id: number, bits: FeatureSet): null {
+    switch (id) {
+      case Request.SET_FEATURES:
+        this.#negotiation.acceptFeatures(bits);
+        break;
+      case Request.SET_PROTOCOL_FEATURES:
+        this.#negotiation.acceptProtocol(bits);
+        break;
+      case Request.SET_STATUS:
+        this.#negotiation.setStatus(bits.word(0) & 0xff);
+        break;
+      case Request.NET_SET_MTU:
+        this.#deviceMessages.checkMtu(bits);
+        break;
+      default:
+        this.#deviceMessages.announce(bits, this.#nowNs);
+    }
+    return null;
+  }
+
+  #serveInFlight(id: number, memory: InFlightDescription, bag: DescriptorBag): Reply {
+    const sizeBytes = inFlightBytes(memory, this.#device.queueSizes.length);
+    if (id === Request.GET_INFLIGHT_FD) {
+      this.#sharedFile?.[Symbol.dispose]();
+      this.#sharedFile = this.#parts.host.newMemory(sizeBytes);
+      return encodeInFlightReply({ ...memory, sizeBytes, offsetBytes: 0 });
+    }
+    if (memory.sizeBytes < sizeBytes) {
+      throw new ProtocolError(
+        "value-invalid",
+        `In-flight memory has ${memory.sizeBytes} bytes; ${sizeBytes} are needed for its ${memory.queues} queues`,
+      );
+    }
+    const mapping = this.#parts.host.map(bag.take(), sizeBytes, memory.offsetBytes);
+    this.#runner.recordIn(new InFlightMemory(mapping, memory));
+    return null;
+  }
+
+  #serveConfig(id: number, payload: Extract<Payload, { kind: "config" }>): Reply {
+    if (id === Request.GET_CONFIG) {
+      return encodeConfigReply(payload.offset, this.#deviceMessages.readConfig(payload));
+    }
+    this.#deviceMessages.writeConfig(payload);
+    return null;
   }
 
   /** Counts what is wrong and returns the reply that says so, if there is one. Throws on what has no answer. */
-  #refuse(header: codec.Header, error: unknown): Uint8Array<ArrayBuffer> | null {
+  #refuse(header: Header, error: unknown): Reply {
     const fault = faultOf(error);
     if (fault === null) throw error;
     const { message } = error as Error;
     this.#parts.refused(fault, message);
-    this.#parts.trace?.note({
-      event: "refused",
-      id: header.id,
-      name: requestName(header.id),
-      reason: message,
-    });
+    const { id } = header;
+    this.#parts.trace?.note({ event: "refused", id, name: requestName(id), reason: message });
     if (error instanceof ProtocolError && error.fatal) throw error;
     return failure(header, this.#negotiation.protocol, message);
   }
@@ -266,172 +375,6 @@ function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceR
   }
 }
 
-// What each request of a front-end does, and the value it is answered with: the table of the back-end.
-//
-// Nothing is caught here: a request that is refused throws, and has had no effect. Descriptors that are not taken out of the
-// bag are closed by the code that filled it.
-
-/** What requests are about. */
-export interface RequestParts {
-  /** The device. */
-  readonly device: Device;
-  /** The host. */
-  readonly host: Host;
-  /** The memory that the front-end shares. */
-  readonly table: MemoryTable;
-  /** What works on it. */
-  readonly runner: DeviceRunner;
-  /** What is agreed on. */
-  readonly negotiation: Negotiation;
-  /** Carries out what is about rings. */
-  readonly ringMessages: RingMessages;
-  /** Carries out what is about the device itself. */
-  readonly deviceMessages: DeviceMessages;
-  /** Carries out what is about logging. */
-  readonly logging: DirtyLogging;
-  /** The way of our own requests. */
-  readonly channel: BackChannel;
-}
-
-/** Carries out requests. */
-export class Requests {
-  readonly #parts: RequestParts;
-
-  /** What goes along with the reply of the last message; null if nothing does. */
-  sharedFile: SharedFile | null = null;
-
-  /** Keeps nothing else itself. @param parts what requests are about */
-  constructor(parts: RequestParts) {
-    this.#parts = parts;
-  }
-
-  /**
-   * Carries out a message and returns the reply that carries a value; null for messages that have none by themselves.
-   * Throws ProtocolError, GuestError and HostError.
-   */
-  serve(message: Message, bag: DescriptorBag, nowNs: number): Uint8Array<ArrayBuffer> | null {
-    const { id, payload } = message;
-    const { table, runner, logging, negotiation, ringMessages, deviceMessages } = this.#parts;
-    switch (payload.kind) {
-      case "none":
-        return this.#serveBare(id, bag);
-      case "bits":
-        return this.#serveBits(id, payload.bits, nowNs);
-      case "regions":
-        table.replace(payload.regions, bag);
-        runner.memoryChanged();
-        return null;
-      case "region":
-        if (id === Request.ADD_MEM_REG) table.add(payload.region, bag);
-        else table.remove(payload.region);
-        runner.memoryChanged();
-        return null;
-      case "log":
-        logging.setBase(payload.sizeBytes, payload.offsetBytes, bag);
-        // With shared memory the front-end waits for a reply, whether it asks for it or not.
-        return negotiation.protocol.has(ProtocolFeature.LOG_SHMFD) ? codec.encodeNumberReply(id, 0) : null;
-      case "config":
-        return this.#serveConfig(id, payload);
-      case "inFlight":
-        return this.#serveInFlight(id, payload.memory, bag);
-      case "transfer":
-        return codec.encodeNumberReply(id, deviceMessages.transfer(payload, runner.isSuspended, bag));
-      case "ring":
-      case "ringAddress":
-      case "ringEvent": {
-        const base = ringMessages.serve(message, bag);
-        return base === null || payload.kind !== "ring"
-          ? null
-          : codec.encodeRingReply(id, payload.index, base);
-      }
-    }
-  }
-
-  #serveBare(id: number, bag: DescriptorBag): Uint8Array<ArrayBuffer> | null {
-    const { device, host, negotiation, deviceMessages, logging, channel } = this.#parts;
-    switch (id) {
-      case Request.GET_FEATURES:
-        return codec.encodeBitsReply(id, negotiation.offer.features);
-      case Request.GET_PROTOCOL_FEATURES:
-        return codec.encodeBitsReply(id, negotiation.offer.protocol);
-      case Request.GET_QUEUE_NUM:
-        // All of them, the control queue too: some front-ends make exactly so many, the others only want enough.
-        return codec.encodeNumberReply(id, device.queueSizes.length);
-      case Request.GET_MAX_MEM_SLOTS:
-        return codec.encodeNumberReply(id, MAX_MEMORY_SLOTS);
-      case Request.GET_STATUS:
-        return codec.encodeNumberReply(id, negotiation.status);
-      case Request.RESET_DEVICE:
-        negotiation.reset();
-        return null;
-      case Request.SET_LOG_FD:
-        logging.setEvent(bag);
-        return null;
-      case Request.SET_BACKEND_REQ_FD:
-        channel.use(host.channel(bag.take()));
-        return null;
-      case Request.CHECK_DEVICE_STATE:
-        deviceMessages.checkTransfer();
-        return codec.encodeNumberReply(id, 0);
-      default:
-        // SET_OWNER and RESET_OWNER: the connection itself says who owns the device, and for how long.
-        return null;
-    }
-  }
-
-  #serveBits(id: number, bits: FeatureSet, nowNs: number): null {
-    const { negotiation, deviceMessages } = this.#parts;
-    switch (id) {
-      case Request.SET_FEATURES:
-        negotiation.acceptFeatures(bits);
-        break;
-      case Request.SET_PROTOCOL_FEATURES:
-        negotiation.acceptProtocol(bits);
-        break;
-      case Request.SET_STATUS:
-        negotiation.setStatus(bits.word(0) & 0xff);
-        break;
-      case Request.NET_SET_MTU:
-        deviceMessages.checkMtu(bits);
-        break;
-      default:
-        deviceMessages.announce(bits, nowNs);
-    }
-    return null;
-  }
-
-  #serveInFlight(
-    id: number,
-    memory: InFlightDescription,
-    bag: DescriptorBag,
-  ): Uint8Array<ArrayBuffer> | null {
-    const { device, host, runner } = this.#parts;
-    const sizeBytes = inFlightBytes(memory, device.queueSizes.length);
-    if (id === Request.GET_INFLIGHT_FD) {
-      this.sharedFile?.[Symbol.dispose]();
-      this.sharedFile = host.newMemory(sizeBytes);
-      return codec.encodeInFlightReply({ ...memory, sizeBytes, offsetBytes: 0 });
-    }
-    if (memory.sizeBytes < sizeBytes) {
-      throw new ProtocolError(
-        "value-invalid",
-        `In-flight memory has ${memory.sizeBytes} bytes; ${sizeBytes} are needed for its ${memory.queues} queues`,
-      );
-    }
-    runner.recordIn(new InFlightMemory(host.map(bag.take(), sizeBytes, memory.offsetBytes), memory));
-    return null;
-  }
-
-  #serveConfig(id: number, payload: Extract<Payload, { kind: "config" }>): Uint8Array<ArrayBuffer> | null {
-    const { deviceMessages } = this.#parts;
-    if (id === Request.GET_CONFIG) {
-      return codec.encodeConfigReply(payload.offset, deviceMessages.readConfig(payload));
-    }
-    deviceMessages.writeConfig(payload);
-    return null;
-  }
-}
-
 // How messages are answered that carry no value of their own, or that were refused.
 
 /** SET_DEVICE_STATE_FD failed, and no descriptor comes back; all other requests take any value but 0 for a failure. */
@@ -449,7 +392,7 @@ const VALUE_REQUESTS: ReadonlySet<number> = new Set([
 ]);
 
 /** The reply that says that a message was carried out; null if none is wanted. @param protocol what was agreed on */
-export function success(header: Header, protocol: FeatureSet): Uint8Array<ArrayBuffer> | null {
+function success(header: Header, protocol: FeatureSet): Reply {
   return acknowledgement(header, protocol, 0);
 }
 
@@ -457,29 +400,24 @@ export function success(header: Header, protocol: FeatureSet): Uint8Array<ArrayB
  * The reply that says that a message was refused; null if none is wanted. Fatal ProtocolError if the front-end waits for
  * a reply that cannot be given.
  */
-export function failure(
-  header: Header,
-  protocol: FeatureSet,
-  reason: string,
-): Uint8Array<ArrayBuffer> | null {
-  switch (header.id) {
+function failure(header: Header, protocol: FeatureSet, reason: string): Reply {
+  const { id } = header;
+  switch (id) {
     case Request.GET_CONFIG:
       return encodeConfigReply(0, new Uint8Array(0));
     case Request.SET_DEVICE_STATE_FD:
     case Request.CHECK_DEVICE_STATE:
-      return encodeNumberReply(header.id, FAILURE);
+      return encodeNumberReply(id, FAILURE);
     case Request.SET_LOG_BASE:
-      if (protocol.has(ProtocolFeature.LOG_SHMFD)) return encodeNumberReply(header.id, FAILURE);
+      if (protocol.has(ProtocolFeature.LOG_SHMFD)) return encodeNumberReply(id, FAILURE);
       break;
     default:
-      if (VALUE_REQUESTS.has(header.id)) {
-        const name = requestName(header.id);
-        throw new ProtocolError(
-          "value-invalid",
-          `${name} waits for a value that cannot be given: ${reason}`,
-          true,
-        );
-      }
+      if (!VALUE_REQUESTS.has(id)) break;
+      throw new ProtocolError(
+        "value-invalid",
+        `${requestName(id)} waits for a value that cannot be given: ${reason}`,
+        true,
+      );
   }
   return acknowledgement(header, protocol, FAILURE);
 }
@@ -490,11 +428,90 @@ function faultOf(error: unknown): string | null {
   return error instanceof HostError ? "host-cannot" : null;
 }
 
-function acknowledgement(
-  { id, flags }: Header,
-  protocol: FeatureSet,
-  value: number,
-): Uint8Array<ArrayBuffer> | null {
+function acknowledgement({ id, flags }: Header, protocol: FeatureSet, value: number): Reply {
   const wanted = (flags & FLAG_NEED_REPLY) !== 0 && protocol.has(ProtocolFeature.REPLY_ACK);
   return wanted ? encodeNumberReply(id, value) : null;
+}
+
+// Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
+//
+// None of them waits for its reply: what is said is thrown away when the connection is looked at. A change of
+// configuration that cannot be sent now is sent later, once; an interrupt likewise, once for each ring.
+
+/** What waits: a request of this kind about this ring. */
+interface Pending {
+  readonly id: number;
+  readonly ring: number | null;
+}
+
+/** The socket of SET_BACKEND_REQ_FD, and what is to go through it. */
+class BackChannel implements Disposable {
+  readonly #trace: ProtocolTrace | null;
+  readonly #negotiated: () => FeatureSet;
+  #channel: Channel | null = null;
+  #pending: Pending[] = [];
+
+  /** There is no socket yet. @param negotiated tells the protocol features that were agreed on */
+  constructor(negotiated: () => FeatureSet, trace: ProtocolTrace | null) {
+    this.#negotiated = negotiated;
+    this.#trace = trace;
+  }
+
+  /** Takes a socket over, in place of the one before. */
+  use(channel: Channel): void {
+    this.#channel?.[Symbol.dispose]();
+    this.#channel = channel;
+    this.#pending = [];
+  }
+
+  /** Configuration space has changed. */
+  configChanged(): void {
+    if (this.#negotiated().has(ProtocolFeature.CONFIG)) this.#post(BackendRequest.CONFIG_CHANGE_MSG, null);
+  }
+
+  /** A ring without an event has used buffers. */
+  interrupt(ring: number): void {
+    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
+      this.#post(BackendRequest.VRING_CALL, ring);
+    }
+  }
+
+  /** A ring without an event is broken. */
+  error(ring: number): void {
+    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
+      this.#post(BackendRequest.VRING_ERR, ring);
+    }
+  }
+
+  /** Sends what could not be sent before. */
+  poll(): void {
+    while (this.#pending.length > 0 && this.#send(this.#pending[0])) this.#pending.shift();
+  }
+
+  /** Throws away some of what the other end has said, replies or not. True if there may be more. */
+  hear(): boolean {
+    return this.#channel?.discardReplies() === true;
+  }
+
+  /** Closes the socket. */
+  [Symbol.dispose](): void {
+    this.#channel?.[Symbol.dispose]();
+    this.#channel = null;
+    this.#pending = [];
+  }
+
+  #post(id: number, ring: number | null): void {
+    if (this.#channel === null || !this.#negotiated().has(ProtocolFeature.BACKEND_REQ)) return;
+    if (this.#pending.some((pending) => pending.id === id && pending.ring === ring)) return;
+    const request = { id, ring };
+    if (this.#pending.length > 0 || !this.#send(request)) this.#pending.push(request);
+  }
+
+  #send({ id, ring }: Pending): boolean {
+    // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a change.
+    const needReply = ring !== null && this.#negotiated().has(ProtocolFeature.REPLY_ACK);
+    if (!this.#channel!.send(encodeBackendRequest(id, ring, needReply))) return false;
+    this.#trace?.note({ event: "back-end request", name: backendRequestName(id), ring });
+    return true;
+  }
 }

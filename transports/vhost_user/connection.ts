@@ -1,29 +1,35 @@
 /**
  * One connection: messages in, replies out, and the back-end that serves them.
  *
+ * A header is read by itself, exactly twelve bytes, and then exactly the payload that it announces: descriptors arrive
+ * with the first byte of the message that they were sent with, and so never get to another one. What has come of a
+ * message is kept until the rest comes: no more than 4096 bytes and 8 descriptors.
+ *
  * A reply that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
- * read its replies cannot make this program keep more than one.
+ * read its replies cannot make this program keep more than one. A message that must wait for requests in flight is kept
+ * likewise: messages are answered in order.
  *
- * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end has sent along is
- * kept open by this program: in the socket while a reply keeps it from reading on, here as part of a message whose rest does not
- * come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and none that is used can
- * be such an end (`host.ts`).
- *
- * A message that must wait for requests in flight is kept, and nothing more is read until it was carried out: messages are
- * answered in order.
+ * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end has sent along
+ * is kept open by this program: in the socket while a reply keeps it from reading on, here as part of a message whose
+ * rest does not come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and
+ * none that is used can be such an end (`host.ts`).
  *
  * While the device has work the socket is looked at in every eighth round only, which is some tenths of a millisecond.
  * @module
  */
-import type { Device } from "../../core/device.ts";
-import { GuestError, HostError } from "../../core/errors.ts";
-import type { FeatureSet } from "../../core/features.ts";
+import { HostError } from "../../core/errors.ts";
 import type { Pollable } from "../../core/reactor.ts";
 import type { Backend } from "./backend.ts";
-import { encodeBackendRequest, MessageReader, type MessageSource, type RawMessage } from "./codec.ts";
-import type { Channel, Descriptor, SharedFile, Transfer } from "./host.ts";
-import { BackendRequest, backendRequestName, ProtocolError, ProtocolFeature } from "./messages.ts";
-import type { ProtocolTrace } from "./protocol_trace.ts";
+import type { Descriptor, SharedFile } from "./host.ts";
+import {
+  decodeHeader,
+  type Header,
+  HEADER_BYTES,
+  MAX_DESCRIPTORS,
+  MAX_PAYLOAD_BYTES,
+  ProtocolError,
+  requestName,
+} from "./messages.ts";
 
 /**
  * What is carried out in one round, in units of a quarter of the cost of a message; each descriptor costs as much as a message, for
@@ -35,6 +41,15 @@ const MESSAGE_UNITS = 4;
 const BUSY_ROUNDS_PER_LOOK = 8;
 /** How long a reply may wait to be taken, and a message with descriptors for its rest, in ns. */
 const MAX_STALL_NS = 10_000_000_000;
+
+/** Where messages come from. */
+export interface MessageSource<D extends Descriptor> {
+  /**
+   * Receives up to `lengthBytes` to `target[at]` on and appends descriptors. Returns how many bytes; 0 if there are none now;
+   * -1 at the end. Throws HostError.
+   */
+  receive(target: Uint8Array<ArrayBuffer>, at: number, lengthBytes: number, descriptors: D[]): number;
+}
 
 /** A socket that messages come from and replies go to. */
 export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
@@ -48,6 +63,88 @@ export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, D
     lengthBytes: number,
     descriptors: readonly number[],
   ): number;
+}
+
+/** A message as it came. */
+export interface RawMessage<D extends Descriptor> {
+  /** Its header, checked. */
+  readonly header: Header;
+  /** Its payload; valid until the next one is read. */
+  readonly payload: Uint8Array;
+  /** What came along; the caller's from now on. */
+  readonly descriptors: readonly D[];
+}
+
+/** Reads messages of one connection. */
+export class MessageReader<D extends Descriptor> implements Disposable {
+  readonly #source: MessageSource<D>;
+  readonly #bytes = new Uint8Array(HEADER_BYTES + MAX_PAYLOAD_BYTES);
+  #descriptors: D[] = [];
+  #received = 0;
+  #header: Header | null = null;
+
+  /** Reads from the start of a message. */
+  constructor(source: MessageSource<D>) {
+    this.#source = source;
+  }
+
+  /**
+   * The next message; null if it has not come completely; "end" behind the last. Fatal ProtocolError for a broken header,
+   * for too many descriptors, and for an end in the midst of a message.
+   */
+  read(): RawMessage<D> | null | "end" {
+    for (;;) {
+      const wanted = HEADER_BYTES + (this.#header?.sizeBytes ?? 0);
+      if (this.#received < wanted) {
+        const left = wanted - this.#received;
+        const count = this.#source.receive(this.#bytes, this.#received, left, this.#descriptors);
+        if (this.#descriptors.length > MAX_DESCRIPTORS) throw this.#tooMany();
+        if (count === 0) return null;
+        if (count < 0) return this.#end();
+        this.#received += count;
+        if (count < left) continue;
+      }
+      if (this.#header !== null) return this.#message(this.#header);
+      this.#header = decodeHeader(this.#bytes);
+    }
+  }
+
+  /** Has a message that is not complete brought descriptors? */
+  get holdsDescriptors(): boolean {
+    return this.#descriptors.length > 0;
+  }
+
+  /** Closes what came with a message that is not complete. */
+  [Symbol.dispose](): void {
+    for (const descriptor of this.#descriptors.splice(0)) descriptor[Symbol.dispose]();
+  }
+
+  #message(header: Header): RawMessage<D> {
+    const payload = this.#bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.sizeBytes);
+    const descriptors = this.#descriptors;
+    this.#descriptors = [];
+    this.#received = 0;
+    this.#header = null;
+    return { header, payload, descriptors };
+  }
+
+  #end(): "end" {
+    if (this.#received === 0) return "end";
+    const of = this.#header === null ? "a header" : requestName(this.#header.id);
+    throw new ProtocolError(
+      "connection-cut-short",
+      `The connection ended after ${this.#received} bytes of ${of}; a message must be sent whole`,
+      true,
+    );
+  }
+
+  #tooMany(): ProtocolError {
+    return new ProtocolError(
+      "descriptors-invalid",
+      `A message came with ${this.#descriptors.length} descriptors; at most ${MAX_DESCRIPTORS} are accepted`,
+      true,
+    );
+  }
 }
 
 /** What a connection counts. */
@@ -191,195 +288,4 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     }
     return this.#unsent === null;
   }
-}
-
-// Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
-//
-// None of them waits for its reply: whatever is said is thrown away when the connection is looked at. A change of configuration that cannot
-// be sent now is sent later, once; an interrupt likewise, once for each ring.
-
-/** What waits: a request of this kind about this ring. */
-interface Pending {
-  readonly id: number;
-  readonly ring: number | null;
-}
-
-/** The socket of SET_BACKEND_REQ_FD, and what is to go through it. */
-export class BackChannel implements Disposable {
-  readonly #trace: ProtocolTrace | null;
-  readonly #negotiated: () => FeatureSet;
-  #channel: Channel | null = null;
-  #pending: Pending[] = [];
-
-  /** There is no socket yet. @param negotiated tells the protocol features that were agreed on */
-  constructor(negotiated: () => FeatureSet, trace: ProtocolTrace | null) {
-    this.#negotiated = negotiated;
-    this.#trace = trace;
-  }
-
-  /** Takes a socket over, in place of the one before. */
-  use(channel: Channel): void {
-    this.#channel?.[Symbol.dispose]();
-    this.#channel = channel;
-    this.#pending = [];
-  }
-
-  /** Configuration space has changed. */
-  configChanged(): void {
-    if (this.#negotiated().has(ProtocolFeature.CONFIG)) this.#post(BackendRequest.CONFIG_CHANGE_MSG, null);
-  }
-
-  /** A ring without an event has used buffers. */
-  interrupt(ring: number): void {
-    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
-      this.#post(BackendRequest.VRING_CALL, ring);
-    }
-  }
-
-  /** A ring without an event is broken. */
-  error(ring: number): void {
-    if (this.#negotiated().has(ProtocolFeature.INBAND_NOTIFICATIONS)) {
-      this.#post(BackendRequest.VRING_ERR, ring);
-    }
-  }
-
-  /** Sends what could not be sent before. */
-  poll(): void {
-    while (this.#pending.length > 0 && this.#send(this.#pending[0])) this.#pending.shift();
-  }
-
-  /** Throws away some of what the other end has said, replies or not. True if there may be more. */
-  hear(): boolean {
-    return this.#channel?.discardReplies() === true;
-  }
-
-  /** Closes the socket. */
-  [Symbol.dispose](): void {
-    this.#channel?.[Symbol.dispose]();
-    this.#channel = null;
-    this.#pending = [];
-  }
-
-  #post(id: number, ring: number | null): void {
-    if (this.#channel === null || !this.#negotiated().has(ProtocolFeature.BACKEND_REQ)) return;
-    if (this.#pending.some((pending) => pending.id === id && pending.ring === ring)) return;
-    const request = { id, ring };
-    if (this.#pending.length > 0 || !this.#send(request)) this.#pending.push(request);
-  }
-
-  #send({ id, ring }: Pending): boolean {
-    // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a change.
-    const needReply = ring !== null && this.#negotiated().has(ProtocolFeature.REPLY_ACK);
-    if (!this.#channel!.send(encodeBackendRequest(id, ring, needReply))) return false;
-    this.#trace?.note({ event: "back-end request", name: backendRequestName(id), ring });
-    return true;
-  }
-}
-
-// The state of a device through a pipe: SET_DEVICE_STATE_FD and CHECK_DEVICE_STATE.
-//
-// Theory of operation. To save, everything is written at once and the pipe closed: the state is far smaller than a pipe's
-// buffer, and one that does not fit is an error that CHECK_DEVICE_STATE tells. To load, whatever has come is read with
-// every round, so that a long state does not block the front-end, and CHECK_DEVICE_STATE, which the front-end sends after it
-// has closed its end, reads the rest and hands it to the device. The state is JSON: a kind, a version, and what the
-// device itself has to say.
-
-/** Most bytes of a state: no front-end can make this program keep more. */
-export const MAX_STATE_BYTES = 1024 * 1024;
-
-const KIND = "virtio-device-state";
-const VERSION = 1;
-
-/** One transfer at a time. */
-export class StateTransfer implements Disposable {
-  readonly #device: Device;
-  #loading:
-    | { readonly transfer: Transfer; readonly parts: Uint8Array[]; bytes: number; ended: boolean }
-    | null = null;
-  #failure: Error | null = null;
-
-  /** Nothing is transferred yet. */
-  constructor(device: Device) {
-    this.#device = device;
-  }
-
-  /** Is there something to read? */
-  get isLoading(): boolean {
-    return this.#loading !== null && !this.#loading.ended;
-  }
-
-  /** Writes the device's state and closes the pipe. */
-  save(transfer: Transfer): void {
-    this[Symbol.dispose]();
-    const state = this.#device.migration?.save();
-    const text = JSON.stringify({ kind: KIND, version: VERSION, id: this.#device.type, state });
-    const bytes = new TextEncoder().encode(text);
-    const written = transfer.write(bytes);
-    transfer[Symbol.dispose]();
-    if (!written) this.#failure = broken(`its ${bytes.length} bytes must fit into the pipe at once`);
-  }
-
-  /** Begins to read a state. */
-  load(transfer: Transfer): void {
-    this[Symbol.dispose]();
-    this.#loading = { transfer, parts: [], bytes: 0, ended: false };
-  }
-
-  /** Reads what has come. True if there was anything. */
-  poll(): boolean {
-    const loading = this.#loading;
-    if (loading === null || loading.ended) return false;
-    const part = loading.transfer.read();
-    if (part === null) return false;
-    loading.ended = part.length === 0;
-    loading.bytes += part.length;
-    if (loading.bytes > MAX_STATE_BYTES) {
-      this[Symbol.dispose]();
-      this.#failure = broken(`it has more than ${MAX_STATE_BYTES} bytes`);
-    } else loading.parts.push(part);
-    return true;
-  }
-
-  /** Completes a transfer. ProtocolError or GuestError if the state did not get across, or cannot be taken over. */
-  check(): void {
-    while (this.poll());
-    const loading = this.#loading;
-    const failure = this.#failure;
-    this[Symbol.dispose]();
-    if (failure !== null) throw failure;
-    if (loading === null) return;
-    if (!loading.ended) throw broken("its end has not come; the front-end must close its end of the pipe");
-    const state = parse(loading.parts);
-    if (state.kind !== KIND || state.version !== VERSION || state.id !== this.#device.type) {
-      throw new GuestError(
-        "device-state-invalid",
-        `The state is of kind ${state.kind}, version ${state.version}, device ${state.id}; ` +
-          `it must be ${KIND}, ${VERSION}, ${this.#device.type}`,
-      );
-    }
-    this.#device.migration?.restore(state.state);
-  }
-
-  /** Breaks off what is under way. */
-  [Symbol.dispose](): void {
-    this.#loading?.transfer[Symbol.dispose]();
-    this.#loading = null;
-    this.#failure = null;
-  }
-}
-
-function parse(parts: readonly Uint8Array[]): Record<string, unknown> {
-  const decoder = new TextDecoder();
-  const text = parts.map((part) => decoder.decode(part, { stream: true })).join("") + decoder.decode();
-  try {
-    const parsed: unknown = JSON.parse(text);
-    if (typeof parsed === "object" && parsed !== null) return parsed as Record<string, unknown>;
-  } catch {
-    // Told below, as for other values that are no object.
-  }
-  throw broken("it must be a JSON object");
-}
-
-function broken(remedy: string): ProtocolError {
-  return new ProtocolError("state-transfer-invalid", `The state of the device did not get across: ${remedy}`);
 }

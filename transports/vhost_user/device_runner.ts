@@ -20,26 +20,22 @@
  *
  * `poll` and the messages come in turn, never one within the other.
  *
- * Where workers serve the data queues (`attachment.ts`), `poll` attaches them at its end. `detach` must come before every
+ * Where workers serve the data queues (`RingAttachment`), `poll` attaches them at its end. `detach` must come before every
  * message, and the device asks for it before a command.
  * @module
  */
 import type { Device, DeviceEventListener, Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { Quiescence, type RequestsInFlight } from "../../core/in_flight.ts";
 import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
 import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../plugins/queue_workers.ts";
 import type { Virtqueue } from "../../core/virtqueue.ts";
-import { networkCapability } from "../../pipeline/plugin.ts";
-import { StateTransfer } from "./connection.ts";
-import type { DescriptorBag, Host } from "./host.ts";
-import { RingAttachment } from "./attachment.ts";
+import type { DescriptorBag, EventHandle, Host } from "./host.ts";
 import type { InFlightMemory } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import { FLAG_NO_DESCRIPTOR, type Payload, ProtocolError } from "./messages.ts";
-import { type RingHooks, RingSet, type Vring } from "./rings.ts";
+import { type Message, type Payload, ProtocolError, Request } from "./messages.ts";
+import { RingAttachment, type RingHooks, RingSet, type Vring } from "./rings.ts";
 
 /** Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system call. */
 const ROUNDS_PER_KICK = 64;
@@ -345,118 +341,6 @@ function withResubmits(inFlight: RequestsInFlight, rings: RingSet): RequestsInFl
   };
 }
 
-// The messages that are about the device itself: configuration space, MTU, RARP, device state.
-
-const DIRECTION_SAVE = 0;
-const DIRECTION_LOAD = 1;
-const PHASE_STOPPED = 0;
-const MAC_BYTES = 6;
-
-/** Carries out messages about one device. */
-export class DeviceMessages implements Disposable {
-  readonly #device: Device;
-  readonly #host: Host;
-  readonly #transfer: StateTransfer;
-
-  /** Nothing is under way. @param device whom the messages are about */
-  constructor(device: Device, host: Host) {
-    this.#device = device;
-    this.#host = host;
-    this.#transfer = new StateTransfer(device);
-  }
-
-  /** Bytes of configuration space. */
-  readConfig({ offset, size }: Extract<Payload, { kind: "config" }>): Uint8Array {
-    const bytes = new Uint8Array(size);
-    this.#device.readConfig(offset, bytes);
-    return bytes;
-  }
-
-  /**
-   * Writes to configuration space. GuestError `config-write-invalid` for what must not be written; in a migration the
-   * front-end may write what is there already, and nothing else, since the configuration is this side's.
-   */
-  writeConfig({ offset, size, flags, bytes }: Extract<Payload, { kind: "config" }>): void {
-    const migrating = flags === 1;
-    if (!migrating) {
-      this.#device.writeConfig(offset, bytes);
-      return;
-    }
-    const present = new Uint8Array(size);
-    this.#device.readConfig(offset, present);
-    if (present.every((byte, i) => byte === bytes[i])) return;
-    throw new GuestError(
-      "config-write-invalid",
-      `The ${size} bytes at ${offset} of the source's configuration differ; give this device the same configuration`,
-    );
-  }
-
-  /** The guest with the MAC address in the first six bytes runs here now. */
-  announce(bits: FeatureSet, nowNs: number): void {
-    const mac = new Uint8Array(MAC_BYTES);
-    for (let i = 0; i < MAC_BYTES; i++) mac[i] = bits.word(i >>> 2) >>> 8 * (i & 3);
-    if ((mac[0] & 1) !== 0) {
-      throw new ProtocolError(
-        "value-invalid",
-        "The MAC address to announce is a group's; it must be the guest's",
-      );
-    }
-    networkCapability(this.#device)?.guestMoved(mac, nowNs);
-  }
-
-  /** Judges the MTU that the guest is told. ProtocolError `value-invalid` if the device cannot serve it. */
-  checkMtu(bits: FeatureSet): void {
-    const mtu = bits.word(0);
-    if (bits.word(1) === 0 && networkCapability(this.#device)?.acceptsMtu(mtu) === true) return;
-    throw new ProtocolError(
-      "value-invalid",
-      `MTU ${mtu} does not fit this device and its network; lower it, or raise theirs`,
-    );
-  }
-
-  /**
-   * Begins a transfer of the device's state and returns the value to answer: success, and no descriptor of ours.
-   * @param suspended no ring runs
-   */
-  transfer(
-    { direction, phase }: Extract<Payload, { kind: "transfer" }>,
-    suspended: boolean,
-    bag: DescriptorBag,
-  ): number {
-    if (direction > DIRECTION_LOAD || phase !== PHASE_STOPPED) {
-      throw new ProtocolError(
-        "value-invalid",
-        `Direction ${direction} and phase ${phase} of a transfer must be 0 or 1, and 0`,
-      );
-    }
-    if (!suspended) {
-      throw new ProtocolError(
-        "state-transfer-invalid",
-        "The state can only be transferred while every ring is stopped: GET_VRING_BASE must come first",
-      );
-    }
-    const transfer = this.#host.transfer(bag.take());
-    if (direction === DIRECTION_SAVE) this.#transfer.save(transfer);
-    else this.#transfer.load(transfer);
-    return FLAG_NO_DESCRIPTOR;
-  }
-
-  /** Completes a transfer. ProtocolError or GuestError if it failed. */
-  checkTransfer(): void {
-    this.#transfer.check();
-  }
-
-  /** Goes on with a transfer. True if something came. */
-  poll(): boolean {
-    return this.#transfer.poll();
-  }
-
-  /** Breaks off a transfer. */
-  [Symbol.dispose](): void {
-    this.#transfer[Symbol.dispose]();
-  }
-}
-
 // The device, and its session while it is active.
 //
 // Theory of operation. `use` activates the device, and makes the session's queues those of rings that run and are enabled, as
@@ -567,5 +451,149 @@ export class DeviceActivation {
     this.#device.activate(session);
     this.#hooks.event?.({ event: "ready" });
     return session;
+  }
+}
+
+// The messages about rings: SET_VRING_NUM, ADDR, BASE, KICK, CALL, ERR, ENABLE, GET_VRING_BASE, VRING_KICK.
+
+/** Carries out messages about the rings of a runner. */
+export class RingMessages {
+  readonly #host: Host;
+  readonly #runner: DeviceRunner;
+  /** Rings whose base was set while they ran: it counts when they are made anew. */
+  readonly #newBases = new Map<Vring, number>();
+
+  /** Keeps nothing but what was said of rings that run. @param runner whose rings the messages are about */
+  constructor(host: Host, runner: DeviceRunner) {
+    this.#host = host;
+    this.#runner = runner;
+  }
+
+  /**
+   * Carries out a message. Returns where the ring stands for GET_VRING_BASE, null for the others. ProtocolError
+   * `ring-index-invalid` or `value-invalid`.
+   */
+  serve(message: Message, bag: DescriptorBag): number | null {
+    const { payload } = message;
+    switch (payload.kind) {
+      case "ring":
+        return this.#number(message.id, this.#ring(payload.index), payload.num);
+      case "ringAddress":
+        this.#place(this.#ring(payload.index), payload);
+        return null;
+      case "ringEvent":
+        this.#event(message.id, this.#ring(payload.index), bag);
+        return null;
+      default:
+        throw new RangeError(`${message.name} is not about a ring`);
+    }
+  }
+
+  #number(id: number, ring: Vring, num: number): number | null {
+    switch (id) {
+      case Request.SET_VRING_NUM:
+        if (num < 1 || num > ring.maxSize) {
+          throw new ProtocolError(
+            "value-invalid",
+            `Size of ring ${ring.index} is ${num}; it must be from 1 to ${ring.maxSize}: lower it at the front-end, ` +
+              'or raise the device\'s "queueSize"',
+          );
+        }
+        if (num === ring.size) return null;
+        ring.size = num;
+        if (ring.queue === null) this.#redescribe(ring, null);
+        return null;
+      case Request.SET_VRING_BASE:
+        if (ring.queue === null) this.#redescribe(ring, num);
+        else this.#newBases.set(ring, num);
+        return null;
+      case Request.GET_VRING_BASE:
+        return this.#stop(ring);
+      case Request.SET_VRING_ENABLE:
+        if (num > 1) {
+          throw new ProtocolError(
+            "value-invalid",
+            `Ring ${ring.index} is enabled by ${num}; it must be 0 or 1`,
+          );
+        }
+        this.#enable(ring, num === 1);
+        return null;
+      default:
+        ring.kickGiven = true;
+        ring.kickedByMessage = true;
+        ring.mustLook = true;
+        this.#runner.settle();
+        return null;
+    }
+  }
+
+  #place(ring: Vring, payload: Extract<Payload, { kind: "ringAddress" }>): void {
+    const { descriptors, used, available, log } = payload;
+    ring.addresses = { descriptors, used, available, log };
+    this.#remake(ring);
+  }
+
+  #event(id: number, ring: Vring, bag: DescriptorBag): void {
+    const watched = id === Request.SET_VRING_KICK;
+    const isCall = id === Request.SET_VRING_CALL;
+    const event: EventHandle | null = bag.count === 0 ? null : this.#host.event(bag.take(), watched, isCall);
+    switch (id) {
+      case Request.SET_VRING_CALL:
+        ring.call?.[Symbol.dispose]();
+        ring.call = event;
+        // What was used while the event changed hands may never have been told.
+        if (ring.queue !== null) event?.signal();
+        return;
+      case Request.SET_VRING_ERR:
+        ring.error?.[Symbol.dispose]();
+        ring.error = event;
+        return;
+      default:
+        ring.forgetKick();
+        ring.kick = event;
+        ring.kickGiven = true;
+        if (ring.queue === null || this.#newBases.has(ring)) this.#remake(ring);
+        else {
+          ring.wasKicked = true;
+          this.#runner.settle();
+        }
+    }
+  }
+
+  #remake(ring: Vring): void {
+    const base = this.#newBases.get(ring) ?? null;
+    this.#newBases.delete(ring);
+    this.#redescribe(ring, base);
+  }
+
+  #redescribe(ring: Vring, base: number | null): void {
+    ring.redescribe(base);
+    this.#runner.settle();
+  }
+
+  #enable(ring: Vring, enabled: boolean): void {
+    if (ring.enabled === enabled) return;
+    if (!enabled && ring.queue !== null) this.#runner.drain();
+    ring.enable(enabled);
+    this.#runner.settle();
+  }
+
+  #stop(ring: Vring): number {
+    this.#newBases.delete(ring);
+    if (ring.queue !== null) this.#runner.drain();
+    ring.halt("stopped");
+    ring.wasEnabled = false;
+    ring.forgetKick();
+    this.#runner.settle();
+    return ring.place(this.#runner.features?.has(VIRTIO_F_RING_PACKED) === true);
+  }
+
+  #ring(index: number): Vring {
+    const { rings } = this.#runner;
+    if (index < rings.length) return rings[index];
+    throw new ProtocolError(
+      "ring-index-invalid",
+      `Ring index is ${index}; the device has rings 0 to ${rings.length - 1}`,
+    );
   }
 }

@@ -1,19 +1,25 @@
 /**
- * What becomes of an offer on its way to the driver: which features each front-end passes on.
+ * What is known of front-ends: what to offer to each, what of it gets to the driver, and what to write at the other end.
  *
- * A front-end agrees on some features with the back-end, in the driver's name; others it answers for itself, whatever the
- * back-end offers; the rest never reaches the driver. What follows is what their sources say, or what they did here.
+ * Front-ends differ in what they make of an offer. Some take every bit that they have heard of, served or not; some warn
+ * of one that they do not want; some end the control queue in themselves, so that what is set by command never gets here.
+ * A profile names the front-end; `auto` is right for all of them and best for none.
+ *
+ * Never offered, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD, HOST_NOTIFIER,
+ * XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight memory is not needed for devices
+ * that answer each request in the round in which they take it.
  * @module
  */
 import type { Device } from "../../core/device.ts";
 import {
-  type FeatureSet,
+  FeatureSet,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_IN_ORDER,
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
+import { networkCapability } from "../../pipeline/plugin.ts";
 import type {
   FeatureFilter,
   FeaturePassage,
@@ -21,7 +27,108 @@ import type {
   FrontEndSite,
   FrontEndWords,
 } from "../../plugins/plugin.ts";
-import { offerFor, type ProfileName } from "./negotiation.ts";
+import * as net from "../../wire/net_features.ts";
+import { ProtocolFeature, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from "./messages.ts";
+
+/** The front-ends that have a profile. */
+export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml", "sim"] as const;
+
+/**
+ * A front-end by name. `uml` is User-mode Linux, `sim` one that kicks by messages, such as a simulator with a time
+ * of its own.
+ */
+export type ProfileName = typeof PROFILES[number];
+
+const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE } = ProtocolFeature;
+const { INFLIGHT_SHMFD, INBAND_NOTIFICATIONS, CONFIGURE_MEM_SLOTS, STATUS, DEVICE_STATE } = ProtocolFeature;
+
+/** All that is served, but for kicks by message, of which a front-end may take the bit without the meaning. */
+const SERVED = FeatureSet.of(
+  MQ,
+  LOG_SHMFD,
+  RARP,
+  REPLY_ACK,
+  MTU,
+  BACKEND_REQ,
+  CONFIG,
+  INFLIGHT_SHMFD,
+  RESET_DEVICE,
+  CONFIGURE_MEM_SLOTS,
+  STATUS,
+  DEVICE_STATE,
+);
+
+/** Set by commands of a control queue that ends in the front-end: accepting them would promise what never comes. */
+const COMMANDED = [net.VIRTIO_NET_F_RSS, net.VIRTIO_NET_F_HASH_REPORT];
+
+interface Profile {
+  readonly protocol: FeatureSet;
+  /** Bits of network devices not to offer. */
+  readonly withheldOfNet: readonly number[];
+  /** Bits of rings not to offer. Left out: none. */
+  readonly withheldOfRings?: readonly number[];
+}
+
+const TABLE: Readonly<Record<ProfileName, Profile>> = {
+  "auto": { protocol: SERVED, withheldOfNet: COMMANDED },
+  // Takes configuration from its own command line, and warns of a back-end that offers it.
+  "qemu": { protocol: SERVED.without(CONFIG), withheldOfNet: COMMANDED },
+  "virtio-user": { protocol: FeatureSet.of(MQ, REPLY_ACK, STATUS), withheldOfNet: COMMANDED },
+  "cloud-hypervisor": {
+    protocol: FeatureSet.of(
+      MQ,
+      LOG_SHMFD,
+      REPLY_ACK,
+      CONFIG,
+      INFLIGHT_SHMFD,
+      CONFIGURE_MEM_SLOTS,
+      DEVICE_STATE,
+    ),
+    withheldOfNet: [...COMMANDED, net.VIRTIO_NET_F_RSC_EXT],
+    withheldOfRings: [VIRTIO_F_RING_PACKED],
+  },
+  // Forwards the control queue, and strips the packed layout with a warning.
+  "crosvm": {
+    protocol: FeatureSet.of(MQ, REPLY_ACK, BACKEND_REQ, CONFIG, DEVICE_STATE),
+    withheldOfNet: [],
+    withheldOfRings: [VIRTIO_F_RING_PACKED],
+  },
+  // Forwards the control queue. Would take kicks by message as well, if they were offered.
+  "uml": { protocol: FeatureSet.of(REPLY_ACK, BACKEND_REQ, CONFIG), withheldOfNet: [] },
+  "sim": { protocol: SERVED.with(INBAND_NOTIFICATIONS), withheldOfNet: [] },
+};
+
+/** What is offered to one front-end. */
+export interface Offer {
+  /** Virtio features, with the bits of the protocol itself. */
+  readonly features: FeatureSet;
+  /** Protocol features. */
+  readonly protocol: FeatureSet;
+}
+
+/** What to offer of this device to this front-end: never a bit that cannot be served. */
+export function offerFor(device: Device, profile: ProfileName): Offer {
+  const { protocol, withheldOfNet, withheldOfRings = [] } = TABLE[profile];
+  const isNet = networkCapability(device) !== null;
+  const unserved: number[] = [];
+  if (device.migration === undefined) unserved.push(DEVICE_STATE);
+  if (!isNet) unserved.push(RARP, MTU);
+  if (device.inflight === undefined) unserved.push(INFLIGHT_SHMFD);
+  const served = protocol.without(...unserved);
+  const bits = served.has(LOG_SHMFD)
+    ? [VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL]
+    : [VHOST_USER_F_PROTOCOL_FEATURES];
+  // 64 bits fit into a message.
+  const features = FeatureSet.fromWords(device.features.word(0), device.features.word(1));
+  return {
+    features: features.without(...withheldOfRings, ...isNet ? withheldOfNet : []).with(...bits),
+    protocol: served,
+  };
+}
+
+// What becomes of an offer on its way to the driver. A front-end agrees on some features with the back-end, in the driver's
+// name; others it answers for itself, whatever the back-end offers; the rest never reaches the driver. What follows is what
+// their sources say, or what they did here.
 
 /** The front-ends of which it is known. */
 export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"] as const;

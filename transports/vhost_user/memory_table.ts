@@ -12,9 +12,9 @@
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { type DirtyLog, GuestMemory } from "../../core/memory.ts";
+import type { AttachedLog } from "../../plugins/queue_workers.ts";
 import { PageLog } from "../../host/page_log.ts";
-import type { DeviceRunner } from "./device_runner.ts";
 import type { DescriptorBag, EventHandle, Host, Mapping } from "./host.ts";
 import { MAX_MEMORY_SLOTS, ProtocolError, type RegionDescription } from "./messages.ts";
 
@@ -56,13 +56,6 @@ export class MemoryTable implements Disposable {
   /** How many regions there are. */
   get size(): number {
     return this.#slots.length;
-  }
-
-  /** The end of the highest region, in bytes of guest address; 0 without memory. */
-  get endAddress(): number {
-    return this.#slots.reduce((end, { description }) => {
-      return Math.max(end, description.guestAddress + description.size);
-    }, 0);
   }
 
   /**
@@ -202,16 +195,16 @@ function dispose(slots: readonly Slot[]): void {
 /** The log, if there is one, and whether it is used. */
 export class DirtyLogging implements Disposable {
   readonly #host: Host;
-  readonly #runner: DeviceRunner;
+  readonly #logTo: (log: DirtyLog | null, attached: AttachedLog | null) => void;
   #log: PageLog | null = null;
   #mapping: Mapping | null = null;
   #event: EventHandle | null = null;
   #on = false;
 
-  /** Nothing is logged yet. @param runner what is to log its writes */
-  constructor(host: Host, runner: DeviceRunner) {
+  /** Nothing is logged yet. @param logTo has writes logged, by workers in the same log, which is `attached`; null for none */
+  constructor(host: Host, logTo: (log: DirtyLog | null, attached: AttachedLog | null) => void) {
     this.#host = host;
-    this.#runner = runner;
+    this.#logTo = logTo;
   }
 
   /** Pages written behind the end of the log. */
@@ -258,7 +251,7 @@ export class DirtyLogging implements Disposable {
 
   /** Forgets log and event. */
   [Symbol.dispose](): void {
-    this.#runner.logTo(null, null);
+    this.#logTo(null, null);
     this.#mapping?.[Symbol.dispose]();
     this.#event?.[Symbol.dispose]();
     this.#log = null;
@@ -270,6 +263,6 @@ export class DirtyLogging implements Disposable {
     const log = this.#on ? this.#log : null;
     const event = this.#event?.number ?? null;
     const address = String(this.#mapping?.address);
-    this.#runner.logTo(log, log && { address, sizeBytes: log.sizeBytes, event });
+    this.#logTo(log, log && { address, sizeBytes: log.sizeBytes, event });
   }
 }

@@ -1,6 +1,10 @@
 /**
- * The messages of the vhost-user protocol: numbers, names, shapes.
- * The names are those of the specification (QEMU, docs/interop/vhost-user).
+ * The messages of the vhost-user protocol: numbers, names, shapes, and from bytes to messages and back.
+ *
+ * The names are those of the specification (QEMU, docs/interop/vhost-user). Pure functions: no socket, no state. Every
+ * length is checked before it is used, every message has exactly the payload and the descriptors that its number asks
+ * for, and an address of 2^53 or more is refused, so that addresses are plain numbers everywhere else. Numbers are in
+ * the host's byte order, which is little-endian wherever this runs (core/memory.ts insists).
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
@@ -59,43 +63,69 @@ export const ProtocolFeature = {
   GET_VRING_BASE_INFLIGHT: 20,
 } as const;
 
+/** Bytes in front of the contents of configuration space: offset, size, flags. */
+const CONFIG_HEADER_BYTES = 12;
+const REGION_BYTES = 32;
+/** Bytes of a description of in-flight memory, without padding. */
+const IN_FLIGHT_BYTES = 20;
+
+/** A request: its number, what it carries, how many descriptors it may bring, and the protocol feature that it comes with. */
+type RequestRow = readonly [
+  id: number,
+  kind: Payload["kind"],
+  descriptors?: readonly [number, number],
+  feature?: number,
+];
+
+const NO_DESCRIPTOR = [0, 0] as const;
+const MAYBE_ONE = [0, 1] as const;
+const ONE = [1, 1] as const;
+
+/** The requests of a front-end that are served. */
+const REQUESTS = {
+  GET_FEATURES: [1, "none"],
+  SET_FEATURES: [2, "bits"],
+  SET_OWNER: [3, "none"],
+  RESET_OWNER: [4, "none"],
+  SET_MEM_TABLE: [5, "regions", [0, MAX_TABLE_REGIONS]],
+  SET_LOG_BASE: [6, "log", MAYBE_ONE],
+  SET_LOG_FD: [7, "none", MAYBE_ONE],
+  SET_VRING_NUM: [8, "ring"],
+  SET_VRING_ADDR: [9, "ringAddress"],
+  SET_VRING_BASE: [10, "ring"],
+  GET_VRING_BASE: [11, "ring"],
+  SET_VRING_KICK: [12, "ringEvent", MAYBE_ONE],
+  SET_VRING_CALL: [13, "ringEvent", MAYBE_ONE],
+  SET_VRING_ERR: [14, "ringEvent", MAYBE_ONE],
+  GET_PROTOCOL_FEATURES: [15, "none"],
+  SET_PROTOCOL_FEATURES: [16, "bits"],
+  GET_QUEUE_NUM: [17, "none", NO_DESCRIPTOR, ProtocolFeature.MQ],
+  SET_VRING_ENABLE: [18, "ring"],
+  SEND_RARP: [19, "bits", NO_DESCRIPTOR, ProtocolFeature.RARP],
+  NET_SET_MTU: [20, "bits", NO_DESCRIPTOR, ProtocolFeature.MTU],
+  SET_BACKEND_REQ_FD: [21, "none", ONE, ProtocolFeature.BACKEND_REQ],
+  GET_CONFIG: [24, "config", NO_DESCRIPTOR, ProtocolFeature.CONFIG],
+  SET_CONFIG: [25, "config", NO_DESCRIPTOR, ProtocolFeature.CONFIG],
+  GET_INFLIGHT_FD: [31, "inFlight", NO_DESCRIPTOR, ProtocolFeature.INFLIGHT_SHMFD],
+  SET_INFLIGHT_FD: [32, "inFlight", ONE, ProtocolFeature.INFLIGHT_SHMFD],
+  RESET_DEVICE: [34, "none", NO_DESCRIPTOR, ProtocolFeature.RESET_DEVICE],
+  VRING_KICK: [35, "ring", NO_DESCRIPTOR, ProtocolFeature.INBAND_NOTIFICATIONS],
+  GET_MAX_MEM_SLOTS: [36, "none", NO_DESCRIPTOR, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  ADD_MEM_REG: [37, "region", ONE, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  // Some front-ends send a descriptor along; it is closed unused.
+  REM_MEM_REG: [38, "region", MAYBE_ONE, ProtocolFeature.CONFIGURE_MEM_SLOTS],
+  SET_STATUS: [39, "bits", NO_DESCRIPTOR, ProtocolFeature.STATUS],
+  GET_STATUS: [40, "none", NO_DESCRIPTOR, ProtocolFeature.STATUS],
+  SET_DEVICE_STATE_FD: [42, "transfer", ONE, ProtocolFeature.DEVICE_STATE],
+  CHECK_DEVICE_STATE: [43, "none", NO_DESCRIPTOR, ProtocolFeature.DEVICE_STATE],
+} as const satisfies Record<string, RequestRow>;
+
+const ROWS: ReadonlyMap<number, RequestRow> = new Map(Object.values(REQUESTS).map((row) => [row[0], row]));
+
 /** Requests of a front-end, by number. */
-export const Request = {
-  GET_FEATURES: 1,
-  SET_FEATURES: 2,
-  SET_OWNER: 3,
-  RESET_OWNER: 4,
-  SET_MEM_TABLE: 5,
-  SET_LOG_BASE: 6,
-  SET_LOG_FD: 7,
-  SET_VRING_NUM: 8,
-  SET_VRING_ADDR: 9,
-  SET_VRING_BASE: 10,
-  GET_VRING_BASE: 11,
-  SET_VRING_KICK: 12,
-  SET_VRING_CALL: 13,
-  SET_VRING_ERR: 14,
-  GET_PROTOCOL_FEATURES: 15,
-  SET_PROTOCOL_FEATURES: 16,
-  GET_QUEUE_NUM: 17,
-  SET_VRING_ENABLE: 18,
-  SEND_RARP: 19,
-  NET_SET_MTU: 20,
-  SET_BACKEND_REQ_FD: 21,
-  GET_CONFIG: 24,
-  SET_CONFIG: 25,
-  GET_INFLIGHT_FD: 31,
-  SET_INFLIGHT_FD: 32,
-  RESET_DEVICE: 34,
-  VRING_KICK: 35,
-  GET_MAX_MEM_SLOTS: 36,
-  ADD_MEM_REG: 37,
-  REM_MEM_REG: 38,
-  SET_STATUS: 39,
-  GET_STATUS: 40,
-  SET_DEVICE_STATE_FD: 42,
-  CHECK_DEVICE_STATE: 43,
-} as const;
+export const Request = Object.fromEntries(Object.entries(REQUESTS).map(([name, [id]]) => [name, id])) as {
+  readonly [Name in keyof typeof REQUESTS]: typeof REQUESTS[Name][0];
+};
 
 /** Requests that are known by name but belong to features that are never offered. */
 const OTHER_NAMES: ReadonlyMap<number, string> = new Map([
@@ -137,6 +167,11 @@ export function requestName(id: number): string {
 /** The name of a back-end's request. */
 export function backendRequestName(id: number): string {
   return BACKEND_REQUEST_NAMES.get(id) ?? `back-end message ${id}`;
+}
+
+/** The protocol feature that a request comes with; undefined if it needs none. */
+export function featureNeededBy(id: number): number | undefined {
+  return ROWS.get(id)?.[3];
 }
 
 /** The name of a protocol feature bit, such as `REPLY_ACK`; `bit 63` for one that has none. */
@@ -214,17 +249,105 @@ export interface Message {
   /** How many descriptors came with it. */
   readonly descriptors: number;
 }
+/** A message header. */
+export interface Header {
+  /** Number of the request. */
+  readonly id: number;
+  /** Flags as they came, the version among them. */
+  readonly flags: number;
+  /** Bytes of payload that follow. */
+  readonly sizeBytes: number;
+}
+/** Which rule a message broke: the key under which it is counted. */
+export type ProtocolFault =
+  | "header-invalid"
+  | "payload-too-long"
+  | "payload-size-invalid"
+  | "descriptors-invalid"
+  | "address-too-large"
+  | "value-invalid"
+  | "ring-index-invalid"
+  | "not-negotiated"
+  | "message-unknown"
+  | "memory-table-invalid"
+  | "log-invalid"
+  | "state-transfer-invalid"
+  | "connection-cut-short";
 
-// Payloads of the front-end's requests, from bytes to values. Every length is checked before it is used.
+/**
+ * A message that breaks a rule. It is counted by its fault and refused; the connection goes on unless it is `fatal`.
+ */
+export class ProtocolError extends Error {
+  /** `ProtocolError`. */
+  override readonly name = "ProtocolError";
+  /** Which rule was broken. */
+  readonly fault: ProtocolFault;
+  /** Nothing that follows can be understood: the connection must be closed. */
+  readonly fatal: boolean;
 
-/** Bytes in front of the contents of configuration space: offset, size, flags. */
-export const CONFIG_HEADER_BYTES = 12;
-const REGION_BYTES = 32;
-/** Bytes of a description of in-flight memory, without padding. */
-const IN_FLIGHT_BYTES = 20;
+  /** Says what is wrong. @param fault the rule; @param message what was found, with the values; @param fatal close the connection */
+  constructor(fault: ProtocolFault, message: string, fatal = false) {
+    super(`${fault}: ${message}`);
+    this.fault = fault;
+    this.fatal = fatal;
+  }
+}
 
+/**
+ * Decodes a header. Fatal ProtocolError `header-invalid` or `payload-too-long`: what follows cannot be told apart.
+ * @param bytes at least twelve
+ */
+export function decodeHeader(bytes: Uint8Array): Header {
+  const view = viewOf(bytes);
+  const id = view.getUint32(0, true);
+  const flags = view.getUint32(4, true);
+  const sizeBytes = view.getUint32(8, true);
+  if ((flags & 3) !== PROTOCOL_VERSION) {
+    throw new ProtocolError(
+      "header-invalid",
+      `Version in the flags 0x${flags.toString(16)} of ${requestName(id)} is ${
+        flags & 3
+      }; it must be ${PROTOCOL_VERSION}`,
+      true,
+    );
+  }
+  if (sizeBytes > MAX_PAYLOAD_BYTES) {
+    throw new ProtocolError(
+      "payload-too-long",
+      `Payload of ${requestName(id)} is ${sizeBytes} bytes long; at most ${MAX_PAYLOAD_BYTES} are accepted`,
+      true,
+    );
+  }
+  return { id, flags, sizeBytes };
+}
+
+/**
+ * Decodes a request of a front-end: ProtocolError, never fatal, for an unknown one and for a payload or a number of
+ * descriptors that do not belong to it.
+ * @param payload exactly the bytes that the header announces; a copy is made of what is kept
+ * @param descriptors how many came along
+ */
+export function decodeMessage(header: Header, payload: Uint8Array, descriptors: number): Message {
+  const { id } = header;
+  const name = requestName(id);
+  const row = ROWS.get(id);
+  if (row === undefined) {
+    throw new ProtocolError("message-unknown", `Request ${id} (${name}) is not one that this device serves`);
+  }
+  const [, kind, [least, most] = NO_DESCRIPTOR] = row;
+  if (descriptors < least || descriptors > most) {
+    const wanted = least === most ? String(least) : `${least} to ${most}`;
+    throw new ProtocolError(
+      "descriptors-invalid",
+      `${name} came with ${descriptors} descriptors; it must have ${wanted}`,
+    );
+  }
+  const decoded = decodePayload(kind, name, payload);
+  checkDescriptors(name, decoded, descriptors);
+  return { id, name, needReply: (header.flags & FLAG_NEED_REPLY) !== 0, payload: decoded, descriptors };
+}
 /** Decodes a payload of this kind. ProtocolError, never fatal, with the message's name in it. */
-export function decodePayload(kind: Payload["kind"], name: string, bytes: Uint8Array): Payload {
+function decodePayload(kind: Payload["kind"], name: string, bytes: Uint8Array): Payload {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   switch (kind) {
     case "none":
@@ -334,7 +457,7 @@ function decodeConfig(name: string, bytes: Uint8Array, view: DataView): Payload 
 }
 
 /** Checks that as many descriptors came as the payload speaks of. ProtocolError `descriptors-invalid`. */
-export function checkDescriptors(name: string, payload: Payload, descriptors: number): void {
+function checkDescriptors(name: string, payload: Payload, descriptors: number): void {
   let wanted = descriptors;
   if (payload.kind === "regions") wanted = payload.regions.length;
   if (payload.kind === "ringEvent") wanted = payload.hasDescriptor ? 1 : 0;
@@ -368,40 +491,79 @@ function le64(name: string, field: string, view: DataView, at: number): number {
   }
   return high * 0x100000000 + low;
 }
+/** A reply with 64 bits: a value, or 0 for success. Flags are exactly version and reply: front-ends insist. */
+export function encodeBitsReply(id: number, bits: FeatureSet): Uint8Array<ArrayBuffer> {
+  return encode(id, FLAG_REPLY, encodeBits(bits));
+}
 
-// What a front-end says against the rules of the vhost-user protocol.
+/** A reply with a small number, 0 to 2^32 - 1. */
+export function encodeNumberReply(id: number, value: number): Uint8Array<ArrayBuffer> {
+  return encodeBitsReply(id, FeatureSet.fromWords(value));
+}
 
-/** Which rule a message broke: the key under which it is counted. */
-export type ProtocolFault =
-  | "header-invalid"
-  | "payload-too-long"
-  | "payload-size-invalid"
-  | "descriptors-invalid"
-  | "address-too-large"
-  | "value-invalid"
-  | "ring-index-invalid"
-  | "not-negotiated"
-  | "message-unknown"
-  | "memory-table-invalid"
-  | "log-invalid"
-  | "state-transfer-invalid"
-  | "connection-cut-short";
+/** A reply with a ring and a number. */
+export function encodeRingReply(id: number, index: number, num: number): Uint8Array<ArrayBuffer> {
+  return encode(id, FLAG_REPLY, encodeRing(index, num));
+}
 
-/**
- * A message that breaks a rule. It is counted by its fault and refused; the connection goes on unless it is `fatal`.
- */
-export class ProtocolError extends Error {
-  /** `ProtocolError`. */
-  override readonly name = "ProtocolError";
-  /** Which rule was broken. */
-  readonly fault: ProtocolFault;
-  /** Nothing that follows can be understood: the connection must be closed. */
-  readonly fatal: boolean;
+/** A reply with bytes of configuration space; without any, it says that they could not be read. */
+export function encodeConfigReply(offset: number, bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const payload = new Uint8Array(CONFIG_HEADER_BYTES + bytes.length);
+  const view = viewOf(payload);
+  view.setUint32(0, offset, true);
+  view.setUint32(4, bytes.length, true);
+  payload.set(bytes, CONFIG_HEADER_BYTES);
+  return encode(Request.GET_CONFIG, FLAG_REPLY, payload);
+}
 
-  /** Says what is wrong. @param fault the rule; @param message what was found, with the values; @param fatal close the connection */
-  constructor(fault: ProtocolFault, message: string, fatal = false) {
-    super(`${fault}: ${message}`);
-    this.fault = fault;
-    this.fatal = fatal;
-  }
+/** A reply that describes in-flight memory, whose descriptor goes along. Padded to 24 bytes: QEMU takes no other length. */
+export function encodeInFlightReply(memory: InFlightDescription): Uint8Array<ArrayBuffer> {
+  const payload = new Uint8Array(24);
+  const view = viewOf(payload);
+  view.setBigUint64(0, BigInt(memory.sizeBytes), true);
+  view.setBigUint64(8, BigInt(memory.offsetBytes), true);
+  view.setUint16(16, memory.queues, true);
+  view.setUint16(18, memory.queueSize, true);
+  return encode(Request.GET_INFLIGHT_FD, FLAG_REPLY, payload);
+}
+
+/** A request of the back-end about a ring (VRING_CALL, VRING_ERR), or without payload (CONFIG_CHANGE_MSG). */
+export function encodeBackendRequest(
+  id: number,
+  ring: number | null,
+  needReply: boolean,
+): Uint8Array<ArrayBuffer> {
+  const payload = ring === null ? new Uint8Array(0) : encodeRing(ring, 0);
+  return encode(id, needReply ? FLAG_NEED_REPLY : 0, payload);
+}
+
+/** Any message of these parts; for front-ends and tests. `flags` without the version. */
+export function encode(id: number, flags: number, payload: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(HEADER_BYTES + payload.length);
+  const view = viewOf(bytes);
+  view.setUint32(0, id, true);
+  view.setUint32(4, flags | PROTOCOL_VERSION, true);
+  view.setUint32(8, payload.length, true);
+  bytes.set(payload, HEADER_BYTES);
+  return bytes;
+}
+
+function encodeBits(bits: FeatureSet): Uint8Array {
+  const payload = new Uint8Array(8);
+  const view = viewOf(payload);
+  view.setUint32(0, bits.word(0), true);
+  view.setUint32(4, bits.word(1), true);
+  return payload;
+}
+
+function encodeRing(index: number, num: number): Uint8Array {
+  const payload = new Uint8Array(8);
+  const view = viewOf(payload);
+  view.setUint32(0, index, true);
+  view.setUint32(4, num, true);
+  return payload;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -16,18 +16,24 @@ import { VhostUserTransport } from "./transport.ts";
 export { Backend, type BackendParts } from "./backend.ts";
 export {
   capabilities,
+  FRONT_ENDS,
+  type FrontEnd,
   type FrontEndFacts,
+  frontEndsOf,
   type GuestFacts,
   libvirtXml,
+  type Offer,
+  offerFor,
+  outlooks,
+  type ProfileName,
+  PROFILES,
   qemuOptions,
   umlArguments,
   type UmlFacts,
 } from "./front_ends.ts";
-export { FRONT_ENDS, type FrontEnd, frontEndsOf, outlooks } from "./front_ends.ts";
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
-export { type Offer, offerFor, type ProfileName, PROFILES } from "./negotiation.ts";
-export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
 export type { VhostUserOptions } from "./options.ts";
+export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
 export { isListening } from "./listener.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
 

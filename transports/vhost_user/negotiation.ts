@@ -7,47 +7,21 @@
  */
 import { type Device, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
-import { FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
+import { FeatureSet } from "../../core/features.ts";
 import { judgeFeatures } from "../../core/session.ts";
-import { networkCapability } from "../../pipeline/plugin.ts";
-import {
-  VIRTIO_NET_F_CTRL_VQ,
-  VIRTIO_NET_F_HASH_REPORT,
-  VIRTIO_NET_F_RSC_EXT,
-  VIRTIO_NET_F_RSS,
-} from "../../wire/net_features.ts";
+import { VIRTIO_NET_F_CTRL_VQ } from "../../wire/net_features.ts";
 import type { DeviceRunner } from "./device_runner.ts";
+import type { Offer } from "./front_ends.ts";
 import type { DirtyLogging } from "./memory_table.ts";
 import {
+  featureNeededBy,
   ProtocolError,
   ProtocolFeature,
   protocolFeatureName,
-  Request,
   requestName,
   VHOST_F_LOG_ALL,
   VHOST_USER_F_PROTOCOL_FEATURES,
 } from "./messages.ts";
-
-/** Requests that come with a protocol feature, and which. */
-const NEEDED: ReadonlyMap<number, number> = new Map([
-  [Request.GET_QUEUE_NUM, ProtocolFeature.MQ],
-  [Request.SEND_RARP, ProtocolFeature.RARP],
-  [Request.NET_SET_MTU, ProtocolFeature.MTU],
-  [Request.SET_BACKEND_REQ_FD, ProtocolFeature.BACKEND_REQ],
-  [Request.GET_CONFIG, ProtocolFeature.CONFIG],
-  [Request.SET_CONFIG, ProtocolFeature.CONFIG],
-  [Request.GET_INFLIGHT_FD, ProtocolFeature.INFLIGHT_SHMFD],
-  [Request.SET_INFLIGHT_FD, ProtocolFeature.INFLIGHT_SHMFD],
-  [Request.RESET_DEVICE, ProtocolFeature.RESET_DEVICE],
-  [Request.VRING_KICK, ProtocolFeature.INBAND_NOTIFICATIONS],
-  [Request.GET_MAX_MEM_SLOTS, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-  [Request.ADD_MEM_REG, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-  [Request.REM_MEM_REG, ProtocolFeature.CONFIGURE_MEM_SLOTS],
-  [Request.SET_STATUS, ProtocolFeature.STATUS],
-  [Request.GET_STATUS, ProtocolFeature.STATUS],
-  [Request.SET_DEVICE_STATE_FD, ProtocolFeature.DEVICE_STATE],
-  [Request.CHECK_DEVICE_STATE, ProtocolFeature.DEVICE_STATE],
-]);
 
 /**
  * Features that a front-end serves by itself, so that it makes no difference to the device whether they were offered:
@@ -92,7 +66,7 @@ export class Negotiation {
 
   /** Is this request among those that were offered? ProtocolError `not-negotiated` if not. */
   check(id: number): void {
-    const needed = NEEDED.get(id);
+    const needed = featureNeededBy(id);
     if (needed === undefined || this.offer.protocol.has(needed)) return;
     throw new ProtocolError(
       "not-negotiated",
@@ -101,9 +75,9 @@ export class Negotiation {
   }
 
   /**
-   * The driver accepts these features. Those that were not offered and concern only driver and front-end are ignored: QEMU
-   * accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others; the device then does not work at all, for the driver,
-   * which cannot be told, goes by what it has accepted.
+   * The driver accepts these features. Those that were not offered and concern only driver and front-end are ignored:
+   * QEMU accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others; the device then does
+   * not work at all, for the driver, which cannot be told, goes by what it has accepted.
    */
   acceptFeatures(accepted: FeatureSet): void {
     const unoffered = accepted.minus(this.offer.features);
@@ -174,112 +148,6 @@ export class Negotiation {
     }
     judgeFeatures(this.#device, featuresToJudge(this.#device, deviceFeatures(accepted)));
   }
-}
-
-// Front-ends, and what to offer to each of them.
-//
-// Front-ends differ in what they make of an offer. Some take every bit that they have heard of, served or not; some warn
-// of one that they do not want; some end the control queue in themselves, so that what is set by command never gets here.
-// A profile names the front-end; `auto` is right for all of them and best for none.
-//
-// Never offered to anybody, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD,
-// HOST_NOTIFIER, XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight memory is not needed
-// for devices that answer each request in the round in which they take it.
-
-/** The front-ends that have a profile. */
-export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml", "sim"] as const;
-
-/**
- * A front-end by name. `uml` is User-mode Linux, `sim` one that kicks by messages, such as a simulator with a time
- * of its own.
- */
-export type ProfileName = typeof PROFILES[number];
-
-const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE } = ProtocolFeature;
-const { INFLIGHT_SHMFD, INBAND_NOTIFICATIONS, CONFIGURE_MEM_SLOTS, STATUS, DEVICE_STATE } = ProtocolFeature;
-
-/** All that is served, but for kicks by message, of which a front-end may take the bit without the meaning. */
-const SERVED = FeatureSet.of(
-  MQ,
-  LOG_SHMFD,
-  RARP,
-  REPLY_ACK,
-  MTU,
-  BACKEND_REQ,
-  CONFIG,
-  INFLIGHT_SHMFD,
-  RESET_DEVICE,
-  CONFIGURE_MEM_SLOTS,
-  STATUS,
-  DEVICE_STATE,
-);
-
-/** Set by commands of a control queue that ends in the front-end: accepting them would promise what never comes. */
-const COMMANDED = [VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT];
-
-interface Profile {
-  readonly protocol: FeatureSet;
-  /** Bits of network devices not to offer. */
-  readonly withheldOfNet: readonly number[];
-  /** Bits of rings not to offer. Left out: none. */
-  readonly withheldOfRings?: readonly number[];
-}
-
-const TABLE: Readonly<Record<ProfileName, Profile>> = {
-  "auto": { protocol: SERVED, withheldOfNet: COMMANDED },
-  // Takes configuration from its own command line, and warns of a back-end that offers it.
-  "qemu": { protocol: SERVED.without(CONFIG), withheldOfNet: COMMANDED },
-  "virtio-user": { protocol: FeatureSet.of(MQ, REPLY_ACK, STATUS), withheldOfNet: COMMANDED },
-  "cloud-hypervisor": {
-    protocol: FeatureSet.of(
-      MQ,
-      LOG_SHMFD,
-      REPLY_ACK,
-      CONFIG,
-      INFLIGHT_SHMFD,
-      CONFIGURE_MEM_SLOTS,
-      DEVICE_STATE,
-    ),
-    withheldOfNet: [...COMMANDED, VIRTIO_NET_F_RSC_EXT],
-    withheldOfRings: [VIRTIO_F_RING_PACKED],
-  },
-  // Forwards the control queue, and strips the packed layout with a warning.
-  "crosvm": {
-    protocol: FeatureSet.of(MQ, REPLY_ACK, BACKEND_REQ, CONFIG, DEVICE_STATE),
-    withheldOfNet: [],
-    withheldOfRings: [VIRTIO_F_RING_PACKED],
-  },
-  // Forwards the control queue. Would take kicks by message as well, if they were offered.
-  "uml": { protocol: FeatureSet.of(REPLY_ACK, BACKEND_REQ, CONFIG), withheldOfNet: [] },
-  "sim": { protocol: SERVED.with(INBAND_NOTIFICATIONS), withheldOfNet: [] },
-};
-
-/** What is offered to one front-end. */
-export interface Offer {
-  /** Virtio features, with the bits of the protocol itself. */
-  readonly features: FeatureSet;
-  /** Protocol features. */
-  readonly protocol: FeatureSet;
-}
-
-/** What to offer of this device to this front-end: never a bit that cannot be served. */
-export function offerFor(device: Device, profile: ProfileName): Offer {
-  const { protocol, withheldOfNet, withheldOfRings = [] } = TABLE[profile];
-  const isNet = networkCapability(device) !== null;
-  const unserved: number[] = [];
-  if (device.migration === undefined) unserved.push(DEVICE_STATE);
-  if (!isNet) unserved.push(RARP, MTU);
-  if (device.inflight === undefined) unserved.push(INFLIGHT_SHMFD);
-  const served = protocol.without(...unserved);
-  const bits = served.has(LOG_SHMFD)
-    ? [VHOST_USER_F_PROTOCOL_FEATURES, VHOST_F_LOG_ALL]
-    : [VHOST_USER_F_PROTOCOL_FEATURES];
-  // 64 bits fit into a message.
-  const features = FeatureSet.fromWords(device.features.word(0), device.features.word(1));
-  return {
-    features: features.without(...withheldOfRings, ...isNet ? withheldOfNet : []).with(...bits),
-    protocol: served,
-  };
 }
 
 /** The device's own features among those that a front-end accepts: without the bits of the protocol. */

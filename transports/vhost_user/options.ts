@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import type { OptionsSchema } from "../../plugins/plugin.ts";
-import { type ProfileName, PROFILES } from "./negotiation.ts";
+import { type ProfileName, PROFILES } from "./front_ends.ts";
 
 /** How to meet the front-end, complete. */
 export interface VhostUserOptions {

@@ -18,11 +18,10 @@ import { buildQueue, type FaultLog, queueSetup } from "../../core/session.ts";
 import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
 import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
-import type { DeviceRunner } from "./device_runner.ts";
-import type { DescriptorBag, EventHandle, Host } from "./host.ts";
+import type { AttachedLog, AttachedRing, QueueWorkers } from "../../plugins/queue_workers.ts";
+import type { EventHandle } from "./host.ts";
 import { type InFlightMemory, RecordedQueue } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import { type Message, type Payload, ProtocolError, Request } from "./messages.ts";
 
 /** Chains taken from a disabled ring in one round. */
 const BURST = 64;
@@ -264,150 +263,6 @@ export class RingSet implements Disposable {
   }
 }
 
-// The messages about rings: SET_VRING_NUM, ADDR, BASE, KICK, CALL, ERR, ENABLE, GET_VRING_BASE, VRING_KICK.
-
-/** Carries out messages about the rings of a runner. */
-export class RingMessages {
-  readonly #host: Host;
-  readonly #runner: DeviceRunner;
-  /** Rings whose base was set while they ran: it counts when they are made anew. */
-  readonly #newBases = new Map<Vring, number>();
-
-  /** Keeps nothing but what was said of rings that run. @param runner whose rings the messages are about */
-  constructor(host: Host, runner: DeviceRunner) {
-    this.#host = host;
-    this.#runner = runner;
-  }
-
-  /**
-   * Carries out a message. Returns where the ring stands for GET_VRING_BASE, null for the others. ProtocolError
-   * `ring-index-invalid` or `value-invalid`.
-   */
-  serve(message: Message, bag: DescriptorBag): number | null {
-    const { payload } = message;
-    switch (payload.kind) {
-      case "ring":
-        return this.#number(message.id, this.#ring(payload.index), payload.num);
-      case "ringAddress":
-        this.#place(this.#ring(payload.index), payload);
-        return null;
-      case "ringEvent":
-        this.#event(message.id, this.#ring(payload.index), bag);
-        return null;
-      default:
-        throw new RangeError(`${message.name} is not about a ring`);
-    }
-  }
-
-  #number(id: number, ring: Vring, num: number): number | null {
-    switch (id) {
-      case Request.SET_VRING_NUM:
-        if (num < 1 || num > ring.maxSize) {
-          throw new ProtocolError(
-            "value-invalid",
-            `Size of ring ${ring.index} is ${num}; it must be from 1 to ${ring.maxSize}: lower it at the front-end, ` +
-              'or raise the device\'s "queueSize"',
-          );
-        }
-        if (num === ring.size) return null;
-        ring.size = num;
-        if (ring.queue === null) this.#redescribe(ring, null);
-        return null;
-      case Request.SET_VRING_BASE:
-        if (ring.queue === null) this.#redescribe(ring, num);
-        else this.#newBases.set(ring, num);
-        return null;
-      case Request.GET_VRING_BASE:
-        return this.#stop(ring);
-      case Request.SET_VRING_ENABLE:
-        if (num > 1) {
-          throw new ProtocolError(
-            "value-invalid",
-            `Ring ${ring.index} is enabled by ${num}; it must be 0 or 1`,
-          );
-        }
-        this.#enable(ring, num === 1);
-        return null;
-      default:
-        ring.kickGiven = true;
-        ring.kickedByMessage = true;
-        ring.mustLook = true;
-        this.#runner.settle();
-        return null;
-    }
-  }
-
-  #place(ring: Vring, payload: Extract<Payload, { kind: "ringAddress" }>): void {
-    const { descriptors, used, available, log } = payload;
-    ring.addresses = { descriptors, used, available, log };
-    this.#remake(ring);
-  }
-
-  #event(id: number, ring: Vring, bag: DescriptorBag): void {
-    const watched = id === Request.SET_VRING_KICK;
-    const isCall = id === Request.SET_VRING_CALL;
-    const event: EventHandle | null = bag.count === 0 ? null : this.#host.event(bag.take(), watched, isCall);
-    switch (id) {
-      case Request.SET_VRING_CALL:
-        ring.call?.[Symbol.dispose]();
-        ring.call = event;
-        // What was used while the event changed hands may never have been told.
-        if (ring.queue !== null) event?.signal();
-        return;
-      case Request.SET_VRING_ERR:
-        ring.error?.[Symbol.dispose]();
-        ring.error = event;
-        return;
-      default:
-        ring.forgetKick();
-        ring.kick = event;
-        ring.kickGiven = true;
-        if (ring.queue === null || this.#newBases.has(ring)) this.#remake(ring);
-        else {
-          ring.wasKicked = true;
-          this.#runner.settle();
-        }
-    }
-  }
-
-  #remake(ring: Vring): void {
-    const base = this.#newBases.get(ring) ?? null;
-    this.#newBases.delete(ring);
-    this.#redescribe(ring, base);
-  }
-
-  #redescribe(ring: Vring, base: number | null): void {
-    ring.redescribe(base);
-    this.#runner.settle();
-  }
-
-  #enable(ring: Vring, enabled: boolean): void {
-    if (ring.enabled === enabled) return;
-    if (!enabled && ring.queue !== null) this.#runner.drain();
-    ring.enable(enabled);
-    this.#runner.settle();
-  }
-
-  #stop(ring: Vring): number {
-    this.#newBases.delete(ring);
-    if (ring.queue !== null) this.#runner.drain();
-    ring.halt("stopped");
-    ring.wasEnabled = false;
-    ring.forgetKick();
-    this.#runner.settle();
-    return ring.place(this.#runner.features?.has(VIRTIO_F_RING_PACKED) === true);
-  }
-
-  #ring(index: number): Vring {
-    const { rings } = this.#runner;
-    if (index < rings.length) return rings[index];
-    throw new ProtocolError(
-      "ring-index-invalid",
-      `Ring index is ${index}; the device has rings 0 to ${rings.length - 1}`,
-    );
-  }
-}
-
 // One ring as the front-end describes it, and the queue that is made of it.
 //
 // Theory of operation. A ring is *stopped* until it has been described completely (size, addresses, and a kick
@@ -640,4 +495,121 @@ function splitBase(num: number): number | undefined {
  */
 function packedBase(num: number): number {
   return num > 0xffff ? num : num * 0x10000 + num;
+}
+
+// The rings that queue workers serve.
+//
+// Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are attached as a
+// whole, with the memory behind them. Everything else stays here. `detach` comes before anything about rings, memory or
+// device changes, and gives each ring its place back: the queue is made anew there, so that what follows finds it as if
+// it had been served here. `attach` follows when the changes are over.
+//
+//     here --attach--> attached: kicks wake the worker only --detach--> here, until the next round of the runner
+//
+// Invariant: while anything is attached, nothing here reads or writes its rings, and no memory is unmapped.
+
+/** Which rings of one runner the workers have. */
+export class RingAttachment {
+  readonly #workers: QueueWorkers | null;
+  readonly #device: Device;
+  readonly #table: MemoryTable;
+  readonly #rings: RingSet;
+  /** The queues that workers serve; none without workers. */
+  readonly queues: ReadonlySet<number>;
+  #isAttached = false;
+
+  /** Where the workers log their writes from the next `attach` on; null if they do not. */
+  log: AttachedLog | null = null;
+
+  /**
+   * Nothing is attached yet. @param workers who serves the sets of the device; null if the main thread does
+   */
+  constructor(workers: QueueWorkers | null, device: Device, table: MemoryTable, rings: RingSet) {
+    this.#workers = workers;
+    this.#device = device;
+    this.#table = table;
+    this.#rings = rings;
+    this.queues = new Set(workers === null ? [] : device.workers?.queueSets.flat());
+  }
+
+  /** Are there workers that have not got what they should have? */
+  get isDue(): boolean {
+    return this.#workers !== null && !this.#isAttached;
+  }
+
+  /** Passes on what the workers have to say. True if a guest has broken a rule there: `detach` says which. */
+  takeNotices(): boolean {
+    const notices = this.#workers?.takeNotices() ?? null;
+    if (notices === null) return false;
+    for (const index of notices.interrupts) this.#rings.interrupt(index);
+    return notices.hasFault;
+  }
+
+  /**
+   * Attaches the rings that are the workers', unless they are attached already or the workers are not ready.
+   */
+  attach(features: FeatureSet): void {
+    const workers = this.#workers;
+    if (workers === null || this.#isAttached || !workers.isReady) return;
+    const rings: AttachedRing[] = [];
+    for (const ring of this.#rings.all) {
+      if (!ring.enabled || ring.queue === null || !this.queues.has(ring.index)) continue;
+      rings.push(describe(ring, this.#table));
+      ring.isAttached = true;
+    }
+    this.#isAttached = true;
+    const regions = this.#table.regions.map(({ description: { guestAddress, size }, mapping }) => ({
+      guestAddress,
+      size,
+      address: String(mapping.address),
+    }));
+    const state = this.#device.migration?.save();
+    workers.attach({ features: features.toString(), regions, log: this.log, rings, state });
+  }
+
+  /** Have the workers rings? */
+  get isAttached(): boolean {
+    return this.#isAttached;
+  }
+
+  /**
+   * Takes everything back. Returns the rule that the guest has broken meanwhile; null if none was.
+   * @param giveUp requests in flight are given up, for the device is reset next
+   */
+  detach(features: FeatureSet | null, giveUp: boolean): GuestError | null {
+    if (!this.#isAttached || this.#workers === null) return null;
+    this.#isAttached = false;
+    const { bases, fault } = this.#workers.detach(giveUp);
+    for (const ring of this.#rings.all) {
+      if (!ring.isAttached) continue;
+      ring.isAttached = false;
+      ring.kick?.takeBack();
+      ring.halt("stopped");
+      ring.base = bases.get(ring.index) ?? ring.base;
+    }
+    if (features !== null) this.#rings.start(features);
+    return fault;
+  }
+
+  /** The device begins anew, there as well. Nothing is attached. */
+  reset(): void {
+    this.#workers?.reset();
+  }
+}
+
+function describe(ring: Vring, table: MemoryTable): AttachedRing {
+  const { index, size, kick, call, queue, addresses } = ring;
+  const { descriptors, available, used, log } = addresses!;
+  return {
+    index,
+    size,
+    descriptors: table.guestAddressOf(descriptors),
+    driver: table.guestAddressOf(available),
+    device: table.guestAddressOf(used),
+    base: queue!.base,
+    kick: kick?.handOver() ?? null,
+    polled: ring.isPolled,
+    call: call?.number ?? null,
+    logAddress: log,
+  };
 }

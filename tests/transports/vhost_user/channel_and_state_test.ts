@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { MAX_STATE_BYTES } from "../../../transports/vhost_user/connection.ts";
+import { MAX_STATE_BYTES } from "../../../transports/vhost_user/device_messages.ts";
 import { BackendRequest, ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";
 import { FakePipe, FakeSocket } from "./support/fake_host.ts";

@@ -9,7 +9,7 @@ import {
   encodeConfigReply,
   encodeNumberReply,
   encodeRingReply,
-} from "../../../transports/vhost_user/codec.ts";
+} from "../../../transports/vhost_user/messages.ts";
 import {
   BackendRequest,
   FLAG_NEED_REPLY,

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { HostError } from "../../../core/errors.ts";
-import { MessageReader } from "../../../transports/vhost_user/codec.ts";
+import { MessageReader } from "../../../transports/vhost_user/connection.ts";
 import { Connection, type MessageSocket } from "../../../transports/vhost_user/connection.ts";
 import { ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";

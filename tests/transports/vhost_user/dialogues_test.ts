@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import type { ProfileName } from "../../../transports/vhost_user/negotiation.ts";
+import type { ProfileName } from "../../../transports/vhost_user/front_ends.ts";
 import { Bench } from "./support/bench.ts";
 import { dialogues } from "./support/dialogues.ts";
 import { type FakeDescriptor, FakeSocket } from "./support/fake_host.ts";

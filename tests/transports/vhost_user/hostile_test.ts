@@ -4,14 +4,14 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { decodeHeader } from "../../../transports/vhost_user/codec.ts";
+import { decodeHeader } from "../../../transports/vhost_user/messages.ts";
 import {
   FLAG_NEED_REPLY,
   HEADER_BYTES,
   ProtocolError,
   Request,
 } from "../../../transports/vhost_user/messages.ts";
-import { PROFILES } from "../../../transports/vhost_user/negotiation.ts";
+import { PROFILES } from "../../../transports/vhost_user/front_ends.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent, type FakeFile, FakePipe, FakeSocket } from "./support/fake_host.ts";
 import { frame } from "./support/fake_network.ts";

@@ -9,7 +9,7 @@ import { EntropyDevice } from "../../../devices/entropy/mod.ts";
 import { UnixStream } from "../../../host/unix_socket.ts";
 import { buildMachine } from "../../../machine/build.ts";
 import type { CablePort } from "../../../transports/loopback.ts";
-import { offerFor } from "../../../transports/vhost_user/negotiation.ts";
+import { offerFor } from "../../../transports/vhost_user/front_ends.ts";
 import type { VhostUserTransport } from "../../../transports/vhost_user/transport.ts";
 import { hostTest, linux } from "../../../rigs/require.ts";
 import { Bench } from "./support/bench.ts";

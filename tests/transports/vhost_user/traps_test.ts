@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { STATUS_NEEDS_RESET } from "../../../core/device.ts";
 import { MAX_MEMORY_SLOTS, ProtocolError, Request } from "../../../transports/vhost_user/messages.ts";
-import { offerFor, type ProfileName, PROFILES } from "../../../transports/vhost_user/negotiation.ts";
+import { offerFor, type ProfileName, PROFILES } from "../../../transports/vhost_user/front_ends.ts";
 import { Bench } from "./support/bench.ts";
 import { FakeEvent } from "./support/fake_host.ts";
 import { frame, newNetRig, numbersOf } from "./support/fake_network.ts";
