@@ -61,6 +61,11 @@ export class Quiescence {
     return isFirst ? "late" : "waiting";
   }
 
+  /** Is the device paused for this, so that nothing may be given to it? */
+  get isWaiting(): boolean {
+    return this.#isWaiting;
+  }
+
   /** When "late" will be said, in ns; Infinity while nothing is waited for. */
   deadlineNs(): number {
     return this.#untilNs;

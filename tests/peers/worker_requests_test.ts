@@ -242,6 +242,32 @@ hostTest(
 );
 
 hostTest(
+  "a kick of a disabled ring gives workers nothing to do while a message waits for them",
+  [linux],
+  async () => {
+    await using rig = await ThreadsRig.startDevice({ use: LATE_QUEUES });
+    using front = rig.connect();
+    const { front: says, guest } = front;
+    says.setProtocolFeatures(says.protocolFeatures());
+    says.setFeatures(features(guest.layout.packed));
+    says.setMemoryTable();
+    for (const ring of [0, 1]) says.describe(ring);
+    says.enable(0, true);
+    request(front, 0, 0, 7, 30);
+    await until("it is taken", () => rig.counters("net0").requests === 1);
+    const began = performance.now();
+    const answer = say(front, Request.GET_FEATURES);
+    rig.machine.parts.reactor.settle();
+    assertEquals(rig.counters("net0").answered, 0, "nothing was waited for");
+    front.kicks[1].signal();
+    assertEquals((await answer).length, 8);
+    assert(performance.now() - began < 5000, "workers that took requests again were waited for");
+    assertEquals(answers(front, 0), [[0, 7]]);
+    rig.assertNoFault();
+  },
+);
+
+hostTest(
   "a device whose requests take too long fails, and serves again when they are over",
   [linux],
   async () => {

@@ -248,7 +248,8 @@ export class DeviceRunner implements Disposable {
     this.#rings.sendInterrupts();
     this.#round = (this.#round + 1) % ROUNDS_PER_KICK;
     if (!did || this.#round === 0) did = this.#lookForKicks() || did;
-    if (this.#attachment.isDue) this.#attach();
+    // Workers that got rings while a message waits for them would take requests again.
+    if (this.#attachment.isDue && !this.#quiescence.isWaiting) this.#attach();
     return did;
   }
 
