@@ -195,6 +195,7 @@ Deno.test("run --print-capabilities prints the type as JSON and does nothing els
     assertEquals(await print(), { type: "net" });
     assertEquals(await print(await write(folder, RNG)), { type: "rng" });
     assertEquals(await print(await write(folder, NET), "--socket-path", "/x", "--json"), { type: "net" });
+    assertEquals(await print(await write(folder, { ...RNG, driver: "loopback" })), { type: "rng" });
     assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["config.json"]);
     const mixed = await command(["run", "--print-capabilities", await write(folder, NET, RNG)]);
     assertEquals([mixed.code, mixed.out], [2, ""]);

@@ -104,3 +104,74 @@ Deno.test("check negotiates for a third party's plugins, and has them told what 
     assert(!said.includes("agreed nothing"), said);
   });
 });
+
+const NETWORK = `
+import { defineNetwork, NetworkPreview, OffloadCapabilities } from "${projectPath("plugin.ts")}";
+import { z } from "zod";
+export default defineNetwork({
+  name: "wire",
+  options: z.strictObject({ looks: z.string() }),
+  create() { throw new Error("must not be opened"); },
+  preview({ queuePairs }, { looks }) {
+    if (looks === "fails") throw new Error("no look");
+    if (looks === "late") return Promise.resolve();
+    return new NetworkPreview(queuePairs, OffloadCapabilities.of("csum"), {
+      capabilities: OffloadCapabilities.of("csum", "tso4"), condition: "the wire is new",
+    });
+  },
+});`;
+
+Deno.test("check knows what a third party's network may do, by its preview, also behind a recorder", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/wire.ts`, NETWORK);
+    const check = async (network: object) => {
+      const devices = [{ use: "net", driver: "loopback", network }];
+      await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ devices }));
+      const { code, out, err } = await command(["check", `${folder}/config.json`]);
+      return { code, said: `${out}${err}`.replace(/\s+/g, " ") };
+    };
+    const wire = { use: "./wire.ts", looks: "well" };
+    for (const network of [wire, { use: "pcap", write: "a.pcap", inner: wire }]) {
+      const { code, said } = await check(network);
+      assertEquals(code, 0, said);
+      assertStringIncludes(said, "; and HOST_TSO4, if the wire is new");
+      assertStringIncludes(said, " offers CSUM, ");
+      assert(!said.includes("it was not opened"), said);
+    }
+    for (const [looks, told] of [["fails", "no look"], ["late", "it returned a promise"]]) {
+      const { code, said } = await check({ ...wire, looks });
+      assertEquals(code, 1, said);
+      assertStringIncludes(said, `$.devices[0].network: plugin "wire" failed in preview: ${told}`);
+    }
+  });
+});
+
+Deno.test("check tells an offload that its own words make idle, and an offload that cannot tell", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeTextFile(
+      `${folder}/stage.ts`,
+      `import { defineOffload, perFrame } from "${projectPath("plugin.ts")}";
+       import { z } from "zod";
+       export default defineOffload({
+         name: "idle", direction: "toGuest", options: z.strictObject({ bits: z.unknown() }),
+         idleWithout: ({ bits }) => bits,
+         create: () => perFrame((frame, output) => output.push(frame)),
+       });`,
+    );
+    const check = async (bits: unknown) => {
+      const driver = { use: "loopback", accept: ["MAC"] };
+      const devices = [{ use: "net", driver, network: "loopback", offloads: [{ use: "./stage.ts", bits }] }];
+      await Deno.writeTextFile(`${folder}/config.json`, JSON.stringify({ devices }));
+      const { out, err } = await command(["check", `${folder}/config.json`]);
+      return `${out}${err}`.replace(/\s+/g, " ");
+    };
+    assertStringIncludes(
+      await check([17]),
+      '"idle" never has anything to do: the driver does not accept CTRL_VQ',
+    );
+    assert(!(await check([5])).includes("never has anything"));
+    for (const bits of [5, [200], new Array(1000).fill(5)]) {
+      assertStringIncludes(await check(bits), 'plugin "idle" failed in idleWithout: it returned ');
+    }
+  });
+});
