@@ -1,6 +1,6 @@
 /**
- * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `init`, `guest`, `demo`. It prints and ends the process;
- * nothing else in the project does.
+ * The command line: `run`, `check`, `replay`, `vectors`, `plugins`, `schema`, `init`, `guest`, `demo`. It
+ * prints and ends the process; nothing else in the project does.
  *
  * ```sh
  * deno run --allow-read mod.ts replay capture.pcapng

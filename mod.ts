@@ -1,8 +1,10 @@
 /**
- * Virtio devices in TypeScript: what builds and runs a machine from a configuration, and the plugins that come with it.
+ * Virtio devices in TypeScript: what builds and runs a machine from a configuration, and the plugins that
+ * come with it.
  *
- * A whole program is `loadConfig`, `buildMachine`, `Machine.run`. Plugins are written with `@deno-virtio/deno-virtio/plugin`
- * and tested with `@deno-virtio/deno-virtio/testing`. Run as a program, this module is the command line.
+ * A whole program is `loadConfig`, `buildMachine`, `Machine.run`. Plugins are written with
+ * `@deno-virtio/deno-virtio/plugin` and tested with `@deno-virtio/deno-virtio/testing`. Run as a program,
+ * this module is the command line.
  *
  * ```ts
  * import { buildMachine, newRegistry, parseConfig } from "./mod.ts";

@@ -1,8 +1,10 @@
 /**
- * What plugins are written with: devices, driver transports, offload stages, networks, and the parts of new families.
+ * What plugins are written with: devices, driver transports, offload stages, networks, and the parts of new
+ * families.
  *
- * A plugin is an object that one of `defineOffload`, `defineNetwork`, `defineNetworkDevice`, `defineDevice`, `defineDriver`
- * returns. A configuration names it by its module. Tests of plugins are written with `@deno-virtio/deno-virtio/testing`.
+ * A plugin is an object that one of `defineOffload`, `defineNetwork`, `defineNetworkDevice`, `defineDevice`,
+ * `defineDriver` returns. A configuration names it by its module. Tests of plugins are written with
+ * `@deno-virtio/deno-virtio/testing`.
  *
  * ```ts
  * import { defineOffload, perFrame } from "./plugin.ts";

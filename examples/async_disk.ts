@@ -1,7 +1,7 @@
 /**
- * A device of your own: a block device (virtio 1.2, section 5.2) whose requests stay in flight, with a slot of
- * a kind of its own: `{ "use": "./async_disk.ts", "driver": …, "disk": "./async_disk_ram.ts" }`. In a project of
- * your own import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
+ * A device of your own: a block device (virtio 1.2, section 5.2) whose requests stay in flight, with a slot
+ * of a kind of its own: `{ "use": "./async_disk.ts", "driver": …, "disk": "./async_disk_ram.ts" }`. In a
+ * project of your own import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
  * @module
  */
 import { z } from "zod";

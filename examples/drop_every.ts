@@ -1,8 +1,9 @@
 /**
- * A complete plugin: drops every nth frame to the guest, as a bad line would. Name it in a configuration by its path:
- * `"offloads": [{ "use": "./drop_every.ts", "nth": 10 }, "rsc-v4"]`.
+ * A complete plugin: drops every nth frame to the guest, as a bad line would. Name it in a configuration by
+ * its path: `"offloads": [{ "use": "./drop_every.ts", "nth": 10 }, "rsc-v4"]`.
  *
- * In a project of your own, which `init` begins, import from `@deno-virtio/deno-virtio/plugin` instead of `../plugin.ts`.
+ * In a project of your own, which `init` begins, import from `@deno-virtio/deno-virtio/plugin` instead of
+ * `../plugin.ts`.
  * @module
  */
 import { z } from "zod";

@@ -98,7 +98,8 @@ function fields({ bitOf }: FeatureNames) {
 
 /**
  * The schema of a driver's options: those that every software guest has, and the driver's own.
- * @param own zod's schemas of the driver's own options, by key, as for `z.strictObject`; `O` has what they make
+ * @param own zod's schemas of the driver's own options, by key, as for `z.strictObject`; `O` has what they
+ * make
  * @param names how the driver calls the features of its device, for `accept`; by default only the ring's have
  * names
  */

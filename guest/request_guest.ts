@@ -46,7 +46,10 @@ export interface GuestRequest {
   readonly isDone: boolean;
   /** What the device says it has written, copied when it returned the request; empty before that. */
   readonly written: Uint8Array<ArrayBuffer>;
-  /** All that stood in its writable pieces when the device returned it, said to be written or not; empty before that. */
+  /**
+   * All that stood in its writable pieces when the device returned it, said to be written or not; empty
+   * before that.
+   */
   readonly buffer: Uint8Array<ArrayBuffer>;
 }
 

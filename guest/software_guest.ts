@@ -168,8 +168,8 @@ export abstract class SoftwareGuest implements Pollable {
   }
 
   /**
-   * Lets the device go: resets it, and waits for none of its requests in flight, which touch nothing from now on. Does nothing if
-   * the guest is not attached. The device cannot be attached again before those are over.
+   * Lets the device go: resets it, and waits for none of its requests in flight, which touch nothing from now
+   * on. Does nothing if the guest is not attached. The device cannot be attached again before those are over.
    */
   detach(): void {
     if (!this.#attached) return;
@@ -260,10 +260,10 @@ export abstract class SoftwareGuest implements Pollable {
 //     #pending[queue]   an interrupt has come, or the budget ran out before the work did
 //     #quiet[queue]     interrupts are refused: while a queue is worked, and until it has been found empty
 //
-// A queue that wants work is worked in three steps (`work`): refuse interrupts; take what the device has used,
-// up to `BUDGET`; if nothing is left, ask for interrupts again and look once more, since the device may have
-// been faster. So the guest sleeps on every queue unless an interrupt came, and a device that
-// forgets one is found out. A polling guest wants work on every queue at every turn and refuses interrupts
+// A queue that wants work is worked in three steps (`work`): refuse interrupts; take what the device has
+// used, up to `BUDGET`; if nothing is left, ask for interrupts again and look once more, since the device may
+// have been faster. So the guest sleeps on every queue unless an interrupt came, and a device that forgets
+// one is found out. A polling guest wants work on every queue at every turn and refuses interrupts
 // throughout.
 //
 // The other way round, `publish()` kicks the device (`device.wake()`) only if the device asked for it at that
@@ -341,8 +341,8 @@ export class QueueNotifications implements DriverNotifications {
   }
 
   /**
-   * Works queue `index`, if there is work on it as far as the guest can know. What is left after 64 chains waits
-   * for the next turn. Returns how many were taken.
+   * Works queue `index`, if there is work on it as far as the guest can know. What is left after 64 chains
+   * waits for the next turn. Returns how many were taken.
    * @param takeOne takes the next chain that the device has used; false if there is none
    */
   work(index: number, takeOne: (index: number) => boolean): number {

@@ -1,6 +1,6 @@
 /**
- * Every configuration and every command in README and docs, pasted as it stands into a copy of the project. Blocks of
- * TypeScript are examples, which `gates_test.ts` runs.
+ * Every configuration and every command in README and docs, pasted as it stands into a copy of the project.
+ * Blocks of TypeScript are examples, which `gates_test.ts` runs.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -55,8 +55,8 @@ async function pages(): Promise<string[]> {
 }
 
 /**
- * A copy of the project to paste into, in a folder of its own: what its commands write, also beside the project, does not
- * end up in the tree, nor where the next run finds it.
+ * A copy of the project to paste into, in a folder of its own: what its commands write, also beside the
+ * project, does not end up in the tree, nor where the next run finds it.
  */
 async function copyProject(): Promise<string> {
   const folder = `${await Deno.makeTempDir({ prefix: "deno-virtio-docs-" })}/project`;

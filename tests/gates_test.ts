@@ -23,7 +23,8 @@ Deno.test("deno doc --lint finds every public symbol documented", () =>
   deno("doc", "--lint", "mod.ts", "plugin.ts", "cli.ts", "testing/mod.ts", "wire/mod.ts"));
 Deno.test("deno publish --dry-run finds a publishable package without slow types", () =>
   deno("publish", "--dry-run", "--allow-dirty", "--no-provenance"));
-// Without types: Deno imports all exports of a module into each example, unused ones too, which `noUnusedLocals` refuses.
+// Without types: Deno imports all exports of a module into each example, unused ones too, which
+// `noUnusedLocals` refuses.
 Deno.test("every example in the documentation runs", () =>
   deno(
     "test",

@@ -56,7 +56,10 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ],
 };
 
-/** The rooms whose parts must not know each other: a device does not import another device, nor a transport another. */
+/**
+ * The rooms whose parts must not know each other: a device does not import another device, nor a transport
+ * another.
+ */
 const APART = ["devices", "transports"];
 
 /** Folders that need less than their room: queue workers serve rings of any transport. */
@@ -72,7 +75,9 @@ function roomOf(path: string): string {
   return path.includes("/") ? path.slice(0, path.indexOf("/")) : path.replace(/\.ts$/, "");
 }
 
-/** Within a room: the folder, or the file that stands for it (`transports/loopback.ts` is part `loopback`). */
+/**
+ * Within a room: the folder, or the file that stands for it (`transports/loopback.ts` is part `loopback`).
+ */
 function partOf(path: string): string {
   return path.split("/")[1]?.replace(/\.ts$/, "") ?? "";
 }
@@ -228,8 +233,9 @@ Deno.test("only the command line prints and exits, and only host calls foreign f
 const BLIND = /^(core|plugins|config|machine)\//;
 const BUILT_INS = "config/builtins.ts";
 /**
- * Files and folders of the command line that are about a format or a protocol, and all that each may import of it: captures
- * are replayed, and vhost-user is what other programs attach by. These compare no plugin either.
+ * Files and folders of the command line that are about a format or a protocol, and all that each may import
+ * of it: captures are replayed, and vhost-user is what other programs attach by. These compare no plugin
+ * either.
  */
 const SUBJECTS: Record<string, readonly string[]> = {
   "cli/replay/": ["transports/pcap/", "offloads/undo_offloads"],
@@ -352,7 +358,9 @@ Deno.test("no files import each other in a circle when they run", () => {
   assertEquals(circles(projectSources()), []);
 });
 
-/** Circles of imports, those of types alone included, that leave a folder: its files may describe each other. */
+/**
+ * Circles of imports, those of types alone included, that leave a folder: its files may describe each other.
+ */
 function circlesBetweenFolders(sources: readonly Source[]): string[] {
   const found = new Set<string>();
   const graph = new Map(sources.map((source) => [

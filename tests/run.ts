@@ -67,7 +67,9 @@ async function run(...args: string[]): Promise<Outcome> {
   }
 }
 
-/** Named one by one: `deno test` does not heed `--ignore` of several files beside a folder that it is given. */
+/**
+ * Named one by one: `deno test` does not heed `--ignore` of several files beside a folder that it is given.
+ */
 function filesOf(folder: string): string[] {
   return Array.from(Deno.readDirSync(new URL(folder, ROOT)), ({ name }) => `${folder}/${name}`)
     .filter((file) => file.endsWith("_test.ts"));

@@ -1,9 +1,9 @@
 /**
- * Installs the command `deno-virtio`, which runs from where this project lies: `deno task install`. What stands behind the task
- * goes to `deno install`, such as `--root DIR`.
+ * Installs the command `deno-virtio`, which runs from where this project lies: `deno task install`. What
+ * stands behind the task goes to `deno install`, such as `--root DIR`.
  *
- * The runtime copies the configuration that it is given to a place of its own, where the relative links of deno.json lead
- * nowhere. So it gets one in which they are absolute.
+ * The runtime copies the configuration that it is given to a place of its own, where the relative links of
+ * deno.json lead nowhere. So it gets one in which they are absolute.
  * @module
  */
 import { fileURLToPath } from "node:url";

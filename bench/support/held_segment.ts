@@ -112,8 +112,8 @@ export class HeldSegments implements AsyncDisposable {
   }
 
   /**
-   * Sends segments until one arrives, and waits for those on the way. A machine throws away what has come before
-   * its guest, and threads begin to serve rings some time after they are described.
+   * Sends segments until one arrives, and waits for those on the way. A machine throws away what has come
+   * before its guest, and threads begin to serve rings some time after they are described.
    */
   #reach(): void {
     const endMs = performance.now() + PATIENCE_MS;

@@ -16,7 +16,10 @@ export interface EntropyOptions {
   readonly packedRing: boolean;
   /** How many bytes a second the guest gets in the long run; undefined for as many as it asks for. */
   readonly rateLimitBytesPerS: number | undefined;
-  /** How many bytes it gets at once after a pause, and so at most for one request; of no effect without a rate limit. */
+  /**
+   * How many bytes it gets at once after a pause, and so at most for one request; of no effect without a rate
+   * limit.
+   */
   readonly burstBytes: number;
 }
 

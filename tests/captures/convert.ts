@@ -3,7 +3,8 @@ import { CaptureWriter } from "../../transports/pcap/capture_writer.ts";
 import { DIRECTION_INBOUND, DIRECTION_OUTBOUND } from "../../transports/pcap/captured_packet.ts";
 
 /**
- * Turns a capture into pcapng with directions, or classic pcap (by the target's name), with our own reader and writer.
+ * Turns a capture into pcapng with directions, or classic pcap (by the target's name), with our own reader
+ * and writer.
  *
  *     convert.ts SOURCE TARGET GUEST_MAC
  */

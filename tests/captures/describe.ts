@@ -1,6 +1,7 @@
 /**
- * Prints a row of the table in README.md for each capture: packets, bytes, TCP data segments to and from the guest, the
- * median distance of data segments in bursts, and what does not belong into a capture (a wrong TCP checksum).
+ * Prints a row of the table in README.md for each capture: packets, bytes, TCP data segments to and from the
+ * guest, the median distance of data segments in bursts, and what does not belong into a capture (a wrong TCP
+ * checksum).
  *
  *     describe.ts FILE...
  */

@@ -1,6 +1,7 @@
 /**
- * A wire between two interfaces that loses packets: every frame that comes in at one is sent out at the other, but of
- * the frames on the way to the second one in `RATE` is lost. Which ones depends on the seed alone.
+ * A wire between two interfaces that loses packets: every frame that comes in at one is sent out at the
+ * other, but of the frames on the way to the second one in `RATE` is lost. Which ones depends on the seed
+ * alone.
  *
  *     dropping_hop.ts INTERFACE_A INTERFACE_B RATE SEED
  *

@@ -8,8 +8,8 @@ import { command, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 
 /**
- * The command line that `run` prints, typed as it is: QEMU attaches, a guest of Linux starts its devices, and what `check`
- * says of QEMU is what is agreed on.
+ * The command line that `run` prints, typed as it is: QEMU attaches, a guest of Linux starts its devices, and
+ * what `check` says of QEMU is what is agreed on.
  */
 
 /** What a request of a front-end says in a trace. */
@@ -98,7 +98,8 @@ interface AttachedGuest extends AsyncDisposable {
 async function attach(command: readonly string[], image: GuestImage): Promise<AttachedGuest> {
   const errors = `${image.folder}/qemu.log`;
   const serial = `${image.folder}/shell.sock`;
-  // Not every host that has KVM can use it. And without it, QEMU 7.2 crashes when a vhost-user device has MSI-X.
+  // Not every host that has KVM can use it. And without it, QEMU 7.2 crashes when a vhost-user device has
+  // MSI-X.
   const kvm = command.indexOf("kvm");
   assertEquals(command[kvm - 1], "-accel");
   const usable = command.toSpliced(kvm - 1, 2).map((word) => word.replace(/,vectors=\d+/, ""));

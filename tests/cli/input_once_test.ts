@@ -9,8 +9,8 @@ import { command, projectPath, ROOT, withFolder } from "./support/command.ts";
 import { CommandProcess } from "./support/process.ts";
 
 /**
- * Inputs that can be read only once: pipes, FIFOs, standard input, what a shell writes for `<(...)`. And what `replay` says of
- * captures that are not what one may think.
+ * Inputs that can be read only once: pipes, FIFOs, standard input, what a shell writes for `<(...)`. And what
+ * `replay` says of captures that are not what one may think.
  */
 
 const CAPTURE = projectPath("tests/captures/bulk_v4_plain.pcap");

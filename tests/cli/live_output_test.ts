@@ -10,7 +10,8 @@ import { CommandProcess } from "./support/process.ts";
 import { remoteFrontEnd } from "./support/remote_front_end.ts";
 
 /**
- * What is printed decides nothing: neither a pipe that is not read, nor a full disk, nor a reader that has gone.
+ * What is printed decides nothing: neither a pipe that is not read, nor a full disk, nor a reader that has
+ * gone.
  */
 
 function sleep(ms: number): Promise<void> {

@@ -181,7 +181,8 @@ Deno.test("replay --explain keeps frames in order when many arrive at once, of b
     using six = CaptureReader.open(capture("bulk_v6_plain.pcapng"));
     let packets = 0;
     for (const reader of [four, six]) assert(reader.next());
-    // Two of one family, two of the other, and so on: what one stage judges lies before and behind the other's.
+    // Two of one family, two of the other, and so on: what one stage judges lies before and behind the
+    // other's.
     while (packets < 400) {
       for (const reader of [four, four, six, six]) {
         assert(writer.writeBytes(reader.packet.toBytes(), 1, packets++ * 1000));

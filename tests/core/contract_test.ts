@@ -16,7 +16,9 @@ interface Parts {
   readonly foreign: Frame;
 }
 
-/** A name, the hook and the text that tell of it, the stage, and what is done besides pushing three frames. */
+/**
+ * A name, the hook and the text that tell of it, the stage, and what is done besides pushing three frames.
+ */
 type Misdeed = readonly [
   what: string,
   hook: string,

@@ -1,6 +1,6 @@
 /**
- * Every event at every point of an asynchronous request's life, with a driver that programs the device directly. What was given
- * back is filled with a pattern, and looked at byte by byte after every late answer.
+ * Every event at every point of an asynchronous request's life, with a driver that programs the device
+ * directly. What was given back is filled with a pattern, and looked at byte by byte after every late answer.
  */
 import { assert, assertEquals } from "@std/assert";
 import {

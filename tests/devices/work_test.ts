@@ -21,7 +21,8 @@ import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from ".
 import { numbered } from "./net/support/rig.ts";
 
 /**
- * What one round may do, in units whose size a driver does not choose: pieces of buffers looked at, bytes copied.
+ * What one round may do, in units whose size a driver does not choose: pieces of buffers looked at, bytes
+ * copied.
  */
 
 const SIZE = 1024;
@@ -43,7 +44,9 @@ interface Work {
   bytes: number;
 }
 
-/** A guest that posts the same long chain everywhere, and a session that counts what the device does with it. */
+/**
+ * A guest that posts the same long chain everywhere, and a session that counts what the device does with it.
+ */
 class Rig {
   readonly memory: GuestMemory;
   readonly session: DriverSession;

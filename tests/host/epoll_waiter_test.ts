@@ -204,7 +204,8 @@ Deno.test("an idle reactor burns no time of the processor", async () => {
   event.signal(); // and it is not drained
   await after(250);
   const pollsBefore = polls;
-  // The time is the process's: what earlier tests left to the collector may burn some, but not in every window.
+  // The time is the process's: what earlier tests left to the collector may burn some, but not in every
+  // window.
   let leastBurnt = Infinity;
   for (let tries = 0; tries < 4 && leastBurnt > 1; tries++) {
     const ticksBefore = ticks();

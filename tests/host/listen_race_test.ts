@@ -41,8 +41,8 @@ hostTest(
     });
     try {
       for (let round = 1; round <= ROUNDS; round++) {
-        // The one that listens closes at the beginning of the next round, while the others begin. In every other round its
-        // socket has gone, and one lies there that was left behind.
+        // The one that listens closes at the beginning of the next round, while the others begin. In every
+        // other round its socket has gone, and one lies there that was left behind.
         if (round % 2 === 0) {
           Deno.removeSync(path);
           leaveStale(path);

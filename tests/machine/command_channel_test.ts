@@ -1,17 +1,19 @@
 /**
- * The protocol of the command channel: every order of both threads' steps, explored with the very code that runs; and real
- * threads with delays where they hurt.
+ * The protocol of the command channel: every order of both threads' steps, explored with the very code that
+ * runs; and real threads with delays where they hurt.
  *
- * How orders are explored. `CommandChannel` reaches shared memory only by the steps of `ChannelMemory`. Here that memory
- * keeps a log of what each step of a thread has returned. To take one more step, the thread's program is run again:
- * steps of the log return at once what they did, and the first behind them is broken off by an exception and becomes
- * the thread's next step. A program is run in turns, each from what the one before has left in a few local variables, and
- * logs begin anew with each turn. So a state is the memory, both threads' variables and both logs; all states that can be
- * reached from the first are visited, each once.
+ * How orders are explored. `CommandChannel` reaches shared memory only by the steps of `ChannelMemory`. Here
+ * that memory keeps a log of what each step of a thread has returned. To take one more step, the thread's
+ * program is run again: steps of the log return at once what they did, and the first behind them is broken
+ * off by an exception and becomes the thread's next step. A program is run in turns, each from what the one
+ * before has left in a few local variables, and logs begin anew with each turn. So a state is the memory,
+ * both threads' variables and both logs; all states that can be reached from the first are visited, each
+ * once.
  *
- * Texts are plain memory: to read or write one takes two steps, and a write meanwhile is a violation. Without such races
- * JavaScript has no orders but those of whole steps (ECMAScript, "data race freedom"), which is all that is explored. The
- * rings are such an area as well: a thread that works them while the other believes that they are its own is found by it.
+ * Texts are plain memory: to read or write one takes two steps, and a write meanwhile is a violation. Without
+ * such races JavaScript has no orders but those of whole steps (ECMAScript, "data race freedom"), which is
+ * all that is explored. The rings are such an area as well: a thread that works them while the other believes
+ * that they are its own is found by it.
  * @module
  */
 import { assert, assertMatch, assertThrows } from "@std/assert";
@@ -221,7 +223,10 @@ interface Way {
   readonly before: Way | null;
 }
 
-/** Visits every state that both programs can come to. Throws Violation with the way there. Returns how many there are. */
+/**
+ * Visits every state that both programs can come to. Throws Violation with the way there. Returns how many
+ * there are.
+ */
 function explore(
   programs: readonly [main: Program, worker: Program],
   { spurious = 0, late = 0, odd = 0 }: Rarities,
@@ -398,8 +403,9 @@ interface Numbered {
 }
 
 /**
- * Both threads as they use the channel: rings are attached by odd commands and taken back by even ones. The worker may fail before
- * and behind every command. The main thread may give up a reply that does not come, wait again, or try the next command.
+ * Both threads as they use the channel: rings are attached by odd commands and taken back by even ones. The
+ * worker may fail before and behind every command. The main thread may give up a reply that does not come,
+ * wait again, or try the next command.
  */
 function bothPrograms(commands: number, newChannel: ChannelMaker = usualChannel): [Program, Program] {
   const main: Program = (memory, local) => {

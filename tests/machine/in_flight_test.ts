@@ -1,6 +1,6 @@
 /**
- * A machine that stops while requests are in flight, and front-ends that come and go meanwhile: over real sockets, with real
- * shared memory.
+ * A machine that stops while requests are in flight, and front-ends that come and go meanwhile: over real
+ * sockets, with real shared memory.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { z } from "zod";

@@ -266,7 +266,10 @@ Deno.test("CounterDeltas tells by how much counters have grown, also those that 
   assertEquals(deltas.take(), { net0: { packets: 2, write_EIO: 1 }, "net0#2": { other: 4 } });
 });
 
-/** Runs `use` on a machine whose disk, of a plugin of its own, is worked by threads. @param more members of the plugin */
+/**
+ * Runs `use` on a machine whose disk, of a plugin of its own, is worked by threads.
+ * @param more members of the plugin
+ */
 async function withOddDisk(
   give: string,
   more: string,

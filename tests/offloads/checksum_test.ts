@@ -167,7 +167,10 @@ Deno.test("checksum verifies only for a guest that looks at the mark, only unmar
   assertEquals(run(frame, {}, { verify: true, direction: "fromGuest" }).counted, {});
 });
 
-/** A UDP datagram that says it has `length` bytes, with these of its checksum right, within a longer IP packet. */
+/**
+ * A UDP datagram that says it has `length` bytes, with these of its checksum right, within a longer IP
+ * packet.
+ */
 function udpOfLength(length: number, source: string, checksum: (right: number) => number): Uint8Array {
   const frame = udp({ source, payload: 40, checksum: 0 });
   const at = frame.length - 48;

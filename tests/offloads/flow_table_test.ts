@@ -165,7 +165,8 @@ Deno.test("FlowTable.hashOf() uses every word of a key", () => {
 });
 
 Deno.test("FlowTable.hashOf() has no pairs of keys that collide whatever the secrets are", () => {
-  // Differences in the top bits of two words, which a hash that only multiplies and shifts can be made to cancel.
+  // Differences in the top bits of two words, which a hash that only multiplies and shifts can be made to
+  // cancel.
   const pairs = [
     [[1, 2, 3], [1 | 0x80000000, 2 ^ 0x80010000, 3]],
     [[1, 2, 3], [1, 2 | 0x80000000, 3 ^ 0x80010000]],

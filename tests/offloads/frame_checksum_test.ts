@@ -114,7 +114,8 @@ Deno.test("isSumRight() finds any single byte that was changed", () => {
         assertEquals(isSumRight(addToSum(view, 0, whole.length, 0)), true);
         const before = whole[place];
         whole[place] ^= by;
-        // 0x0000 and 0xffff are one sum: a word that turns from one into the other goes unnoticed, but that is two bytes.
+        // 0x0000 and 0xffff are one sum: a word that turns from one into the other goes unnoticed, but that
+        // is two bytes.
         assertEquals(isSumRight(addToSum(view, 0, whole.length, 0)), whole[place] === before);
       },
     ),

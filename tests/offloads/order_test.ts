@@ -1,4 +1,7 @@
-/** A connection keeps its order under strict rules, whatever form its frames take and whichever queue pair they come on. */
+/**
+ * A connection keeps its order under strict rules, whatever form its frames take and whichever queue pair
+ * they come on.
+ */
 import { assertEquals } from "@std/assert";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";

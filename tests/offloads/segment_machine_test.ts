@@ -1,6 +1,7 @@
 /**
- * `segment` in whole machines: two guests on one cable, in every combination of what the receiver has agreed to and what the
- * cable carries. Whatever the way, the receiver must get the bytes that were sent, in frames that it has agreed to take.
+ * `segment` in whole machines: two guests on one cable, in every combination of what the receiver has agreed
+ * to and what the cable carries. Whatever the way, the receiver must get the bytes that were sent, in frames
+ * that it has agreed to take.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -49,7 +50,10 @@ const TCPV4 = 1;
 const TCPV6 = 4;
 const UDP_L4 = 5;
 const ECN = 0x80;
-/** What fits into 1500 bytes behind IP and TCP headers with timestamps: over IPv4 there would be room for 20 more. */
+/**
+ * What fits into 1500 bytes behind IP and TCP headers with timestamps: over IPv4 there would be room for 20
+ * more.
+ */
 const SEGMENT_BYTES = 1428;
 
 interface Pair {
@@ -114,7 +118,10 @@ async function closeWhole({ machine, sender, receiver }: Pair): Promise<void> {
   assertPoolWhole(framePool(machine.parts.scope));
 }
 
-/** What the sender's stack makes of a write, with the offloads that its device has: one large frame, or many ordinary ones. */
+/**
+ * What the sender's stack makes of a write, with the offloads that its device has: one large frame, or many
+ * ordinary ones.
+ */
 function sendTcp(guest: NetGuest, fields: TcpFields & { readonly payload: Uint8Array }): void {
   const { features } = guest;
   const isV6 = fields.source!.includes(":");
@@ -146,7 +153,10 @@ function sendTcp(guest: NetGuest, fields: TcpFields & { readonly payload: Uint8A
   }
 }
 
-/** Has the receiver agreed to take this frame as it is, and is what stands in it right? Read without the code under test. */
+/**
+ * Has the receiver agreed to take this frame as it is, and is what stands in it right? Read without the code
+ * under test.
+ */
 function assertTakes(features: FeatureSet, { header, bytes }: Delivered): void {
   const read = parseTcp(bytes);
   const { flags, gsoType, gsoSize, csumStart, csumOffset } = header;

@@ -317,7 +317,10 @@ Deno.test("segment does not care for padding", () => {
   assertFrames(stage.out, expectedTcp(fields, 150, "right"), PLAIN);
 });
 
-/** Headers that hide whose addresses are in the pseudo header: the final destination, or the source, in 4 or 16 bytes. */
+/**
+ * Headers that hide whose addresses are in the pseudo header: the final destination, or the source, in 4 or
+ * 16 bytes.
+ */
 const HIDING: [string, string, string, TcpFields][] = [
   ["LSRR", "10.0.0.1", "10.0.0.77", {
     ipOptions: Uint8Array.of(1, 131, 11, 4, 10, 0, 0, 9, 10, 0, 0, 77),

@@ -1,4 +1,7 @@
-/** A flow that the network moves between the threads of two queue pairs keeps its order: real threads, by chance. */
+/**
+ * A flow that the network moves between the threads of two queue pairs keeps its order: real threads, by
+ * chance.
+ */
 import { assertEquals, assertGreater } from "@std/assert";
 import { newClaimMemory } from "../../pipeline/flow_claims.ts";
 import { LOG, LOGGED, type PairStart, type PlannedSegment } from "./support/pair_thread.ts";

@@ -49,7 +49,8 @@ for (const packed of [false, true]) {
     await until("frames come", () => bench.account.received >= FRAMES);
     await bench.testpmd.stopForwarding();
     const { sent } = await bench.testpmd.stats();
-    // In a packed ring the driver starts anew, and gives up what we had not taken: a ring full each time at most.
+    // In a packed ring the driver starts anew, and gives up what we had not taken: a ring full each time at
+    // most.
     const lost = packed ? TIMES * QUEUE_SIZE : 0;
     await until("the last frames come", () => taken + fromGuest(bench) >= sent - lost);
     taken += fromGuest(bench);
@@ -106,7 +107,9 @@ for (const packed of [false, true]) {
   });
 }
 
-/** Frames that a machine has passed on or, while its ring was disabled, thrown away as the protocol demands. */
+/**
+ * Frames that a machine has passed on or, while its ring was disabled, thrown away as the protocol demands.
+ */
 function fromGuest(bench: Bench): number {
   const { backend, counters } = bench.driver;
   return bench.sums("fromGuest").passed + counters.discarded_while_disabled + (backend?.discardedChains ?? 0);
@@ -115,7 +118,8 @@ function fromGuest(bench: Bench): number {
 /**
  * Waits until the back-end has taken `FRAMES` more frames.
  *
- * `sent` counts what stands in the ring. A ring full can be given up at the restart, and a ring full still waits.
+ * `sent` counts what stands in the ring. A ring full can be given up at the restart, and a ring full still
+ * waits.
  */
 async function sendsOn(testpmd: Testpmd): Promise<void> {
   const before = (await testpmd.stats()).sent;

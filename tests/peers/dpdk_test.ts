@@ -1,6 +1,6 @@
 /**
- * DPDK's virtio-user, a front-end with a poll-mode driver, against our back-end: real rings, and no frame is lost unless
- * it is counted.
+ * DPDK's virtio-user, a front-end with a poll-mode driver, against our back-end: real rings, and no frame is
+ * lost unless it is counted.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";

@@ -1,5 +1,6 @@
 /**
- * DPDK's virtio-user with two queue pairs, each of which a thread works: no frame is lost, and the sums agree.
+ * DPDK's virtio-user with two queue pairs, each of which a thread works: no frame is lost, and the sums
+ * agree.
  * @module
  */
 import { assertEquals } from "@std/assert";
@@ -26,7 +27,10 @@ async function deliver(end: FarEnd): Promise<void> {
   }
 }
 
-/** Reads what is there and returns how many frames of the right length that are; asserts that there are no others. */
+/**
+ * Reads what is there and returns how many frames of the right length that are; asserts that there are no
+ * others.
+ */
 function take(end: FarEnd): number {
   let count = 0;
   for (; count < 256; count++) {

@@ -1,5 +1,6 @@
 /**
- * The entropy device under real guests: Linux in QEMU reads /dev/hwrng, and what it reads is what the device gave out.
+ * The entropy device under real guests: Linux in QEMU reads /dev/hwrng, and what it reads is what the device
+ * gave out.
  * @module
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
@@ -17,7 +18,10 @@ import { registry, until } from "./support/tap_rig.ts";
 const READ_BYTES = 65_536;
 const DRIVER = { use: "vhost-user", socket: "rng0.sock", profile: "qemu" };
 
-/** Arguments for a virtio-rng at our socket. QEMU waits for it as it starts, so that the machine must be there before. */
+/**
+ * Arguments for a virtio-rng at our socket. QEMU waits for it as it starts, so that the machine must be there
+ * before.
+ */
 function rngArgs({ folder }: FileMachine, properties = ""): string[] {
   return [
     "-chardev",

@@ -5,8 +5,9 @@ import { hostTest, linux } from "../../rigs/require.ts";
 import { umlKernel, UmlRig } from "../../rigs/uml.ts";
 
 /**
- * A device from outside the tree, with a slot of a kind of its own and requests in flight (`examples/async_disk.ts`), in
- * front of the block driver of a real Linux: in the main thread, and served by a queue worker.
+ * A device from outside the tree, with a slot of a kind of its own and requests in flight
+ * (`examples/async_disk.ts`), in front of the block driver of a real Linux: in the main thread, and served by
+ * a queue worker.
  */
 
 const ROOT = new URL("../../", import.meta.url);
@@ -29,9 +30,9 @@ async function copyExample(folder: string): Promise<void> {
 }
 
 /**
- * Tells who has missed what when a command stands still: asking for counters wakes a worker, which then looks at its ring.
- * If reads go on after that, it had missed a kick or a completion; if they do not, all that was asked for was answered,
- * and the guest has missed an interrupt, or waits for something else.
+ * Tells who has missed what when a command stands still: asking for counters wakes a worker, which then looks
+ * at its ring. If reads go on after that, it had missed a kick or a completion; if they do not, all that was
+ * asked for was answered, and the guest has missed an interrupt, or waits for something else.
  */
 async function stall(machine: Machine, command: string): Promise<object> {
   const { ...before } = machine.counters["async-disk0"];

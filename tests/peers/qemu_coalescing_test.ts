@@ -18,8 +18,8 @@ import { hostTest, program } from "../../rigs/require.ts";
 import type { TapMachine } from "./support/tap_rig.ts";
 
 /**
- * Receive segment coalescing as a real guest sees it: fewer packets, the same stream, and checksums that its kernel accepts
- * because they are right, not because they are not looked at.
+ * Receive segment coalescing as a real guest sees it: fewer packets, the same stream, and checksums that its
+ * kernel accepts because they are right, not because they are not looked at.
  */
 
 const MEBIBYTE = 1 << 20;
@@ -129,7 +129,10 @@ hostTest(
   },
 );
 
-/** Counts when nothing is under way: the device has read all that is on the wire, and the guest has all that was delivered. */
+/**
+ * Counts when nothing is under way: the device has read all that is on the wire, and the guest has all that
+ * was delivered.
+ */
 async function passed(rig: GuestRig, machine: TapMachine, guest: QemuGuest): Promise<Passed> {
   for (let tries = 0; tries < 50; tries++) {
     const inGuest = (await guest.packets()).received;
@@ -153,8 +156,8 @@ async function startCapture(guest: QemuGuest): Promise<void> {
 }
 
 /**
- * Ends the capture, and returns how many packets were coalesced. The checksum of each of them must be the sum of its pseudo
- * header, as befits one that is still to be completed, and that of all others complete.
+ * Ends the capture, and returns how many packets were coalesced. The checksum of each of them must be the sum
+ * of its pseudo header, as befits one that is still to be completed, and that of all others complete.
  */
 async function checkCapture(guest: QemuGuest): Promise<number> {
   await guest.shell.run("killall -q -INT tcpdump; while pidof tcpdump >/dev/null; do usleep 10000; done");

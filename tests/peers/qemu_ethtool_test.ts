@@ -60,7 +60,10 @@ async function switchSending(rig: GuestRig, machine: TapMachine, guest: QemuGues
   assert(Math.min(large, largeAgain) > 1514, `${large} and ${largeAgain} bytes a frame with segmentation`);
 }
 
-/** Large packets to the guest are switched by a command that QEMU carries out itself: it must agree, and nothing may break. */
+/**
+ * Large packets to the guest are switched by a command that QEMU carries out itself: it must agree, and
+ * nothing may break.
+ */
 async function switchReceiving(rig: GuestRig, guest: QemuGuest): Promise<void> {
   for (const state of ["off", "on"]) {
     await guest.shell.run(`ethtool -K eth0 rx-gro-hw ${state}`);

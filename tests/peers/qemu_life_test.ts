@@ -1,5 +1,6 @@
 /**
- * Life and death of guests and back-ends: reboots, drivers that come and go, back-ends and QEMUs that are killed.
+ * Life and death of guests and back-ends: reboots, drivers that come and go, back-ends and QEMUs that are
+ * killed.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { streamBytes } from "../../testing/mod.ts";
@@ -109,7 +110,8 @@ for (const [who, mode, options] of ROLES) {
         assert(counters["net0.rsc-v4"].packets_coalesced > 0);
         assertEquals(faultsIn(counters), {});
 
-        // A kernel that does not send anything again soon, and a back-end that holds segments for longer than this test takes.
+        // A kernel that does not send anything again soon, and a back-end that holds segments for longer than
+        // this test takes.
         rig.namespace.command("sh", "-c", "echo 0 >/proc/sys/net/ipv4/tcp_early_retrans");
         rig.namespace.ip("route", "change", "10.9.0.0/24", "dev", "dv0", "rto_min", "60s");
         using short = await Upload.start(rig.namespace, guest.shell, 5002);

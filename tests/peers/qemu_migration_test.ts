@@ -1,9 +1,11 @@
 /**
- * A guest that moves from one QEMU to another while it receives: the dirty log, what is held, and the announcement.
+ * A guest that moves from one QEMU to another while it receives: the dirty log, what is held, and the
+ * announcement.
  *
- * Two transfers go to the guest. One goes on all the time. The bytes of the other are left by the guest where the device has
- * written them, in receive buffers, which nothing else writes: they get to the target by the dirty log or not at all. They are sent when
- * QEMU has copied all memory once; a program in the guest, which writes to its memory as fast as it can, gives time for that.
+ * Two transfers go to the guest. One goes on all the time. The bytes of the other are left by the guest where
+ * the device has written them, in receive buffers, which nothing else writes: they get to the target by the
+ * dirty log or not at all. They are sent when QEMU has copied all memory once; a program in the guest, which
+ * writes to its memory as fast as it can, gives time for that.
  */
 import { assert, assertEquals } from "@std/assert";
 import { faultsIn } from "./support/guest_rig.ts";
@@ -41,7 +43,8 @@ for (const [qemu, needs] of PROGRAMS) {
           { packedRing: packed },
         );
         const { source, target } = rig;
-        // A guest that is asked to announces itself: QEMU leaves it to the back-end then only if the guest cannot.
+        // A guest that is asked to announces itself: QEMU leaves it to the back-end then only if the guest
+        // cannot.
         const device = packed ? "packed=on" : "guest_announce=off";
         await using guest = await QemuGuest.start(rig.image, source.socket, { name: "source", qemu, device });
         const incoming = `unix:${rig.image.folder}/migration.sock`;
@@ -113,7 +116,8 @@ async function sendSlowly(upload: Upload, signal: AbortSignal): Promise<void> {
 /** Waits until so many bytes lie at the guest's socket, which is not read. */
 async function inReceiveBuffers({ shell }: QemuGuest, count: number): Promise<void> {
   const port = LEFT_PORT.toString(16).toUpperCase();
-  // Of IPv6 too, as nc makes them: addresses, state (10 is that of a socket that listens), and bytes that wait in both directions.
+  // Of IPv6 too, as nc makes them: addresses, state (10 is that of a socket that listens), and bytes that
+  // wait in both directions.
   const line = new RegExp(`^ *\\d+: \\w+:${port} \\S+ (?!0A)\\w+ \\w+:(\\w+)`, "m");
   let sockets = "";
   for (let tries = 0; tries < 50; tries++) {
@@ -136,7 +140,10 @@ async function begin(qmp: Qmp, uri: string): Promise<void> {
   await qmp.run("migrate", { uri });
 }
 
-/** Waits until QEMU has copied all memory once, and slows it down, so that it cannot come to an end while the guest is busy. */
+/**
+ * Waits until QEMU has copied all memory once, and slows it down, so that it cannot come to an end while the
+ * guest is busy.
+ */
 async function allCopiedOnce(qmp: Qmp): Promise<void> {
   const nearly = ({ ram }: Progress) => ram !== undefined && ram.remaining < 8 * MEBIBYTE;
   await migrated(qmp, "nearly all memory", nearly);

@@ -44,7 +44,10 @@ for (const pairs of [1, 2]) {
 }
 
 /** Queues of the interface as the kernel counts them. */
-/** Waits until so many of two queues of the interface are attached: QEMU answers its guest before the back-end has heard of it. */
+/**
+ * Waits until so many of two queues of the interface are attached: QEMU answers its guest before the back-end
+ * has heard of it.
+ */
 async function attached(rig: GuestRig, count: number): Promise<void> {
   await until(`${count} queues are attached`, () => queues(rig).attached === count);
   assertEquals(queues(rig), { attached: count, detached: 2 - count });

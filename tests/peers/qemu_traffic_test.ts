@@ -1,6 +1,6 @@
 /**
- * All kinds of traffic between a real guest and the kernel of the host, for each layout of rings, number of queue pairs
- * and form of receive buffers.
+ * All kinds of traffic between a real guest and the kernel of the host, for each layout of rings, number of
+ * queue pairs and form of receive buffers.
  */
 import { assert, assertEquals } from "@std/assert";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
@@ -33,7 +33,10 @@ interface Configuration {
   readonly layout: "split" | "packed";
   readonly pairs: 1 | 2;
   readonly mergeable: boolean;
-  /** Where an MTU of 9000 comes from, if it is not 1500: from the device, or from the program that runs the guest. */
+  /**
+   * Where an MTU of 9000 comes from, if it is not 1500: from the device, or from the program that runs the
+   * guest.
+   */
   readonly jumbo?: "by the device" | "by itself";
   /** Size of the file that goes there and back. */
   readonly fileMebibytes: number;
@@ -129,7 +132,9 @@ async function largestPings(rig: GuestRig, guest: QemuGuest, mtu: number): Promi
   assertEquals(await pieces(), [20, 20]);
 }
 
-/** Flows from several ports, sent on one processor and on the other: both pairs carry them, there and back. */
+/**
+ * Flows from several ports, sent on one processor and on the other: both pairs carry them, there and back.
+ */
 async function useBothPairs(rig: GuestRig, guest: QemuGuest): Promise<void> {
   const before = await queueStatistics(guest);
   await askHost(rig, guest, 4, (question, time) => `taskset ${1 + time % 2} ${question}`);

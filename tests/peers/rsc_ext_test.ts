@@ -1,18 +1,19 @@
 /**
- * RSC_EXT from end to end: segments from the network, our coalescer, vhost-user, QEMU's virtio-net device on PCI, and a driver
- * that reads the headers: this test, over QEMU's test socket. No driver of Linux accepts the bit, so that no guest of ours could
- * tell.
+ * RSC_EXT from end to end: segments from the network, our coalescer, vhost-user, QEMU's virtio-net device on
+ * PCI, and a driver that reads the headers: this test, over QEMU's test socket. No driver of Linux accepts
+ * the bit, so that no guest of ours could tell.
  *
- * What QEMU does with the bit, as seen here. Its device offers it if told `guest_rsc_ext=on`. Since release 9.1 it is on the
- * list of bits that a vhost-user back-end must offer as well, and that are passed on to the back-end when the driver accepts
- * them. Before, it was on no list: the driver is offered the bit whatever the back-end can do, and the back-end is not told.
- * Nothing that the back-end says and no property of the device changes that. The driver then gets what one without the bit
- * gets, under strict rules large packets without RSC_INFO.
+ * What QEMU does with the bit, as seen here. Its device offers it if told `guest_rsc_ext=on`. Since release
+ * 9.1 it is on the list of bits that a vhost-user back-end must offer as well, and that are passed on to the
+ * back-end when the driver accepts them. Before, it was on no list: the driver is offered the bit whatever
+ * the back-end can do, and the back-end is not told. Nothing that the back-end says and no property of the
+ * device changes that. The driver then gets what one without the bit gets, under strict rules large packets
+ * without RSC_INFO.
  *
- * The control queue ends in QEMU, before 9.1 and since: it answers GUEST_OFFLOADS_SET itself, by OK if the offloads were
- * negotiated, and does nothing more, for a vhost-user network has no way to be told. CTRL_GUEST_OFFLOADS is on no list either:
- * only QEMU's property `ctrl_guest_offloads=off` withholds it. A driver is rid of coalescing when it resets the device and
- * accepts less.
+ * The control queue ends in QEMU, before 9.1 and since: it answers GUEST_OFFLOADS_SET itself, by OK if the
+ * offloads were negotiated, and does nothing more, for a vhost-user network has no way to be told.
+ * CTRL_GUEST_OFFLOADS is on no list either: only QEMU's property `ctrl_guest_offloads=off` withholds it. A
+ * driver is rid of coalescing when it resets the device and accepts less.
  * @module
  */
 import { assertEquals } from "@std/assert";

@@ -15,8 +15,8 @@ import { hostTest, linux } from "../../rigs/require.ts";
 import { after } from "./support/tap_rig.ts";
 
 /**
- * Memory that ends the back-end when it is touched: told beforehand, refused where that is wanted, and survived by a guest whose
- * back-end is started again.
+ * Memory that ends the back-end when it is touched: told beforehand, refused where that is wanted, and
+ * survived by a guest whose back-end is started again.
  */
 
 const MAIN = new URL("../../mod.ts", import.meta.url).href;
@@ -77,7 +77,10 @@ class Supervised implements AsyncDisposable {
     return all.slice(from).filter(({ event }) => event === kind);
   }
 
-  /** Has it die as by memory that is not there. The engine's handler lets the first signal pass that was only sent. */
+  /**
+   * Has it die as by memory that is not there. The engine's handler lets the first signal pass that was only
+   * sent.
+   */
   async die(): Promise<void> {
     const number = Number(this.#lines("pid")[0]);
     const { length } = this.ends;

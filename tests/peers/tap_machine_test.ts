@@ -172,7 +172,8 @@ hostTest(
     );
     a.address("dv0", "10.8.0.1/24");
     b.address("dv0", "10.8.0.2/24");
-    // The guests are a bridge: they take frames for everybody, and each hands on to the other what it receives.
+    // The guests are a bridge: they take frames for everybody, and each hands on to the other what it
+    // receives.
     for (const i of [0, 1]) machine.guest(i).setReceiveMode("promisc", true);
     let coalesced = 0;
     for (const i of [0, 1]) {
@@ -188,7 +189,10 @@ hostTest(
   },
 );
 
-/** The facts with which a received packet is sent on: a coalesced one is to be segmented and checksummed again. */
+/**
+ * The facts with which a received packet is sent on: a coalesced one is to be segmented and checksummed
+ * again.
+ */
 function toBeSegmented({ bytes, flags, gsoType, gsoSize }: ReceivedPacket): Partial<NetHeaderFields> {
   if ((flags & 4) === 0) return {};
   const ipBytes = (bytes[14] & 15) * 4;

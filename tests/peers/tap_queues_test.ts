@@ -1,5 +1,6 @@
 /**
- * Queues of a TAP come and go with the pairs that the guest uses: the kernel gives nothing to one that is not read.
+ * Queues of a TAP come and go with the pairs that the guest uses: the kernel gives nothing to one that is not
+ * read.
  */
 import { assertEquals } from "@std/assert";
 import { arp } from "../../testing/mod.ts";

@@ -261,7 +261,10 @@ function withoutPlaces(message: string): string {
   return message.replace(/^\S+:\d+:\d+: (?=\$)/, "").replace(/ \(file:\S+:\d+:\d+\)$/, "");
 }
 
-/** What the machine ends with when the plugin fails at this step, in a thread that moves frames and is asked for its counters. */
+/**
+ * What the machine ends with when the plugin fails at this step, in a thread that moves frames and is asked
+ * for its counters.
+ */
 async function endOf(at: string, message: (front: SocketFrontEnd) => void = () => {}): Promise<Error> {
   const module = new URL("./support/throwing_offload.ts", import.meta.url).href;
   await using rig = await ThreadsRig.start({ offloads: [{ use: module, at }] });
@@ -615,7 +618,8 @@ hostTest(
     for (let i = 0; i < 40; i++) {
       write(rig.ends[0], i);
       await assertReceives(front, 0, [i]);
-      // Back to back: the detach for the second message comes while the thread is about to notify of the first.
+      // Back to back: the detach for the second message comes while the thread is about to notify of the
+      // first.
       front.front.setStatus(0);
       front.guest.forget(0);
       front.guest.forget(1);

@@ -11,9 +11,9 @@ import { randomBytes } from "./support/guest_traffic.ts";
 import { TapMachine } from "./support/tap_rig.ts";
 
 /**
- * User-mode Linux in front: a real driver over a real front-end of another make than QEMU's, which takes its driver away
- * without a word but SET_VRING_ENABLE, and puts another one into the same connection. Its kernel has no driver for
- * entropy: a guest of QEMU shows that device (`entropy_test.ts`).
+ * User-mode Linux in front: a real driver over a real front-end of another make than QEMU's, which takes its
+ * driver away without a word but SET_VRING_ENABLE, and puts another one into the same connection. Its kernel
+ * has no driver for entropy: a guest of QEMU shows that device (`entropy_test.ts`).
  */
 
 const NEEDS: readonly Need[] = [linux, umlKernel];
@@ -183,7 +183,10 @@ hostTest(
 
 const ROOT = new URL("../../", import.meta.url);
 
-/** Starts `deno task guest`; `memoryMiB` tells it from all others. What is killed leaves its folder behind, in TMPDIR. */
+/**
+ * Starts `deno task guest`; `memoryMiB` tells it from all others. What is killed leaves its folder behind, in
+ * TMPDIR.
+ */
 function task(memoryMiB: number, args: string[] = [], env: Record<string, string> = {}): Deno.ChildProcess {
   const { tasks } = JSON.parse(Deno.readTextFileSync(new URL("deno.json", ROOT)));
   const [, ...words] = (tasks.guest.command as string).split(" ");

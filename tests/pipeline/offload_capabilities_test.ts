@@ -8,7 +8,9 @@ import {
   type OffloadCapability,
 } from "../../pipeline/offload_capabilities.ts";
 
-/** What a frame of this GSO type needs, ECN aside (virtio 1.2, section 5.1.6.4); null if no receiver takes it. */
+/**
+ * What a frame of this GSO type needs, ECN aside (virtio 1.2, section 5.1.6.4); null if no receiver takes it.
+ */
 function needed(gsoType: number): OffloadCapability[] | null {
   switch (gsoType) {
     case 0:

@@ -1,6 +1,6 @@
 /**
- * The fuzzer: scenarios by chance until time or runs are up, or one of them breaks a rule. That one is shrunk and written
- * to a vector file, which `--replay` runs again.
+ * The fuzzer: scenarios by chance until time or runs are up, or one of them breaks a rule. That one is shrunk
+ * and written to a vector file, which `--replay` runs again.
  *
  * ```sh
  * deno task fuzz --seconds 600

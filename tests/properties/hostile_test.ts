@@ -17,8 +17,9 @@ import { Traffic } from "./support/traffic.ts";
 import { framePool } from "../../pipeline/kinds.ts";
 
 /**
- * Guests that break the rules: rings and descriptors overwritten while frames flow, commands of any kind, and any bytes from
- * the network. The program lives, every fault has a name, and the next driver finds a device that works.
+ * Guests that break the rules: rings and descriptors overwritten while frames flow, commands of any kind, and
+ * any bytes from the network. The program lives, every fault has a name, and the next driver finds a device
+ * that works.
  */
 
 /** Turns at one moment after which a machine is taken to be spinning. */

@@ -24,7 +24,8 @@ import { Traffic } from "./support/traffic.ts";
 import { framePool } from "../../pipeline/kinds.ts";
 
 /**
- * Whole devices under the reference's rules: whatever comes in, nothing throws, and every frame is accounted for.
+ * Whole devices under the reference's rules: whatever comes in, nothing throws, and every frame is accounted
+ * for.
  */
 
 /** Runs a stream and says what does not add up. @param posted buffers posted at first; 0 for all, refilled */

@@ -1,6 +1,7 @@
 /**
- * Whole devices under strict rules, built from JSON and fed with tens of thousands of streams. What must hold of every one
- * is in `testing/vectors/conservation.ts` and `support/epoch.ts`. `FUZZ_SEED` runs other streams, `FUZZ_TIMES` more of them.
+ * Whole devices under strict rules, built from JSON and fed with tens of thousands of streams. What must hold
+ * of every one is in `testing/vectors/conservation.ts` and `support/epoch.ts`. `FUZZ_SEED` runs other
+ * streams, `FUZZ_TIMES` more of them.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";

@@ -27,7 +27,10 @@ interface Misdeeds {
   afterReset?(session: Session): void;
 }
 
-/** A device of two queues: on queue 0 it answers with what it was sent, on queue 1 it answers when it is told to. */
+/**
+ * A device of two queues: on queue 0 it answers with what it was sent, on queue 1 it answers when it is told
+ * to.
+ */
 function echo(
   misdeeds: Misdeeds = {},
 ): { plugin: DevicePlugin; kept: QueueRequest[]; service(): QueueService } {

@@ -1,6 +1,6 @@
 /**
- * Every recorded vector through the whole device, over every way to drive the rings: bit for bit under the reference's rules,
- * and with nothing lost, reordered or made up under strict ones.
+ * Every recorded vector through the whole device, over every way to drive the rings: bit for bit under the
+ * reference's rules, and with nothing lost, reordered or made up under strict ones.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -27,7 +27,10 @@ function describe({ ring, indirect, eventIndex }: RingChoice): string {
   return `${ring}, ${indirect ? "indirect" : "direct"}, event index ${eventIndex ? "on" : "off"}`;
 }
 
-/** Without MRG_RXBUF where it was recorded with, and the other way round: the packets are the same, if buffers are large. */
+/**
+ * Without MRG_RXBUF where it was recorded with, and the other way round: the packets are the same, if buffers
+ * are large.
+ */
 function otherBuffers(vector: Vector): Vector {
   const { rx_buf_len: _, ...config } = vector.head.config;
   return { ...vector, head: { ...vector.head, config: { ...config, mrg_rxbuf: !config.mrg_rxbuf } } };

@@ -1,4 +1,7 @@
-/** Other forms of a frame: the same packet behind tags and encapsulations, and in other dresses of IP. @module */
+/**
+ * Other forms of a frame: the same packet behind tags and encapsulations, and in other dresses of IP.
+ * @module
+ */
 
 /** A frame with `bytes` put in at `at`. */
 export function insert(frame: Uint8Array, at: number, bytes: readonly number[]): Uint8Array<ArrayBuffer> {
@@ -45,7 +48,9 @@ export function withOptions(frame: Uint8Array, options: readonly number[]): Uint
   return longer;
 }
 
-/** The IPv6 packet with an extension header put in; `bytes` is a multiple of 8, its first byte is filled in. */
+/**
+ * The IPv6 packet with an extension header put in; `bytes` is a multiple of 8, its first byte is filled in.
+ */
 export function withExtension(
   frame: Uint8Array,
   type: number,

@@ -52,8 +52,8 @@ export interface Garbage {
 }
 
 /**
- * Garbage that is likely to get somewhere: small lengths, near addresses, flags that mean something. `flags` and `links`
- * are what is likely in the two last fields of a descriptor.
+ * Garbage that is likely to get somewhere: small lengths, near addresses, flags that mean something. `flags`
+ * and `links` are what is likely in the two last fields of a descriptor.
  */
 export function garbage(fields: "split" | "packed"): fc.Arbitrary<Garbage> {
   const flags = fields === "split"
@@ -99,8 +99,9 @@ export function garbage(fields: "split" | "packed"): fc.Arbitrary<Garbage> {
 export const GARBAGE_LAYOUT: readonly (readonly [number, number])[] = [[0, 0x400], [0x400, 0x400]];
 
 /**
- * Works a queue whose memory is garbage that keeps changing. Fails on any error that is not a GuestError, and on a chain
- * that cannot be. Returns how many chains were popped, for the tests to know that they test something.
+ * Works a queue whose memory is garbage that keeps changing. Fails on any error that is not a GuestError, and
+ * on a chain that cannot be. Returns how many chains were popped, for the tests to know that they test
+ * something.
  */
 export function workGarbage(input: Garbage, make: (guest: TestGuest) => Virtqueue): number {
   const guest = new TestGuest(GARBAGE_LAYOUT);

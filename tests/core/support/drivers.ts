@@ -1,6 +1,6 @@
 /**
- * The driver's side of both ring layouts, as the specification describes it (virtio 1.2, sections 2.7.13 and 2.8.19),
- * written for clarity and sharing no code with core.
+ * The driver's side of both ring layouts, as the specification describes it (virtio 1.2, sections 2.7.13 and
+ * 2.8.19), written for clarity and sharing no code with core.
  * @module
  */
 import type { VirtqueueSetup } from "../../../core/virtqueue.ts";
@@ -13,7 +13,10 @@ export interface Element {
   readonly writable: boolean;
 }
 
-/** How a buffer is to be described; a table, if there is one, lies at `table` and takes over at element `direct`. */
+/**
+ * How a buffer is to be described; a table, if there is one, lies at `table` and takes over at element
+ * `direct`.
+ */
 export interface Description {
   readonly elements: readonly Element[];
   readonly table: number | null;
@@ -53,7 +56,10 @@ function slotsFor(buffer: Description): number {
   return buffer.table === null ? buffer.elements.length : buffer.direct + 1;
 }
 
-/** A driver of a split ring. Free descriptors are taken from a list, so that chains soon run all over the table. */
+/**
+ * A driver of a split ring. Free descriptors are taken from a list, so that chains soon run all over the
+ * table.
+ */
 export class SplitDriver implements TestDriver {
   readonly setup: VirtqueueSetup;
   readonly #guest: TestGuest;

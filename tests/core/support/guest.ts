@@ -1,5 +1,6 @@
 /**
- * A guest for the tests of the queues: memory in several regions, and byte access to it that shares no code with core.
+ * A guest for the tests of the queues: memory in several regions, and byte access to it that shares no code
+ * with core.
  * @module
  */
 import { GuestMemory, type MemoryRegion } from "../../../core/memory.ts";
@@ -66,7 +67,10 @@ export class TestGuest {
     bytes.forEach((byte, i) => this.set(address + i, byte));
   }
 
-  /** Sets a descriptor: `last` is `next` in a split ring or table, and the id in a packed ring, before the flags there. */
+  /**
+   * Sets a descriptor: `last` is `next` in a split ring or table, and the id in a packed ring, before the
+   * flags there.
+   */
   setDescriptor(at: number, address: number, length: number, first: number, second: number): void {
     this.setNumber(at, 8, address);
     this.setNumber(at + 8, 4, length);

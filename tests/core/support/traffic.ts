@@ -10,7 +10,10 @@ import type { TestGuest } from "./guest.ts";
 
 /** One step of traffic: what is posted, and what the device does then. */
 export interface Round {
-  /** Buffers: lengths of elements, how many of them are readable, whether by a table and with how many before it. */
+  /**
+   * Buffers: lengths of elements, how many of them are readable, whether by a table and with how many before
+   * it.
+   */
   readonly posts: readonly {
     readonly lengths: readonly number[];
     readonly readable: number;
@@ -36,7 +39,9 @@ interface Posted {
 
 const CELL = 16;
 
-/** Hands out cells of an area of guest memory, next fit, so that buffers soon lie across every boundary in it. */
+/**
+ * Hands out cells of an area of guest memory, next fit, so that buffers soon lie across every boundary in it.
+ */
 class Cells {
   readonly #base: number;
   readonly #busy: boolean[];

@@ -32,7 +32,10 @@ interface Settings extends SoftwareGuestOptionsInput {
   readonly options?: Record<string, unknown>;
 }
 
-/** A bench whose device and guest are turned by hand: `session.poll` is a round of the device, `take` one of the guest. */
+/**
+ * A bench whose device and guest are turned by hand: `session.poll` is a round of the device, `take` one of
+ * the guest.
+ */
 class Rig extends DeviceBench {
   #untaken: GuestRequest[] = [];
 
@@ -42,7 +45,10 @@ class Rig extends DeviceBench {
     this.guest.hooks.onReturned = (request) => this.#untaken.push(request);
   }
 
-  /** Posts buffers, each cut into pieces of these lengths; the device sees them. Returns whether it was kicked. */
+  /**
+   * Posts buffers, each cut into pieces of these lengths; the device sees them. Returns whether it was
+   * kicked.
+   */
   put(...requests: (number | readonly number[])[]): boolean {
     for (const pieces of requests) this.post(0, [], pieces);
     const { kicks } = this.guest.counters;
@@ -241,7 +247,8 @@ Deno.test("EntropyDevice keeps to its rate: a burst at once, then each request w
   assertEquals(rig.session.poll(50_000_000), true);
   assertEquals(rig.take().map(({ length }) => length), [50]);
   assertEquals(rig.session.deadlineNs(), 60_000_000);
-  // Later than it was due: 20 ms more have brought 20 bytes, which count for the last request, of a whole burst.
+  // Later than it was due: 20 ms more have brought 20 bytes, which count for the last request, of a whole
+  // burst.
   assertEquals(rig.session.poll(80_000_000), true);
   assertEquals(rig.take().map(({ length }) => length), [10]);
   assertEquals(rig.session.deadlineNs(), 160_000_000);
@@ -252,7 +259,9 @@ Deno.test("EntropyDevice keeps to its rate: a burst at once, then each request w
   assertEquals(rig.counters.device, { requests: 5, bytes: 260, shortened: 1, limited: 3, interrupts: 4 });
 });
 
-/** Writes a descriptor: address, length, and the two numbers behind them, whose meaning depends on the ring. */
+/**
+ * Writes a descriptor: address, length, and the two numbers behind them, whose meaning depends on the ring.
+ */
 function describe(
   memory: GuestMemory,
   at: number,

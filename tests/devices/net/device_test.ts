@@ -607,7 +607,8 @@ for (const ring of ["split", "packed"]) {
       assertEquals([one.faults(fault), one.guest.counters.needsReset], [1, 1]);
       assertEquals([one.guest.session.status & 64, one.counters().resets], [64, 1]);
       assertEquals(one.guest.counters.configChanges, 1, "the driver is told");
-      // Held were two segments, which are one packet; of the six frames the cable has dropped what was not received.
+      // Held were two segments, which are one packet; of the six frames the cable has dropped what was not
+      // received.
       const accounted = one.counters().discarded_at_reset + one.counters("toGuest").packets;
       assertEquals(accounted, 1 + 6 - one.port.counters.noGuest);
       assertEquals([rig.inUse, one.port.waiting], [0, 0], "nothing is left for the next driver");

@@ -196,7 +196,8 @@ for (const packed of [false, true]) {
   });
 
   Deno.test(`a device rests within a lap, whatever a driver does between two looks (${layout})`, () => {
-    // Every sequence of three states that a driver may show in turn, before looks of the one kind or the other.
+    // Every sequence of three states that a driver may show in turn, before looks of the one kind or the
+    // other.
     const states: readonly ((driver: HandWrittenDriver) => void)[] = [
       (driver) => driver.count(0),
       (driver) => driver.count(1),

@@ -39,11 +39,13 @@ for (const { name, guest } of RINGS) {
     const own = { ...guest, queueSize: 64, receiveBuffers: 0, receiveBufferBytes: 220, accept: ["CTRL_VQ"] };
     await using rig = await Rig.start([{ guest: own }]);
     const { one } = rig;
-    // To the guest: frames in one buffer and in several, some that fit into none, and too few buffers, again and again.
+    // To the guest: frames in one buffer and in several, some that fit into none, and too few buffers, again
+    // and again.
     for (let number = 1; number <= 40; number++) {
       assert(one.port.inject(numbered(number, number % 3 === 0 ? 500 : 60)));
       one.guest.postReceiveBuffers(number % 2);
-      // From the guest: frames to be sent, frames too short to be one, and headers that say what was not agreed to.
+      // From the guest: frames to be sent, frames too short to be one, and headers that say what was not
+      // agreed to.
       const frame = number % 5 === 0 ? new Uint8Array(8) : numbered(number, 60 + number, MACS[1]);
       assert(one.guest.send(frame, number % 7 === 0 ? { gsoType: 1, gsoSize: 100, flags: 1 } : {}));
       if (number % 10 === 0) one.guest.control(0, 0, Uint8Array.of(1));

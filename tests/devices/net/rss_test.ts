@@ -3,7 +3,10 @@ import * as fc from "fast-check";
 import { PacketHash, SUPPORTED_HASH_TYPES, ToeplitzHash } from "../../../devices/net/steering.ts";
 import { frame, type FrameParts, PUBLISHED_KEY, UDP, v4, v6 } from "./frames.ts";
 
-/** Source, its port, destination, its port, hash over the addresses, hash over addresses and ports: as published. */
+/**
+ * Source, its port, destination, its port, hash over the addresses, hash over addresses and ports: as
+ * published.
+ */
 const VECTORS: [number[], number, number[], number, number, number][] = [
   [v4("66.9.149.187"), 2794, v4("161.142.100.80"), 1766, 0x323e8fc2, 0x51ccc178],
   [v4("199.92.111.2"), 14230, v4("65.69.140.83"), 4739, 0xd718262a, 0xc626b0ea],

@@ -42,7 +42,10 @@ export function useSplit(memory: GuestMemory, size: number, index: number, id: n
   memory.writeU16(DEVICE + 2, (index + 1) & 0xffff);
 }
 
-/** The fields of the descriptor at `address`: of a split ring flags and next, of a packed one id and flags are last. */
+/**
+ * The fields of the descriptor at `address`: of a split ring flags and next, of a packed one id and flags are
+ * last.
+ */
 export function descriptorAt(memory: GuestMemory, address: number): number[] {
   return [
     memory.readAddress(address),

@@ -1,5 +1,6 @@
 /**
- * Says when the runtime has something to do, to a test that runs it: in a program of its own, for only the main thread knows.
+ * Says when the runtime has something to do, to a test that runs it: in a program of its own, for only the
+ * main thread knows.
  * @module
  */
 import { SystemClock } from "../../../core/clock.ts";
@@ -29,7 +30,10 @@ function later(what: string): Promise<Deno.CommandStatus> {
   return new Deno.Command("sh", { args: ["-c", `sleep 0.5; ${what}`] }).spawn().status;
 }
 
-/** Waits as a reactor does, after one event or with one before every wait. Do promises and timers of others go on? */
+/**
+ * Waits as a reactor does, after one event or with one before every wait. Do promises and timers of others go
+ * on?
+ */
 async function othersGoOn(endlessly: boolean): Promise<boolean> {
   using waiter = new EpollWaiter();
   using event = EventFd.create();

@@ -1,6 +1,7 @@
 /**
- * Commands and replies between two real threads, as many as are wanted, with the events and waits that queue workers use, and with
- * preemption planted where it once did harm. By itself, for a long run beside other work:
+ * Commands and replies between two real threads, as many as are wanted, with the events and waits that queue
+ * workers use, and with preemption planted where it once did harm. By itself, for a long run beside other
+ * work:
  *
  *     deno run -A tests/machine/support/exchange_commands.ts 1000000
  *
@@ -65,7 +66,10 @@ class LateMemory extends SharedChannelMemory {
   }
 }
 
-/** Gives commands and checks every reply. Returns how many there were, and for how long the longest was waited for, in ms. */
+/**
+ * Gives commands and checks every reply. Returns how many there were, and for how long the longest was waited
+ * for, in ms.
+ */
 export async function exchangeCommands(
   { commands, delayEvery, limitMs = Infinity }: Exchange,
 ): Promise<{ count: number; longestMs: number }> {

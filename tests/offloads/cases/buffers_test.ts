@@ -1,4 +1,7 @@
-/** Cases 85 to 87: the guest has no buffers, or is not there. Neither rule book loses what the reference loses here. */
+/**
+ * Cases 85 to 87: the guest has no buffers, or is not there. Neither rule book loses what the reference loses
+ * here.
+ */
 import { assertEquals } from "@std/assert";
 import { departures, startDevice } from "./case.ts";
 import { A, B, C, merged, packet, stale } from "./packets.ts";

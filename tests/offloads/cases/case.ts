@@ -1,9 +1,11 @@
 /**
- * What the numbered cases are made of: what comes, what must come out under each rule book, and how both are run.
+ * What the numbered cases are made of: what comes, what must come out under each rule book, and how both are
+ * run.
  *
- * Every case runs twice: through a pipeline with the two RSC stages, and through a whole device with rings, unless
- * `pipelineOnly` says why that cannot be. Everything that comes out is compared: time, order, all six header fields, every
- * byte; and every counter of the family that tells of a refusal must be 0 unless the case names it.
+ * Every case runs twice: through a pipeline with the two RSC stages, and through a whole device with rings,
+ * unless `pipelineOnly` says why that cannot be. Everything that comes out is compared: time, order, all six
+ * header fields, every byte; and every counter of the family that tells of a refusal must be 0 unless the
+ * case names it.
  */
 import { assertEquals } from "@std/assert";
 import type { FeatureSet } from "../../../core/features.ts";
@@ -24,8 +26,9 @@ import { featureName, VIRTIO_NET_F_MRG_RXBUF } from "../../../wire/net_features.
 export type Arrival = readonly [atNs: number, frame: Uint8Array, facts?: FrameFacts];
 
 /**
- * A frame that must come out: when, `[flags,gso,segments]` with `-` for a frame without RSC_INFO, its bytes, and what else
- * its header says. Under RSC_INFO, `csumStart` is the number of segments; with NEEDS_CSUM, `hdrLen` is that of the headers.
+ * A frame that must come out: when, `[flags,gso,segments]` with `-` for a frame without RSC_INFO, its bytes,
+ * and what else its header says. Under RSC_INFO, `csumStart` is the number of segments; with NEEDS_CSUM,
+ * `hdrLen` is that of the headers.
  */
 export type Departure = readonly [
   atNs: number,

@@ -48,7 +48,8 @@ testCase(82, { arrive: [[0, A], [1, partialNext, { header: odd }]] }, {
   },
 });
 
-// Completed by the guest, this sum would make a wrong checksum; a merged packet has a new sum, and would make it right.
+// Completed by the guest, this sum would make a wrong checksum; a merged packet has a new sum, and would make
+// it right.
 const wrongSeed = packet({ seq: 1100, checksum: 0x1234 });
 testCase(82, { arrive: [[0, A], [1, wrongSeed, { header: partialHeader }]] }, {
   S: {

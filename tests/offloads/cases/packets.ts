@@ -21,7 +21,10 @@ export const B = packet({ seq: 1100 });
 export const C = packet({ seq: 1200 });
 export const K = pureAck();
 
-/** A merged packet of the reference: as its fields say, but with the stale checksums of the packet that opened it. */
+/**
+ * A merged packet of the reference: as its fields say, but with the stale checksums of the packet that opened
+ * it.
+ */
 export function stale(opener: Uint8Array, fields: TcpFields): Uint8Array<ArrayBuffer> {
   const { ipChecksum, checksum } = parseTcp(opener);
   return tcp({ ipChecksum, checksum, ...fields });

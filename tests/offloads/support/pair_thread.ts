@@ -1,6 +1,7 @@
 /**
- * A thread with a strict chain, as that of a queue pair. The network is a shared number: segment `i` is for the thread that
- * `plan` says, which takes it when the number is `i`, and then the next one arrives. What leaves is written into a shared log.
+ * A thread with a strict chain, as that of a queue pair. The network is a shared number: segment `i` is for
+ * the thread that `plan` says, which takes it when the number is `i`, and then the next one arrives. What
+ * leaves is written into a shared log.
  * @module
  */
 import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
@@ -25,7 +26,9 @@ export interface PlannedSegment {
   readonly fin: boolean;
 }
 
-/** In the shared memory: which segment is next, how many are logged; then the log: flow and sequence number. */
+/**
+ * In the shared memory: which segment is next, how many are logged; then the log: flow and sequence number.
+ */
 export const NEXT = 0;
 export const LOGGED = 1;
 export const LOG = 2;
@@ -69,8 +72,8 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
     const { flow, seq, fin, pair: whose } = plan[next];
     if (whose === pair) {
       bench.feed(tcp({ sourcePort: 1 + flow, seq, payload: 100, flags: fin ? ["ACK", "FIN"] : ["ACK"] }));
-      // What passes alone belongs to no claim. That the threads of two queues show such frames in the order of their arrival,
-      // no device promises; here it would be taken for an overtaking.
+      // What passes alone belongs to no claim. That the threads of two queues show such frames in the order
+      // of their arrival, no device promises; here it would be taken for an overtaking.
       const own = bench.out.filter(({ bytes }) => portOf(bytes) === 1 + flow);
       if (own.length === 1 && sequenceOf(own[0].bytes) === seq) publish();
       Atomics.store(words, NEXT, next + 1);

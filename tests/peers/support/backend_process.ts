@@ -33,8 +33,8 @@ export class BackendProcess implements AsyncDisposable {
   }
 
   /**
-   * Starts it in a network, with the permissions that the manual asks for, and waits until its devices are served. Throws Error
-   * with what it complains of.
+   * Starts it in a network, with the permissions that the manual asks for, and waits until its devices are
+   * served. Throws Error with what it complains of.
    * @param file where to write the configuration
    */
   static async start(namespace: Namespace, file: string, config: unknown): Promise<BackendProcess> {
@@ -82,7 +82,10 @@ export class BackendProcess implements AsyncDisposable {
     return (await this.#next("counters")).counters;
   }
 
-  /** Waits until its counters are as wanted, and returns them. Throws Error with the last ones if that takes ten seconds. */
+  /**
+   * Waits until its counters are as wanted, and returns them. Throws Error with the last ones if that takes
+   * ten seconds.
+   */
   async until(what: string, isSo: (counters: Counters) => boolean): Promise<Counters> {
     const endMs = Date.now() + 10_000;
     while (true) {

@@ -1,6 +1,6 @@
 /**
- * A stage that corrupts some segments on their way to the guest, as a bad line does: named in configurations of tests by its
- * path.
+ * A stage that corrupts some segments on their way to the guest, as a bad line does: named in configurations
+ * of tests by its path.
  * @module
  */
 import { z } from "zod";

@@ -30,7 +30,10 @@ export function plain(lengthBytes: number): Template {
   return { bytes, numbered: true };
 }
 
-/** A frame of this length, to be segmented by the one that sends it on, with TCP and a checksum yet to be completed. */
+/**
+ * A frame of this length, to be segmented by the one that sends it on, with TCP and a checksum yet to be
+ * completed.
+ */
 export function large(lengthBytes: number): Template {
   const bytes = tcp({ destinationMac: GUEST_MAC, payload: lengthBytes - 54, checksum: "partial" });
   const header = { flags: 1, gsoType: 1, gsoSize: 1448, hdrLen: 54, csumStart: 34, csumOffset: 16 };

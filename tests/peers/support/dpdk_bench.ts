@@ -67,7 +67,9 @@ export class Bench implements AsyncDisposable {
     return this.machine.devices[0].driver as VhostUserTransport;
   }
 
-  /** Frames in this direction since the machine was started: those that passed, and those dropped by any name. */
+  /**
+   * Frames in this direction since the machine was started: those that passed, and those dropped by any name.
+   */
   sums(direction: "toGuest" | "fromGuest"): { passed: number; dropped: number } {
     const counters = this.machine.counters[`net0.${direction}`];
     const names = Object.keys(counters).filter((name) => name.startsWith("dropped_"));
@@ -92,7 +94,8 @@ export class Bench implements AsyncDisposable {
   }
 
   /**
-   * Sends frames to testpmd, made in turn from these, and waits until each of them has come there or was dropped here.
+   * Sends frames to testpmd, made in turn from these, and waits until each of them has come there or was
+   * dropped here.
    * @param fitting how many of them testpmd has room for; the others must be dropped, and counted
    */
   async deliver(count: number, templates: readonly Template[], fitting = count): Promise<PortStats> {
@@ -119,7 +122,10 @@ export class Bench implements AsyncDisposable {
     return await this.deliver(FRAMES, lengthsBytes.map(plain));
   }
 
-  /** Lets testpmd send frames, in so many buffers each, and sees that each of them has come or was dropped here. */
+  /**
+   * Lets testpmd send frames, in so many buffers each, and sees that each of them has come or was dropped
+   * here.
+   */
   async collect(lengthBytes: number, pieces = 1): Promise<PortStats> {
     const { account, testpmd } = this;
     const before = this.sums("fromGuest");
@@ -140,7 +146,10 @@ export class Bench implements AsyncDisposable {
     return stats;
   }
 
-  /** Sends frames to testpmd, made in turn from these, which returns them; each byte comes back, or testpmd counts it. */
+  /**
+   * Sends frames to testpmd, made in turn from these, which returns them; each byte comes back, or testpmd
+   * counts it.
+   */
   async exchange(count: number, templates: readonly Template[]): Promise<void> {
     const { account, testpmd } = this;
     const end = this.sums("toGuest").passed + count;

@@ -62,7 +62,10 @@ export class FileMachine implements AsyncDisposable {
     return this.machine.parts.reactor.clock.nowNs();
   }
 
-  /** What went against the rules of protocol and rings, by group and name; messages that were refused are among it. */
+  /**
+   * What went against the rules of protocol and rings, by group and name; messages that were refused are
+   * among it.
+   */
   faults(): Record<string, number> {
     const found: Record<string, number> = {};
     for (const [group, counters] of Object.entries(this.machine.counters)) {

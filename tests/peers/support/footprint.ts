@@ -35,7 +35,10 @@ export function footprint(): Footprint {
   };
 }
 
-/** Asserts that nothing is held that was not held before. Programs that have ended may take up to two seconds to be gone. */
+/**
+ * Asserts that nothing is held that was not held before. Programs that have ended may take up to two seconds
+ * to be gone.
+ */
 export async function assertNothingKept(before: Footprint): Promise<void> {
   const things = ({ files, sharedMappings, owned }: Footprint) => ({ files, sharedMappings, owned });
   let now = footprint();

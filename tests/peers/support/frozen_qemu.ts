@@ -15,7 +15,10 @@ export class FrozenQemu implements AsyncDisposable {
     this.#qmp = qmp;
   }
 
-  /** Starts it, and waits until its devices are made. @param folder where its monitor is, its own meanwhile */
+  /**
+   * Starts it, and waits until its devices are made.
+   * @param folder where its monitor is, its own meanwhile
+   */
   static async start(
     folder: string,
     args: readonly string[],

@@ -1,5 +1,6 @@
 /**
- * What a test with a guest stands on: a network with a TAP in it, an image to start guests from, and transfers between both.
+ * What a test with a guest stands on: a network with a TAP in it, an image to start guests from, and
+ * transfers between both.
  * @module
  */
 import { GuestImage } from "../../../rigs/guest_image.ts";
@@ -89,7 +90,9 @@ export interface GuestShell {
   readonly shell: SerialShell;
 }
 
-/** Sends bytes to a guest by TCP and returns the SHA-256 sum of what arrived there, and stays there in a file. */
+/**
+ * Sends bytes to a guest by TCP and returns the SHA-256 sum of what arrived there, and stays there in a file.
+ */
 export async function sendTo(
   namespace: Namespace,
   guest: GuestShell,

@@ -1,5 +1,6 @@
 /**
- * What goes between a guest and the kernel of the host, both ways, and what the guest's kernel has counted of it.
+ * What goes between a guest and the kernel of the host, both ways, and what the guest's kernel has counted of
+ * it.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -78,7 +79,8 @@ export async function datagramsBothWays(rig: GuestRig, guest: QemuGuest): Promis
 }
 
 /**
- * Has the guest send datagrams to the host, which sends them back; `times` times over, each time from another port.
+ * Has the guest send datagrams to the host, which sends them back; `times` times over, each time from another
+ * port.
  * @param command makes a command for the guest out of the one that asks
  */
 export async function askHost(

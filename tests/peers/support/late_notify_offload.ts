@@ -1,6 +1,7 @@
 /**
- * Preemption, planted where it once did harm. An offload that changes nothing of a frame has its thread sleep between a
- * store and the `Atomics.notify` that tells of it; `delayWaits` has this thread sleep before it waits for such a store.
+ * Preemption, planted where it once did harm. An offload that changes nothing of a frame has its thread sleep
+ * between a store and the `Atomics.notify` that tells of it; `delayWaits` has this thread sleep before it
+ * waits for such a store.
  * @module
  */
 import { z } from "zod";

@@ -1,5 +1,6 @@
 /**
- * Two back-ends of ours on one bridge, each with a machine and a TAP of its own, between which a guest can move.
+ * Two back-ends of ours on one bridge, each with a machine and a TAP of its own, between which a guest can
+ * move.
  * @module
  */
 import type { Machine } from "../../../machine/machine.ts";

@@ -1,5 +1,6 @@
 /**
- * QEMU's test socket (qtest): ports and memory of a guest from outside, so that a program can be the guest's driver.
+ * QEMU's test socket (qtest): ports and memory of a guest from outside, so that a program can be the guest's
+ * driver.
  *
  * One command a line, one answer a line, in turn. The guest's processor is not needed: it halts for ever.
  * @module

@@ -1,6 +1,6 @@
 /**
- * A virtio-net driver that works a QEMU's device from outside (virtio 1.2, section 5.1): one queue pair, and the control queue
- * if it is agreed on. Buffers are mergeable.
+ * A virtio-net driver that works a QEMU's device from outside (virtio 1.2, section 5.1): one queue pair, and
+ * the control queue if it is agreed on. Buffers are mergeable.
  * @module
  */
 import { type FeatureSet, VIRTIO_F_VERSION_1 } from "../../../core/features.ts";
@@ -133,7 +133,10 @@ export class QtestNetDriver {
     return packets;
   }
 
-  /** Sends a frame and waits until the device has taken it. @param flags of its header, which is 0 but for these */
+  /**
+   * Sends a frame and waits until the device has taken it.
+   * @param flags of its header, which is 0 but for these
+   */
   async send(frame: Uint8Array, flags = 0): Promise<void> {
     const bytes = new Uint8Array(HEADER_BYTES + frame.length);
     bytes[0] = flags;
@@ -144,7 +147,10 @@ export class QtestNetDriver {
     await this.#takenBy(TRANSMIT);
   }
 
-  /** Gives a command to the control queue and returns the answer: 0 for obeyed, 1 for refused (section 5.1.6.5). */
+  /**
+   * Gives a command to the control queue and returns the answer: 0 for obeyed, 1 for refused (section
+   * 5.1.6.5).
+   */
   async command(commandClass: number, command: number, data: Uint8Array): Promise<number> {
     const answerAt = SCRATCH_AT + 2 + data.length;
     await this.#qtest.writeBytes(SCRATCH_AT, Uint8Array.of(commandClass, command, ...data, 0xff));

@@ -1,5 +1,6 @@
 /**
- * Segments that come from the network, and the packets that a guest must receive for them: every header field, every byte.
+ * Segments that come from the network, and the packets that a guest must receive for them: every header
+ * field, every byte.
  * @module
  */
 import { tcp, type TcpFields, TcpStream } from "../../../testing/mod.ts";

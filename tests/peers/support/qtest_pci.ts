@@ -1,8 +1,9 @@
 /**
  * A virtio device on PCI, reached through the test socket of a QEMU (virtio 1.2, section 4.1).
  *
- * No firmware has run: what it would do is done here. The device is looked for on bus 0, its memory is put where the machine
- * has a hole for it, and its capabilities say where in that memory the four parts of its interface are.
+ * No firmware has run: what it would do is done here. The device is looked for on bus 0, its memory is put
+ * where the machine has a hole for it, and its capabilities say where in that memory the four parts of its
+ * interface are.
  * @module
  */
 import { FeatureSet } from "../../../core/features.ts";

@@ -1,5 +1,6 @@
 /**
- * A machine of ours behind a vhost-user socket, a QEMU in front of it, and the driver in that QEMU's guest: this program.
+ * A machine of ours behind a vhost-user socket, a QEMU in front of it, and the driver in that QEMU's guest:
+ * this program.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
@@ -94,7 +95,9 @@ export class QtestRig implements AsyncDisposable {
     return this.driver;
   }
 
-  /** Lets frames arrive from the network, all at one moment; 64 at most, which our device takes in one round. */
+  /**
+   * Lets frames arrive from the network, all at one moment; 64 at most, which our device takes in one round.
+   */
   inject(frames: readonly Uint8Array[]): void {
     for (const frame of frames) assert(this.port.inject(frame), "the cable takes no more");
   }

@@ -1,8 +1,10 @@
 /**
- * The driver's side of a split virtqueue in the memory of a QEMU (virtio 1.2, section 2.7), over its test socket.
+ * The driver's side of a split virtqueue in the memory of a QEMU (virtio 1.2, section 2.7), over its test
+ * socket.
  *
- * Slow and simple: each descriptor has a place of its own in the caller's plan, so that none is ever looked for, and every
- * access is a command to QEMU, in the order of the specification: buffer, descriptor, available entry, index.
+ * Slow and simple: each descriptor has a place of its own in the caller's plan, so that none is ever looked
+ * for, and every access is a command to QEMU, in the order of the specification: buffer, descriptor,
+ * available entry, index.
  * @module
  */
 import type { Qtest } from "./qtest.ts";

@@ -31,7 +31,10 @@ export class RecordedEntropy {
     this.registry = new PluginRegistry(builtIns([...others, recorded]));
   }
 
-  /** What a guest has read was drawn here, in this order, and after all that it had read before: no part came twice. */
+  /**
+   * What a guest has read was drawn here, in this order, and after all that it had read before: no part came
+   * twice.
+   */
   assertGave(read: Uint8Array): void {
     for (let from = 0; from < read.length; from += PART_BYTES) {
       const part = read.subarray(from, from + PART_BYTES).toHex();
@@ -48,6 +51,7 @@ export function assertRandom(bytes: Uint8Array): void {
   for (const byte of bytes) seen[byte]++;
   const expected = bytes.length / 256;
   const chiSquare = seen.reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0);
-  // 255 degrees of freedom: the mean is 255, the deviation 22.6. Beyond these bounds by chance: less than once in 10^8.
+  // 255 degrees of freedom: the mean is 255, the deviation 22.6. Beyond these bounds by chance: less than
+  // once in 10^8.
   assert(chiSquare > 130 && chiSquare < 410, `chi-square of ${bytes.length} bytes is ${chiSquare}`);
 }

@@ -1,6 +1,6 @@
 /**
- * An offload that stands still at the first frame for longer than anybody waits, and then goes on as if nothing had been; or
- * in a thread before that, when it is made.
+ * An offload that stands still at the first frame for longer than anybody waits, and then goes on as if
+ * nothing had been; or in a thread before that, when it is made.
  * @module
  */
 import { z } from "zod";

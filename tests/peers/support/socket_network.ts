@@ -1,6 +1,6 @@
 /**
- * A network with a queue for each pair, whose other ends the test has: datagram sockets, which like a TAP carry one frame at a
- * time. Its queues can be given to threads.
+ * A network with a queue for each pair, whose other ends the test has: datagram sockets, which like a TAP
+ * carry one frame at a time. Its queues can be given to threads.
  * @module
  */
 import { z } from "zod";

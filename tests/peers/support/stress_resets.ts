@@ -1,6 +1,6 @@
 /**
- * A front-end that resets a device whose queue pairs are worked by threads, in the midst of traffic and without waiting for
- * anything, as often as is wanted. For a long run beside other work:
+ * A front-end that resets a device whose queue pairs are worked by threads, in the midst of traffic and
+ * without waiting for anything, as often as is wanted. For a long run beside other work:
  *
  *     deno run -A tests/peers/support/stress_resets.ts 100000
  *
@@ -12,7 +12,10 @@ import { numbered, ThreadsRig, write } from "./threads_rig.ts";
 
 const RINGS = [0, 1];
 
-/** Resets the device `resets` times, or for `limitMs`. Returns how often it did. Rejects with what the machine ended with. */
+/**
+ * Resets the device `resets` times, or for `limitMs`. Returns how often it did. Rejects with what the machine
+ * ended with.
+ */
 export async function stressResets(resets: number, limitMs = Infinity): Promise<number> {
   const module = new URL("./late_notify_offload.ts", import.meta.url).href;
   const offloads = [{ use: module, oneIn: 200 }, "rsc-v4"];

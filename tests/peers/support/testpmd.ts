@@ -1,5 +1,6 @@
 /**
- * DPDK's `dpdk-testpmd` with a virtio-user port: a front-end with a poll-mode driver, led by its command line.
+ * DPDK's `dpdk-testpmd` with a virtio-user port: a front-end with a poll-mode driver, led by its command
+ * line.
  */
 import { TestpmdShell } from "../../../rigs/testpmd_shell.ts";
 

@@ -1,6 +1,6 @@
 /**
- * A machine whose queue pairs are worked by threads, behind a vhost-user socket, with a front-end of the tests or testpmd in
- * front, and sockets of the test behind.
+ * A machine whose queue pairs are worked by threads, behind a vhost-user socket, with a front-end of the
+ * tests or testpmd in front, and sockets of the test behind.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";

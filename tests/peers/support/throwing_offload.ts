@@ -1,5 +1,6 @@
 /**
- * An offload that fails in a thread, at the step that its option names: with the first frame, where nothing else is said.
+ * An offload that fails in a thread, at the step that its option names: with the first frame, where nothing
+ * else is said.
  * @module
  */
 import { z } from "zod";

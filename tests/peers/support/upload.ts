@@ -1,6 +1,6 @@
 /**
- * A TCP connection to a guest that stays open as long as a test likes: random bytes go in, and in the end both sides say what the
- * sum of them was.
+ * A TCP connection to a guest that stays open as long as a test likes: random bytes go in, and in the end
+ * both sides say what the sum of them was.
  * @module
  */
 import { createHash, type Hash } from "node:crypto";

@@ -1,9 +1,9 @@
 /**
  * Builds the machine of a scenario from JSON, runs its streams, and finds out what is wrong.
  *
- * Frames go into the cable, as many as come at the same moment in one batch. A stream ends when nothing is held any more:
- * then no frame may be out of the pool. A reset begins a new `Epoch`; each is judged for itself. Frames that the device has
- * not received by then are dropped by its port.
+ * Frames go into the cable, as many as come at the same moment in one batch. A stream ends when nothing is
+ * held any more: then no frame may be out of the pool. A reset begins a new `Epoch`; each is judged for
+ * itself. Frames that the device has not received by then are dropped by its port.
  * @module
  */
 import { newRegistry } from "../../../config/builtins.ts";
@@ -95,7 +95,8 @@ export class Bench {
   }
 
   #inject(frame: Injection): void {
-    // A guest that takes large packets without MRG_RXBUF gives the 65562 bytes that it is told to: no frame is longer.
+    // A guest that takes large packets without MRG_RXBUF gives the 65562 bytes that it is told to: no frame
+    // is longer.
     if (this.#mayBeUnmergeable && frame.bytes.length > 65_550) return;
     this.#rig.inject(frame);
   }

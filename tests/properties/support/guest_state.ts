@@ -1,6 +1,6 @@
 /**
- * What the guest has agreed to and asked for, kept beside the device: from it follows what must become of each frame.
- * Written from the specification and docs/rules.md, not from the device.
+ * What the guest has agreed to and asked for, kept beside the device: from it follows what must become of
+ * each frame. Written from the specification and docs/rules.md, not from the device.
  * @module
  */
 import type { FeatureSet } from "../../../core/features.ts";

@@ -1,5 +1,6 @@
 /**
- * Finds out what is wrong with a machine under test: each epoch by itself, and at the end of a stream that nothing is left.
+ * Finds out what is wrong with a machine under test: each epoch by itself, and at the end of a stream that
+ * nothing is left.
  * @module
  */
 import type { NetGuest } from "../../../devices/net/driver/mod.ts";
@@ -64,7 +65,10 @@ export class Judge {
     this.#sent.push(frame);
   }
 
-  /** A stream has ended: no frame may be anywhere, and all that the guest sent must have been carried, in order. */
+  /**
+   * A stream has ended: no frame may be anywhere, and all that the guest sent must have been carried, in
+   * order.
+   */
   endStream(): void {
     const { inUse } = framePool(this.#machine.parts.scope);
     if (inUse !== 0) this.violations.push(`${inUse} frames are not back at the end`);

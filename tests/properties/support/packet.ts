@@ -1,6 +1,6 @@
 /**
- * A builder of TCP, UDP and other frames, made for streams of thousands: one object, changed and written over and over.
- * It shares nothing with the code under test, and can write every lie that a header can tell.
+ * A builder of TCP, UDP and other frames, made for streams of thousands: one object, changed and written over
+ * and over. It shares nothing with the code under test, and can write every lie that a header can tell.
  * @module
  */
 

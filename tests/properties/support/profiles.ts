@@ -25,7 +25,10 @@ export interface Profile {
   readonly streams: number;
 }
 
-/** Most streams through one machine: each of them is judged by itself, and a machine costs as much as a stream. */
+/**
+ * Most streams through one machine: each of them is judged by itself, and a machine costs as much as a
+ * stream.
+ */
 const STREAMS = 8;
 
 /** All sorts. */

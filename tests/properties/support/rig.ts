@@ -1,5 +1,6 @@
 /**
- * A machine under test with both of its ends: frames go into the open end of the device's cable, packets come from the guest.
+ * A machine under test with both of its ends: frames go into the open end of the device's cable, packets come
+ * from the guest.
  * @module
  */
 import type { NetGuest } from "../../../devices/net/driver/mod.ts";
@@ -65,7 +66,8 @@ export class Rig {
     const state = new GuestState(guest.features, choice.bufferBytes);
     state.linkUp = this.linkUp;
     this.judge.beginEpoch(state);
-    // Before anything else moves, so that no flow changes its queue later; a small control queue has no room for that.
+    // Before anything else moves, so that no flow changes its queue later; a small control queue has no room
+    // for that.
     if (choice.rss && choice.pairs > 1 && choice.queueSize > 8 && guest.features.has(RSS)) {
       const command = guest.control(4, 1, rssCommand(choice.pairs));
       this.obeyed(command, true);

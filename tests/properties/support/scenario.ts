@@ -1,10 +1,13 @@
 /**
- * A scenario: what a machine is and what happens to it, as plain data. It can be shrunk, printed, kept in a file and run
- * again; nothing else decides what a run does.
+ * A scenario: what a machine is and what happens to it, as plain data. It can be shrunk, printed, kept in a
+ * file and run again; nothing else decides what a run does.
  * @module
  */
 
-/** What can come from the network, most ordinary first: a counterexample shrinks towards the beginning of the list. */
+/**
+ * What can come from the network, most ordinary first: a counterexample shrinks towards the beginning of the
+ * list.
+ */
 export const FRAME_KINDS = [
   "next",
   "burst",
@@ -52,9 +55,9 @@ export type FrameKind = (typeof FRAME_KINDS)[number];
 export type EventKind = (typeof EVENT_KINDS)[number];
 
 /**
- * One step: a kind, and four numbers that mean something different for each: which flow, which size, how long after the
- * step before, and everything else. What a step makes depends on those before it, so that a stream still makes sense
- * when steps are taken out.
+ * One step: a kind, and four numbers that mean something different for each: which flow, which size, how long
+ * after the step before, and everything else. What a step makes depends on those before it, so that a stream
+ * still makes sense when steps are taken out.
  */
 export type Step = readonly [
   kind: FrameKind | EventKind,
@@ -150,7 +153,8 @@ export interface MachineChoice {
 export const TIME_COUNT = 16;
 
 /**
- * How long to wait before a step, in ns; -1 for not at all, so that it comes in one batch with the step before.
+ * How long to wait before a step, in ns; -1 for not at all, so that it comes in one batch with the step
+ * before.
  * @param time a number below {@linkcode TIME_COUNT}; @param intervalNs how long a segment is held
  */
 export function waitNs(time: number, intervalNs: number): number {
@@ -195,8 +199,8 @@ export const PLAIN_MACHINE: MachineChoice = {
 const LARGEST_WITH_HEADER = 65_589 + 12;
 
 /**
- * The choice made possible: rings that hold the largest packet, buffers that the specification asks for (virtio 1.2,
- * section 5.1.6.3.1), and nothing that contradicts itself.
+ * The choice made possible: rings that hold the largest packet, buffers that the specification asks for
+ * (virtio 1.2, section 5.1.6.3.1), and nothing that contradicts itself.
  */
 export function possible(choice: MachineChoice): MachineChoice {
   const { legacy, pieces } = choice;

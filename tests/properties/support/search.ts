@@ -1,8 +1,9 @@
 /**
  * Looks for a scenario that breaks a rule, shrinks it, and writes it down so that it can be run again.
  *
- * The record is a vector file: its events are what happened, its outputs what the device did, and the head carries the
- * scenario itself, which says more than a vector can (rings, resets, links, frames that come in one batch).
+ * The record is a vector file: its events are what happened, its outputs what the device did, and the head
+ * carries the scenario itself, which says more than a vector can (rings, resets, links, frames that come in
+ * one batch).
  * @module
  */
 import fc from "fast-check";

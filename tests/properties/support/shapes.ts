@@ -1,6 +1,6 @@
 /**
- * What each kind of step does to an ordinary segment. `detail` is a number without meaning of its own, from which every
- * shape takes the bits that it needs.
+ * What each kind of step does to an ordinary segment. `detail` is a number without meaning of its own, from
+ * which every shape takes the bits that it needs.
  * @module
  */
 import type { NetHeader } from "../../../pipeline/frame.ts";
@@ -291,7 +291,9 @@ function pad(packet: Packet, detail: number): void {
   packet.paddingByte = (detail & 0x100) === 0 ? 0 : 0xee;
 }
 
-/** An ARP request to everybody, a multicast frame, one to another guest, or an unknown protocol to this one. */
+/**
+ * An ARP request to everybody, a multicast frame, one to another guest, or an unknown protocol to this one.
+ */
 function otherFrame(detail: number): Uint8Array<ArrayBuffer> {
   const frame = new Uint8Array(60);
   const destinations = [[255, 255, 255, 255, 255, 255], [1, 0, 94, 0, 0, 1], [2, 9, 9, 9, 9, 9], [

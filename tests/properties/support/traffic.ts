@@ -1,9 +1,9 @@
 /**
  * From steps to frames: what the peers of a guest send, in good times and bad.
  *
- * Each flow has a state (next sequence number, last ACK, whether it uses timestamps …); a step changes it and makes zero,
- * one or more frames. Flows come in families of eight: both IP versions, both directions, and several ports between the same
- * addresses.
+ * Each flow has a state (next sequence number, last ACK, whether it uses timestamps …); a step changes it and
+ * makes zero, one or more frames. Flows come in families of eight: both IP versions, both directions, and
+ * several ports between the same addresses.
  * @module
  */
 import { MAX_FRAME_BYTES, NONE, Packet, timestampBlock } from "./packet.ts";

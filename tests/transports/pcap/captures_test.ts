@@ -43,7 +43,8 @@ for (const row of rows) {
     let finer = false;
     while (reader.next()) {
       bytes += reader.packet.length;
-      // Packets of both directions are stamped on two cores: one may be a little older than the one before it.
+      // Packets of both directions are stamped on two cores: one may be a little older than the one before
+      // it.
       assert(reader.packet.timeNs > lastNs - 100_000);
       lastNs = reader.packet.timeNs;
       finer ||= lastNs % 1000 !== 0;

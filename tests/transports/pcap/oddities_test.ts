@@ -34,7 +34,8 @@ import {
 } from "./build.ts";
 
 /**
- * What is odd about a capture and does not end it: every fault costs what is wrong, is counted, and the rest is read.
+ * What is odd about a capture and does not end it: every fault costs what is wrong, is counted, and the rest
+ * is read.
  */
 
 const US = 0xa1b2c3d4;
@@ -285,7 +286,8 @@ for (const little of [true, false]) {
       assertEquals([reading.failure, steps(reading)], [null, Array(5).fill("whole 60")]);
       assertEquals(counted(reading), { lengthsDisagree: 7 });
     }
-    // Where the first length is the wrong one, what follows is no block, and the file ends at the block that lies.
+    // Where the first length is the wrong one, what follows is no block, and the file ends at the block that
+    // lies.
     const lies = packet.slice();
     new DataView(lies.buffer).setUint32(4, packet.length - 24, little);
     const reading = read(section(little), described(little), packet, lies, packet);

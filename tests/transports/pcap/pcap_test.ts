@@ -38,7 +38,10 @@ function numbers(received: { number: number }[]): number[] {
   return received.map((each) => each.number);
 }
 
-/** Six packets at 0, 10, 20, … us: to the guest, from it, broadcast, the guest's own broadcast, multicast, to another. */
+/**
+ * Six packets at 0, 10, 20, … us: to the guest, from it, broadcast, the guest's own broadcast, multicast, to
+ * another.
+ */
 function sixPackets(): Uint8Array {
   const broadcast = frameBytes(60, 3);
   broadcast.fill(255, 0, 6);
@@ -278,7 +281,8 @@ Deno.test("pcap as a recorder of a replay writes the flags of its packets back",
     const word = (
       value: number,
     ): [number, number[]] => [2, [0, 8, 16, 24].map((shift) => value >>> shift & 255)];
-    // Reception type, a checksum that is not ready and one that is right, segmentation, an error of the link, an FCS.
+    // Reception type, a checksum that is not ready and one that is right, segmentation, an error of the link,
+    // an FCS.
     const all = [0, 1, 2 | 1 << 2, 1 << 9, 1 << 10, 1 << 11, 1 << 24 | 1 << 10, 4 << 5 | 1 << 10];
     const blocks = all.map((flags) => enhanced(true, 0, 0n, frameBytes(64), [word(flags)]));
     await Deno.writeFile(`${folder}/in.pcapng`, join(section(true), described(true), ...blocks));

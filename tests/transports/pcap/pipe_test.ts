@@ -14,7 +14,8 @@ import { frameBytes, join, pcapHeader, record } from "./build.ts";
 import { receive, type Received, send, TestContext } from "./kit.ts";
 
 /**
- * Captures from pipes: nothing is waited for in real time, and by a manual clock the result is that of a file.
+ * Captures from pipes: nothing is waited for in real time, and by a manual clock the result is that of a
+ * file.
  */
 
 const NS = 0xa1b23c4d;

@@ -9,7 +9,10 @@ import { TestContext } from "./kit.ts";
 
 const CAPABILITIES = OffloadCapabilities.of("csum", "tso4", "uso4", "uso6");
 
-/** Whatever a network may have; but a recorder keeps its queues, to see their frames. What joins has to be passed on, too. */
+/**
+ * Whatever a network may have; but a recorder keeps its queues, to see their frames. What joins has to be
+ * passed on, too.
+ */
 type Everything = Required<Omit<FrameTransport, "giveToWorker">>;
 
 /** A network with every member that a network may have; says what was asked of it. */

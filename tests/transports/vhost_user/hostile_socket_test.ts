@@ -1,6 +1,6 @@
 /**
- * Front-ends that say anything over a real socket, with descriptors of every kind: a running machine outlives them,
- * holds nothing of theirs, and serves the next one.
+ * Front-ends that say anything over a real socket, with descriptors of every kind: a running machine outlives
+ * them, holds nothing of theirs, and serves the next one.
  * @module
  */
 import { assert } from "@std/assert";
@@ -45,7 +45,9 @@ function send(bytes: Uint8Array<ArrayBuffer>, names: readonly string[] = []): De
 
 const turn: Deed = (_front, target) => target.turn();
 
-/** The front-end's own end of the connection, which is gone when the front-end is, also if another has got it. */
+/**
+ * The front-end's own end of the connection, which is gone when the front-end is, also if another has got it.
+ */
 const OWN_END = "own end";
 const kind = fc.constantFrom(...OddDescriptors.names, OWN_END);
 const few = fc.array(kind, { maxLength: 3 });
@@ -164,7 +166,8 @@ hostTest(
       await target.alone();
       await target.assertServes();
     });
-    // First some others, after which everything has been made that is made once: counters of faults, for example.
+    // First some others, after which everything has been made that is made once: counters of faults, for
+    // example.
     await fc.assert(property, { seed: SEED - 1, numRuns: WARM_UP });
     const before = footprint();
     await fc.assert(property, { seed: SEED, numRuns: DIALOGUES });

@@ -1,6 +1,6 @@
 /**
- * A back-end that is killed between any two steps, and the one that comes after it: it repeats exactly what was not answered, in
- * the order in which it was posted. Every request is answered once.
+ * A back-end that is killed between any two steps, and the one that comes after it: it repeats exactly what
+ * was not answered, in the order in which it was posted. Every request is answered once.
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
@@ -52,7 +52,10 @@ function withSteps(steps: number, action: () => void): boolean {
   }
 }
 
-/** What a front-end says of a ring whose back-end was lost: the used index, or for a packed ring what it last knew. */
+/**
+ * What a front-end says of a ring whose back-end was lost: the used index, or for a packed ring what it last
+ * knew.
+ */
 function lostBase(guest: LateGuest): number {
   return guest.packed ? 0x8000 : guest.memory.readU16(GUEST_BASE + 0x800 + 2);
 }
@@ -71,7 +74,8 @@ for (const packed of [false, true]) {
         const bench = new LateBench(guest);
         bench.start({ beforeRing: () => void (record = bench.makeRecord()) });
         let name = 1;
-        // More than a lap of the ring, in which some requests stay out for long and others come back in any order.
+        // More than a lap of the ring, in which some requests stay out for long and others come back in any
+        // order.
         for (let round = 0; round < 8; round++) {
           for (let i = 0; i < 3; i++) posted.push(name++);
           guest.post(...posted.slice(-3));
@@ -229,7 +233,8 @@ for (const packed of [false, true]) {
           for (const [at, value] of bytes) view[at] = value;
           bench.start({ base: lostBase(guest), beforeRing: () => bench.useRecord(buffer) });
           bench.poll();
-          // Whatever was read there: at most as many requests as the ring has entries, all of them from its memory.
+          // Whatever was read there: at most as many requests as the ring has entries, all of them from its
+          // memory.
           assert(bench.held.length <= 2 * SIZE);
           for (const request of [...bench.device.held]) bench.device.answer(request, 1);
           bench.poll();

@@ -1,6 +1,6 @@
 /**
- * Every event at every point of an asynchronous request's life, with a front-end. What was given back is filled with a pattern,
- * and looked at byte by byte after every late answer; mappings are counted.
+ * Every event at every point of an asynchronous request's life, with a front-end. What was given back is
+ * filled with a pattern, and looked at byte by byte after every late answer; mappings are counted.
  */
 import { assert, assertEquals } from "@std/assert";
 import { Request } from "../../../transports/vhost_user/messages.ts";

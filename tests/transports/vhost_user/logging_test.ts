@@ -62,7 +62,8 @@ for (const layout of [{ packed: false }, { packed: true }] as GuestLayout[]) {
     bench.settle();
     assertEquals(marked(log), [FIRST_BUFFER_PAGE]);
 
-    // The log address may lie elsewhere; only the parts that a packed ring has in its descriptors keep their place.
+    // The log address may lie elsewhere; only the parts that a packed ring has in its descriptors keep their
+    // place.
     const elsewhere = 0x5000;
     bench.front.setAddress(0, 1, elsewhere);
     new Uint8Array(log).fill(0);

@@ -1,6 +1,6 @@
 /**
- * Descriptors are open files that the front-end shares: what it does to them later must neither make this program wait nor
- * keep a connection open that the front-end has left.
+ * Descriptors are open files that the front-end shares: what it does to them later must neither make this
+ * program wait nor keep a connection open that the front-end has left.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";

@@ -1,6 +1,6 @@
 /**
- * A front-end that stops the device by status 0 and asks only then where the rings stand, as QEMU 7 does for `stop` and for a
- * migration.
+ * A front-end that stops the device by status 0 and asks only then where the rings stand, as QEMU 7 does for
+ * `stop` and for a migration.
  * @module
  */
 import { assertEquals } from "@std/assert";

@@ -103,7 +103,8 @@ function holdings(): () => void {
   const [files, before] = [openDescriptors(), owned()];
   return () => {
     assertEquals(owned(), before);
-    // By name, not by count: a socket that was still to be closed `before` must not hide one that is left behind.
+    // By name, not by count: a socket that was still to be closed `before` must not hide one that is left
+    // behind.
     const added = () => openDescriptors().filter((file) => !files.includes(file));
     soon(() => `${added()}, left behind, is closed`, () => added().length === 0);
   };

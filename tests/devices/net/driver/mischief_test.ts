@@ -4,7 +4,9 @@ import { type GuestOptionsInput, NetGuest } from "../../../../devices/net/driver
 import { FakeNetDevice, type Mischief } from "./support/fake_net_device.ts";
 import { frameOf, makeRig, OFFERED, type Rig } from "./support/rig.ts";
 
-/** Does one thing wrong, then everything right, and expects the guest to notice the one and to get the other. */
+/**
+ * Does one thing wrong, then everything right, and expects the guest to notice the one and to get the other.
+ */
 function expectNoticed(options: GuestOptionsInput, mischief: Mischief, length: number, problem: RegExp): Rig {
   const rig = makeRig(options);
   const { guest, device, packets } = rig;

@@ -1,5 +1,6 @@
 /**
- * Machines for the tests of the network device, from JSON: one or more devices, each with a software guest, on cables.
+ * Machines for the tests of the network device, from JSON: one or more devices, each with a software guest,
+ * on cables.
  * @module
  */
 import { assertEquals } from "@std/assert";

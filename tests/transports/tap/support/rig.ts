@@ -7,8 +7,8 @@ import { newTapCounters, type TapCounters, TapTransport } from "../../../../tran
 import { readNetHeader, writeNetHeader } from "../../../../wire/virtio_net_header.ts";
 
 /**
- * The TAP's data path over a pair of datagram sockets, which like a TAP carry one frame at a time: no rights are needed, and
- * every answer of the kernel can be brought about.
+ * The TAP's data path over a pair of datagram sockets, which like a TAP carry one frame at a time: no rights
+ * are needed, and every answer of the kernel can be brought about.
  */
 
 /** What a header says. */

@@ -156,7 +156,10 @@ function cloudHypervisor<D>(): Dialogue<D> {
   };
 }
 
-/** crosvm: reads configuration from the back-end, builds as many queues as it is told, forwards the control queue. */
+/**
+ * crosvm: reads configuration from the back-end, builds as many queues as it is told, forwards the control
+ * queue.
+ */
 function crosvm<D>(): Dialogue<D> {
   const all = (settings: DialogueSettings<D>) => [...rings(settings), 2 * settings.pairs];
   return {

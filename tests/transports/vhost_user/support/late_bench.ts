@@ -1,6 +1,6 @@
 /**
- * A device that answers late behind a back-end, and a front-end that need not wait for its answers: messages go through a
- * connection, whose other end is in memory.
+ * A device that answers late behind a back-end, and a front-end that need not wait for its answers: messages
+ * go through a connection, whose other end is in memory.
  * @module
  */
 import { assert, assertEquals } from "@std/assert";

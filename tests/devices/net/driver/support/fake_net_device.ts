@@ -1,6 +1,7 @@
 /**
- * A small device that looks like virtio-net to the software guest: it works real queues, keeps what it is sent, delivers
- * what it is told, and misbehaves on request. It looks at a queue only if it was woken, so that a missing kick shows.
+ * A small device that looks like virtio-net to the software guest: it works real queues, keeps what it is
+ * sent, delivers what it is told, and misbehaves on request. It looks at a queue only if it was woken, so
+ * that a missing kick shows.
  * @module
  */
 import { DescriptorChain } from "../../../../../core/descriptor_chain.ts";

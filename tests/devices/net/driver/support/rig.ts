@@ -1,5 +1,6 @@
 /**
- * A software guest on a fake device, the turns they take, and the matrix of ring forms in which everything must work.
+ * A software guest on a fake device, the turns they take, and the matrix of ring forms in which everything
+ * must work.
  * @module
  */
 import { FeatureSet } from "../../../../../core/features.ts";
