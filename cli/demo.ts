@@ -20,7 +20,8 @@ import { type CommandUsage, parseCommand, programName } from "./console/usage.ts
 import { busiestStation, DEFAULT_INTERVAL_US } from "./replay.ts";
 import { CaptureInput, readStatistics } from "./replay/capture_input.ts";
 import { replayCapture, type ReplaySetup } from "./replay/replay_capture.ts";
-import { average, offloadRemarks, reasonsText, segmentsText, troubleText } from "./replay/report.ts";
+import { average, reasonsText, segmentsText, troubleText } from "./replay/report.ts";
+import { offloadRemarks } from "./replay/summary.ts";
 import { type ReplaySummary, summarize } from "./replay/summary.ts";
 
 /** How `demo` is used. */

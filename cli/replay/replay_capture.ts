@@ -8,16 +8,22 @@ import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { HostError } from "../../core/errors.ts";
-import { defineNetwork, type NetworkPlugin } from "../../pipeline/plugin.ts";
-import type { RuleBook } from "../../pipeline/qemu_compat.ts";
-import type { VerdictLog } from "../../pipeline/stage.ts";
+import type { Frame } from "../../pipeline/frame.ts";
+import {
+  defineNetwork,
+  defineOffload,
+  type NetworkPlugin,
+  type OffloadPlugin,
+} from "../../pipeline/plugin.ts";
+import { OFFER_AGAIN, type RuleBook } from "../../pipeline/qemu_compat.ts";
+import { perFrame, type VerdictLog } from "../../pipeline/stage.ts";
 import type { Pollable } from "../../core/reactor.ts";
 import type { FileIdentity } from "../../host/file_identity.ts";
 import { OutputFile } from "../../host/output_file.ts";
 import { buildMachine } from "../../machine/build.ts";
 import type { Machine } from "../../machine/machine.ts";
 import { defineUndoOffloads, undoOffloads } from "../../offloads/undo_offloads.ts";
-import type { MssTable } from "../../offloads/undo_offloads/offload_finder.ts";
+import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
 import { CaptureWriter, formatOf } from "../../transports/pcap/capture_writer.ts";
 import { CaptureSink } from "../../transports/pcap/capture_sink.ts";
 import {
@@ -28,10 +34,13 @@ import {
 } from "../../transports/pcap/captured_packet.ts";
 import { newReplayCounters, PcapReplay, type ReplayPace } from "../../transports/pcap/replay.ts";
 import type { NetGuest, ReceivedPacket } from "../../testing/mod.ts";
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_F_RSC_INFO } from "../../wire/virtio_net_header.ts";
-import type { CaptureInput } from "./capture_input.ts";
-import { type Explainer, type Reason, VerdictCounters } from "./explainer.ts";
-import { InputCounters, OutputCounters } from "./summary.ts";
+import {
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_F_RSC_INFO,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from "../../wire/virtio_net_header.ts";
+import { type CaptureInput, tcpPayloadBytes } from "./capture_input.ts";
+import { type Explainer, kindOfFrame, type Reason, VerdictCounters } from "./explainer.ts";
 
 /** What a replay is to be. */
 export interface ReplaySetup {
@@ -328,4 +337,114 @@ function commentOn(packet: ReceivedPacket, segments: number): string {
   if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) facts.push("RSC_INFO");
   if ((packet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) facts.push("checksum left to the guest");
   return facts.join(", ");
+}
+
+/** What came from the network. */
+export class InputCounters {
+  /** Frames. */
+  frames = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those with TCP data. */
+  dataFrames = 0;
+  /** TCP segments with data: as many as were on the wire, where a frame holds several. */
+  dataSegments = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  /** Frames that hold several segments: no wire carries them. */
+  largeFrames = 0;
+  /** Frames whose checksum is yet to be computed. */
+  partialChecksums = 0;
+  /** UDP frames yet to be finished and longer than the MTU: of several datagrams, maybe. */
+  longUdpFrames = 0;
+  readonly #finder: OffloadFinder;
+  readonly #verdicts: VerdictCounters;
+
+  /**
+   * Has counted nothing yet.
+   * @param knownMss what the connections of the capture have announced
+   * @param verdicts told of every frame, before the stages that judge it are
+   */
+  constructor(knownMss: MssTable, verdicts: VerdictCounters) {
+    this.#finder = new OffloadFinder(knownMss, {});
+    this.#verdicts = verdicts;
+  }
+
+  /**
+   * A stage that lets every frame pass and counts it: the first of a pipeline sees what the device was given.
+   */
+  plugin(): OffloadPlugin<Record<string, never>> {
+    return defineOffload<Record<string, never>>({
+      name: "input-counters",
+      direction: "toGuest",
+      options: z.strictObject({}),
+      create: () =>
+        perFrame((frame, output) => {
+          // A frame that found no room at the guest comes by again.
+          if (frame.mark !== OFFER_AGAIN) {
+            this.#note(frame);
+            this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
+          }
+          output.push(frame);
+        }),
+    });
+  }
+
+  #note(frame: Frame): void {
+    const finder = this.#finder;
+    this.frames++;
+    this.bytes += frame.length;
+    const isFound = finder.find(frame);
+    if (isFound && finder.isPartial) this.partialChecksums++;
+    if (isFound && finder.isLargeUdp) this.longUdpFrames++;
+    const payload = tcpPayloadBytes(frame.bytes, frame.start, frame.length);
+    if (payload <= 0) return;
+    const segments = isFound ? finder.segments : 1;
+    if (segments > 1) this.largeFrames++;
+    this.dataFrames++;
+    this.dataSegments += segments;
+    this.payloadBytes += payload;
+  }
+}
+
+/** What the guest got. */
+export class OutputCounters {
+  /** Packets. */
+  packets = 0;
+  /** Their bytes. */
+  bytes = 0;
+  /** Those that are TCP segments with data, or several merged. */
+  dataPackets = 0;
+  /** Bytes of TCP payload. */
+  payloadBytes = 0;
+  /** Packets that hold several segments. */
+  coalesced = 0;
+  /** Bytes of the largest packet. */
+  largestBytes = 0;
+  /** How many packets with TCP data hold so many segments. */
+  readonly bySegments: Map<number, number> = new Map();
+
+  /** Counts a packet and returns how many segments it holds. */
+  note(packet: ReceivedPacket): number {
+    const { length } = packet.bytes;
+    const payload = tcpPayloadBytes(packet.bytes, 0, length);
+    const segments = segmentsOf(packet, payload);
+    this.packets++;
+    this.bytes += length;
+    if (length > this.largestBytes) this.largestBytes = length;
+    if (segments > 1) this.coalesced++;
+    if (payload > 0) {
+      this.dataPackets++;
+      this.payloadBytes += payload;
+      this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
+    }
+    return segments;
+  }
+}
+
+/** Segments in a packet: what the device says, else what its size says, else 1. */
+function segmentsOf(packet: ReceivedPacket, payloadBytes: number): number {
+  if (packet.gsoType === VIRTIO_NET_HDR_GSO_NONE) return 1;
+  if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return packet.csumStart;
+  return packet.gsoSize > 0 && payloadBytes > 0 ? Math.ceil(payloadBytes / packet.gsoSize) : 1;
 }

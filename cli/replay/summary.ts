@@ -1,21 +1,21 @@
 /**
- * The result of a replay as one value: what `--json` prints, and what the texts are made from.
+ * The result of a replay as one value (`summarize`): what `--json` prints, and what the texts are made from; with
+ * what must be known before its numbers are believed.
  * @module
  */
-import { z } from "zod";
-import type { ReceivedPacket } from "../../testing/mod.ts";
-import { type MssTable, OffloadFinder } from "../../offloads/undo_offloads/offload_finder.ts";
-import type { Frame } from "../../pipeline/frame.ts";
-import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
-import { OFFER_AGAIN, type RuleBook } from "../../pipeline/qemu_compat.ts";
-import { perFrame } from "../../pipeline/stage.ts";
-import { HeaderLocator } from "../../wire/headers.ts";
-import { PROTOCOL_TCP, TCP_HEADER_BYTES, TCP_OFFSET_FLAGS } from "../../wire/tcp_ip.ts";
-import { VIRTIO_NET_HDR_F_RSC_INFO, VIRTIO_NET_HDR_GSO_NONE } from "../../wire/virtio_net_header.ts";
+import { DEFAULT_MTU } from "../../offloads/undo_offloads/offload_finder.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
+import { count, plural } from "../console/io.ts";
 import type { CaptureStatistics } from "./capture_input.ts";
-import { kindOfFrame, type Reason, type VerdictCounters } from "./explainer.ts";
-import type { LeftOut, OffloadTraces, ReplayResult, ReplaySetup } from "./replay_capture.ts";
-import { remarksOn } from "./report.ts";
+import type { Reason } from "./explainer.ts";
+import type {
+  InputCounters,
+  LeftOut,
+  OffloadTraces,
+  OutputCounters,
+  ReplayResult,
+  ReplaySetup,
+} from "./replay_capture.ts";
 
 /** The result of a replay. */
 export interface ReplaySummary {
@@ -41,27 +41,16 @@ export interface ReplaySummary {
   /** When frames arrived. */
   readonly pace: string;
   /** What the device was given. */
-  readonly input: {
-    frames: number;
-    bytes: number;
-    dataFrames: number;
-    /** TCP segments with data: as many as were on the wire, where a frame holds several. */
-    dataSegments: number;
-    payloadBytes: number;
-  };
+  readonly input: Readonly<
+    Pick<InputCounters, "frames" | "bytes" | "dataFrames" | "dataSegments" | "payloadBytes">
+  >;
   /** What offloads of the captured host had left in the frames to the guest. */
   readonly offloads: OffloadTraces;
   /** What the guest got. */
-  readonly output: {
-    packets: number;
-    bytes: number;
-    dataPackets: number;
-    payloadBytes: number;
-    coalesced: number;
-    largestBytes: number;
-    interrupts: number;
+  readonly output: Readonly<Omit<OutputCounters, "bySegments" | "note">> & {
+    readonly interrupts: number;
     /** How many packets with TCP data hold so many segments, by number of segments. */
-    packetsBySegments: Readonly<Record<string, number>>;
+    readonly packetsBySegments: Readonly<Record<string, number>>;
   };
   /** Frames with data that came in for each packet with data that the guest got; null if there were none. */
   readonly coalescingFactor: number | null;
@@ -140,143 +129,97 @@ export function summarize(
   };
 }
 
-/** What came from the network. */
-export class InputCounters {
-  /** Frames. */
-  frames = 0;
-  /** Their bytes. */
-  bytes = 0;
-  /** Those with TCP data. */
-  dataFrames = 0;
-  /** TCP segments with data: as many as were on the wire, where a frame holds several. */
-  dataSegments = 0;
-  /** Bytes of TCP payload. */
-  payloadBytes = 0;
-  /** Frames that hold several segments: no wire carries them. */
-  largeFrames = 0;
-  /** Frames whose checksum is yet to be computed. */
-  partialChecksums = 0;
-  /** UDP frames yet to be finished and longer than the MTU: of several datagrams, maybe. */
-  longUdpFrames = 0;
-  readonly #finder: OffloadFinder;
-  readonly #verdicts: VerdictCounters;
-
-  /**
-   * Has counted nothing yet.
-   * @param knownMss what the connections of the capture have announced
-   * @param verdicts told of every frame, before the stages that judge it are
-   */
-  constructor(knownMss: MssTable, verdicts: VerdictCounters) {
-    this.#finder = new OffloadFinder(knownMss, {});
-    this.#verdicts = verdicts;
-  }
-
-  /**
-   * A stage that lets every frame pass and counts it: the first of a pipeline sees what the device was given.
-   */
-  plugin(): OffloadPlugin<Record<string, never>> {
-    return defineOffload<Record<string, never>>({
-      name: "input-counters",
-      direction: "toGuest",
-      options: z.strictObject({}),
-      create: () =>
-        perFrame((frame, output) => {
-          // A frame that found no room at the guest comes by again.
-          if (frame.mark !== OFFER_AGAIN) {
-            this.#note(frame);
-            this.#verdicts.expect(frame.number, kindOfFrame(frame.bytes, frame.start, frame.length));
-          }
-          output.push(frame);
-        }),
-    });
-  }
-
-  #note(frame: Frame): void {
-    const finder = this.#finder;
-    this.frames++;
-    this.bytes += frame.length;
-    const isFound = finder.find(frame);
-    if (isFound && finder.isPartial) this.partialChecksums++;
-    if (isFound && finder.isLargeUdp) this.longUdpFrames++;
-    const payload = tcpPayloadBytes(frame.bytes, frame.start, frame.length);
-    if (payload <= 0) return;
-    const segments = isFound ? finder.segments : 1;
-    if (segments > 1) this.largeFrames++;
-    this.dataFrames++;
-    this.dataSegments += segments;
-    this.payloadBytes += payload;
-  }
-}
-
-/** What the guest got. */
-export class OutputCounters {
-  /** Packets. */
-  packets = 0;
-  /** Their bytes. */
-  bytes = 0;
-  /** Those that are TCP segments with data, or several merged. */
-  dataPackets = 0;
-  /** Bytes of TCP payload. */
-  payloadBytes = 0;
-  /** Packets that hold several segments. */
-  coalesced = 0;
-  /** Bytes of the largest packet. */
-  largestBytes = 0;
-  /** How many packets with TCP data hold so many segments. */
-  readonly bySegments: Map<number, number> = new Map();
-
-  /** Counts a packet and returns how many segments it holds. */
-  note(packet: ReceivedPacket): number {
-    const { length } = packet.bytes;
-    const payload = tcpPayloadBytes(packet.bytes, 0, length);
-    const segments = segmentsOf(packet, payload);
-    this.packets++;
-    this.bytes += length;
-    if (length > this.largestBytes) this.largestBytes = length;
-    if (segments > 1) this.coalesced++;
-    if (payload > 0) {
-      this.dataPackets++;
-      this.payloadBytes += payload;
-      this.bySegments.set(segments, (this.bySegments.get(segments) ?? 0) + 1);
-    }
-    return segments;
-  }
-}
-
-/** Segments in a packet: what the device says, else what its size says, else 1. */
-function segmentsOf(packet: ReceivedPacket, payloadBytes: number): number {
-  if (packet.gsoType === VIRTIO_NET_HDR_GSO_NONE) return 1;
-  if ((packet.flags & VIRTIO_NET_HDR_F_RSC_INFO) !== 0) return packet.csumStart;
-  return packet.gsoSize > 0 && payloadBytes > 0 ? Math.ceil(payloadBytes / packet.gsoSize) : 1;
-}
-
-/** The frame is no TCP segment, or not a whole one. */
-export const NO_TCP = -1;
-
-const headers = new HeaderLocator();
+const MAX_STATIONS_NAMED = 3;
 
 /**
- * Bytes of TCP payload in a frame, behind any tags, options and extension headers; `NO_TCP` for a
- * fragment, for another protocol, and for a packet that is not wholly in the frame.
- * @param bytes where the frame is; @param at its first byte; @param length its bytes, or as many as it had if
- * it was cut
- * @param there how many of its bytes are there; by default all
+ * What must be known before the numbers are believed, in sentences, the most important first: why nothing
+ * came, or why nothing was merged.
  */
-export function tcpPayloadBytes(
-  bytes: Uint8Array,
-  at: number,
-  length: number,
-  there: number = length,
-): number {
-  headers.locate(bytes, at, there);
-  const { version, transportAt, protocol } = headers;
-  // A length of 0 ends with the frame, all of it.
-  const packetEnd = headers.packetEnd === at + there
-    ? Math.max(headers.packetEnd, at + length)
-    : headers.packetEnd;
-  if (version === 0 || transportAt < 0 || protocol !== PROTOCOL_TCP || packetEnd > at + length) return NO_TCP;
-  if (transportAt + TCP_OFFSET_FLAGS >= at + there) return NO_TCP;
-  const tcpBytes = (bytes[transportAt + TCP_OFFSET_FLAGS] >>> 4) * 4;
-  const payloadBytes = packetEnd - transportAt - tcpBytes;
-  return tcpBytes < TCP_HEADER_BYTES || payloadBytes < 0 ? NO_TCP : payloadBytes;
+export function remarksOn(setup: ReplaySetup, statistics: CaptureStatistics, result: ReplayResult): string[] {
+  const remarks = offloadRemarks(result);
+  const { input, output, leftOut } = result;
+  const station = statistics.stations.find(({ mac }) => mac === setup.guestMac);
+  if (result.captureFailure !== null) {
+    const packet = `packet ${count(statistics.packets)}`;
+    const what = leftOut.cutOff > 0
+      ? `ends early, behind ${packet}`
+      : `is damaged behind ${packet}, and read no further`;
+    remarks.push(`The capture ${what}: ${result.captureFailure.message}.`);
+  }
+  if (leftOut.snapped > 0) {
+    const all = leftOut.snapped === statistics.packets ? "All" : `${count(leftOut.snapped)} of`;
+    remarks.push(
+      `${all} ${plural(statistics.packets, "packet")} ${
+        leftOut.snapped === 1 ? "is" : "are"
+      } cut by the snap length, of ${statistics.longestSnappedBytes} bytes or so, ` +
+        "and left out: record with a larger one (tcpdump -s 0).",
+    );
+  }
+  if (station === undefined && statistics.packets > 0) {
+    const others = statistics.stations.slice(0, MAX_STATIONS_NAMED).map(({ mac, frames }) =>
+      `${mac} (${plural(frames, "frame")})`
+    );
+    remarks.push(
+      `No frame of the capture is sent to ${setup.guestMac}. ` +
+        (others.length > 0
+          ? `Name another guest by --guest: ${others.join(", ")}.`
+          : "None is sent to one station alone."),
+    );
+  }
+  if (leftOut.otherLinkType > 0) {
+    remarks.push(
+      `${plural(leftOut.otherLinkType, "packet")} of link type ${
+        statistics.otherLinkTypes.join(", ")
+      }, of which no Ethernet frame can be made: left out.`,
+    );
+  }
+  if (leftOut.unreadable > 0) {
+    remarks.push(
+      `${plural(leftOut.unreadable, "packet")} cannot be read and ${
+        leftOut.unreadable === 1 ? "is" : "are"
+      } left out; see "Odd in the capture".`,
+    );
+  }
+  if (input.dataSegments > 1 && output.coalesced === 0 && setup.intervalUs !== null) {
+    const kept = result.reasons.filter(({ verdict }) => verdict !== "held" && verdict !== "empty_cache");
+    const [most] = kept;
+    const why = most === undefined
+      ? "each was alone for longer than the interval"
+      : `most often "${most.stage === "" ? "" : `${most.stage} `}${most.verdict}" (${count(most.count)})` +
+        (most.stage === "" ? "" : `: ${most.meaning}`);
+    remarks.push(`No segment was merged; ${why}.`);
+  }
+  return remarks;
+}
+
+/** That the capture was taken on a host with offloads, if it was: nothing else can be understood without. */
+export function offloadRemarks({ offloads, input }: Pick<ReplaySummary, "offloads" | "input">): string[] {
+  const { partialChecksums, largeFrames, segments, longUdpFrames, undone } = offloads;
+  const kinds: string[] = [];
+  const facts: string[] = [];
+  if (largeFrames > 0) {
+    kinds.push("TSO or GRO");
+    facts.push(`${plural(largeFrames, "large frame")} of ${plural(segments, "segment")}`);
+  }
+  if (partialChecksums > 0) {
+    kinds.push("checksum offload");
+    facts.push(`${plural(partialChecksums, "checksum")} left to the interface`);
+  }
+  if (kinds.length === 0) return [];
+  // Whether they hold several datagrams or the wire's MTU is larger, such frames do not tell.
+  if (longUdpFrames > 0) {
+    facts.push(
+      `${plural(longUdpFrames, "UDP frame")} longer than ${count(DEFAULT_MTU)} bytes and left whole`,
+    );
+  }
+  return [
+    `Captured with ${kinds.join(" and ")} on${
+      undone ? ", which was undone." : ": --undo-offloads undoes it."
+    }`,
+    undone
+      ? `To the guest: ${facts.join(", ")}. It was sent the segments, and the checksums taken for right.`
+      : `To the guest: ${facts.join(", ")}, in ${
+        plural(input.frames, "frame")
+      }. That is not what was on the wire.`,
+  ];
 }

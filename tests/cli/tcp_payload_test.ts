@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { NO_TCP, tcpPayloadBytes } from "../../cli/replay/summary.ts";
+import { NO_TCP, tcpPayloadBytes } from "../../cli/replay/capture_input.ts";
 
 /** A TCP frame with this many bytes of payload; `edit` breaks it. */
 function frame(version: 4 | 6, payload: number, edit: (bytes: Uint8Array, ip: number) => void = () => {}) {

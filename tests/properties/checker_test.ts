@@ -1,12 +1,11 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { FeatureSet } from "../../core/features.ts";
-import {
-  type ConservationOptions,
-  conserve,
-  type ConservedInput,
-  type ConservedOutput,
-  strictViolations,
-} from "../../testing/vectors/conservation.ts";
+import type {
+  ConservationOptions,
+  ConservedInput,
+  ConservedOutput,
+} from "../../testing/vectors/merged_packet.ts";
+import { conserve, strictViolations } from "../../testing/vectors/conservation.ts";
 import { parseVector, vectorHeader } from "../../testing/vectors/format.ts";
 import { runVector } from "../../testing/vectors/run_vector.ts";
 import { Bench } from "./support/bench.ts";

@@ -4,12 +4,12 @@
  */
 import type { CounterGroups } from "../../../plugins/plugin.ts";
 import { STRICT_RULES } from "../../../offloads/rsc_chain/verdicts.ts";
-import {
-  type ConservationOptions,
-  conserve,
-  type ConservedInput,
-  type ConservedOutput,
-} from "../../../testing/vectors/conservation.ts";
+import type {
+  ConservationOptions,
+  ConservedInput,
+  ConservedOutput,
+} from "../../../testing/vectors/merged_packet.ts";
+import { conserve } from "../../../testing/vectors/conservation.ts";
 import { viewTcp } from "../../../testing/vectors/tcp_view.ts";
 import type { GuestState, Refusal } from "./guest_state.ts";
 import type { Injection } from "./traffic.ts";
