@@ -1,5 +1,6 @@
 /**
- * The command `demo`: a small real capture, with and without coalescing, so that a newcomer sees what it is about.
+ * The command `demo`: a small real capture, with and without coalescing, so that a newcomer sees what it is
+ * about.
  * @module
  */
 import { fileURLToPath } from "node:url";

@@ -1,8 +1,9 @@
 /**
- * The command `guest`: boots User-mode Linux with the vhost-user devices of a configuration, and gives its shell.
+ * The command `guest`: boots User-mode Linux with the vhost-user devices of a configuration, and gives its
+ * shell.
  *
- * This process runs the devices and stands between the terminal and the guest's console: so it can end everything
- * at any time, however busy the guest is, and leaves the terminal as it was.
+ * This process runs the devices and stands between the terminal and the guest's console: so it can end
+ * everything at any time, however busy the guest is, and leaves the terminal as it was.
  * @module
  */
 import { fileURLToPath } from "node:url";
@@ -138,8 +139,8 @@ function ownConfig(): string {
 }
 
 /**
- * The same configuration with every vhost-user device served at a socket in a folder, for User-mode Linux. Throws
- * HostError if it has none.
+ * The same configuration with every vhost-user device served at a socket in a folder, for User-mode Linux.
+ * Throws HostError if it has none.
  */
 function withSocketsIn(folder: string, config: ResolvedConfig, file: string): ResolvedConfig {
   const ends = vhostUserEnds(config);
@@ -240,7 +241,10 @@ async function passTyped(
   }
 }
 
-/** Types the end of the input until the guest has ended: what is typed while a program runs, its shell may not see. */
+/**
+ * Types the end of the input until the guest has ended: what is typed while a program runs, its shell may not
+ * see.
+ */
 async function endInput(guest: UmlGuest): Promise<void> {
   const ended = guest.ended.then(() => true);
   const pause = () => new Promise<false>((resolve) => setTimeout(resolve, END_OF_INPUT_PAUSE_MS, false));
@@ -251,7 +255,9 @@ async function writeAll(bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await Deno.stdout.write(bytes.subarray(at));
 }
 
-/** What the guest runs: sets its network interfaces up, tells what there is, and is its shell or the command. */
+/**
+ * What the guest runs: sets its network interfaces up, tells what there is, and is its shell or the command.
+ */
 function script(config: ResolvedConfig, command: string | undefined): string {
   const names = vhostUserEnds(config).map(({ device }) => device.name).join(" ");
   return `${NETWORK}

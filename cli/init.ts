@@ -1,11 +1,12 @@
 /**
- * The command `init`: a project of one's own, in which everything type-checks, lints, tests and runs from the start.
+ * The command `init`: a project of one's own, in which everything type-checks, lints, tests and runs from the
+ * start.
  *
- * Theory of operation. The project names this framework by `@deno-virtio/deno-virtio`, today and after it was published. Run
- * from a registry, that name stands for the registry's package. Run from files, it stands for a module of the project,
- * `framework/mod.ts`, which hands on what is at the framework's place: a name that led there directly would make the runtime
- * read the framework's own deno.json as a part of the project. What the framework imports by name is then taken over from
- * that file, so that both use the same.
+ * Theory of operation. The project names this framework by `@deno-virtio/deno-virtio`, today and after it was
+ * published. Run from a registry, that name stands for the registry's package. Run from files, it stands for
+ * a module of the project, `framework/mod.ts`, which hands on what is at the framework's place: a name that
+ * led there directly would make the runtime read the framework's own deno.json as a part of the project. What
+ * the framework imports by name is then taken over from that file, so that both use the same.
  * @module
  */
 import { basename, resolve } from "node:path";

@@ -1,5 +1,6 @@
 /**
- * The error of everything in this folder: a configuration that cannot be used, with all that is wrong with it.
+ * The error of everything in this folder: a configuration that cannot be used, with all that is wrong with
+ * it.
  * @module
  */
 import type { PartIssue } from "../plugins/plugin.ts";
@@ -7,7 +8,10 @@ import type { PartIssue } from "../plugins/plugin.ts";
 /** How many problems a message shows; the list holds them all. */
 const SHOWN_ISSUES = 100;
 
-/** One thing that is wrong with a configuration. `$` as its path is the whole; of a file that cannot be read it is the name. */
+/**
+ * One thing that is wrong with a configuration. `$` as its path is the whole; of a file that cannot be read
+ * it is the name.
+ */
 export interface ConfigIssue extends PartIssue {
   /** Lines of the text, with a mark under the place; shown below the issue. */
   readonly excerpt?: string;
@@ -22,8 +26,8 @@ export interface ConfigIssue extends PartIssue {
 /**
  * Writes an issue as a line (and its excerpt below it).
  * @param issue what is wrong
- * @returns such as `$.devices[0].mac: "52:54:00" is no MAC address; write six bytes such as "52:54:00:00:00:01"`, behind
- * `net.jsonc:8:5: ` where the place in a file is known
+ * @returns such as `$.devices[0].mac: "52:54:00" is no MAC address; write six bytes such as
+ * "52:54:00:00:00:01"`, behind `net.jsonc:8:5: ` where the place in a file is known
  */
 export function describeIssue(issue: ConfigIssue): string {
   const value = "value" in issue ? `${showValue(issue.value)} ` : "";
@@ -32,7 +36,9 @@ export function describeIssue(issue: ConfigIssue): string {
   return printable(`${placeOf(issue)}: ${value}${issue.problem}${remedy}`) + excerpt;
 }
 
-/** Where an issue is, in the form that editors and terminals make a link of. What is no JSON has no path yet. */
+/**
+ * Where an issue is, in the form that editors and terminals make a link of. What is no JSON has no path yet.
+ */
 function placeOf({ path, file, line, column, excerpt }: ConfigIssue): string {
   if (line === undefined) return path;
   const place = file === undefined ? `line ${line}, column ${column}` : `${file}:${line}:${column}`;
@@ -40,7 +46,8 @@ function placeOf({ path, file, line, column, excerpt }: ConfigIssue): string {
 }
 
 /**
- * A configuration cannot be used. The message has a line for each problem (for the first hundred, if there are more).
+ * A configuration cannot be used. The message has a line for each problem (for the first hundred, if there
+ * are more).
  *
  * @example
  * ```ts
@@ -88,13 +95,15 @@ export function messageOf(thrown: unknown): string {
 const PLAIN_KEY = /^[A-Za-z_$][A-Za-z0-9_$]*$/;
 const SHOWN_CHARACTERS = 60;
 
-// Spaces that are no plain space look like one; control, direction and lone surrogate characters: a configuration from elsewhere must not steer the terminal.
+// Spaces that are no plain space look like one; control, direction and lone surrogate characters: a
+// configuration from elsewhere must not steer the terminal.
 const INVISIBLE =
   // deno-lint-ignore no-control-regex
   /[\x00-\x1f\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2069\u3000\ufeff\ud800-\udfff]/gu;
 
 /**
- * Makes text safe to print on one line: what cannot be seen, or told from a plain space, is written as an escape.
+ * Makes text safe to print on one line: what cannot be seen, or told from a plain space, is written as an
+ * escape.
  * @param text any text
  * @returns the text with control, direction, lone surrogate characters and such spaces as `\u….`
  */

@@ -1,9 +1,10 @@
 /**
  * The JSON Schema of configuration files, for editors: completion, descriptions and red lines while typing.
  *
- * It is made from the same schemas that validate, so it cannot say something else. What only code can decide (a
- * refinement, the options of a module) it lets pass. It keeps to keywords that mean the same in draft 2020-12 and in
- * draft-07, because many editors know only the latter; therefore also `$ref` never has neighbours that matter.
+ * It is made from the same schemas that validate, so it cannot say something else. What only code can decide
+ * (a refinement, the options of a module) it lets pass. It keeps to keywords that mean the same in draft
+ * 2020-12 and in draft-07, because many editors know only the latter; therefore also `$ref` never has
+ * neighbours that matter.
  * @module
  */
 import type { DevicePlugin, DriverPlugin, OptionsSchema, Plugin, Slot } from "../plugins/plugin.ts";
@@ -76,7 +77,10 @@ function driverChoice({ kind, name, driver }: Plugin & Pick<DevicePlugin, "drive
   return kind === "device" && driver !== undefined ? `driver.of.${name}` : "driver";
 }
 
-/** A guest made of software takes the options of the driver's half that a device brings; of a device from a module, any. */
+/**
+ * A guest made of software takes the options of the driver's half that a device brings; of a device from a
+ * module, any.
+ */
 function defineSoftwareDrivers(
   registry: PluginRegistry,
   definitions: Record<string, JsonSchema>,
@@ -111,7 +115,10 @@ function reference(name: string): JsonSchema {
   return { $ref: `#/$defs/${name}` };
 }
 
-/** A schema that is nothing but a reference to one of its own definitions, spelled out: keys are to be added to it. */
+/**
+ * A schema that is nothing but a reference to one of its own definitions, spelled out: keys are to be added
+ * to it.
+ */
 function withoutReference(schema: JsonSchema): JsonSchema {
   const name = /^#\/\$defs\/([^/]+)$/.exec(String(schema.$ref))?.[1];
   const target = name !== undefined && isPlainObject(schema.$defs) ? schema.$defs[name] : undefined;
@@ -167,12 +174,14 @@ function withKeys(options: JsonSchema, own: OwnKeys): JsonSchema {
   const isSimple = options.type === "object" && options.allOf === undefined && options.$ref === undefined;
   if (!isSimple) return { type: "object", properties: own.properties, required: own.required };
   const { properties, required, ...rest } = options;
-  // What the loader does: a schema that lists its keys and does not say that it takes others, takes no others.
+  // What the loader does: a schema that lists its keys and does not say that it takes others, takes no
+  // others.
   const closed = isPlainObject(properties) && rest.additionalProperties === undefined &&
     rest.patternProperties === undefined && rest.propertyNames === undefined;
   return {
     ...rest,
-    // Ours first for the reader, and once more, because the loader takes its keys before the plugin sees them.
+    // Ours first for the reader, and once more, because the loader takes its keys before the plugin sees
+    // them.
     properties: {
       ...own.properties,
       ...(properties as Record<string, JsonSchema> | undefined),

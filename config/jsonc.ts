@@ -1,9 +1,10 @@
 /**
  * JSON with comments and trailing commas, as editors take it under the name of "JSON with comments".
  *
- * Theory of operation. One pass over the text, which descends into objects and arrays, 64 levels at most. The first thing that
- * is no JSON ends it: what follows would be its echo. A key given twice is an error instead of a riddle, but does not end it,
- * and `__proto__` is only a key. Numbers and escapes are those of JSON, and so are spaces.
+ * Theory of operation. One pass over the text, which descends into objects and arrays, 64 levels at most. The
+ * first thing that is no JSON ends it: what follows would be its echo. A key given twice is an error instead
+ * of a riddle, but does not end it, and `__proto__` is only a key. Numbers and escapes are those of JSON, and
+ * so are spaces.
  *
  * @module
  */
@@ -32,9 +33,14 @@ const NAMES: Readonly<Record<number, string>> = {
   0x3000: "an ideographic space",
   0xfeff: "a byte order mark",
 };
-/** Quotation marks of all languages, primes and accents that word processors and keyboards make of a plain one. */
+/**
+ * Quotation marks of all languages, primes and accents that word processors and keyboards make of a plain
+ * one.
+ */
 const QUOTATION_MARK = /[\p{Pi}\p{Pf}\u00b4\u201a\u201e\u2032-\u2037\u301d-\u301f]/u;
-/** Printing forms as wide as an ideograph: each stands for the character of ASCII that is 0xfee0 before it. */
+/**
+ * Printing forms as wide as an ideograph: each stands for the character of ASCII that is 0xfee0 before it.
+ */
 const FULL_WIDTH = /[\uff01-\uff5e]/;
 
 const SPACES = /[ \t\r\n]*/y;
@@ -70,7 +76,10 @@ class Reader {
   readonly #path: (string | number)[] = [];
   #at = 0;
 
-  /** @param places has the paths of which it matters where they stand, and of all that holds them; is filled with that */
+  /**
+   * @param places has the paths of which it matters where they stand, and of all that holds them; is filled
+   * with that
+   */
   constructor(text: string, places: Map<string, Place | null> = new Map()) {
     this.#text = text;
     this.#places = places;
@@ -87,7 +96,10 @@ class Reader {
     return value;
   }
 
-  /** @param path where the value stands; empty if that does not matter. @param key where its key, or itself, stands */
+  /**
+   * @param path where the value stands; empty if that does not matter. @param key where its key, or itself,
+   * stands
+   */
   #value(path: string, key: number): unknown {
     const first = this.#text[this.#at];
     if (path !== "" && this.#places.get(path) === null) this.#places.set(path, { key, value: this.#at });
@@ -258,7 +270,10 @@ class Reader {
   }
 }
 
-/** What is wrong at `offset` if a character stands there that only looks like one of JSON; null for all others. */
+/**
+ * What is wrong at `offset` if a character stands there that only looks like one of JSON; null for all
+ * others.
+ */
 function foreign(text: string, offset: number): string | null {
   const code = text.codePointAt(offset) ?? 0;
   const kind = code < 0x80 ? null : foreignKind(String.fromCodePoint(code), code);
@@ -304,7 +319,10 @@ export class ConfigSource {
     this.text = text.startsWith("\ufeff") ? text.slice(1) : text;
   }
 
-  /** The issues with file, line and column: of the value that is wrong, else of its key, else of what should hold it. */
+  /**
+   * The issues with file, line and column: of the value that is wrong, else of its key, else of what should
+   * hold it.
+   */
   located(issues: readonly ConfigIssue[]): ConfigIssue[] {
     // What is no JSON tells its own place, and could not be read a second time.
     const places = this.#places(issues.flatMap(({ line, path }) => line === undefined ? [path] : []));
@@ -321,7 +339,10 @@ export class ConfigSource {
     return `${this.file}:${line}:${column}`;
   }
 
-  /** Reads the text once more, for the places of these and of all that holds them: only what fails asks for places. */
+  /**
+   * Reads the text once more, for the places of these and of all that holds them: only what fails asks for
+   * places.
+   */
   #places(paths: readonly string[]): Map<string, Place | null> {
     const places = new Map<string, Place | null>();
     for (const path of paths) {
@@ -364,8 +385,8 @@ function offsetOf(places: ReadonlyMap<string, Place | null>, path: string, ofVal
  * Reads JSON with comments and trailing commas.
  * @param text the text; a byte order mark at its start is ignored
  * @returns the value
- * @throws {ConfigError} with line, column and an excerpt at the first syntax error; for text over 1 MiB, for nesting
- * deeper than 64, and for keys given twice
+ * @throws {ConfigError} with line, column and an excerpt at the first syntax error; for text over 1 MiB, for
+ * nesting deeper than 64, and for keys given twice
  *
  * @example
  * ```ts

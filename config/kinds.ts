@@ -5,7 +5,10 @@
 import type { DevicePlugin, PartKind, Plugin, Slot } from "../plugins/plugin.ts";
 import { networkKind, offloadKind } from "../pipeline/kinds.ts";
 
-/** What kind of plugin: where in the configuration it may stand. Plugins may bring kinds that are not known here. */
+/**
+ * What kind of plugin: where in the configuration it may stand. Plugins may bring kinds that are not known
+ * here.
+ */
 export type PluginKind = string;
 
 /** The kinds that come with the program, in the order in which a configuration meets them. */

@@ -10,9 +10,10 @@ import { resolveConfig } from "./resolve.ts";
 import type { ResolvedConfig } from "./types.ts";
 
 /**
- * Reads and resolves a configuration file: JSON, with comments and trailing commas if you like, UTF-8, at most 1 MiB.
- * @param pathOrUrl the file, as a path or as a `file:` URL; `-` is standard input, and there, as behind `<(...)` of a shell, paths
- * in the text mean the current directory
+ * Reads and resolves a configuration file: JSON, with comments and trailing commas if you like, UTF-8, at
+ * most 1 MiB.
+ * @param pathOrUrl the file, as a path or as a `file:` URL; `-` is standard input, and there, as behind
+ * `<(...)` of a shell, paths in the text mean the current directory
  * @param registry finds the plugins; modules that the file names are imported, which runs their code
  * @throws {ConfigError} if the file cannot be read, or with everything that is wrong in it
  */
@@ -89,7 +90,8 @@ function fileUrl(pathOrUrl: string | URL): URL {
 
 async function readAll(input: URL | string | typeof Deno.stdin, shown: string): Promise<Uint8Array> {
   const isPath = typeof input === "string" || input instanceof URL;
-  // A buffer of a byte too many shows that a file is too long without trusting its size, which devices do not have.
+  // A buffer of a byte too many shows that a file is too long without trusting its size, which devices do not
+  // have.
   const buffer = new Uint8Array(LONGEST_TEXT + 1);
   let length = 0;
   try {

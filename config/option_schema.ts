@@ -1,7 +1,8 @@
 /**
- * What a plugin's schema says of its options besides yes and no: which keys there are, what they mean, what is allowed.
- * Found through JSON Schema, which zod makes, and which any library can make that follows Standard JSON Schema.
- * Nothing here is needed to validate; without it messages have no suggestions and no descriptions.
+ * What a plugin's schema says of its options besides yes and no: which keys there are, what they mean, what
+ * is allowed. Found through JSON Schema, which zod makes, and which any library can make that follows
+ * Standard JSON Schema. Nothing here is needed to validate; without it messages have no suggestions and no
+ * descriptions.
  * @module
  */
 import { z } from "zod";
@@ -32,7 +33,8 @@ function convert(schema: OptionsSchema<unknown>): JsonSchema | null {
   let converted: unknown = null;
   try {
     if ("_zod" in schema) {
-      // Asked directly, zod leaves out what JSON Schema cannot say, such as a transform, instead of giving up.
+      // Asked directly, zod leaves out what JSON Schema cannot say, such as a transform, instead of giving
+      // up.
       const options = { io: "input", unrepresentable: "any", override: dropFlaggedPatterns } as const;
       converted = z.toJSONSchema(schema as unknown as z.ZodType, options);
     } else {
@@ -90,7 +92,8 @@ function follow(reference: string, root: JsonSchema): unknown {
  * The part of a schema that speaks of one place.
  * @param schema the whole
  * @param keys the way to the place
- * @returns every alternative for that place, so that keys and descriptions can be gathered from all; may be empty
+ * @returns every alternative for that place, so that keys and descriptions can be gathered from all; may be
+ * empty
  */
 export function schemasAt(schema: JsonSchema, keys: readonly PropertyKey[]): JsonSchema[] {
   let here = [...alternatives(schema, schema)];
@@ -128,8 +131,8 @@ export function knownKeys(schema: JsonSchema | null, keys: readonly PropertyKey[
 }
 
 /**
- * May the object at the top have keys that the schema does not name? True also where the schema cannot tell, and where
- * it is a choice or a combination: then only the library knows what belongs together.
+ * May the object at the top have keys that the schema does not name? True also where the schema cannot tell,
+ * and where it is a choice or a combination: then only the library knows what belongs together.
  */
 export function takesAnyKey(schema: JsonSchema | null): boolean {
   if (schema === null || !isPlainObject(schema.properties)) return true;

@@ -27,7 +27,8 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
  * Copies plain data, so that no other code can change it under us, and refuses everything else.
  * @param value what was given
  * @param path where it stands
- * @param issues takes what is wrong: values that JSON cannot say, nesting deeper than 64 (and so cycles), the key `__proto__`
+ * @param issues takes what is wrong: values that JSON cannot say, nesting deeper than 64 (and so cycles), the
+ * key `__proto__`
  * @returns the copy; where something is wrong, null
  */
 export function copyPlain(value: unknown, path: string, issues: ConfigIssue[]): Plain {
@@ -79,7 +80,8 @@ export function canonical(value: unknown): string {
 }
 
 /**
- * Freezes plain objects and lists, all the way down. Instances of classes (a byte array, a Map, a URL) are left alone.
+ * Freezes plain objects and lists, all the way down. Instances of classes (a byte array, a Map, a URL) are
+ * left alone.
  * @param value anything
  * @returns the same value
  */

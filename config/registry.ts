@@ -1,14 +1,15 @@
 /**
  * What the names after `use` stand for.
  *
- * Theory of operation. There are two sources. Built-in plugins are handed to the constructor, so that this room need
- * not know the rooms in which they live; they are found by kind and name, at once. Everything that looks like a module
- * specifier is imported; that takes time and runs foreign code, so it happens before the start, in `load`, and never
- * again: `#modules` keeps what each URL exported. After that `find` answers for both, without waiting, which is what a
- * transport needs that builds the one it wraps.
+ * Theory of operation. There are two sources. Built-in plugins are handed to the constructor, so that this
+ * room need not know the rooms in which they live; they are found by kind and name, at once. Everything that
+ * looks like a module specifier is imported; that takes time and runs foreign code, so it happens before the
+ * start, in `load`, and never again: `#modules` keeps what each URL exported. After that `find` answers for
+ * both, without waiting, which is what a transport needs that builds the one it wraps.
  *
- * A module may be asked for as different kinds at different places, and its shape is checked for each. An import that
- * failed is not kept: the file may have been mended by the next attempt (although the runtime may remember).
+ * A module may be asked for as different kinds at different places, and its shape is checked for each. An
+ * import that failed is not kept: the file may have been mended by the next attempt (although the runtime may
+ * remember).
  *
  * Every failure is a ConfigError with the path in the configuration, the specifier and what to do about it.
  * @module
@@ -109,7 +110,8 @@ export class PluginRegistry {
    * @param use the name of a built-in plugin, or a module specifier
    * @param baseUrl the configuration file, against which specifiers are resolved
    * @param path where `use` stands in the configuration
-   * @throws {ConfigError} if there is no such plugin, its module cannot be loaded, or it is no plugin of this kind
+   * @throws {ConfigError} if there is no such plugin, its module cannot be loaded, or it is no plugin of this
+   * kind
    */
   async load(kind: PluginKind, use: string, baseUrl: string, path: string): Promise<Plugin> {
     if (!PluginRegistry.isSpecifier(use)) return this.#named(kind, use, path);

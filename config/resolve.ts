@@ -1,20 +1,22 @@
 /**
  * From the written form of a configuration to the complete one.
  *
- * Theory of operation. `resolveConfig` copies what was written (so that it is plain data of bounded depth, and no other
- * code's), then walks it once, in the order in which it is read: the keys of the whole, and for each device its own
- * keys, its options, its driver, what stands in its slots. Every step adds to `issues` and goes on as well as it can, so that one
- * run shows everything that is wrong; only at the end does it throw.
+ * Theory of operation. `resolveConfig` copies what was written (so that it is plain data of bounded depth,
+ * and no other code's), then walks it once, in the order in which it is read: the keys of the whole, and for
+ * each device its own keys, its options, its driver, what stands in its slots. Every step adds to `issues`
+ * and goes on as well as it can, so that one run shows everything that is wrong; only at the end does it
+ * throw.
  *
- * Every `{ "use": … }` is split into `use`, keys of ours and options of the plugin; its plugin is found, importing its
- * module (`#load`); the options are validated by the plugin's own schema (`#validated`). Which slots a device has, and of
- * which kinds, says its plugin; no kind is known here by name but "device" and "driver".
+ * Every `{ "use": … }` is split into `use`, keys of ours and options of the plugin; its plugin is found,
+ * importing its module (`#load`); the options are validated by the plugin's own schema (`#validated`). Which
+ * slots a device has, and of which kinds, says its plugin; no kind is known here by name but "device" and
+ * "driver".
  *
- * A part may wrap others of its kind, whose configuration stands in its options under the key that its kind reserves for
- * that (`PartKind.wraps`), and it asks for them while it is being built, when nothing can wait. So what stands there is
- * imported and validated right away, and kept in `#inner` by kind and path. `resolvePart` answers from there if it is asked
- * for the same thing; a plugin that has put another configuration together gets that one resolved, as far as it can be done
- * at once.
+ * A part may wrap others of its kind, whose configuration stands in its options under the key that its kind
+ * reserves for that (`PartKind.wraps`), and it asks for them while it is being built, when nothing can wait.
+ * So what stands there is imported and validated right away, and kept in `#inner` by kind and path.
+ * `resolvePart` answers from there if it is asked for the same thing; a plugin that has put another
+ * configuration together gets that one resolved, as far as it can be done at once.
  * @module
  */
 import type {
@@ -104,7 +106,8 @@ class Resolver {
     const whole = this.#entry("device", written, path, []);
     if (whole === null) return null;
     const plugin = await this.#load("device", whole) as DevicePlugin | ConfigError;
-    // Of an unknown device it is not known which slots it has: what stands in the usual ones is looked at all the same.
+    // Of an unknown device it is not known which slots it has: what stands in the usual ones is looked at all
+    // the same.
     const isKnown = !(plugin instanceof ConfigError);
     const slots = isKnown ? plugin.slots ?? NO_SLOTS : this.#registry.deviceSlots;
     const ownKeys = [...DEVICE_KEYS, ...Object.keys(slots)];
@@ -143,7 +146,10 @@ class Resolver {
     };
   }
 
-  /** Takes out of the options, and refuses, what stands there for a slot that other devices have and this one has not. */
+  /**
+   * Takes out of the options, and refuses, what stands there for a slot that other devices have and this one
+   * has not.
+   */
   #foreignSlots(plugin: DevicePlugin, entry: Entry, path: string): [Entry, ConfigIssue[]] {
     const known = knownKeys(jsonSchemaOf(plugin.options), []);
     const foreign = Object.keys(this.#registry.deviceSlots).filter((name) =>
@@ -305,7 +311,8 @@ function part(
 /**
  * Makes the complete form of a configuration that was written as a value rather than as text.
  * @param written the configuration: plain data, which is copied
- * @param baseUrl URL of the file in which it stands, or would stand: paths and module specifiers are resolved against it
+ * @param baseUrl URL of the file in which it stands, or would stand: paths and module specifiers are resolved
+ * against it
  * @param registry finds the plugins; modules are imported, which runs their code
  * @throws {ConfigError} with everything that is wrong
  */
@@ -401,8 +408,8 @@ export type NamelessDevice = Omit<ResolvedDevice, "name"> & {
 };
 
 /**
- * Gives every device a name of its own: type and number, such as `net0`, where none was given. Names that were given
- * come first, so that a device without a name never takes one away.
+ * Gives every device a name of its own: type and number, such as `net0`, where none was given. Names that
+ * were given come first, so that a device without a name never takes one away.
  * @param devices the devices, in order
  * @param issues takes names that were given twice
  * @returns the devices with their names, in the same order, frozen

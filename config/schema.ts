@@ -1,6 +1,6 @@
 /**
- * The keys of a configuration that are not some plugin's: of the whole, of a device, of a part. One source for
- * validation, defaults and the descriptions in the JSON Schema.
+ * The keys of a configuration that are not some plugin's: of the whole, of a device, of a part. One source
+ * for validation, defaults and the descriptions in the JSON Schema.
  * @module
  */
 import { z } from "zod";

@@ -1,5 +1,6 @@
 /**
- * The two forms of a configuration: what people write, and the complete one, which is all that the program sees.
+ * The two forms of a configuration: what people write, and the complete one, which is all that the program
+ * sees.
  * @module
  */
 import type { ResolvedDevice, ResolvedPart } from "../plugins/plugin.ts";
@@ -62,9 +63,9 @@ export interface ResolvedConfig {
   /** The devices. */
   readonly devices: readonly ResolvedDevice[];
   /**
-   * Resolves a part that stands in another part's options: what a part that wraps others needs. Answers at once: parts
-   * that stand where their kind has them (`PartKind.wraps`) were resolved with the whole, others must be built-in or
-   * loaded already.
+   * Resolves a part that stands in another part's options: what a part that wraps others needs. Answers at
+   * once: parts that stand where their kind has them (`PartKind.wraps`) were resolved with the whole, others
+   * must be built-in or loaded already.
    * @param kind what kind of plugin it must be
    * @param written the part as it stands in the options
    * @param path where it stands in the configuration, such as `$.devices[0].network.inner`

@@ -1,8 +1,9 @@
 /**
  * From the issues of a schema library to ours: one for each mistake, with path, value and what is allowed.
  *
- * Every Standard Schema library gives a message and a path. Zod's issues also say what was expected in a form that can
- * be put into words; that is read here defensively, because another version or library may mean something else by it.
+ * Every Standard Schema library gives a message and a path. Zod's issues also say what was expected in a form
+ * that can be put into words; that is read here defensively, because another version or library may mean
+ * something else by it.
  * @module
  */
 import { childPath, type ConfigIssue, printable, quoted, quotedList, showValue } from "./errors.ts";
@@ -264,12 +265,14 @@ function nearestWord(value: unknown, context: WordingContext, keys: readonly Pro
 
 // "Did you mean": the known word nearest to one that is unknown.
 
-/** Longer words are no typing errors, and comparing them would cost time that a hostile file could multiply. */
+/**
+ * Longer words are no typing errors, and comparing them would cost time that a hostile file could multiply.
+ */
 const LONGEST_WORD = 48;
 
 /**
- * How many single mistakes lie between two words: a letter too many, missing, wrong, or two neighbours exchanged
- * (the restricted Damerau-Levenshtein distance).
+ * How many single mistakes lie between two words: a letter too many, missing, wrong, or two neighbours
+ * exchanged (the restricted Damerau-Levenshtein distance).
  * @returns 0 for equal words, at most the length of the longer one
  */
 export function editDistance(a: string, b: string): number {
@@ -298,9 +301,9 @@ function folded(word: string): string {
 }
 
 /**
- * The known word that was most likely meant. A third of the letters may be wrong; a word that is the beginning of a
- * known one (a forgotten unit, as in `interval` for `intervalUs`) also counts. Of equally near words the first in
- * alphabetical order is taken, so the answer does not depend on the order of `known`.
+ * The known word that was most likely meant. A third of the letters may be wrong; a word that is the
+ * beginning of a known one (a forgotten unit, as in `interval` for `intervalUs`) also counts. Of equally near
+ * words the first in alphabetical order is taken, so the answer does not depend on the order of `known`.
  * @param word what was written
  * @param known what could have been written
  * @returns the nearest word, or null if none is near

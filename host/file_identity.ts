@@ -1,5 +1,6 @@
 /**
- * Which file a path leads to: names do not tell, for links, bind mounts and descriptors lead to one file by many.
+ * Which file a path leads to: names do not tell, for links, bind mounts and descriptors lead to one file by
+ * many.
  * @module
  */
 import * as fs from "node:fs";

@@ -231,7 +231,9 @@ export class BlockingWaiter implements Waiter {
     this.#owned = made.move();
   }
 
-  /** The descriptor of its set, which is readable when something has happened: for another waiter to watch. */
+  /**
+   * The descriptor of its set, which is readable when something has happened: for another waiter to watch.
+   */
   get number(): number {
     return this.#epoll.fd.number;
   }

@@ -1,18 +1,20 @@
 /**
- * From a resolved configuration to a machine: the only place where devices and what stands in their slots meet.
+ * From a resolved configuration to a machine: the only place where devices and what stands in their slots
+ * meet.
  *
- * Theory of operation. What contradicts itself is looked for first, as far as the configuration alone shows it. Then the
- * devices are built in order, for each the parts in its slots, the device, its driver. What is special about the parts of a
- * kind says its family (`PartKind`): what they are built from besides, what looks after them, what cannot stand together.
- * What is opened is noted in `#opened`, and disposed of again, the last first, if something later cannot be built; a part
- * that wraps others owns them once it is there. What parts share, such as in-memory cables, is made when the first of them
- * asks.
+ * Theory of operation. What contradicts itself is looked for first, as far as the configuration alone shows
+ * it. Then the devices are built in order, for each the parts in its slots, the device, its driver. What is
+ * special about the parts of a kind says its family (`PartKind`): what they are built from besides, what
+ * looks after them, what cannot stand together. What is opened is noted in `#opened`, and disposed of again,
+ * the last first, if something later cannot be built; a part that wraps others owns them once it is there.
+ * What parts share, such as in-memory cables, is made when the first of them asks.
  *
- * Counters are published in groups. `net0` are a device's own; `net0.toGuest`, `net0.fromGuest`, `net0.filter` and
- * `net0.control` those of its parts; `net0.rsc-v4` those of an offload, with `#2` if the name stands there before, and with
- * the direction, as in `net0.checksum.toGuest`, if it works both ways; `net0.driver` and `net0.network` those of its
- * driver and of the part in its slot `network`, `con0.ports.1` those of the second part in the slot `ports`, and
- * `net0.network.inner` those of a part that is wrapped. No two groups have the same name.
+ * Counters are published in groups. `net0` are a device's own; `net0.toGuest`, `net0.fromGuest`,
+ * `net0.filter` and `net0.control` those of its parts; `net0.rsc-v4` those of an offload, with `#2` if the
+ * name stands there before, and with the direction, as in `net0.checksum.toGuest`, if it works both ways;
+ * `net0.driver` and `net0.network` those of its driver and of the part in its slot `network`, `con0.ports.1`
+ * those of the second part in the slot `ports`, and `net0.network.inner` those of a part that is wrapped. No
+ * two groups have the same name.
  *
  * @module
  */
@@ -48,20 +50,21 @@ export interface BuildOptions {
   /** Where stages explain what happens to each frame. Without it nothing is spent on explanations. */
   readonly verdicts?: VerdictLog;
   /**
-   * Told what happens to each device, by its name. It is called in the midst of the work, as often as guests like: it returns
-   * at once and changes nothing. What it throws is reported as an uncaught error.
+   * Told what happens to each device, by its name. It is called in the midst of the work, as often as guests
+   * like: it returns at once and changes nothing. What it throws is reported as an uncaught error.
    */
   readonly events?: (device: string, event: DeviceEvent) => void;
   /**
-   * Is it built to be looked at, and never started? Then parts stand in it of which plugins say that they open nothing but what
-   * they read (`preview`). Left out: no.
+   * Is it built to be looked at, and never started? Then parts stand in it of which plugins say that they
+   * open nothing but what they read (`preview`). Left out: no.
    */
   readonly preview?: boolean;
 }
 
 /**
- * Builds everything that the configuration describes; opens files and interfaces, starts nothing. Throws ConfigError for
- * what contradicts itself across objects, HostError for what this host cannot, PluginError for what a plugin cannot.
+ * Builds everything that the configuration describes; opens files and interfaces, starts nothing. Throws
+ * ConfigError for what contradicts itself across objects, HostError for what this host cannot, PluginError
+ * for what a plugin cannot.
  */
 export function buildMachine(config: ResolvedConfig, options: BuildOptions = {}): Machine {
   return located(config, () => {
@@ -320,8 +323,8 @@ export class CounterBook {
   readonly groups: Record<string, Record<string, number>> = {};
 
   /**
-   * Takes a group in under its name, with `#2` behind it if that stands there before. Returns the same counters. Throws
-   * TypeError for what is no object.
+   * Takes a group in under its name, with `#2` behind it if that stands there before. Returns the same
+   * counters. Throws TypeError for what is no object.
    */
   publish<T extends Record<string, number>>(group: string, counters: T): T {
     if (typeof counters !== "object" || counters === null) {
@@ -334,7 +337,9 @@ export class CounterBook {
   }
 }
 
-/** What a part gives to workers, looked at: PluginError if it throws, or returns what cannot go to a thread. */
+/**
+ * What a part gives to workers, looked at: PluginError if it throws, or returns what cannot go to a thread.
+ */
 function guardGiven(part: ResolvedPart, object: WorkerPart): WorkerPart {
   if (object === null) return object;
   return {

@@ -1,7 +1,8 @@
 /**
  * Which files a machine reads and writes: no part of it may destroy what another one needs.
  *
- * Files are compared by device and inode, not by name: links, bind mounts and descriptors lead to one file by many names.
+ * Files are compared by device and inode, not by name: links, bind mounts and descriptors lead to one file by
+ * many names.
  * @module
  */
 import { fileURLToPath } from "node:url";

@@ -26,7 +26,10 @@ export interface DeviceWorkers extends QueueWorkers, Pollable {
   pullCounters(): void;
   /** Lets go everything that is held. */
   drain(): void;
-  /** Ends them, within seconds. No ring is attached any more. Rejects with what one of them failed with at the last. */
+  /**
+   * Ends them, within seconds. No ring is attached any more. Rejects with what one of them failed with at the
+   * last.
+   */
   close(): Promise<void>;
 }
 
@@ -88,18 +91,22 @@ export interface MachineParts {
   leftovers(): readonly Error[];
   /** Makes an error say where in the configuration it comes from: of what the host has refused, `path`. */
   locate(error: unknown, path: string): void;
-  /** Told when a device has failed, by its name, unless `run` rejects with it at once because there is no other. */
+  /**
+   * Told when a device has failed, by its name, unless `run` rejects with it at once because there is no
+   * other.
+   */
   failed(device: string, error: Error): void;
 }
 
 /**
- * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and of what its
- * transports deliver.
+ * A machine that runs. Start it, let it run, stop it. Every step of it is a function of the configuration and
+ * of what its transports deliver.
  *
- * What a transport or a plugin fails with ends its own device: its driver sees NEEDS_RESET or is let go, other devices go
- * on, and when the machine ends `run` rejects with what failed first, or else `close` does. A device whose transport cannot
- * begin to serve (HostError) ends the machine, and so does the last device that fails. Nothing is drained of what has
- * failed, but everything is still closed. What a guest does wrong ends nothing.
+ * What a transport or a plugin fails with ends its own device: its driver sees NEEDS_RESET or is let go,
+ * other devices go on, and when the machine ends `run` rejects with what failed first, or else `close` does.
+ * A device whose transport cannot begin to serve (HostError) ends the machine, and so does the last device
+ * that fails. Nothing is drained of what has failed, but everything is still closed. What a guest does wrong
+ * ends nothing.
  */
 export class Machine implements AsyncDisposable {
   /** What it is made of. */
@@ -136,8 +143,8 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Starts serving every device. A guest in memory is attached when this returns, files to be written are emptied before.
-   * Throws Error the second time, HostError if a file cannot be emptied.
+   * Starts serving every device. A guest in memory is attached when this returns, files to be written are
+   * emptied before. Throws Error the second time, HostError if a file cannot be emptied.
    */
   start(): void {
     if (this.#started) throw new Error("Cannot start a machine twice: build another one");
@@ -146,7 +153,10 @@ export class Machine implements AsyncDisposable {
     for (const one of this.parts.devices) this.#serve(one);
   }
 
-  /** Has every device come to its end: a part that has done all it ever will, or a guest that has gone for good? */
+  /**
+   * Has every device come to its end: a part that has done all it ever will, or a guest that has gone for
+   * good?
+   */
   get isOver(): boolean {
     return this.parts.devices.every((one) =>
       this.#failed.has(one) || one.built.some(({ object }) => membersOf(object).finished === true) ||
@@ -154,14 +164,18 @@ export class Machine implements AsyncDisposable {
     );
   }
 
-  /** What has failed first; null as long as nothing has. It is what `run` or `close` rejects with, or has rejected with. */
+  /**
+   * What has failed first; null as long as nothing has. It is what `run` or `close` rejects with, or has
+   * rejected with.
+   */
   get failure(): unknown {
     return this.#first?.cause ?? null;
   }
 
   /**
-   * Runs until `signal` aborts, or until every device is at its end and nothing is held. By a manual clock, time is moved
-   * from event to event; otherwise it passes. Rejects with what a transport or a plugin failed with.
+   * Runs until `signal` aborts, or until every device is at its end and nothing is held. By a manual clock,
+   * time is moved from event to event; otherwise it passes. Rejects with what a transport or a plugin failed
+   * with.
    */
   async run(signal: AbortSignal): Promise<void> {
     const { reactor, manualClock } = this.parts;
@@ -176,11 +190,12 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Takes an error that came out of no hook: a callback of a plugin has thrown it, or it is the reason of a promise that is
-   * rejected and that nothing waits for. Its device fails by that: the one whose plugin's module stands in the error's
-   * stack (all of them, if several have that plugin), or else the only one that has plugins of modules at all. False if
-   * there is no such device; nothing is done then. The program that runs the machine listens for `error` and
-   * `unhandledrejection`, and calls this. @param hook where it came from, for the message
+   * Takes an error that came out of no hook: a callback of a plugin has thrown it, or it is the reason of a
+   * promise that is rejected and that nothing waits for. Its device fails by that: the one whose plugin's
+   * module stands in the error's stack (all of them, if several have that plugin), or else the only one that
+   * has plugins of modules at all. False if there is no such device; nothing is done then. The program that
+   * runs the machine listens for `error` and `unhandledrejection`, and calls this. @param hook where it came
+   * from, for the message
    */
   blame(cause: unknown, hook: string): boolean {
     const foreign = this.parts.devices.filter(({ resolved }) => foreignParts(resolved).length > 0);
@@ -209,13 +224,14 @@ export class Machine implements AsyncDisposable {
         if (!(error instanceof GuestError)) this.#failDevice(one, pluginError(one.resolved, "drain", error));
       }
     }
-    // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties the queues.
+    // A guest that answers what it gets would keep this going for ever: a bounded number of rounds empties
+    // the queues.
     for (let rounds = 0; rounds < 64 && reactor.turn(); rounds++);
   }
 
   /**
-   * Drains, detaches every guest, closes every part. Everything is tried before it rejects with what failed first. May
-   * be called twice: the second call only waits.
+   * Drains, detaches every guest, closes every part. Everything is tried before it rejects with what failed
+   * first. May be called twice: the second call only waits.
    */
   async close(): Promise<void> {
     if (this.#closing !== null) return await this.#closing;
@@ -231,7 +247,10 @@ export class Machine implements AsyncDisposable {
     await this.close();
   }
 
-  /** Stops all devices. Each has a signal of its own: one made by AbortSignal.any() keeps what listens until the event loop turns. */
+  /**
+   * Stops all devices. Each has a signal of its own: one made by AbortSignal.any() keeps what listens until
+   * the event loop turns.
+   */
   #stopAll(): void {
     this.#stop.abort();
     for (const stop of this.#stops.values()) stop.abort();
@@ -339,7 +358,10 @@ export class Machine implements AsyncDisposable {
     return true;
   }
 
-  /** Has devices finish what they have in flight while their guests are there. One that takes too long has failed. */
+  /**
+   * Has devices finish what they have in flight while their guests are there. One that takes too long has
+   * failed.
+   */
   async #quiesce(): Promise<void> {
     const { reactor, devices } = this.parts;
     const busy = devices.filter((one) => this.#isBusy(one)).map((one) => ({

@@ -6,8 +6,8 @@ import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /**
- * A path of a configuration, absolute; null if it is relative to what is no file. What stands behind a name is left to the
- * system: behind a symbolic link `..` is the folder above that to which it leads.
+ * A path of a configuration, absolute; null if it is relative to what is no file. What stands behind a name
+ * is left to the system: behind a symbolic link `..` is the folder above that to which it leads.
  */
 export function absolutePath(written: string, baseUrl: string): string | null {
   if (written.startsWith("/")) return written;

@@ -1,6 +1,6 @@
 /**
- * What benches have in common: complete options for plugins, a context in which nothing of this host is there,
- * and frames in and out.
+ * What benches have in common: complete options for plugins, a context in which nothing of this host is
+ * there, and frames in and out.
  * @module
  */
 import type { ManualClock } from "../core/clock.ts";

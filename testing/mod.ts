@@ -21,9 +21,9 @@
  * - Packets: {@linkcode tcp}, {@linkcode udp}, {@linkcode arp}, {@linkcode ethernet}, {@linkcode TcpStream}.
  *   Everything in them can be set, also to what is wrong.
  * - Reading them back: {@linkcode parseTcp}, and {@linkcode assertTcp} with matchers that read as sentences.
- * - Benches: {@linkcode StageBench} for stages, {@linkcode DeviceBench} for a device of any type,
- *   {@linkcode TransportBench} for a network, {@linkcode MachineBench} for a whole network device with a guest and
- *   a cable.
+ * - Benches: {@linkcode StageBench} for stages, {@linkcode DeviceBench} for a device of any type, {@linkcode
+ *   TransportBench} for a network, {@linkcode MachineBench} for a whole network device with a guest and a
+ *   cable.
  * - Explanations: {@linkcode VerdictList}. Ownership: {@linkcode assertPoolWhole}.
  *
  * @module

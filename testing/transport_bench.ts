@@ -34,8 +34,8 @@ export interface TransportBenchSettings {
   /** Where frames come from; default a pool of the bench's own. */
   readonly pool?: FramePool;
   /**
-   * What networks of one machine share, by key: give several benches the same map to put their networks on one
-   * cable. Default a map of the bench's own.
+   * What networks of one machine share, by key: give several benches the same map to put their networks on
+   * one cable. Default a map of the bench's own.
    */
   readonly shared?: Map<string, unknown>;
 }

@@ -1,14 +1,16 @@
 /**
- * User-mode Linux as a child process: finds it, makes its file system, boots it on vhost-user devices, ends it.
+ * User-mode Linux as a child process: finds it, makes its file system, boots it on vhost-user devices, ends
+ * it.
  *
- * `linux.uml` is a kernel that is a program: no KVM, no disk image, no root. Its file system is an archive that it
- * unpacks into memory: busybox, `/init`, and what the caller adds. Modules stay on the host, where `hostfs` reads
- * them; `/init` loads those that the devices ask for by their type, so that nothing here knows any type. By `hostfs`
- * too the guest has a folder of the host's as `/task`: it writes its exit code there.
+ * `linux.uml` is a kernel that is a program: no KVM, no disk image, no root. Its file system is an archive
+ * that it unpacks into memory: busybox, `/init`, and what the caller adds. Modules stay on the host, where
+ * `hostfs` reads them; `/init` loads those that the devices ask for by their type, so that nothing here knows
+ * any type. By `hostfs` too the guest has a folder of the host's as `/task`: it writes its exit code there.
  *
- * The kernel leads a session of its own, and leaves helpers in it when it is killed. A second process, the watchdog,
- * sits in another session and reads its standard input. The host closes that when this process ends, however it
- * ends, and the watchdog then kills the kernel's session: a guest that spins never outlives the program.
+ * The kernel leads a session of its own, and leaves helpers in it when it is killed. A second process, the
+ * watchdog, sits in another session and reads its standard input. The host closes that when this process
+ * ends, however it ends, and the watchdog then kills the kernel's session: a guest that spins never outlives
+ * the program.
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
@@ -91,13 +93,18 @@ function isStatic(path: string): boolean {
 
 /** A guest to boot. */
 export interface UmlSettings {
-  /** A folder of this guest's own, in which nothing else is; `/task` in the guest. See {@linkcode checkFolder}. */
+  /**
+   * A folder of this guest's own, in which nothing else is; `/task` in the guest. See
+   * {@linkcode checkFolder}.
+   */
   readonly folder: string;
   /** Arguments for the kernel, such as those that name the devices. */
   readonly args: readonly string[];
   /** The guest's memory in MiB. */
   readonly memoryMiB: number;
-  /** What the guest runs when its drivers are loaded, as lines of the Bourne shell; when they end, it ends. */
+  /**
+   * What the guest runs when its drivers are loaded, as lines of the Bourne shell; when they end, it ends.
+   */
   readonly script: string;
 }
 
@@ -163,8 +170,8 @@ export class UmlGuest implements AsyncDisposable {
   }
 
   /**
-   * Waits until the guest runs its script. Throws HostError with what it has printed if it ends before, or does not
-   * come to that within `limitMs`; it is ended then.
+   * Waits until the guest runs its script. Throws HostError with what it has printed if it ends before, or
+   * does not come to that within `limitMs`; it is ended then.
    */
   async ready(limitMs: number): Promise<void> {
     const decoder = new TextDecoder("latin1");

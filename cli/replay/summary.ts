@@ -1,6 +1,6 @@
 /**
- * The result of a replay as one value (`summarize`): what `--json` prints, and what the texts are made from; with
- * what must be known before its numbers are believed.
+ * The result of a replay as one value (`summarize`): what `--json` prints, and what the texts are made from;
+ * with what must be known before its numbers are believed.
  * @module
  */
 import { DEFAULT_MTU } from "../../offloads/undo_offloads/offload_finder.ts";

@@ -1,5 +1,6 @@
 /**
- * Writes what our device delivered in the format of the recorded vectors, so that two runs can be compared by any tool.
+ * Writes what our device delivered in the format of the recorded vectors, so that two runs can be compared by
+ * any tool.
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
@@ -18,8 +19,9 @@ export class VectorRecorder {
   readonly #sources = new Map<string, string>();
 
   /**
-   * Makes the folder if there is none, and gives every vector its place in it. Throws HostError if the folder cannot be
-   * made, if two vectors would get the same place, or if a recording would overwrite the vector it is made from.
+   * Makes the folder if there is none, and gives every vector its place in it. Throws HostError if the folder
+   * cannot be made, if two vectors would get the same place, or if a recording would overwrite the vector it
+   * is made from.
    */
   constructor(folder: string, rules: RuleBook, files: readonly string[]) {
     this.#folder = folder.replace(/[/\\]+$/, "");

@@ -137,7 +137,8 @@ async function serveSet(
     for (const [kind] of kindsOf(own)) Object.assign(context, kind.deviceContext?.(own, machine));
     const device = guarded(own, "create", () => plugin.create(context, options), checkDevice);
     device.wake = () => reactor.wake();
-    // What finishes later does so in the event loop, which stands still while this thread sleeps in the kernel.
+    // What finishes later does so in the event loop, which stands still while this thread sleeps in the
+    // kernel.
     if (device.inflight !== undefined) {
       const awaiting = opened.use(new EpollWaiter());
       awaiting.watch(waiter.number);

@@ -4,7 +4,7 @@ import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";
 import { StageBench } from "../../testing/mod.ts";
 import { conserve } from "../../testing/vectors/conservation.ts";
-import { type ConservedInput, type ConservedOutput } from "../../testing/vectors/merged_packet.ts";
+import type { ConservedInput, ConservedOutput } from "../../testing/vectors/merged_packet.ts";
 import { anyStream, NASTY } from "./support/arbitraries.ts";
 import { type FrameKind, type Step, waitNs } from "./support/scenario.ts";
 import { SEED, TIMES } from "./support/settings.ts";
