@@ -52,6 +52,9 @@ export class Quiescence {
     if (!this.#isWaiting) {
       this.#isWaiting = true;
       this.#untilNs = nowNs + this.#requests!.limitNs;
+    }
+    if (this.#untilNs !== Infinity) {
+      // Each time: something else may have had it take requests again.
       this.#requests!.pause();
       if (this.isQuiet) return "quiet";
     }

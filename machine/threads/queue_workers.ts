@@ -80,7 +80,7 @@ export class ThreadWorkers implements DeviceWorkers {
   #isReady = false;
 
   /** What the device has in flight, here and in all threads. */
-  readonly inflight: RequestsInFlight;
+  readonly inflight: AllInFlight;
 
   /** Starts nothing before `start`. */
   constructor(parts: ThreadWorkersParts) {
@@ -173,6 +173,7 @@ export class ThreadWorkers implements DeviceWorkers {
       kind: "attach",
       rings: { ...attached, rings: attached.rings.filter(({ index }) => queueSets[set].includes(index)) },
     }));
+    this.inflight.attached();
   }
 
   /** Takes all rings back. */
@@ -303,6 +304,11 @@ class AllInFlight implements RequestsInFlight {
     this.#own?.pause();
     if (!this.#isPaused) this.#command("pause");
     this.#isPaused = true;
+  }
+
+  /** Workers that have got rings take requests. */
+  attached(): void {
+    this.#isPaused = false;
   }
 
   resume(): void {

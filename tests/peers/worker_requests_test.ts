@@ -344,3 +344,24 @@ hostTest("a machine that stops has its workers answer what they have taken", [li
   await rig[Symbol.asyncDispose]();
   assertEquals([answers(front, 0), answers(front, 1)], [[[0, 4]], [[0, 4]]]);
 });
+
+hostTest(
+  "a machine that stops is not held up by a front-end that says something meanwhile",
+  [linux],
+  async () => {
+    const rig = await ThreadsRig.startDevice({ use: LATE_QUEUES });
+    using front = rig.connect();
+    start(front);
+    request(front, 0, 0, 7, 30);
+    await until("it is taken", () => rig.counters("net0").requests === 1);
+    const began = performance.now();
+    const closing = rig.machine.close();
+    const asks = message(Request.GET_FEATURES, new Uint8Array(0));
+    assertEquals(front.stream.send(asks, 0, asks.length), asks.length);
+    await closing;
+    assert(performance.now() - began < 5000, "workers that took requests again were waited for");
+    assertEquals(answers(front, 0), [[0, 7]]);
+    rig.assertNoFault();
+    await rig[Symbol.asyncDispose]();
+  },
+);
