@@ -205,18 +205,10 @@ function afterEachRound(action: () => void): Pollable {
 type Counters = Readonly<Record<string, Readonly<Record<string, number>>>>;
 
 function leftOut(counters: Counters): LeftOut {
-  const replay = counters["net0.network"];
-  const filter = Object.values(counters["net0.filter"]);
-  return {
-    notForGuest: replay.notForGuest,
-    snapped: replay.snapped,
-    otherLinkType: replay.otherLinkType,
-    tooLong: replay.tooLong,
-    tooShort: replay.tooShort,
-    unreadable: replay.unreadable,
-    cutOff: replay.cutOff,
-    filtered: filter.reduce((sum, value) => sum + value, 0),
-  };
+  const { notForGuest, snapped, otherLinkType, tooLong, tooShort, unreadable, cutOff } =
+    counters["net0.network"];
+  const filtered = Object.values(counters["net0.filter"]).reduce((sum, value) => sum + value, 0);
+  return { notForGuest, snapped, otherLinkType, tooLong, tooShort, unreadable, cutOff, filtered };
 }
 
 function offloadTraces(

@@ -79,52 +79,38 @@ export function summarize(
   result: ReplayResult,
   chosen: "automatically" | "by --guest",
 ): ReplaySummary {
-  const { input, output } = result;
-  const station = statistics.stations.find(({ mac }) => mac === setup.guestMac);
-  const bySegments = [...output.bySegments].sort(([a], [b]) => a - b);
+  const { capture, guestMac, rules, intervalUs, pace } = setup;
+  const { format, packets, durationNs, startUnixNs } = statistics;
+  const { frames, bytes, dataFrames, dataSegments, payloadBytes } = result.input;
+  const { bySegments, ...output } = result.output;
+  const { interrupts, reasons, oddities, offloads, leftOut, snappedNumbers, dropped, guestErrors } = result;
+  const station = statistics.stations.find(({ mac }) => mac === guestMac);
   return {
-    capture: {
-      file: setup.capture.name,
-      format: statistics.format,
-      packets: statistics.packets,
-      durationNs: statistics.durationNs,
-      startUnixNs: String(statistics.startUnixNs),
-    },
+    capture: { file: capture.name, format, packets, durationNs, startUnixNs: String(startUnixNs) },
     guest: {
-      mac: setup.guestMac,
+      mac: guestMac,
       chosen,
       payloadBytes: station?.payloadBytes ?? 0,
       ofPayloadBytes: statistics.payloadBytes,
     },
-    rules: setup.rules,
-    intervalUs: setup.intervalUs,
-    pace: setup.pace,
-    input: {
-      frames: input.frames,
-      bytes: input.bytes,
-      dataFrames: input.dataFrames,
-      dataSegments: input.dataSegments,
-      payloadBytes: input.payloadBytes,
-    },
+    rules,
+    intervalUs,
+    pace,
+    input: { frames, bytes, dataFrames, dataSegments, payloadBytes },
     output: {
-      packets: output.packets,
-      bytes: output.bytes,
-      dataPackets: output.dataPackets,
-      payloadBytes: output.payloadBytes,
-      coalesced: output.coalesced,
-      largestBytes: output.largestBytes,
-      interrupts: result.interrupts,
-      packetsBySegments: Object.fromEntries(bySegments),
+      ...output,
+      interrupts,
+      packetsBySegments: Object.fromEntries([...bySegments].sort(([a], [b]) => a - b)),
     },
-    coalescingFactor: output.dataPackets === 0 ? null : input.dataFrames / output.dataPackets,
-    reasons: result.reasons,
+    coalescingFactor: output.dataPackets === 0 ? null : dataFrames / output.dataPackets,
+    reasons,
     remarks: remarksOn(setup, statistics, result),
-    oddities: result.oddities,
-    offloads: result.offloads,
-    leftOut: result.leftOut,
-    snappedNumbers: result.snappedNumbers,
-    dropped: result.dropped,
-    guestErrors: result.guestErrors,
+    oddities,
+    offloads,
+    leftOut,
+    snappedNumbers,
+    dropped,
+    guestErrors,
     failure: result.failure?.message ?? null,
   };
 }
