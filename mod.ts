@@ -62,7 +62,13 @@ export { type GuestBehaviour, type GuestOptions, type SendOptions } from "./devi
 export { loopbackDriver } from "./transports/loopback_driver/mod.ts";
 export { pcap, type PcapOptions, type ReplayPace, type ReplayTake } from "./transports/pcap/mod.ts";
 export { tap, type TapOptions } from "./transports/tap/mod.ts";
-export { type ProfileName, PROFILES, vhostUser, type VhostUserOptions } from "./transports/vhost_user/mod.ts";
+export {
+  type ProfileName,
+  PROFILES,
+  type SocketOptions,
+  vhostUser,
+  type VhostUserOptions,
+} from "./transports/vhost_user/mod.ts";
 export { featureBit, featureName } from "./wire/net_features.ts";
 
 // Not awaited: the command line imports this module, and both would wait for each other.

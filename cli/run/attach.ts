@@ -236,7 +236,7 @@ function named(path: string, options: VhostUserOptions): VhostUserOptions {
 
 /** Some programs pass a socket that listens, others one that is connected: it says itself which. */
 function passed(fd: number, options: VhostUserOptions): VhostUserOptions {
-  const mode = isListening(fd) ? "server" as const : "client" as const;
+  const mode = isListening(fd, "vhost-user socket") ? "server" as const : "client" as const;
   return { ...options, socket: null, fd, mode, socketMode: null, socketUser: null, socketGroup: null };
 }
 

@@ -1,17 +1,18 @@
 /**
- * The back-end: answers the messages of a front-end. No socket and no system call: effects go through a `Host`.
+ * The back-end: answers the messages of a front-end. No socket and no system call: effects go through a
+ * `Host`.
  *
- * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is decoded, carried
- * out completely, and only then answered, so that what it asks for is in force when the front-end goes on.
- * Four kinds of message are told apart by what they are answered with: a value (GET_*); success or failure if asked for
- * (need_reply, once REPLY_ACK was agreed on); nothing.
+ * Theory of operation. `receive` takes one message and returns the bytes to answer, or null. A message is
+ * decoded, carried out completely, and only then answered, so that what it asks for is in force when the
+ * front-end goes on. Four kinds of message are told apart by what they are answered with: a value (GET_*);
+ * success or failure if asked for (need_reply, once REPLY_ACK was agreed on); nothing.
  *
- * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if a reply is
- *   wanted. Only what leaves front-end and back-end without a common language is *fatal*: a broken header, and a request
- *   that waits for a value which cannot be given.
- * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and set up
- *   anew without a reset in between. What a ring or the device needs to run is looked at after each message
- *   (`device_runner.ts`).
+ * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if a
+ *   reply is wanted. Only what leaves front-end and back-end without a common language is *fatal*: a broken
+ *   header, and a request that waits for a value which cannot be given.
+ * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and
+ *   set up anew without a reset in between. What a ring or the device needs to run is looked at after each
+ *   message (`device_runner.ts`).
  * - The descriptors of a message have one owner: the handler that takes one out of the bag; the rest are closed.
  *
  * One object serves one connection; it is disposed of when that ends, and everything is forgotten.
@@ -130,8 +131,8 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
-   * Can a message be carried out? While requests are in flight, what would take their rings or their memory away waits,
-   * and all messages do while workers have rings: ask again after the next round.
+   * Can a message be carried out? While requests are in flight, what would take their rings or their memory
+   * away waits, and all messages do while workers have rings: ask again after the next round.
    */
   isReadyFor({ id }: Header, payload: Uint8Array): boolean {
     const runner = this.#runner;
@@ -139,8 +140,8 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
-   * Carries out a message and returns the reply, if there is one. Fatal ProtocolError or HostError if the connection must
-   * be closed; errors of our own pass through.
+   * Carries out a message and returns the reply, if there is one. Fatal ProtocolError or HostError if the
+   * connection must be closed; errors of our own pass through.
    * @param payload exactly the bytes that the header announces
    * @param descriptors what came along; owned from now on
    */
@@ -200,12 +201,18 @@ export class Backend implements Pollable, Disposable {
     return this.#runner.deadlineNs();
   }
 
-  /** Unmaps memory that could not be unmapped before because requests were in flight. True if nothing is left of it. */
+  /**
+   * Unmaps memory that could not be unmapped before because requests were in flight. True if nothing is left
+   * of it.
+   */
   release(): boolean {
     return this.#table.release();
   }
 
-  /** The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight, unmapped. */
+  /**
+   * The front-end is gone: the device is reset, everything is closed and, as soon as nothing is in flight,
+   * unmapped.
+   */
   [Symbol.dispose](): void {
     this.#runner.detach(true);
     // A worker may still write to its rings: nothing of them may be unmapped before the process ends.
@@ -219,8 +226,8 @@ export class Backend implements Pollable, Disposable {
   }
 
   /**
-   * Carries out a message and returns the reply that carries a value; null for messages that have none by themselves.
-   * Throws ProtocolError, GuestError and HostError.
+   * Carries out a message and returns the reply that carries a value; null for messages that have none by
+   * themselves. Throws ProtocolError, GuestError and HostError.
    */
   #serve(message: Message, bag: DescriptorBag): Reply {
     const { id, payload } = message;
@@ -264,7 +271,8 @@ export class Backend implements Pollable, Disposable {
       case Request.GET_PROTOCOL_FEATURES:
         return encodeBitsReply(id, this.#negotiation.offer.protocol);
       case Request.GET_QUEUE_NUM:
-        // All of them, the control queue too: some front-ends make exactly so many, the others only want enough.
+        // All of them, the control queue too: some front-ends make exactly so many, the others only want
+        // enough.
         return encodeNumberReply(id, this.#device.queueSizes.length);
       case Request.GET_MAX_MEM_SLOTS:
         return encodeNumberReply(id, MAX_MEMORY_SLOTS);
@@ -334,7 +342,9 @@ export class Backend implements Pollable, Disposable {
     return null;
   }
 
-  /** Counts what is wrong and returns the reply that says so, if there is one. Throws on what has no answer. */
+  /**
+   * Counts what is wrong and returns the reply that says so, if there is one. Throws on what has no answer.
+   */
   #refuse(header: Header, error: unknown): Reply {
     const fault = faultOf(error);
     if (fault === null) throw error;
@@ -347,7 +357,10 @@ export class Backend implements Pollable, Disposable {
   }
 }
 
-/** Would this message change memory, features, or a ring that runs? Of a message that is not well formed, anything. */
+/**
+ * Would this message change memory, features, or a ring that runs? Of a message that is not well formed,
+ * anything.
+ */
 function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceRunner): boolean {
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const word = (at: number) => payload.length >= at + 4 ? view.getUint32(at, true) : 0;
@@ -377,7 +390,10 @@ function takesAway(id: number, payload: Uint8Array, { rings, features }: DeviceR
 
 // How messages are answered that carry no value of their own, or that were refused.
 
-/** SET_DEVICE_STATE_FD failed, and no descriptor comes back; all other requests take any value but 0 for a failure. */
+/**
+ * SET_DEVICE_STATE_FD failed, and no descriptor comes back; all other requests take any value but 0 for a
+ * failure.
+ */
 const FAILURE = 0x101;
 
 /** Requests that wait for a value: for these there is no way to say that it failed. */
@@ -391,14 +407,17 @@ const VALUE_REQUESTS: ReadonlySet<number> = new Set([
   Request.GET_INFLIGHT_FD,
 ]);
 
-/** The reply that says that a message was carried out; null if none is wanted. @param protocol what was agreed on */
+/**
+ * The reply that says that a message was carried out; null if none is wanted.
+ * @param protocol what was agreed on
+ */
 function success(header: Header, protocol: FeatureSet): Reply {
   return acknowledgement(header, protocol, 0);
 }
 
 /**
- * The reply that says that a message was refused; null if none is wanted. Fatal ProtocolError if the front-end waits for
- * a reply that cannot be given.
+ * The reply that says that a message was refused; null if none is wanted. Fatal ProtocolError if the
+ * front-end waits for a reply that cannot be given.
  */
 function failure(header: Header, protocol: FeatureSet, reason: string): Reply {
   const { id } = header;
@@ -433,7 +452,8 @@ function acknowledgement({ id, flags }: Header, protocol: FeatureSet, value: num
   return wanted ? encodeNumberReply(id, value) : null;
 }
 
-// Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors of rings.
+// Requests of the back-end: the configuration has changed; with kicks by message, also interrupts and errors
+// of rings.
 //
 // None of them waits for its reply: what is said is thrown away when the connection is looked at. A change of
 // configuration that cannot be sent now is sent later, once; an interrupt likewise, once for each ring.
@@ -508,7 +528,8 @@ class BackChannel implements Disposable {
   }
 
   #send({ id, ring }: Pending): boolean {
-    // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a change.
+    // A simulator's clock stands still until the interrupt is answered; a hypervisor need not answer a
+    // change.
     const needReply = ring !== null && this.#negotiated().has(ProtocolFeature.REPLY_ACK);
     if (!this.#channel!.send(encodeBackendRequest(id, ring, needReply))) return false;
     this.#trace?.note({ event: "back-end request", name: backendRequestName(id), ring });

@@ -1,20 +1,21 @@
 /**
  * One connection: messages in, replies out, and the back-end that serves them.
  *
- * A header is read by itself, exactly twelve bytes, and then exactly the payload that it announces: descriptors arrive
- * with the first byte of the message that they were sent with, and so never get to another one. What has come of a
- * message is kept until the rest comes: no more than 4096 bytes and 8 descriptors.
+ * A header is read by itself, exactly twelve bytes, and then exactly the payload that it announces:
+ * descriptors arrive with the first byte of the message that they were sent with, and so never get to another
+ * one. What has come of a message is kept until the rest comes: no more than 4096 bytes and 8 descriptors.
  *
- * A reply that the socket does not take now is kept, and nothing more is read until it is gone: a front-end that does not
- * read its replies cannot make this program keep more than one. A message that must wait for requests in flight is kept
- * likewise: messages are answered in order.
+ * A reply that the socket does not take now is kept, and nothing more is read until it is gone: a front-end
+ * that does not read its replies cannot make this program keep more than one. A message that must wait for
+ * requests in flight is kept likewise: messages are answered in order.
  *
- * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end has sent along
- * is kept open by this program: in the socket while a reply keeps it from reading on, here as part of a message whose
- * rest does not come. Both have a limit of ten seconds. Descriptors in whole messages are used or closed at once, and
- * none that is used can be such an end (`host.ts`).
+ * The end of a connection is seen when every descriptor of its other end is closed. One that the front-end
+ * has sent along is kept open by this program: in the socket while a reply keeps it from reading on, here as
+ * part of a message whose rest does not come. Both have a limit of ten seconds. Descriptors in whole messages
+ * are used or closed at once, and none that is used can be such an end (`host.ts`).
  *
- * While the device has work the socket is looked at in every eighth round only, which is some tenths of a millisecond.
+ * While the device has work the socket is looked at in every eighth round only, which is some tenths of a
+ * millisecond.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -32,8 +33,9 @@ import {
 } from "./messages.ts";
 
 /**
- * What is carried out in one round, in units of a quarter of the cost of a message; each descriptor costs as much as a message, for
- * it is mapped or watched. So a round has room for eight messages, for four with one descriptor, or for one whole memory table.
+ * What is carried out in one round, in units of a quarter of the cost of a message; each descriptor costs as
+ * much as a message, for it is mapped or watched. So a round has room for eight messages, for four with one
+ * descriptor, or for one whole memory table.
  */
 const BURST_UNITS = 32;
 const MESSAGE_UNITS = 4;
@@ -45,8 +47,8 @@ const MAX_STALL_NS = 10_000_000_000;
 /** Where messages come from. */
 export interface MessageSource<D extends Descriptor> {
   /**
-   * Receives up to `lengthBytes` to `target[at]` on and appends descriptors. Returns how many bytes; 0 if there are none now;
-   * -1 at the end. Throws HostError.
+   * Receives up to `lengthBytes` to `target[at]` on and appends descriptors. Returns how many bytes; 0 if
+   * there are none now; -1 at the end. Throws HostError.
    */
   receive(target: Uint8Array<ArrayBuffer>, at: number, lengthBytes: number, descriptors: D[]): number;
 }
@@ -54,8 +56,8 @@ export interface MessageSource<D extends Descriptor> {
 /** A socket that messages come from and replies go to. */
 export interface MessageSocket<D extends Descriptor> extends MessageSource<D>, Disposable {
   /**
-   * Sends up to `lengthBytes`, and descriptors with the first of them; returns how many went out, 0 for none now, -1 if the
-   * other side is gone.
+   * Sends up to `lengthBytes`, and descriptors with the first of them; returns how many went out, 0 for none
+   * now, -1 if the other side is gone.
    */
   send(
     source: Uint8Array<ArrayBuffer>,
@@ -89,8 +91,8 @@ export class MessageReader<D extends Descriptor> implements Disposable {
   }
 
   /**
-   * The next message; null if it has not come completely; "end" behind the last. Fatal ProtocolError for a broken header,
-   * for too many descriptors, and for an end in the midst of a message.
+   * The next message; null if it has not come completely; "end" behind the last. Fatal ProtocolError for a
+   * broken header, for too many descriptors, and for an end in the midst of a message.
    */
   read(): RawMessage<D> | null | "end" {
     for (;;) {

@@ -1,12 +1,12 @@
 /**
- * The messages that are about the device itself: configuration space, MTU, RARP, and its state, which goes through a
- * pipe (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE).
+ * The messages that are about the device itself: configuration space, MTU, RARP, and its state, which goes
+ * through a pipe (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE).
  *
- * Theory of operation. To save, everything is written at once and the pipe closed: the state is far smaller than a
- * pipe's buffer, and one that does not fit is an error that CHECK_DEVICE_STATE tells. To load, what has come is read with
- * every round, so that a long state does not block the front-end. CHECK_DEVICE_STATE, which the front-end sends after it
- * has closed its end, reads the rest and hands it to the device. The state is JSON: a kind, a version, and what the
- * device itself has to say. There is one transfer at a time.
+ * Theory of operation. To save, everything is written at once and the pipe closed: the state is far smaller
+ * than a pipe's buffer, and one that does not fit is an error that CHECK_DEVICE_STATE tells. To load, what
+ * has come is read with every round, so that a long state does not block the front-end. CHECK_DEVICE_STATE,
+ * which the front-end sends after it has closed its end, reads the rest and hands it to the device. The state
+ * is JSON: a kind, a version, and what the device itself has to say. There is one transfer at a time.
  * @module
  */
 import type { Device } from "../../core/device.ts";
@@ -58,8 +58,9 @@ export class DeviceMessages implements Disposable {
   }
 
   /**
-   * Writes to configuration space. GuestError `config-write-invalid` for what must not be written; in a migration (flags
-   * 1) the front-end may write what is there already, and nothing else, since the configuration is this side's.
+   * Writes to configuration space. GuestError `config-write-invalid` for what must not be written; in a
+   * migration (flags 1) the front-end may write what is there already, and nothing else, since the
+   * configuration is this side's.
    */
   writeConfig(payload: ConfigPayload): void {
     const { offset, size, flags, bytes } = payload;
@@ -94,7 +95,8 @@ export class DeviceMessages implements Disposable {
   }
 
   /**
-   * Begins a transfer of the device's state and returns the value to answer: success, and no descriptor of ours.
+   * Begins a transfer of the device's state and returns the value to answer: success, and no descriptor of
+   * ours.
    * @param suspended no ring runs
    */
   transfer(
@@ -137,7 +139,10 @@ export class DeviceMessages implements Disposable {
     return true;
   }
 
-  /** Completes a transfer. ProtocolError or GuestError if the state did not get across, or cannot be taken over. */
+  /**
+   * Completes a transfer. ProtocolError or GuestError if the state did not get across, or cannot be taken
+   * over.
+   */
   checkTransfer(): void {
     while (this.poll());
     const loading = this.#loading;

@@ -1,27 +1,28 @@
 /**
  * Runs a device for one front-end: gives it rings and memory, and deals with a guest that breaks a rule.
  *
- * Theory of operation. The front-end's messages change rings, features and memory, one at a time and in any order, also
- * while the device works. After each change `settle` does what follows: rings that are described and called for are
- * started; the device is activated with the first of them, once features are known; the session's `queues` are made to
- * be those of rings that run and are enabled, and the device is told if that has changed.
+ * Theory of operation. The front-end's messages change rings, features and memory, one at a time and in any
+ * order, also while the device works. After each change `settle` does what follows: rings that are described
+ * and called for are started; the device is activated with the first of them, once features are known; the
+ * session's `queues` are made to be those of rings that run and are enabled, and the device is told if that
+ * has changed.
  *
  *     features known + first ring running --> activate --> reset: other features, a fault, SET_STATUS 0, disconnect
  *
- * A message that changes memory, features, or a ring that runs waits until the device has nothing in flight (`quiesce`), so
- * that a ring can be made anew at the place where it stood: when the memory is replaced, when its addresses are told again (a
- * migration begins), when features change. Before a ring is disabled or stopped the device is drained, so that what it holds
- * for the guest gets there. A device that does not come to rest in time fails, as by a fault; it is not activated again before
- * what it had in flight is over.
+ * A message that changes memory, features, or a ring that runs waits until the device has nothing in flight
+ * (`quiesce`), so that a ring can be made anew at the place where it stood: when the memory is replaced, when
+ * its addresses are told again (a migration begins), when features change. Before a ring is disabled or
+ * stopped the device is drained, so that what it holds for the guest gets there. A device that does not come
+ * to rest in time fails, as by a fault; it is not activated again before what it had in flight is over.
  *
- * A GuestError in a round is the guest's doing, or the front-end's: it is unknown what the device has done by then, so
- * that it is reset and every ring is broken. Error events are signalled, the fault is counted, and the front-end begins
- * again when it likes. Errors of our own pass through.
+ * A GuestError in a round is the guest's doing, or the front-end's: it is unknown what the device has done by
+ * then, so that it is reset and every ring is broken. Error events are signalled, the fault is counted, and
+ * the front-end begins again when it likes. Errors of our own pass through.
  *
  * `poll` and the messages come in turn, never one within the other.
  *
- * Where workers serve the data queues (`RingAttachment`), `poll` attaches them at its end. `detach` must come before every
- * message, and the device asks for it before a command.
+ * Where workers serve the data queues (`RingAttachment`), `poll` attaches them at its end. `detach` must come
+ * before every message, and the device asks for it before a command.
  * @module
  */
 import type { Device, DeviceEventListener, Session } from "../../core/device.ts";
@@ -37,7 +38,10 @@ import type { MemoryTable } from "./memory_table.ts";
 import { type Message, type Payload, ProtocolError, Request } from "./messages.ts";
 import { RingAttachment, type RingHooks, RingSet, type Vring } from "./rings.ts";
 
-/** Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system call. */
+/**
+ * Rounds from one look for kicks of disabled rings to the next while the device has work: a look is a system
+ * call.
+ */
 const ROUNDS_PER_KICK = 64;
 
 /** Whom the runner tells. */
@@ -90,7 +94,10 @@ export class DeviceRunner implements Disposable {
     }, this.#attachment.queues);
   }
 
-  /** The rings, by index. A change of one is followed by `settle`, and disabling or stopping one preceded by `drain`. */
+  /**
+   * The rings, by index. A change of one is followed by `settle`, and disabling or stopping one preceded by
+   * `drain`.
+   */
   get rings(): readonly Vring[] {
     return this.#rings.all;
   }
@@ -116,8 +123,8 @@ export class DeviceRunner implements Disposable {
   }
 
   /**
-   * The features that the device works by, judged already; null to forget them. With others than before the device is
-   * reset, and begins anew with the same rings at the same places.
+   * The features that the device works by, judged already; null to forget them. With others than before the
+   * device is reset, and begins anew with the same rings at the same places.
    */
   setFeatures(features: FeatureSet | null): void {
     const before = this.#features;
@@ -133,8 +140,8 @@ export class DeviceRunner implements Disposable {
   }
 
   /**
-   * Has the device lost all its rings, and was none of them stopped? So User-mode Linux takes a driver away; the features are
-   * those of the next one.
+   * Has the device lost all its rings, and was none of them stopped? So User-mode Linux takes a driver away;
+   * the features are those of the next one.
    */
   get #isAbandoned(): boolean {
     return this.#device.isActive && this.rings.some(({ wasEnabled }) => wasEnabled) &&
@@ -154,7 +161,10 @@ export class DeviceRunner implements Disposable {
     this.settle(true);
   }
 
-  /** Writes are logged in `log` from now on, by workers in the same one, which is `attached`; null if they are not. */
+  /**
+   * Writes are logged in `log` from now on, by workers in the same one, which is `attached`; null if they are
+   * not.
+   */
   logTo(log: DirtyLog | null, attached: AttachedLog | null): void {
     this.#attachment.log = attached;
     this.#rings.logTo(log);
@@ -192,8 +202,8 @@ export class DeviceRunner implements Disposable {
   }
 
   /**
-   * May rings, memory and features be changed now? If not, the device is paused: ask again after its next round. When that
-   * takes too long, the device fails.
+   * May rings, memory and features be changed now? If not, the device is paused: ask again after its next
+   * round. When that takes too long, the device fails.
    */
   quiesce(): boolean {
     if (!this.#device.isActive) return true;
@@ -208,8 +218,8 @@ export class DeviceRunner implements Disposable {
   }
 
   /**
-   * The driver resets the device, or the front-end stops it that way. What the device holds gets out, then everything is
-   * forgotten but memory and how to reach the driver.
+   * The driver resets the device, or the front-end stops it that way. What the device holds gets out, then
+   * everything is forgotten but memory and how to reach the driver.
    */
   reset(): void {
     this.drain();
@@ -344,10 +354,10 @@ function withResubmits(inFlight: RequestsInFlight, rings: RingSet): RequestsInFl
 
 // The device, and its session while it is active.
 //
-// Theory of operation. `use` activates the device, and makes the session's queues those of rings that run and are enabled, as
-// often as that changes. It never sees the queues that workers serve, only whether they are enabled. `end` takes everything
-// back, and what is in flight is given up. Nothing is caught here: the caller deals with a GuestError, and the session is there
-// until `end`.
+// Theory of operation. `use` activates the device, and makes the session's queues those of rings that run and
+// are enabled, as often as that changes. It never sees the queues that workers serve, only whether they are
+// enabled. `end` takes everything back, and what is in flight is given up. Nothing is caught here: the caller
+// deals with a GuestError, and the session is there until `end`.
 
 /** What a device asks for while it is active. */
 export interface ActivationHooks {
@@ -388,8 +398,8 @@ export class DeviceActivation {
   }
 
   /**
-   * Makes its queues those of rings that run and are enabled, and tells it if they were others; activates it first, if it is
-   * not. Throws what the device throws.
+   * Makes its queues those of rings that run and are enabled, and tells it if they were others; activates it
+   * first, if it is not. Throws what the device throws.
    */
   use(features: FeatureSet, memory: GuestMemory, rings: readonly Vring[]): void {
     const { queues } = this.#session ?? this.#begin(features, memory, rings.length);
@@ -471,8 +481,8 @@ export class RingMessages {
   }
 
   /**
-   * Carries out a message. Returns where the ring stands for GET_VRING_BASE, null for the others. ProtocolError
-   * `ring-index-invalid` or `value-invalid`.
+   * Carries out a message. Returns where the ring stands for GET_VRING_BASE, null for the others.
+   * ProtocolError `ring-index-invalid` or `value-invalid`.
    */
   serve(message: Message, bag: DescriptorBag): number | null {
     const { payload } = message;

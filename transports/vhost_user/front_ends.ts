@@ -1,13 +1,15 @@
 /**
- * What is known of front-ends: what to offer to each, what of it gets to the driver, and what to write at the other end.
+ * What is known of front-ends: what to offer to each, what of it gets to the driver, and what to write at the
+ * other end.
  *
- * Front-ends differ in what they make of an offer. Some take every bit that they have heard of, served or not; some warn
- * of one that they do not want; some end the control queue in themselves, so that what is set by command never gets here.
- * A profile names the front-end; `auto` is right for all of them and best for none.
+ * Front-ends differ in what they make of an offer. Some take every bit that they have heard of, served or
+ * not; some warn of one that they do not want; some end the control queue in themselves, so that what is set
+ * by command never gets here. A profile names the front-end; `auto` is right for all of them and best for
+ * none.
  *
- * Never offered, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD, HOST_NOTIFIER,
- * XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight memory is not needed for devices
- * that answer each request in the round in which they take it.
+ * Never offered, because they are not served: CROSS_ENDIAN, CRYPTO_SESSION, PAGEFAULT, BACKEND_SEND_FD,
+ * HOST_NOTIFIER, XEN_MMAP, SHARED_OBJECT, GET_VRING_BASE_INFLIGHT, GPA_ADDRESSES, SHMEM_MAP. In-flight memory
+ * is not needed for devices that answer each request in the round in which they take it.
  * @module
  */
 import type { Device } from "../../core/device.ts";
@@ -34,15 +36,17 @@ import { ProtocolFeature, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from
 export const PROFILES = ["auto", "qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml", "sim"] as const;
 
 /**
- * A front-end by name. `uml` is User-mode Linux, `sim` one that kicks by messages, such as a simulator with a time
- * of its own.
+ * A front-end by name. `uml` is User-mode Linux, `sim` one that kicks by messages, such as a simulator with a
+ * time of its own.
  */
 export type ProfileName = typeof PROFILES[number];
 
 const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE } = ProtocolFeature;
 const { INFLIGHT_SHMFD, INBAND_NOTIFICATIONS, CONFIGURE_MEM_SLOTS, STATUS, DEVICE_STATE } = ProtocolFeature;
 
-/** All that is served, but for kicks by message, of which a front-end may take the bit without the meaning. */
+/**
+ * All that is served, but for kicks by message, of which a front-end may take the bit without the meaning.
+ */
 const SERVED = FeatureSet.of(
   MQ,
   LOG_SHMFD,
@@ -58,7 +62,10 @@ const SERVED = FeatureSet.of(
   DEVICE_STATE,
 );
 
-/** Set by commands of a control queue that ends in the front-end: accepting them would promise what never comes. */
+/**
+ * Set by commands of a control queue that ends in the front-end: accepting them would promise what never
+ * comes.
+ */
 const COMMANDED = [net.VIRTIO_NET_F_RSS, net.VIRTIO_NET_F_HASH_REPORT];
 
 interface Profile {
@@ -126,9 +133,9 @@ export function offerFor(device: Device, profile: ProfileName): Offer {
   };
 }
 
-// What becomes of an offer on its way to the driver. A front-end agrees on some features with the back-end, in the driver's
-// name; others it answers for itself, whatever the back-end offers; the rest never reaches the driver. What follows is what
-// their sources say, or what they did here.
+// What becomes of an offer on its way to the driver. A front-end agrees on some features with the back-end,
+// in the driver's name; others it answers for itself, whatever the back-end offers; the rest never reaches
+// the driver. What follows is what their sources say, or what they did here.
 
 /** The front-ends of which it is known. */
 export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", "uml"] as const;
@@ -136,7 +143,9 @@ export const FRONT_ENDS = ["qemu", "virtio-user", "cloud-hypervisor", "crosvm", 
 /** A front-end by the name of its profile. */
 export type FrontEnd = typeof FRONT_ENDS[number];
 
-/** What becomes of the bits of rings. Those of a device type are said by its plugin (`FrontEndWords.filters`). */
+/**
+ * What becomes of the bits of rings. Those of a device type are said by its plugin (`FrontEndWords.filters`).
+ */
 const RING_FILTERS: Readonly<Record<FrontEnd, FeatureFilter>> = {
   "qemu": {
     agreed: [VIRTIO_F_INDIRECT_DESC, VIRTIO_F_EVENT_IDX, VIRTIO_F_VERSION_1, VIRTIO_F_RING_PACKED],
@@ -155,11 +164,16 @@ const RING_FILTERS: Readonly<Record<FrontEnd, FeatureFilter>> = {
   },
 };
 
-/** The bits from here up to {@linkcode LAST_RING_BIT} are the same for all device types (virtio 1.2, section 2.2). */
+/**
+ * The bits from here up to {@linkcode LAST_RING_BIT} are the same for all device types (virtio 1.2, section
+ * 2.2).
+ */
 const FIRST_RING_BIT = 24;
 const LAST_RING_BIT = 49;
 
-/** The front-ends that can be expected with this profile: all that know the device, or the one that was named. */
+/**
+ * The front-ends that can be expected with this profile: all that know the device, or the one that was named.
+ */
 export function frontEndsOf(words: FrontEndWords | undefined, profile: ProfileName): readonly FrontEnd[] {
   const known = words?.frontEnds ?? USUAL_FRONT_ENDS;
   return FRONT_ENDS.filter((name) => known.includes(name) && (profile === "auto" || profile === name));
@@ -191,7 +205,8 @@ export function outlooks(
   });
 }
 
-// What to write at the other end: command lines and XML for front-ends, and what this back-end tells of itself.
+// What to write at the other end: command lines and XML for front-ends, and what this back-end tells of
+// itself.
 
 /** A device that a front-end attaches to. */
 export interface FrontEndFacts {
@@ -215,14 +230,16 @@ export interface GuestFacts {
   readonly machine: string;
 }
 
-/** What a program that follows the back-end conventions prints for `--print-capabilities`: one line of JSON. */
+/**
+ * What a program that follows the back-end conventions prints for `--print-capabilities`: one line of JSON.
+ */
 export function capabilities(type: string): string {
   return JSON.stringify({ type });
 }
 
 /**
- * The options for QEMU that concern memory and these devices: each an option with its value. There is no `reconnect` among
- * them, for it has had two names: a user who wants it adds it to the `-chardev`.
+ * The options for QEMU that concern memory and these devices: each an option with its value. There is no
+ * `reconnect` among them, for it has had two names: a user who wants it adds it to the `-chardev`.
  */
 export function qemuOptions(
   devices: readonly FrontEndFacts[],
@@ -245,8 +262,8 @@ export interface UmlFacts {
 }
 
 /**
- * The arguments for User-mode Linux that concern these devices. Its kernel cannot read a path that has a colon, a
- * quotation mark or white space in it: such a device is left out.
+ * The arguments for User-mode Linux that concern these devices. Its kernel cannot read a path that has a
+ * colon, a quotation mark or white space in it: such a device is left out.
  */
 export function umlArguments(devices: readonly UmlFacts[]): string[] {
   return devices.filter(({ socket }) => !/[:"\s]/.test(socket))

@@ -1,6 +1,6 @@
 /**
- * What the back-end needs of the host: memory behind descriptors, events, sockets. An interface, so that the whole
- * protocol can be driven in memory; `SystemHost` is the real one.
+ * What the back-end needs of the host: memory behind descriptors, events, sockets. An interface, so that the
+ * whole protocol can be driven in memory; `SystemHost` is the real one.
  * @module
  */
 import { HostError } from "../../core/errors.ts";
@@ -16,10 +16,15 @@ import {
 } from "../../host/memory_mapping.ts";
 import { isUnixStream, peerNameBytes, UnixStream } from "../../host/unix_socket.ts";
 
-/** A file descriptor, to be passed on and never to be looked into. Its taker disposes of it, which closes it. */
+/**
+ * A file descriptor, to be passed on and never to be looked into. Its taker disposes of it, which closes it.
+ */
 export type Descriptor = Disposable;
 
-/** Memory shared with the front-end. Disposing of it detaches the buffer first, so that no late access can do harm. */
+/**
+ * Memory shared with the front-end. Disposing of it detaches the buffer first, so that no late access can do
+ * harm.
+ */
 export interface Mapping extends Disposable {
   /** What it is a slice of. */
   readonly buffer: ArrayBuffer;
@@ -39,7 +44,10 @@ export interface EventHandle extends Disposable {
   take(): boolean;
   /** The descriptor, which stays this object's. */
   readonly number: number;
-  /** Lets a worker wait for it: the reactor is not woken any more. Returns the descriptor, which stays this object's. */
+  /**
+   * Lets a worker wait for it: the reactor is not woken any more. Returns the descriptor, which stays this
+   * object's.
+   */
   handOver(): number;
   /** Waits for it here again; what has been told meanwhile wakes the reactor. */
   takeBack(): void;
@@ -68,16 +76,21 @@ export interface Transfer extends Disposable {
 }
 
 /**
- * The effects of a back-end. Every method that is given a descriptor owns it from then on, also if it throws, and throws
- * HostError for one of another kind. Nothing here ever waits, whatever is behind a descriptor and whatever shares it.
+ * The effects of a back-end. Every method that is given a descriptor owns it from then on, also if it throws,
+ * and throws HostError for one of another kind. Nothing here ever waits, whatever is behind a descriptor and
+ * whatever shares it.
  */
 export interface Host {
   /**
-   * Maps `lengthBytes` from `offsetBytes` on of the memory behind a descriptor, shared. HostError if it cannot, and if
-   * the memory is shorter than that: touching what is not there would end the process.
+   * Maps `lengthBytes` from `offsetBytes` on of the memory behind a descriptor, shared. HostError if it
+   * cannot, and if the memory is shorter than that: touching what is not there would end the process.
    */
   map(descriptor: Descriptor, lengthBytes: number, offsetBytes: number): Mapping;
-  /** Makes an event of a descriptor. @param watched wake the reactor when the other side tells something; @param isCall it is only signalled, and may be a socket of a pair */
+  /**
+   * Makes an event of a descriptor.
+   * @param watched wake the reactor when the other side tells something;
+   * @param isCall it is only signalled, and may be a socket of a pair
+   */
   event(descriptor: Descriptor, watched: boolean, isCall?: boolean): EventHandle;
   /** Makes memory to be shared, all zeros. HostError if there is no room. */
   newMemory(lengthBytes: number): SharedFile;
@@ -88,7 +101,8 @@ export interface Host {
 }
 
 /**
- * The descriptors that came with one message. A handler takes those that it wants; `close` closes those that are left.
+ * The descriptors that came with one message. A handler takes those that it wants; `close` closes those that
+ * are left.
  */
 export class DescriptorBag {
   readonly #left: Descriptor[];
@@ -236,8 +250,9 @@ export class SystemHost implements Host {
 /**
  * The socket for requests of the back-end.
  *
- * What its other end says is thrown away as it comes, asked for or not: descriptors that lie there unread would stay open,
- * and among them could be the front-end's own end of the connection, which then would never be seen to end.
+ * What its other end says is thrown away as it comes, asked for or not: descriptors that lie there unread
+ * would stay open, and among them could be the front-end's own end of the connection, which then would never
+ * be seen to end.
  */
 class StreamChannel implements Channel {
   readonly #stream: UnixStream;
@@ -292,8 +307,9 @@ class StreamChannel implements Channel {
 }
 
 /**
- * One end of a pipe of the front-end's. The other side shares that end as an open file, too, and may take O_NONBLOCK off it.
- * So bytes are moved between it and a pipe of our own by splice(2), which does not wait if it is told so in the call.
+ * One end of a pipe of the front-end's. The other side shares that end as an open file, too, and may take
+ * O_NONBLOCK off it. So bytes are moved between it and a pipe of our own by splice(2), which does not wait if
+ * it is told so in the call.
  */
 class PipeTransfer implements Transfer {
   readonly #fd: FileDescriptor;
@@ -345,8 +361,9 @@ class PipeTransfer implements Transfer {
 /**
  * Is this a socket for requests of the back-end? HostError if not.
  *
- * Its other end must have no name. The ends of connections that back-ends serve have one: what is connected to such an end is
- * a front-end's end of a connection. Were that kept open here, the connection would not be seen to end.
+ * Its other end must have no name. The ends of connections that back-ends serve have one: what is connected
+ * to such an end is a front-end's end of a connection. Were that kept open here, the connection would not be
+ * seen to end.
  */
 function checkChannel(number: number): void {
   const name = nameOfDescriptor(number);

@@ -1,9 +1,10 @@
 /**
- * In-flight memory (INFLIGHT_SHMFD): which requests the device has, written where the front-end keeps it, so that the back-end
- * that comes after a killed one repeats exactly what was not answered.
+ * In-flight memory (INFLIGHT_SHMFD): which requests the device has, written where the front-end keeps it, so
+ * that the back-end that comes after a killed one repeats exactly what was not answered.
  *
- * Theory of operation. GET_INFLIGHT_FD makes the memory, SET_INFLIGHT_FD, now or to a later back-end, says to use it. Each queue
- * has a region of its own; what is in it is the specification's (docs/interop/vhost-user, "Inflight I/O tracking"):
+ * Theory of operation. GET_INFLIGHT_FD makes the memory, SET_INFLIGHT_FD, now or to a later back-end, says to
+ * use it. Each queue has a region of its own; what is in it is the specification's (docs/interop/vhost-user,
+ * "Inflight I/O tracking"):
  *
  *     split   features u64 | version u16 | desc_num u16 | last_batch_head u16 | used_idx u16
  *             desc[size]: inflight u8, -[5], next u16, counter u64
@@ -11,14 +12,15 @@
  *             used_wrap_counter u8 | old_used_wrap_counter u8 | -[10]
  *             desc[size]: inflight u8, -, next u16, last u16, num u16, counter u64, id u16, flags u16, len u32, addr u64
  *
- * Every step that a kill may come after is one store: a request is in flight from the store of its `inflight` byte on; a batch
- * of used requests is linked first, then the driver sees it, then their bytes are cleared, and `used_idx` (or `old_used_idx`)
- * follows. `restore` looks whether the driver saw the last batch, and completes the clearing or forgets the batch.
+ * Every step that a kill may come after is one store: a request is in flight from the store of its `inflight`
+ * byte on; a batch of used requests is linked first, then the driver sees it, then their bytes are cleared,
+ * and `used_idx` (or `old_used_idx`) follows. `restore` looks whether the driver saw the last batch, and
+ * completes the clearing or forgets the batch.
  *
  * What is in the memory is the front-end's word: it is read once, when a ring starts, and judged; GuestError
- * `ring-state-invalid` for what cannot be. After that it is only written, from copies that are kept here. A batch is put on the
- * free list of a packed ring when it is published and not before: until then its entries are what says that it is in flight.
- *
+ * `ring-state-invalid` for what cannot be. After that it is only written, from copies that are kept here. A
+ * batch is put on the free list of a packed ring when it is published and not before: until then its entries
+ * are what says that it is in flight.
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
@@ -62,7 +64,10 @@ function regionBytes(queueSize: number): number {
   return (PACKED_HEADER_BYTES + PACKED_ENTRY_BYTES * queueSize + 63) & ~63;
 }
 
-/** Bytes of the memory for so many queues. ProtocolError `value-invalid` if there cannot be so many, or so large ones. */
+/**
+ * Bytes of the memory for so many queues. ProtocolError `value-invalid` if there cannot be so many, or so
+ * large ones.
+ */
 export function inFlightBytes({ queues, queueSize }: InFlightDescription, maxQueues: number): number {
   if (queues >= 1 && queues <= maxQueues && queueSize >= 1 && queueSize <= MAX_QUEUE_SIZE) {
     return queues * regionBytes(queueSize);
@@ -71,12 +76,6 @@ export function inFlightBytes({ queues, queueSize }: InFlightDescription, maxQue
     "value-invalid",
     `In-flight memory for ${queues} queues of ${queueSize} must be for 1 to ${maxQueues} of up to ${MAX_QUEUE_SIZE}`,
   );
-}
-
-/** Where a queue lies, and how it is used. */
-export interface RecordedSetup extends VirtqueueSetup {
-  /** Its layout. */
-  readonly packed: boolean;
 }
 
 /** The memory of one front-end. */
@@ -90,7 +89,10 @@ export class InFlightMemory implements Disposable {
     this.#description = description;
   }
 
-  /** The record of a queue; null if the memory is not for so many. GuestError `ring-state-invalid` if its ring is too large. */
+  /**
+   * The record of a queue; null if the memory is not for so many. GuestError `ring-state-invalid` if its ring
+   * is too large.
+   */
   record(queue: number, size: number, packed: boolean): SplitRecord | PackedRecord | null {
     const { queues, queueSize } = this.#description;
     if (queue >= queues) return null;
@@ -118,13 +120,13 @@ export class InFlightMemory implements Disposable {
 }
 
 /**
- * Gives out what an earlier program took and did not return, then what is in the ring, and records both. The ring itself is worked
- * by a queue of its layout.
+ * Gives out what an earlier program took and did not return, then what is in the ring, and records both. The
+ * ring itself is worked by a queue of its layout.
  */
 export class RecordedQueue implements Virtqueue {
   readonly size: number;
   readonly #memory: GuestMemory;
-  readonly #setup: RecordedSetup;
+  readonly #setup: VirtqueueSetup;
   readonly #budget: RoundBudget;
   readonly #table: IndirectTable;
   readonly #queue: SplitVirtqueue | PackedVirtqueue;
@@ -136,10 +138,14 @@ export class RecordedQueue implements Virtqueue {
   #againOut = 0;
   #freshOut = 0;
 
-  /** Takes a queue over. Throws as the constructors of the queues. @param base as there @param budget as there */
+  /**
+   * Takes a queue over. Throws as the constructors of the queues.
+   * @param base as there
+   * @param budget as there
+   */
   constructor(
     memory: GuestMemory,
-    setup: RecordedSetup,
+    setup: VirtqueueSetup,
     base: number | undefined,
     budget: RoundBudget,
     record: SplitRecord | PackedRecord,
@@ -164,12 +170,8 @@ export class RecordedQueue implements Virtqueue {
       const usedIndex = memory.readU16(setup.device + 2);
       this.#again = record.restore(usedIndex);
       const again = this.#again.length;
-      this.#queue = new SplitVirtqueue(
-        memory,
-        setup,
-        again > 0 ? (usedIndex + again) & 0xffff : base,
-        budget,
-      );
+      const next = again > 0 ? (usedIndex + again) & 0xffff : base;
+      this.#queue = new SplitVirtqueue(memory, setup, next, budget);
     }
   }
 
@@ -284,7 +286,8 @@ export class RecordedQueue implements Virtqueue {
       chain.add(this.#memory, address, length, (flags & DESC_F_WRITE) !== 0);
       return (flags & DESC_F_NEXT) === 0;
     }
-    const { indirect, packed, size } = this.#setup;
+    const { indirect, size } = this.#setup;
+    const packed = this.#record instanceof PackedRecord;
     if (!indirect) throw ringErrors.indirectNotNegotiated();
     if ((flags & DESC_F_NEXT) !== 0 || packed && count !== 1) throw ringErrors.indirectInList();
     if (packed) this.#table.addInOrder(chain, address, length, maxElements(size));
@@ -494,9 +497,7 @@ export class PackedRecord extends RegionRecord {
     const isOpen = this.open();
     const lists = isOpen ? this.#restoreLists(flagsAt) : [];
     this.#linkFree(lists);
-    const free = this.#free;
-    view.setUint16(FREE_AT, free, true);
-    view.setUint16(OLD_FREE_AT, free, true);
+    this.#storeFree();
     let position = base ?? FRESH_RING;
     if (isOpen) {
       const used = view.getUint16(OLD_USED_AT, true);
@@ -539,15 +540,13 @@ export class PackedRecord extends RegionRecord {
     this.#entryOf[id] = head;
     this.#count = 0;
     this.mark(head);
-    view.setUint16(FREE_AT, this.#free, true);
-    view.setUint16(OLD_FREE_AT, this.#free, true);
+    this.#storeFree();
   }
 
   /** What was popped last is put back. */
   untaken(): void {
     this.#setFree(this.unmark());
-    this.view.setUint16(FREE_AT, this.#free, true);
-    this.view.setUint16(OLD_FREE_AT, this.#free, true);
+    this.#storeFree();
   }
 
   /** It was pushed; the driver does not see it yet. */
@@ -574,6 +573,11 @@ export class PackedRecord extends RegionRecord {
 
   protected override place(entry: number): number {
     return PACKED_HEADER_BYTES + entry * PACKED_ENTRY_BYTES;
+  }
+
+  #storeFree(): void {
+    this.view.setUint16(FREE_AT, this.#free, true);
+    this.view.setUint16(OLD_FREE_AT, this.#free, true);
   }
 
   #setUsed(slot: number, isWrapped: boolean): void {

@@ -1,14 +1,14 @@
 /**
  * The front-end's memory regions: mapped, and found by guest address and by user address.
  *
- * Theory of operation. Rings are given by *user* address, that is, by where they lie in the front-end's process; buffers
- * by *guest* address. A table holds both for each region. `replace` (SET_MEM_TABLE), `add` and `remove` are all or
- * nothing: if one region cannot be mapped, the table stays as it was, and what had been mapped is unmapped again.
- * Some front-ends (QEMU up to 7.2) add and remove each region once for every queue pair: a region counts how often it was
- * added, and goes when it has been removed as often.
+ * Theory of operation. Rings are given by *user* address, that is, by where they lie in the front-end's
+ * process; buffers by *guest* address. A table holds both for each region. `replace` (SET_MEM_TABLE), `add`
+ * and `remove` are all or nothing: if one region cannot be mapped, the table stays as it was, and what had
+ * been mapped is unmapped again. Some front-ends (QEMU up to 7.2) add and remove each region once for every
+ * queue pair: a region counts how often it was added, and goes when it has been removed as often.
  *
- * After each change `memory` is a new object, and views of the old one may be detached: the holder of a queue makes it
- * anew.
+ * After each change `memory` is a new object, and views of the old one may be detached: the holder of a queue
+ * makes it anew.
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
@@ -37,7 +37,10 @@ export class MemoryTable implements Disposable {
   #slots: readonly Slot[] = [];
   #memory = new GuestMemory([]);
 
-  /** Begins without memory. @param isInUse may the host still write to memory that is removed? It stays mapped then */
+  /**
+   * Begins without memory.
+   * @param isInUse may the host still write to memory that is removed? It stays mapped then
+   */
   constructor(host: Host, isInUse: () => boolean = () => false) {
     this.#host = host;
     this.#isInUse = isInUse;
@@ -59,8 +62,8 @@ export class MemoryTable implements Disposable {
   }
 
   /**
-   * Puts these regions in place of all others; each takes a descriptor out of `bag`. HostError if the host cannot map
-   * one, GuestError `memory-map-invalid` if they do not fit together.
+   * Puts these regions in place of all others; each takes a descriptor out of `bag`. HostError if the host
+   * cannot map one, GuestError `memory-map-invalid` if they do not fit together.
    */
   replace(descriptions: readonly RegionDescription[], bag: DescriptorBag): void {
     const made: Slot[] = [];
@@ -73,7 +76,10 @@ export class MemoryTable implements Disposable {
     }
   }
 
-  /** Adds a region, whose memory is the next of `bag`. Errors as of `replace`, and ProtocolError if the table is full. */
+  /**
+   * Adds a region, whose memory is the next of `bag`. Errors as of `replace`, and ProtocolError if the table
+   * is full.
+   */
   add(description: RegionDescription, bag: DescriptorBag): void {
     const known = this.#find(description);
     if (known !== undefined && known.description.mapOffset === description.mapOffset) {
@@ -96,7 +102,10 @@ export class MemoryTable implements Disposable {
     }
   }
 
-  /** Removes the region of this guest address, user address and size; the rest of the description does not count. */
+  /**
+   * Removes the region of this guest address, user address and size; the rest of the description does not
+   * count.
+   */
   remove(description: RegionDescription): void {
     const slot = this.#find(description);
     if (slot === undefined) {
@@ -201,7 +210,10 @@ export class DirtyLogging implements Disposable {
   #event: EventHandle | null = null;
   #on = false;
 
-  /** Nothing is logged yet. @param logTo has writes logged, by workers in the same log, which is `attached`; null for none */
+  /**
+   * Nothing is logged yet.
+   * @param logTo has writes logged, by workers in the same log, which is `attached`; null for none
+   */
   constructor(host: Host, logTo: (log: DirtyLog | null, attached: AttachedLog | null) => void) {
     this.#host = host;
     this.#logTo = logTo;

@@ -1,10 +1,11 @@
 /**
  * The messages of the vhost-user protocol: numbers, names, shapes, and from bytes to messages and back.
  *
- * The names are those of the specification (QEMU, docs/interop/vhost-user). Pure functions: no socket, no state. Every
- * length is checked before it is used, every message has exactly the payload and the descriptors that its number asks
- * for, and an address of 2^53 or more is refused, so that addresses are plain numbers everywhere else. Numbers are in
- * the host's byte order, which is little-endian wherever this runs (core/memory.ts insists).
+ * The names are those of the specification (QEMU, docs/interop/vhost-user). Pure functions: no socket, no
+ * state. Every length is checked before it is used, every message has exactly the payload and the descriptors
+ * that its number asks for, and an address of 2^53 or more is refused, so that addresses are plain numbers
+ * everywhere else. Numbers are in the host's byte order, which is little-endian wherever this runs
+ * (core/memory.ts insists).
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";
@@ -22,7 +23,10 @@ export const PROTOCOL_VERSION = 1;
 export const FLAG_REPLY = 4;
 /** Header flag: a reply is wanted even if the message has none by itself. */
 export const FLAG_NEED_REPLY = 8;
-/** In the payload of VRING_KICK, CALL and ERR, and in replies of SET_DEVICE_STATE_FD: no descriptor comes along. */
+/**
+ * In the payload of VRING_KICK, CALL and ERR, and in replies of SET_DEVICE_STATE_FD: no descriptor comes
+ * along.
+ */
 export const FLAG_NO_DESCRIPTOR = 0x100;
 
 /** Bytes of a message header. */
@@ -69,7 +73,10 @@ const REGION_BYTES = 32;
 /** Bytes of a description of in-flight memory, without padding. */
 const IN_FLIGHT_BYTES = 20;
 
-/** A request: its number, what it carries, how many descriptors it may bring, and the protocol feature that it comes with. */
+/**
+ * A request: its number, what it carries, how many descriptors it may bring, and the protocol feature that it
+ * comes with.
+ */
 type RequestRow = readonly [
   id: number,
   kind: Payload["kind"],
@@ -275,7 +282,8 @@ export type ProtocolFault =
   | "connection-cut-short";
 
 /**
- * A message that breaks a rule. It is counted by its fault and refused; the connection goes on unless it is `fatal`.
+ * A message that breaks a rule. It is counted by its fault and refused; the connection goes on unless it is
+ * `fatal`.
  */
 export class ProtocolError extends Error {
   /** `ProtocolError`. */
@@ -285,7 +293,12 @@ export class ProtocolError extends Error {
   /** Nothing that follows can be understood: the connection must be closed. */
   readonly fatal: boolean;
 
-  /** Says what is wrong. @param fault the rule; @param message what was found, with the values; @param fatal close the connection */
+  /**
+   * Says what is wrong.
+   * @param fault the rule;
+   * @param message what was found, with the values;
+   * @param fatal close the connection
+   */
   constructor(fault: ProtocolFault, message: string, fatal = false) {
     super(`${fault}: ${message}`);
     this.fault = fault;
@@ -294,7 +307,8 @@ export class ProtocolError extends Error {
 }
 
 /**
- * Decodes a header. Fatal ProtocolError `header-invalid` or `payload-too-long`: what follows cannot be told apart.
+ * Decodes a header. Fatal ProtocolError `header-invalid` or `payload-too-long`: what follows cannot be told
+ * apart.
  * @param bytes at least twelve
  */
 export function decodeHeader(bytes: Uint8Array): Header {
@@ -322,8 +336,8 @@ export function decodeHeader(bytes: Uint8Array): Header {
 }
 
 /**
- * Decodes a request of a front-end: ProtocolError, never fatal, for an unknown one and for a payload or a number of
- * descriptors that do not belong to it.
+ * Decodes a request of a front-end: ProtocolError, never fatal, for an unknown one and for a payload or a
+ * number of descriptors that do not belong to it.
  * @param payload exactly the bytes that the header announces; a copy is made of what is kept
  * @param descriptors how many came along
  */
@@ -491,7 +505,9 @@ function le64(name: string, field: string, view: DataView, at: number): number {
   }
   return high * 0x100000000 + low;
 }
-/** A reply with 64 bits: a value, or 0 for success. Flags are exactly version and reply: front-ends insist. */
+/**
+ * A reply with 64 bits: a value, or 0 for success. Flags are exactly version and reply: front-ends insist.
+ */
 export function encodeBitsReply(id: number, bits: FeatureSet): Uint8Array<ArrayBuffer> {
   return encode(id, FLAG_REPLY, encodeBits(bits));
 }
@@ -516,7 +532,10 @@ export function encodeConfigReply(offset: number, bytes: Uint8Array): Uint8Array
   return encode(Request.GET_CONFIG, FLAG_REPLY, payload);
 }
 
-/** A reply that describes in-flight memory, whose descriptor goes along. Padded to 24 bytes: QEMU takes no other length. */
+/**
+ * A reply that describes in-flight memory, whose descriptor goes along. Padded to 24 bytes: QEMU takes no
+ * other length.
+ */
 export function encodeInFlightReply(memory: InFlightDescription): Uint8Array<ArrayBuffer> {
   const payload = new Uint8Array(24);
   const view = viewOf(payload);

@@ -1,5 +1,6 @@
 /**
- * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm, User-mode Linux and their like.
+ * The `vhost-user` driver transport: a back-end for QEMU, DPDK virtio-user, cloud-hypervisor, crosvm,
+ * User-mode Linux and their like.
  * @module
  */
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
@@ -34,7 +35,7 @@ export {
 export type { Channel, Descriptor, EventHandle, Host, Mapping, Transfer } from "./host.ts";
 export type { VhostUserOptions } from "./options.ts";
 export { jsonTrace, type ProtocolTrace, textTrace, type TraceEvent } from "./protocol_trace.ts";
-export { isListening } from "./listener.ts";
+export { isListening, type SocketOptions } from "../../host/connection_source.ts";
 export { type VhostUserCounters, VhostUserTransport } from "./transport.ts";
 
 /** The plugin of the transport. */

@@ -1,8 +1,9 @@
 /**
  * What front-end and back-end agree on: virtio features, protocol features, device status.
  *
- * SET_STATUS is a note rather than a command: front-ends write bits in an order of their own, and rings start by kick.
- * Writing 0 does reset the device, as RESET_DEVICE does. Memory survives both: front-ends tell it only when it changes.
+ * SET_STATUS is a note rather than a command: front-ends write bits in an order of their own, and rings start
+ * by kick. Writing 0 does reset the device, as RESET_DEVICE does. Memory survives both: front-ends tell it
+ * only when it changes.
  * @module
  */
 import { type Device, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/device.ts";
@@ -24,15 +25,16 @@ import {
 } from "./messages.ts";
 
 /**
- * Features that a front-end serves by itself, so that it makes no difference to the device whether they were offered:
- * ANY_LAYOUT (27), ORDER_PLATFORM (36), SR_IOV (37), NOTIFICATION_DATA (38), NOTIF_CONFIG_DATA (39), RING_RESET (40),
- * ADMIN_VQ (41).
+ * Features that a front-end serves by itself, so that it makes no difference to the device whether they were
+ * offered: ANY_LAYOUT (27), ORDER_PLATFORM (36), SR_IOV (37), NOTIFICATION_DATA (38), NOTIF_CONFIG_DATA (39),
+ * RING_RESET (40), ADMIN_VQ (41).
  */
 const NOT_THE_DEVICES = FeatureSet.of(27, 36, 37, 38, 39, 40, 41);
 
 /**
- * Types of device whose front-ends never send SET_VRING_ENABLE, whatever they accept, and whose rings are hence enabled from
- * the start: 20, of which QEMU (vhost-user-crypto) only says by kicks that its ring is to be served.
+ * Types of device whose front-ends never send SET_VRING_ENABLE, whatever they accept, and whose rings are
+ * hence enabled from the start: 20, of which QEMU (vhost-user-crypto) only says by kicks that its ring is to
+ * be served.
  */
 const NEVER_ENABLED: ReadonlySet<number> = new Set([20]);
 
@@ -46,7 +48,11 @@ export class Negotiation {
   #protocol = FeatureSet.none;
   #status = 0;
 
-  /** Nothing is agreed on yet. @param runner what works by the features; @param logging what one of them switches */
+  /**
+   * Nothing is agreed on yet.
+   * @param runner what works by the features;
+   * @param logging what one of them switches
+   */
   constructor(device: Device, offer: Offer, runner: DeviceRunner, logging: DirtyLogging) {
     this.offer = offer;
     this.#device = device;
@@ -75,16 +81,17 @@ export class Negotiation {
   }
 
   /**
-   * The driver accepts these features. Those that were not offered and concern only driver and front-end are ignored:
-   * QEMU accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others; the device then does
-   * not work at all, for the driver, which cannot be told, goes by what it has accepted.
+   * The driver accepts these features. Those that were not offered and concern only driver and front-end are
+   * ignored: QEMU accepts RING_RESET for its GPU in any case. GuestError if it must not accept the others;
+   * the device then does not work at all, for the driver, which cannot be told, goes by what it has accepted.
    */
   acceptFeatures(accepted: FeatureSet): void {
     const unoffered = accepted.minus(this.offer.features);
     const ignored = unoffered.intersect(NOT_THE_DEVICES);
     const judged = accepted.minus(ignored);
     const features = deviceFeatures(judged);
-    // What is in force already was judged before: logging is switched by the same message, in the midst of work.
+    // What is in force already was judged before: logging is switched by the same message, in the midst of
+    // work.
     if (this.#runner.features?.equals(features) !== true) {
       try {
         this.#judge(judged);
@@ -100,7 +107,10 @@ export class Negotiation {
     this.#logging.switch(accepted.has(VHOST_F_LOG_ALL));
   }
 
-  /** The front-end accepts these protocol features. ProtocolError for what was not offered or does not go together. */
+  /**
+   * The front-end accepts these protocol features. ProtocolError for what was not offered or does not go
+   * together.
+   */
   acceptProtocol(accepted: FeatureSet): void {
     const unknown = accepted.minus(this.offer.protocol);
     if (!unknown.isEmpty) {
@@ -156,8 +166,8 @@ export function deviceFeatures(accepted: FeatureSet): FeatureSet {
 }
 
 /**
- * The features to be judged in place of `features`. A front-end that ends the control queue in itself accepts MQ or
- * GUEST_ANNOUNCE without CTRL_VQ, on which they depend: its driver has CTRL_VQ all the same.
+ * The features to be judged in place of `features`. A front-end that ends the control queue in itself accepts
+ * MQ or GUEST_ANNOUNCE without CTRL_VQ, on which they depend: its driver has CTRL_VQ all the same.
  */
 function featuresToJudge(device: Device, features: FeatureSet): FeatureSet {
   const isNet = device.type === 1;

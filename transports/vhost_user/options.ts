@@ -3,31 +3,20 @@
  * @module
  */
 import { z } from "zod";
+import type { SocketOptions } from "../../host/connection_source.ts";
 import type { OptionsSchema } from "../../plugins/plugin.ts";
 import { type ProfileName, PROFILES } from "./front_ends.ts";
 
 /** How to meet the front-end, complete. */
-export interface VhostUserOptions {
+export interface VhostUserOptions extends SocketOptions {
   /** Path of the socket, as written; null if a descriptor is given. */
   readonly socket: string | null;
-  /** Descriptor of a socket that this program was started with; null if a path is given. */
-  readonly fd: number | null;
-  /** `server` waits for the front-end, `client` goes to it. */
-  readonly mode: "server" | "client";
-  /** Who is expected at the other end. */
+  /** Which front-end is expected at the other end. */
   readonly profile: ProfileName;
-  /** Permissions of the socket's file; null for the usual ones. */
-  readonly socketMode: number | null;
-  /** User who is to own it, by number; null for the one who runs this program. */
-  readonly socketUser: number | null;
-  /** Group that is to own it, by number; null for the usual one. */
-  readonly socketGroup: number | null;
   /** Which memory of a front-end is taken: see {@linkcode MappingTerms}. */
   readonly memory: "sealed" | "local" | "any";
   /** Is its memory allocated at once? */
   readonly populate: boolean;
-  /** Milliseconds between the first two attempts to reach the front-end; later ones are up to a second apart, or as far as this says. */
-  readonly reconnectMs: number;
 }
 
 /** What is written in the configuration, turned into {@linkcode VhostUserOptions}. */

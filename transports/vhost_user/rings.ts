@@ -1,11 +1,15 @@
 /**
- * All rings of one front-end: starting them, telling the driver of used buffers, emptying those that are disabled.
+ * The rings of one front-end: starting them, telling the driver of used buffers, emptying those that are
+ * disabled, and handing them to queue workers.
  *
- * A ring that runs but is disabled has no effect: the device says which of them are to be emptied all the same
- * (`discardsWhenDisabled`), the others are left alone. It is emptied when it is disabled, before the front-end hears that it
- * is, and after that when it is kicked. It is not looked at otherwise: User-mode Linux disables a ring and frees its memory,
- * and says nothing more. What is found broken in it is no fault of the guest, then; the ring is let go until it is kicked again. Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round or of a
- * change: writing to an event is a system call.
+ * A ring that runs but is disabled has no effect. The device says which of them are emptied all the same
+ * (`discardsWhenDisabled`); the others are left alone. Such a ring is emptied when it is disabled, before the
+ * front-end hears that it is, and after that when it is kicked. It is not looked at otherwise: User-mode Linux
+ * disables a ring and frees its memory, and says nothing more. What is found broken in it then is no fault of
+ * the guest: the ring is let go until it is kicked again.
+ *
+ * Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round
+ * or of a change: writing to an event is a system call.
  * @module
  */
 import { DESC_BYTES, DescriptorChain } from "../../core/descriptor_chain.ts";
@@ -81,8 +85,9 @@ export class RingSet implements Disposable {
   }
 
   /**
-   * Starts every ring that is described and called for. True if one was started. One that cannot be is counted as a fault
-   * and its error event is signalled, once; it is tried again every time, so that the order of messages does not matter.
+   * Starts every ring that is described and called for. True if one was started. One that cannot be is
+   * counted as a fault and its error event is signalled, once; it is tried again every time, so that the
+   * order of messages does not matter.
    * @param quiet say nothing: memory is being replaced piece by piece, and the rest will come
    */
   start(features: FeatureSet, quiet = false): boolean {
@@ -94,7 +99,10 @@ export class RingSet implements Disposable {
     return started;
   }
 
-  /** Starts rings that have been kicked while they were disabled. True if there was one. Costs a system call for each. */
+  /**
+   * Starts rings that have been kicked while they were disabled. True if there was one. Costs a system call
+   * for each.
+   */
   startKicked(features: FeatureSet): boolean {
     for (const ring of this.all) {
       if (ring.enabled || ring.kick === null || ring.state === "failed") continue;
@@ -108,7 +116,10 @@ export class RingSet implements Disposable {
     for (const ring of this.all) if (ring.state !== "broken") ring.halt("stopped");
   }
 
-  /** A fault: every ring that runs is broken, and its driver is told. Only a new kick, told last, starts it again. */
+  /**
+   * A fault: every ring that runs is broken, and its driver is told. Only a new kick, told last, starts it
+   * again.
+   */
   break(): void {
     for (const ring of this.all) {
       if (ring.queue === null) continue;
@@ -265,17 +276,18 @@ export class RingSet implements Disposable {
 
 // One ring as the front-end describes it, and the queue that is made of it.
 //
-// Theory of operation. A ring is *stopped* until it has been described completely (size, addresses, and a kick
-// descriptor or the word that there is none) and something starts it; then it has a `queue`. Started or not, it is
-// *enabled* or not: the device gets the queue of a ring that is both.
+// Theory of operation. A ring is *stopped* until it has been described completely (size, addresses, and a
+// kick descriptor or the word that there is none) and something starts it; then it has a `queue`. Started or
+// not, it is *enabled* or not: the device gets the queue of a ring that is both.
 //
 //     stopped --start--> running --stop (GET_VRING_BASE)--> stopped: wants a new SET_VRING_KICK
 //        ^                  |
 //        |                  +--fault--> broken: until the front-end describes it anew
 //        +--- start fails --> failed: tried again with every change
 //
-// What starts a ring: it ran before its description changed; there is no kick descriptor; or it has been kicked; or it is enabled, because a kick that an
-// earlier back-end has consumed does not come again, and such a ring would sleep for ever.
+// What starts a ring: it ran before its description changed; there is no kick descriptor; or it has been
+// kicked; or it is enabled, because a kick that an earlier back-end has consumed does not come again, and
+// such a ring would sleep for ever.
 
 const FLAGS_AT = 14;
 const USED = 0x8000;
@@ -316,7 +328,10 @@ export class Vring implements Disposable {
   enabled = false;
   /** Has the front-end said how it kicks? */
   kickGiven = false;
-  /** Does the front-end kick by messages? Then it need not be looked at without being asked, though there is no `kick`. */
+  /**
+   * Does the front-end kick by messages? Then it need not be looked at without being asked, though there is
+   * no `kick`.
+   */
   kickedByMessage = false;
   /** Has it run, or been kicked, since then? It needs no further kick to run again. */
   wasKicked = false;
@@ -338,7 +353,11 @@ export class Vring implements Disposable {
   state: RingState = "stopped";
   #queue: RingQueue | null = null;
 
-  /** A ring that is stopped and not described. @param index its index; @param maxSize most entries that the device allows */
+  /**
+   * A ring that is stopped and not described.
+   * @param index its index;
+   * @param maxSize most entries that the device allows
+   */
   constructor(index: number, maxSize: number) {
     this.index = index;
     this.maxSize = maxSize;
@@ -388,7 +407,8 @@ export class Vring implements Disposable {
       device: table.guestAddressOf(used),
     };
     const packed = features.has(VIRTIO_F_RING_PACKED);
-    // User-mode Linux says 0 of every new ring, also of a packed one, which starts with both wrap counters at 1.
+    // User-mode Linux says 0 of every new ring, also of a packed one, which starts with both wrap counters at
+    // 1.
     const isFresh = packed && this.base === 0 && isUnused(table.memory, addresses.descriptors, this.size);
     const base = this.base === null || isFresh
       ? undefined
@@ -416,7 +436,8 @@ export class Vring implements Disposable {
     this.enabled = enabled;
     this.wasEnabled ||= enabled;
     this.mustLook = true;
-    // Kicks are not read while it is enabled. What comes from now on is a sign that its memory is still its own.
+    // Kicks are not read while it is enabled. What comes from now on is a sign that its memory is still its
+    // own.
     if (!enabled) this.kick?.take();
   }
 
@@ -426,8 +447,8 @@ export class Vring implements Disposable {
   }
 
   /**
-   * Lets go of the queue and remembers where it stood. While it is disabled only a kick starts it again: its memory may have
-   * been given away. @param state how the ring stands from now on
+   * Lets go of the queue and remembers where it stood. While it is disabled only a kick starts it again: its
+   * memory may have been given away. @param state how the ring stands from now on
    */
   halt(state: Exclude<RingState, "running">): void {
     if (this.#queue !== null) {
@@ -439,8 +460,9 @@ export class Vring implements Disposable {
   }
 
   /**
-   * Forgets what the driver has told; how to reach it, and the ring's memory, may be needed again. So may the place where it
-   * stood: QEMU 7 writes status 0 also to stop a guest that goes on later or elsewhere, and asks for the place after that.
+   * Forgets what the driver has told; how to reach it, and the ring's memory, may be needed again. So may the
+   * place where it stood: QEMU 7 writes status 0 also to stop a guest that goes on later or elsewhere, and
+   * asks for the place after that.
    */
   forget(): void {
     this.halt("stopped");
@@ -482,16 +504,17 @@ function isUnused(memory: GuestMemory, descriptors: number, size: number): boole
 }
 
 /**
- * The position of a split ring from a SET_VRING_BASE; undefined for that of the used index. Some front-ends say 0 also when
- * they meet a back-end anew with a ring that has been used, and a ring that has not has the used index 0.
+ * The position of a split ring from a SET_VRING_BASE; undefined for that of the used index. Some front-ends
+ * say 0 also when they meet a back-end anew with a ring that has been used, and a ring that has not has the
+ * used index 0.
  */
 function splitBase(num: number): number | undefined {
   return num === 0 ? undefined : num;
 }
 
 /**
- * The position of a packed ring from a SET_VRING_BASE. Some front-ends give only the available half; nothing can be in
- * flight then, and the used half is the same.
+ * The position of a packed ring from a SET_VRING_BASE. Some front-ends give only the available half; nothing
+ * can be in flight then, and the used half is the same.
  */
 function packedBase(num: number): number {
   return num > 0xffff ? num : num * 0x10000 + num;
@@ -499,10 +522,11 @@ function packedBase(num: number): number {
 
 // The rings that queue workers serve.
 //
-// Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are attached as a
-// whole, with the memory behind them. Everything else stays here. `detach` comes before anything about rings, memory or
-// device changes, and gives each ring its place back: the queue is made anew there, so that what follows finds it as if
-// it had been served here. `attach` follows when the changes are over.
+// Theory of operation. The queues of the device's sets (`Device.workers`) that run and are enabled are
+// attached as a whole, with the memory behind them. Everything else stays here. `detach` comes before
+// anything about rings, memory or device changes, and gives each ring its place back: the queue is made anew
+// there, so that what follows finds it as if it had been served here. `attach` follows when the changes are
+// over.
 //
 //     here --attach--> attached: kicks wake the worker only --detach--> here, until the next round of the runner
 //

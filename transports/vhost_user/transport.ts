@@ -1,17 +1,19 @@
 /**
  * The vhost-user transport: brings the guest of a hypervisor, or whatever else speaks the protocol.
  *
- * Theory of operation. `serve` makes the socket; everything else happens in `poll`, round by round, in one thread: look
- * for a front-end if there is none, carry out its messages, turn the device. There is one front-end at a time. When it goes,
- * everything about it is forgotten: its memory is unmapped, its descriptors are closed, the device is reset; and the next
- * one is served, without limit, in either role. Requests in flight are given up, but their memory stays mapped, and no
- * other front-end is served, until they are over.
+ * Theory of operation. `serve` makes the socket; everything else happens in `poll`, round by round, in one
+ * thread: look for a front-end if there is none, carry out its messages, turn the device. There is one
+ * front-end at a time. When it goes, everything about it is forgotten: its memory is unmapped, its
+ * descriptors are closed, the device is reset; and the next one is served, without limit, in either role.
+ * Requests in flight are given up, but their memory stays mapped, and no other front-end is served, until
+ * they are over.
  *
- * Between rounds the reactor sleeps; it is woken by the socket, by a listening socket, and by kicks, all of which are
- * watched edge-triggered, so that a kick need not be read. What cannot wake anybody has a deadline: an attempt to reach
- * the front-end, and rings whose driver does not kick.
+ * Between rounds the reactor sleeps; it is woken by the socket, by a listening socket, and by kicks, all of
+ * which are watched edge-triggered, so that a kick need not be read. What cannot wake anybody has a deadline:
+ * an attempt to reach the front-end, and rings whose driver does not kick.
  *
- * Faults of the guest, and messages against the protocol, are counted by name, as `fault_…`; they never end the program.
+ * Faults of the guest, and messages against the protocol, are counted by name, as `fault_…`; they never end
+ * the program.
  * @module
  */
 import type { Device } from "../../core/device.ts";
@@ -21,12 +23,12 @@ import { FaultLog } from "../../core/session.ts";
 import type { QueueWorkers } from "../../plugins/queue_workers.ts";
 import type { DriverTransport } from "../../plugins/plugin.ts";
 import type { Pollable } from "../../core/reactor.ts";
+import { type ConnectionSource, type IncomingConnection, openSource } from "../../host/connection_source.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { prepareSignals } from "../../host/event_fd.ts";
 import { Backend } from "./backend.ts";
 import { Connection } from "./connection.ts";
 import { SystemHost } from "./host.ts";
-import { type ConnectionSource, type IncomingConnection, openSource } from "./listener.ts";
 import type { VhostUserOptions } from "./options.ts";
 import type { ProtocolTrace } from "./protocol_trace.ts";
 
@@ -48,7 +50,10 @@ export interface VhostUserCounters extends Record<string, number> {
 
 /** A vhost-user back-end as a driver transport. */
 export class VhostUserTransport implements DriverTransport, Pollable {
-  /** Listens to the dialogue, if anybody does; may be set before `serve`, and counts from the next connection on. */
+  /**
+   * Listens to the dialogue, if anybody does; may be set before `serve`, and counts from the next connection
+   * on.
+   */
   trace: ProtocolTrace | null = null;
   /** What it has counted; live. */
   readonly counters: VhostUserCounters;
@@ -102,7 +107,10 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     this.#workers = workers;
   }
 
-  /** Serves front-ends until `signal` aborts, or the only one that can ever come has gone. Rejects with HostError if the socket cannot be made. */
+  /**
+   * Serves front-ends until `signal` aborts, or the only one that can ever come has gone. Rejects with
+   * HostError if the socket cannot be made.
+   */
   // deno-lint-ignore require-await -- a refusal must reject, not throw
   async serve(device: Device, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
@@ -130,7 +138,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     if (connection === null) return false;
     const did = connection.poll(nowNs);
     if (connection.endedBecause === null) {
-      return did || this.#source?.attend() === true;
+      return did || this.#source?.attend?.() === true;
     }
     this.#end(connection.endedBecause);
     if (this.#leaving !== null) this.#leavingUntilNs = nowNs + this.#device.inflight!.limitNs;

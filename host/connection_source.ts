@@ -1,16 +1,34 @@
 /**
- * Where connections come from: a listener accepts them, a connector makes them, or a connected socket was inherited.
+ * Where connections come from: a listener accepts them, a connector makes them, or a connected socket was
+ * inherited.
  * @module
  */
-import { HostError } from "../../core/errors.ts";
-import { factsOfDescriptor, FileDescriptor } from "../../host/descriptors.ts";
-import { checked, libc, SystemCallError } from "../../host/libc.ts";
-import { UnixListener, UnixStream } from "../../host/unix_socket.ts";
-import type { MessageSocket } from "./connection.ts";
-import type { VhostUserOptions } from "./options.ts";
+import { HostError } from "../core/errors.ts";
+import { factsOfDescriptor, FileDescriptor } from "./descriptors.ts";
+import { checked, libc, SystemCallError } from "./libc.ts";
+import { UnixListener, UnixStream } from "./unix_socket.ts";
 
-/** A connection that was made, and whose front-end may have said something already. */
-export interface IncomingConnection extends MessageSocket<FileDescriptor> {
+/** How to meet the other side at a Unix socket. */
+export interface SocketOptions {
+  /** Descriptor of a socket that this program was started with; null if a path is given. */
+  readonly fd: number | null;
+  /** `server` waits for the other side, `client` goes to it. */
+  readonly mode: "server" | "client";
+  /** Permissions of the socket's file; null for the usual ones. */
+  readonly socketMode: number | null;
+  /** User who is to own it, by number; null for the one who runs this program. */
+  readonly socketUser: number | null;
+  /** Group that is to own it, by number; null for the usual one. */
+  readonly socketGroup: number | null;
+  /**
+   * Milliseconds between the first two attempts to reach a server; later ones are up to a second apart, or
+   * this.
+   */
+  readonly reconnectMs: number;
+}
+
+/** A connection that was made, and whose other side may have said something already. */
+export interface IncomingConnection extends Pick<UnixStream, "receive" | "send">, Disposable {
   /** Its descriptor, which stays this object's: watch it to learn when there is something to receive. */
   readonly number: number;
 }
@@ -19,8 +37,11 @@ export interface IncomingConnection extends MessageSocket<FileDescriptor> {
 export interface ConnectionSource extends Disposable {
   /** The next connection; null if there is none now. HostError if there will never be one. */
   next(nowNs: number): IncomingConnection | null;
-  /** Looks after connections that have to wait, while another one is served. True if there was a new one. */
-  attend(): boolean;
+  /**
+   * Looks after connections that wait while another one is served. True if there was a new one. Left out:
+   * none wait.
+   */
+  attend?(): boolean;
   /** When to ask again although nothing wakes, in ns; Infinity if never. */
   deadlineNs(): number;
   /** Will there never be another connection? */
@@ -36,17 +57,16 @@ const TRANSIENT = new Set(["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"]);
 const MAX_WAITING = 16;
 /** Bytes that each of them may say meanwhile. */
 const MAX_SAID_BYTES = 4096;
-/** What a front-end that is not there yet looks like. */
+/** What a server that is not there yet looks like. */
 const NOT_YET = new Set(["ECONNREFUSED", "ENOENT", "EAGAIN"]);
 
 /**
  * Opens the source of connections that the options name. HostError if the socket cannot be made.
- * @param options complete; `path` stands for `options.socket`
- * @param path the absolute path of the socket
+ * @param path the absolute path of the socket, unless the options have a descriptor
  * @param watch has the reactor woken by a descriptor
  */
 export function openSource(
-  options: VhostUserOptions,
+  options: SocketOptions,
   path: string,
   watch: (descriptor: number) => Disposable,
 ): ConnectionSource {
@@ -70,9 +90,10 @@ export function openSource(
 /**
  * Accepts one connection after the other; others wait until the one that is served has ended.
  *
- * They wait here and not in the socket's queue, for what they have sent could be a descriptor of the connection that is served,
- * whose end would not be seen then as long as it lies there unread. A front-end that is not answered sends a request or
- * two and no descriptors; one that does more does not wait for its turn and is let go.
+ * They wait here and not in the socket's queue, for what they have sent could be a descriptor of the
+ * connection that is served, whose end would not be seen then as long as it lies there unread. A client that
+ * is not answered sends a request or two and no descriptors; one that does more does not wait for its turn
+ * and is let go.
  */
 class Listener implements ConnectionSource {
   readonly isOver = false;
@@ -222,8 +243,8 @@ class Waiting implements IncomingConnection {
 }
 
 /**
- * Connects, again and again, however long the front-end stays away. A connection that ends within MAX_RETRY_NS is no better
- * than none: a front-end that takes every connection and closes it must not keep this program busy.
+ * Connects, again and again, however long the server stays away. A connection that ends within MAX_RETRY_NS
+ * is no better than none: a server that takes every connection and closes it must not keep this program busy.
  */
 class Connector implements ConnectionSource {
   readonly isOver = false;
@@ -252,10 +273,6 @@ class Connector implements ConnectionSource {
     }
   }
 
-  attend(): boolean {
-    return false;
-  }
-
   deadlineNs(): number {
     return this.#nextAtNs;
   }
@@ -263,7 +280,10 @@ class Connector implements ConnectionSource {
   [Symbol.dispose](): void {}
 }
 
-/** How long to wait between attempts: as the options say at first, twice as long each time, up to MAX_RETRY_NS. */
+/**
+ * How long to wait between attempts: as the options say at first, twice as long each time, up to
+ * MAX_RETRY_NS.
+ */
 class Pause {
   readonly #firstNs: number;
   #nextNs: number;
@@ -302,10 +322,6 @@ class InheritedSocket implements ConnectionSource {
     return stream && new Waiting(stream);
   }
 
-  attend(): boolean {
-    return false;
-  }
-
   deadlineNs(): number {
     return Infinity;
   }
@@ -319,14 +335,16 @@ function isOneOf(codes: ReadonlySet<string>, error: unknown): error is HostError
   return error instanceof SystemCallError && codes.has(error.code);
 }
 
-// What a socket that another program has passed on is.
-
 const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
 
-/** Does this socket wait for connections? Otherwise it is one. Throws HostError for a descriptor that is no socket. */
-export function isListening(fd: number): boolean {
-  const attempt = `use file descriptor ${fd} as a vhost-user socket`;
+/**
+ * Does this socket wait for connections? Otherwise it is one. Throws HostError for a descriptor that is no
+ * socket.
+ * @param purpose what it is to be, such as "vhost-user socket"
+ */
+export function isListening(fd: number, purpose: string): boolean {
+  const attempt = `use file descriptor ${fd} as a ${purpose}`;
   if (!factsOfDescriptor(fd).isSocket) {
     throw new HostError(`Cannot ${attempt}: it is something else; pass a Unix stream socket`);
   }
