@@ -4,7 +4,7 @@ import { HostError } from "../../core/errors.ts";
 import { CoarseWaiter, Reactor } from "../../core/reactor.ts";
 import { EventFd } from "../../host/event_fd.ts";
 import { UnixStream } from "../../host/unix_socket.ts";
-import { EpollWaiter, HostWatcher } from "../../host/waiters.ts";
+import { BlockingWaiter, EpollWaiter, HostWatcher } from "../../host/waiters.ts";
 import { openDescriptors } from "./support/counts.ts";
 
 const MS = 1_000_000;
@@ -95,6 +95,30 @@ Deno.test("EpollWaiter tells of what happens to a watched descriptor, in sleep a
   assert(await within(1000, again), "a further byte was not told of");
   left[Symbol.dispose]();
   assertEquals(waiter.wait(Infinity, 0), undefined, "the end of the other side was not told of");
+});
+
+Deno.test("EpollWaiter hears of every event in the set of another waiter, which nothing is ever read of", async () => {
+  using inner = new BlockingWaiter();
+  using event = EventFd.create();
+  using _event = inner.watch(event.fd.number);
+  using waiter = new EpollWaiter();
+  using _inner = waiter.watch(inner.number);
+  await quiet(waiter, 1, 1);
+  for (let i = 0; i < 40; i++) {
+    const sleep = waiter.wait(Infinity, 0);
+    assert(sleep !== undefined, "the same event was told twice");
+    // Some find it turning the event loop, some asleep.
+    for (let turns = i % 4; turns > 0; turns--) await after(turns % 2);
+    event.signal();
+    assert(await within(1000, sleep), `event ${i} was missed`);
+    await quiet(waiter, 1, 1);
+  }
+  // A ring that comes may have been kicked before.
+  using kicked = EventFd.create();
+  kicked.signal();
+  const sleep = waiter.wait(Infinity, 0);
+  using _kicked = inner.watch(kicked.fd.number);
+  assert(await within(1000, sleep), "what had happened before was missed");
 });
 
 Deno.test("EpollWaiter.watch() ends with its disposal, and not that of another under the same number", async () => {
