@@ -24,7 +24,7 @@ export const CHECK: CommandUsage = {
   about: [
     "Reads a configuration, loads the modules that it names, and builds everything without starting it. Then shows the " +
     "devices, their transports, their stages in order with all options, the features they offer, what is left of these " +
-    "with each front-end (QEMU, DPDK's virtio-user, cloud-hypervisor, crosvm, User-mode Linux), what works otherwise than one may think, " +
+    "with each front-end (QEMU, DPDK's virtio-user, cloud-hypervisor, crosvm, User-mode Linux), what works differently than expected, " +
     "and the permissions that Deno needs to run it. A software guest negotiates with its device as it would. Captures " +
     "are opened to be read; nothing is written, no interface and no socket is touched.",
     "What keeps this host from running it, such as a folder that is not there or a right that is missing, is listed, and " +

@@ -21,7 +21,7 @@ export const RUN: CommandUsage = {
   most: 1,
   summary: "Run the devices of a configuration.",
   about: [
-    "Runs the devices of a configuration until every network is at its end, as a capture is, or until the process is " +
+    "Runs the devices of a configuration until nothing is left to do, as when every capture is at its end, or until the process is " +
     "told to stop. SIGINT (Ctrl-C), SIGTERM and SIGHUP stop it cleanly: what is held is delivered and files are completed. " +
     "SIGUSR2 prints all counters as a line of JSON.",
     "Tells on standard error, with the time of day, who connects, on which features guest and device agree, when a driver is " +

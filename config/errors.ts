@@ -37,7 +37,7 @@ export function describeIssue(issue: ConfigIssue): string {
 }
 
 /**
- * Where an issue is, in the form that editors and terminals make a link of. What is no JSON has no path yet.
+ * Where an issue is, in the form that editors and terminals make a link of. What is not JSON has no path yet.
  */
 function placeOf({ path, file, line, column, excerpt }: ConfigIssue): string {
   if (line === undefined) return path;

@@ -2,7 +2,7 @@
  * JSON with comments and trailing commas, as editors take it under the name of "JSON with comments".
  *
  * Theory of operation. One pass over the text, which descends into objects and arrays, 64 levels at most. The
- * first thing that is no JSON ends it: what follows would be its echo. A key given twice is an error instead
+ * first thing that is not JSON ends it: what follows would be its echo. A key given twice is an error instead
  * of a riddle, but does not end it, and `__proto__` is only a key. Numbers and escapes are those of JSON, and
  * so are spaces.
  *
@@ -17,7 +17,7 @@ export const LONGEST_TEXT = 1 << 20;
 /** How many keys given twice are reported. */
 const MAX_DOUBLED = 20;
 
-const NO_JSON = "this is no JSON; keys and text need double quotes";
+const NO_JSON = "this is not JSON; keys and text need double quotes";
 const NO_UNICODE = "this is no Unicode escape; write \\u and four hexadecimal digits";
 const UNCLOSED_TEXT = "this text is not closed by a double quote on its line";
 /** Characters that look like a space or like nothing, and are none that JSON knows. */
@@ -324,7 +324,7 @@ export class ConfigSource {
    * hold it.
    */
   located(issues: readonly ConfigIssue[]): ConfigIssue[] {
-    // What is no JSON tells its own place, and could not be read a second time.
+    // What is not JSON tells its own place, and could not be read a second time.
     const places = this.#places(issues.flatMap(({ line, path }) => line === undefined ? [path] : []));
     return issues.map((issue) => {
       if (issue.line !== undefined) return { file: this.file, ...issue };

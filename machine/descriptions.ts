@@ -1,6 +1,6 @@
 /**
  * What plugins say of themselves to people and programs: what a configuration means, needs, and does
- * otherwise than one may think. `check` asks for it, of a machine that was built to be looked at
+ * differently than expected. `check` asks for it, of a machine that was built to be looked at
  * (`BuildOptions.preview`).
  * @module
  */
@@ -34,7 +34,7 @@ const USES: readonly HostNeed["use"][] = ["write", "listen", "connect", "open"];
 export interface DeviceTold {
   /** The programs that can be expected at its driver transport. */
   readonly frontEnds: readonly FrontEndOutlook[];
-  /** What works otherwise than one may think. */
+  /** What works differently than expected. */
   readonly hints: readonly ConfigIssue[];
   /** What each of its parts is, itself included. */
   readonly descriptions: ReadonlyMap<ResolvedPart, Required<PluginDescription>>;

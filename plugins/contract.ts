@@ -35,7 +35,7 @@ export function refuseUnwritable(result: unknown): void {
   try {
     JSON.stringify(result);
   } catch (cause) {
-    throw new TypeError(`it returned what is no JSON (${textOf(cause)}); return plain data`, { cause });
+    throw new TypeError(`it returned what is not JSON (${textOf(cause)}); return plain data`, { cause });
   }
 }
 

@@ -32,7 +32,7 @@ export interface PluginBase<O> {
   permissions?(options: O): PluginPermissions;
   /** What cannot be together with what stands elsewhere: a machine with such a conflict is not built. */
   conflicts?(options: O, site: ConfigSite): readonly PartIssue[];
-  /** What works otherwise than one may think, although nothing is wrong: `check` tells it. */
+  /** What works differently than expected, although nothing is wrong: `check` tells it. */
   hints?(options: O, site: BuiltSite): readonly PartIssue[];
   /** What else `check` tells of it. */
   describe?(options: O, site: BuiltSite): PluginDescription;
@@ -401,7 +401,7 @@ export interface ResolvedDevice extends ResolvedPart<DevicePlugin> {
   readonly threadLimitMs: number;
 }
 
-/** What is to be told of a configuration: what cannot be, or what works otherwise than one may think. */
+/** What is to be told of a configuration: what cannot be, or what works differently than expected. */
 export interface PartIssue {
   /** Where: `$.devices[0].mac`. */
   readonly path: string;
@@ -479,7 +479,7 @@ export interface PartKind {
   preview?(context: PartContext): unknown;
   /** What `check` shows of a slot, by direction or the like. Left out: the parts under the slot's name. */
   rows?(parts: readonly ResolvedPart[]): readonly PartRow[];
-  /** What works otherwise than one may think in the slots of a device. */
+  /** What works differently than expected in the slots of a device. */
   hints?(parts: readonly ResolvedPart[], site: BuiltSite): readonly PartIssue[];
   /** What the device gets in place of such a part, such as one that looks after it. */
   guard?(made: unknown, part: ResolvedPart, machine: MachineScope): unknown;

@@ -51,7 +51,7 @@ export interface DeviceDescription extends PartDescription {
   readonly agreed: readonly string[] | null;
   /** What front-ends would make of it; none if its driver knows of none. */
   readonly frontEnds: readonly FrontEndDescription[];
-  /** What works otherwise than one may think. */
+  /** What works differently than expected. */
   readonly notes: readonly ConfigIssue[];
 }
 

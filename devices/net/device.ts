@@ -379,7 +379,7 @@ const LOOK_INTERVAL_NS = 1_000_000_000;
 /**
  * Pool pressure: lets held frames go before their time when memory for frames runs out.
  *
- * The pool counts whom it has refused a frame, be it this device or another part with the same pool. A
+ * The pool counts to which parts it has refused a frame: this device, or another with the same pool. A
  * refusal that was not seen yet calls for relief: everything that is held is flushed, both ways. What is
  * polled after the device may be refused as well, so that a refusal also makes the device due at once
  * (`isWanted`). If that helped nothing, because as many frames are out of the pool as after the last relief,

@@ -13,7 +13,7 @@
  * it is told to stop, broken off, and its device ends. Until it has really come to its end it may still touch
  * its rings.
  *
- * The main thread stands still while it waits for an answer, with all devices. The time limit is hence short.
+ * While the main thread waits for an answer, all devices wait. So the time limit is short.
  * It is one of time that the process has had: a process that was stopped, or frozen with its machine, finds
  * late an answer that could not come, and goes on to wait. Requests in flight are not waited for by a
  * command, but paused first, and a notice tells when they are over.

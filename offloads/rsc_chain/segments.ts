@@ -108,7 +108,7 @@ export class CoalescedSegment extends SegmentHeaders {
   order = 0;
   /** Strict rules: where its flow is claimed (`FlowClaims`); -1 if it is not. */
   claim: number = -1;
-  /** Has anything been merged into it, be it only a window? */
+  /** Has anything been merged into it? A window counts. */
   changed = false;
   /** The last of the frame's pieces. */
   tail: Frame | null = null;

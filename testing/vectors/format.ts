@@ -201,7 +201,7 @@ function parseLine(line: string, where: string): unknown {
   try {
     return JSON.parse(line);
   } catch (cause) {
-    throw new VectorError(`${where}: is no JSON: ${(cause as Error).message}`, { cause });
+    throw new VectorError(`${where}: is not JSON: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -269,7 +269,10 @@ function isFolder(path: string): boolean {
   try {
     return Deno.statSync(path).isDirectory;
   } catch (cause) {
-    throw new HostError(`Cannot find "${path}": ${messageOf(cause)}`, { cause });
+    throw new HostError(
+      `Cannot find "${path}": ${messageOf(cause)}; name a .jsonl file or a folder with some`,
+      { cause },
+    );
   }
 }
 

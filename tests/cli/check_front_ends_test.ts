@@ -101,7 +101,7 @@ Deno.test("check expects QEMU alone at an entropy device", async () => {
   assertEquals(notes, []);
 });
 
-Deno.test("check says what works otherwise than one may think", async () => {
+Deno.test("check says what works differently than expected", async () => {
   const tap = { use: "tap", interface: "check0", offloads: "off" };
   const cases: [device: unknown, part: string][] = [
     [{ ...DEVICE, offloads: ["rsc-v4"] }, "with virtio-user, cloud-hypervisor, coalesced packets reach"],

@@ -57,7 +57,7 @@ Deno.test("vectors counts as failed what cannot be run, with the line and the re
     oddRing.config.rx_bufs = 3;
     const hostile: Record<string, [text: string, problem: string]> = {
       a_empty: ["", "is empty"],
-      b_no_json: ["{", "line 1: is no JSON"],
+      b_no_json: ["{", "line 1: is not JSON"],
       c_no_head: ["3\n", "line 1:"],
       d_neither: [`${head}\n{"on":1}\n`, 'line 2: neither "in" nor "out"'],
       e_odd_hex: [`${head}\n{"in":{"t_ns":0,"frame":"abc"}}\n`, "line 2:"],

@@ -34,7 +34,7 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
     ['{"a":', "line 1, column 6: a value is missing here"],
     ["[", 'line 1, column 2: a "]" is missing here'],
     ["[1", 'line 1, column 3: a "]" is missing here'],
-    ["{a: 1}", "line 1, column 2: this is no JSON; keys and text need double quotes"],
+    ["{a: 1}", "line 1, column 2: this is not JSON; keys and text need double quotes"],
     ["[1]\n]", "line 2, column 1: the configuration has ended before this; take it away"],
     ["[1,,2]", "line 1, column 4: a value is missing here"],
     ["[/* x", "line 1, column 2: this comment is not closed"],
@@ -45,7 +45,7 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
     ['["\t"]', "line 1, column 2: this character cannot stand here; in text it needs an escape"],
     ["{,}", "line 1, column 2: a key in double quotes is missing here"],
     ["[1}", 'line 1, column 3: a "]" is missing here'],
-    ["[-]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
+    ["[-]", "line 1, column 2: this is not JSON; keys and text need double quotes"],
     ["[1.e]", "line 1, column 2: this number is not complete"],
     ["[01]", 'line 1, column 3: a "," is missing here'],
     ["[1]/", "line 1, column 4: the configuration has ended before this; take it away"],
@@ -75,7 +75,7 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
       "line 1, column 5: U+FF1A, a wide form of :, cannot stand here; write a plain :, or take it away",
     ],
     ["[\u22121]", "line 1, column 2: U+2212, a dash, cannot stand here; write a hyphen, or take it away"],
-    ["[NaN]", "line 1, column 2: this is no JSON; keys and text need double quotes"],
+    ["[NaN]", "line 1, column 2: this is not JSON; keys and text need double quotes"],
   ];
   for (const [text, expected] of cases) assertStrictEquals(failure(text).split("\n")[0], expected, text);
 });
@@ -83,7 +83,7 @@ Deno.test("parseJsonc() has words for every kind of mistake", () => {
 Deno.test("parseJsonc() shows only the neighbourhood of a mistake on a long line", () => {
   const text = `[${"1,".repeat(500)}x${",1".repeat(500)}]`;
   const [head, excerpt, caret] = failure(text).split("\n") as [string, string, string];
-  assertStrictEquals(head, "line 1, column 1002: this is no JSON; keys and text need double quotes");
+  assertStrictEquals(head, "line 1, column 1002: this is not JSON; keys and text need double quotes");
   assertStrictEquals(excerpt.length, "1 | ".length + 1 + 72 + 1);
   assertStrictEquals(excerpt[caret.indexOf("^")], "x");
 });

@@ -400,7 +400,7 @@ Deno.test("what a device saves and cannot be written as JSON is the plugin's fai
   const device = { featureNames: new Map(), queueSizes: [], migration } as unknown as Device;
   const part = { plugin: { name: "odd" }, path: "$.devices[0]" } as ResolvedDevice;
   const guarded = guardDevice(device, part, (error) => failures.push(error), undefined);
-  assertThrows(() => guarded.migration!.save(), GuestError, "it returned what is no JSON");
+  assertThrows(() => guarded.migration!.save(), GuestError, "it returned what is not JSON");
   const [error] = failures;
   assert(error instanceof PluginError);
   assertEquals([error.plugin, error.hook, error.path], ["odd", "migration.save", "$.devices[0]"]);

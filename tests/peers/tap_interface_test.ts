@@ -165,7 +165,7 @@ hostTest("tap without the right to make interfaces says how to get by", [
 
 Deno.test("tap options that make no sense are refused by name", () => {
   const cases: [Record<string, unknown>, string][] = [
-    [{}, "is needed: the name of the TAP, or fd for one that is passed"],
+    [{}, 'is missing; write the name of the TAP, such as "tap0", or "fd" of one that is passed'],
     [{ interface: "tap0", fd: 5 }, "exclude each other"],
     [{ fd: 5, fds: [6] }, "exclude each other"],
     [{ fds: [6, 6] }, "must not name a descriptor twice"],

@@ -73,7 +73,12 @@ export const tapOptions: OptionsSchema<TapOptions> = z.strictObject({
 }).superRefine((value, context) => {
   const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
   const ways = [value.interface, value.fd, value.fds].filter((way) => way !== undefined).length;
-  if (ways === 0) issue("interface", "is needed: the name of the TAP, or fd for one that is passed");
+  if (ways === 0) {
+    issue(
+      "interface",
+      'is missing; write the name of the TAP, such as "tap0", or "fd" of one that is passed',
+    );
+  }
   if (ways > 1) issue("interface", "fd and fds exclude each other; leave one");
   if (value.fds !== undefined && new Set(value.fds).size < value.fds.length) {
     issue("fds", "must not name a descriptor twice");

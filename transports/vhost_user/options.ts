@@ -53,7 +53,7 @@ export const vhostUserOptions: OptionsSchema<VhostUserOptions> = z.strictObject(
   ),
 }).superRefine((written, context) => {
   if ((written.socket === undefined) === (written.fd === undefined)) {
-    context.addIssue({ code: "custom", message: 'Write either "socket" or "fd"' });
+    context.addIssue({ code: "custom", message: 'Write either "socket", such as "net0.sock", or "fd"' });
   }
   for (const key of ["socketMode", "socketOwner"] as const) {
     if (written[key] !== undefined && (written.mode === "client" || written.fd !== undefined)) {

@@ -46,7 +46,7 @@ const scope = globalThis as unknown as {
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Texts of very different lengths, so that a mixture of two is no JSON. */
+/** Texts of very different lengths, so that a mixture of two is not JSON. */
 function textOf(number: number): string {
   return "x".repeat(number % 7 === 0 ? 4000 + number % 97 : number % 31);
 }

@@ -53,8 +53,10 @@ Deno.test("options are complete after validation", async () => {
 });
 
 Deno.test("options that contradict each other are refused with a remedy", async () => {
-  assertEquals(await options({}), [': Write either "socket" or "fd"']);
-  assertEquals(await options({ socket: "a", fd: 3 }), [': Write either "socket" or "fd"']);
+  assertEquals(await options({}), [': Write either "socket", such as "net0.sock", or "fd"']);
+  assertEquals(await options({ socket: "a", fd: 3 }), [
+    ': Write either "socket", such as "net0.sock", or "fd"',
+  ]);
   assertEquals(await options({ socket: "a", mode: "client", socketMode: "660" }), [
     "socketMode: Leave it out: only a server with a path makes a socket",
   ]);
