@@ -1,16 +1,24 @@
 /**
- * The command `vectors`: recorded runs of another implementation against ours.
+ * The command `vectors`: recorded runs of another implementation against ours, which can be recorded too.
  * @module
  */
-import { ConfigError } from "../config/errors.ts";
+import { ConfigError, messageOf } from "../config/errors.ts";
+import { HostError } from "../core/errors.ts";
+import { identityOfPath } from "../host/file_identity.ts";
+import { OutputFile } from "../host/output_file.ts";
 import type { RuleBook } from "../pipeline/qemu_compat.ts";
 import { strictViolations } from "../testing/vectors/conservation.ts";
-import { VectorError } from "../testing/vectors/format.ts";
-import { differences, findVectors, readVector, runVector } from "../testing/vectors/run_vector.ts";
+import { type Vector, VectorError, writeVector } from "../testing/vectors/format.ts";
+import {
+  differences,
+  findVectors,
+  readVector,
+  runVector,
+  type VectorRun,
+} from "../testing/vectors/run_vector.ts";
 import { EXIT_FAILED, EXIT_OK } from "./console/failure.ts";
-import { type Io, styleFor } from "./console/io.ts";
+import { type Io, styleFor, VERSION } from "./console/io.ts";
 import { type CommandUsage, parseCommand } from "./console/usage.ts";
-import { VectorRecorder } from "./vectors/record.ts";
 
 /** How `vectors` is used. */
 export const VECTORS: CommandUsage = {
@@ -89,4 +97,65 @@ function verdictText({ file, name, problems }: Verdict, io: Io): string {
   return `${red("failed")} ${name === "" ? file : `${name} (${file})`}\n${
     problems.map((problem) => `  ${problem}\n`).join("")
   }`;
+}
+
+/**
+ * Writes what our device delivered in the format of the recorded vectors, so that two runs can be compared by
+ * any tool: into a folder, one for each vector, under the name of the vector's file.
+ */
+class VectorRecorder {
+  readonly #folder: string;
+  readonly #rules: RuleBook;
+  readonly #sources = new Map<string, string>();
+
+  /**
+   * Makes the folder if there is none, and gives every vector its place in it. Throws HostError if the folder
+   * cannot be made, if two vectors would get the same place, or if a recording would overwrite the vector it
+   * is made from.
+   */
+  constructor(folder: string, rules: RuleBook, files: readonly string[]) {
+    this.#folder = folder.replace(/[/\\]+$/, "");
+    this.#rules = rules;
+    try {
+      Deno.mkdirSync(folder, { recursive: true });
+    } catch (cause) {
+      throw new HostError(`Cannot make the folder "${folder}": ${messageOf(cause)}`, { cause });
+    }
+    const vectors = new Set(files.map(identityOfPath));
+    vectors.delete(null);
+    for (const file of files) {
+      const target = this.#targetOf(file);
+      const identity = identityOfPath(target);
+      const key = identity ?? target;
+      const other = this.#sources.get(key);
+      if (other !== undefined) {
+        throw new HostError(
+          `Cannot record "${file}": "${other}" is to be written to ${target} too; run them apart`,
+        );
+      }
+      this.#sources.set(key, file);
+      if (vectors.has(identity)) {
+        throw new HostError(
+          `Cannot record into "${folder}": ${target} is a vector to be run; choose another folder`,
+        );
+      }
+    }
+  }
+
+  /** Writes a run of the vector in `file`. Throws HostError if that fails. */
+  write(file: string, vector: Vector, run: VectorRun): void {
+    const target = this.#targetOf(file);
+    const head = { ...vector.head, oracle: `deno-virtio ${VERSION}, rules ${this.#rules}`, observed: [] };
+    const text = writeVector({ head, events: vector.events, packets: run.packets, acks: run.acks });
+    try {
+      using output = OutputFile.open(target, "vector", true);
+      output.writeWhole(new TextEncoder().encode(text));
+    } catch (cause) {
+      throw new HostError(`Cannot write "${target}": ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  #targetOf(file: string): string {
+    return `${this.#folder}/${file.split(/[/\\]/).at(-1)}`;
+  }
 }
