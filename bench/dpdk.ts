@@ -6,10 +6,9 @@
  * DPDK's is a testpmd in `txonly` or `rxonly`. Both take turns, second by second, with a front-end of the
  * same kind each, whose counters are the measure.
  *
- * On how soon a cache line gets from one processor to the other hangs everything, and virtual machines change
- * that within minutes, as they are moved between the cores of their host. It is measured before each turn,
- * and what was found while the processors were near each other stands apart from what was found while they
- * were far.
+ * Everything depends on how soon a cache line gets from one processor to the other, and virtual machines
+ * change that within minutes, as they are moved between the cores of their host. So it is measured before
+ * each turn, and the figures are kept apart: those with processors near each other, and those far apart.
  *
  * On one processor two programs take turns when the kernel lets them: DPDK's never sleep, ours sleeps until
  * it is kicked. DPDK's ends can also be two ports of one program, which gives each a burst in turn; that says

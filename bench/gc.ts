@@ -4,9 +4,9 @@
  *
  * Each way is a program of its own under `--trace-gc`. The machine is whole: configuration, vhost-user over a
  * socket, guest memory that is mapped, event descriptors, pipeline, rings of 64 buffers; a TAP's frames are
- * read and written by the transport alone. Both are turned by hand. What is left of garbage is the time, one
- * number a round; in `loop` mode each turn of the event loop costs some objects besides, in `threads` mode
- * there is none.
+ * read and written by the transport alone. Both are turned by hand. The only garbage left is the time, one
+ * number a round. In `loop` mode each turn of the event loop makes some objects as well, in `threads` mode it
+ * makes none.
  *
  * @module
  */

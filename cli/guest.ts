@@ -196,7 +196,7 @@ async function converse(
   if (signal.aborted) guest.kill();
   signal.addEventListener("abort", () => guest.kill());
   const isTerminal = command === undefined && Deno.stdin.isTerminal();
-  // While it boots there is nothing that Ctrl-C could interrupt.
+  // While it boots, Ctrl-C has nothing to interrupt.
   let escapes = [ESCAPE, INTERRUPT];
   const isEscape = (typed: Uint8Array) => isTerminal && escapes.some((escape) => typed.includes(escape));
   if (isTerminal) {
