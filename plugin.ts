@@ -20,6 +20,8 @@
  *
  * @module
  */
+export { Arena } from "./core/arena.ts";
+export { Burst } from "./core/burst.ts";
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { DescriptorChain } from "./core/descriptor_chain.ts";
 export {

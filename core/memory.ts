@@ -47,6 +47,8 @@ export interface MemoryWindow {
 export class GuestMemory {
   /** The regions by ascending guest address. */
   readonly regions: readonly MappedRegion[];
+  /** Is a log told of every write? */
+  isLogged = false;
   #last: MappedRegion | null = null;
 
   /** Takes the memory map. @param regions in any order; GuestError `memory-map-invalid` if two overlap or one is impossible. */
@@ -67,6 +69,7 @@ export class GuestMemory {
    * which costs one comparison a write. Windows write behind its back: queues have a log of their own.
    */
   set dirtyLog(log: DirtyLog | null) {
+    this.isLogged = log !== null;
     for (const region of this.regions) region.dirtyLog = log;
   }
 
@@ -253,21 +256,8 @@ export interface MemoryRegion {
   readonly buffer: ArrayBuffer;
   /** Where in `buffer` it starts. Equal to `guestAddress` modulo 16, so that aligned rings are aligned here too. */
   readonly bufferOffset: number;
-  /** What copies longer pieces quicker than the language does; left out: nothing. */
-  readonly copier?: RegionCopier;
   /** Where its first byte lies in this process, for system calls; left out where that is not known. */
   readonly hostAddress?: number;
-}
-
-/**
- * Copies between one region and frames. The language needs a view for every copy, which costs more than a short copy
- * itself and is garbage afterwards; a host can do without. Both ranges have been checked; throws if the region is gone.
- */
-export interface RegionCopier {
-  /** Copies `length` bytes from `offset` of the region to `target[at]` on. */
-  copyOut(offset: number, target: Uint8Array, at: number, length: number): void;
-  /** Copies `length` bytes from `source[from]` on to `offset` of the region. */
-  copyIn(offset: number, source: Uint8Array, from: number, length: number): void;
 }
 
 /** Remembers which pages of the guest's memory this process has written, for a migration. */
@@ -286,6 +276,15 @@ if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
 /** Copies up to this length go byte by byte: making a view costs more than a few bytes. Measured, see the bench. */
 const SHORT_COPY = 24;
 
+const wholes = new WeakMap<ArrayBuffer, Uint8Array<ArrayBuffer>>();
+
+/** One array over all of a buffer, the same for all of its regions. */
+function wholeOf(buffer: ArrayBuffer): Uint8Array<ArrayBuffer> {
+  let whole = wholes.get(buffer);
+  if (whole === undefined) wholes.set(buffer, whole = new Uint8Array(buffer));
+  return whole;
+}
+
 /** A region with the views that the copies need. */
 export class MappedRegion implements MemoryRegion {
   /** Guest address of its first byte. */
@@ -300,7 +299,8 @@ export class MappedRegion implements MemoryRegion {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Exactly the region, fast at any offset. */
   readonly view: DataView<ArrayBuffer>;
-  readonly #copier: RegionCopier | null;
+  /** All of the buffer. */
+  readonly #whole: Uint8Array<ArrayBuffer>;
   /** Where its first byte lies in this process; 0 if that is not known. */
   readonly hostAddress: number;
   /** Told of every write through `copyIn`; null if none is wanted. Set by `GuestMemory`. */
@@ -329,15 +329,17 @@ export class MappedRegion implements MemoryRegion {
     this.bufferOffset = bufferOffset;
     this.bytes = new Uint8Array(buffer, bufferOffset, size);
     this.view = new DataView(buffer, bufferOffset, size);
-    this.#copier = region.copier ?? null;
+    this.#whole = wholeOf(buffer);
     this.hostAddress = region.hostAddress ?? 0;
   }
 
   /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */
   copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
     if (length > SHORT_COPY) {
-      if (this.#copier !== null) this.#copier.copyOut(offset, target, at, length);
-      else target.set(new Uint8Array(this.buffer, this.bufferOffset + offset, length), at);
+      const from = this.bufferOffset + offset;
+      // Within one buffer no view is needed, which would be garbage.
+      if (target.buffer === this.buffer) this.#whole.copyWithin(target.byteOffset + at, from, from + length);
+      else target.set(new Uint8Array(this.buffer, from, length), at);
       return;
     }
     const view = this.view;
@@ -347,8 +349,10 @@ export class MappedRegion implements MemoryRegion {
   /** Copies `length` bytes from `source[from]` on to `offset` of the region. The caller has checked both ranges. */
   copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
     if (length > SHORT_COPY) {
-      if (this.#copier !== null) this.#copier.copyIn(offset, source, from, length);
-      else this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
+      const first = source.byteOffset + from;
+      if (source.buffer === this.buffer) {
+        this.#whole.copyWithin(this.bufferOffset + offset, first, first + length);
+      } else this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
     } else {
       const view = this.view;
       for (let i = 0; i < length; i++) view.setUint8(offset + i, source[from + i]);

@@ -29,6 +29,8 @@
  * The order of stores to the ring and loads of the event words is as in split_virtqueue.ts, by atomics.
  * @module
  */
+import type { Burst } from "./burst.ts";
+import * as layout from "../kernels/layout.ts";
 import {
   DESC_BYTES,
   DESC_F_INDIRECT,
@@ -244,6 +246,22 @@ export class PackedVirtqueue implements Virtqueue {
     this.#returnable = 0;
   }
 
+  /** Writes items into chains by a kernel. Returns how many. */
+  fill(burst: Burst): number {
+    if (!this.#enter(burst)) return 0;
+    const done = burst.arena.kernels.fill(burst.block);
+    this.#leave(burst);
+    return done;
+  }
+
+  /** Copies chains into items by a kernel. Returns how many. */
+  drain(burst: Burst): number {
+    if (!this.#enter(burst)) return 0;
+    const done = burst.arena.kernels.drain(burst.block);
+    this.#leave(burst);
+    return done;
+  }
+
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
   publish(): boolean {
     const first = this.#first;
@@ -281,6 +299,50 @@ export class PackedVirtqueue implements Virtqueue {
   /** Tells the driver that kicks are a waste. */
   disableKicks(): void {
     this.#events.refuseKicks();
+  }
+
+  /** Tells a kernel how the ring stands. False if it cannot work it: it does not know which ids are out. */
+  #enter(burst: Burst): boolean {
+    if (this.#log !== null || this.#inFlight !== 0 || !burst.reaches(this.#memory)) return false;
+    const { words, doubles } = burst.arena;
+    const at = burst.block / 4;
+    doubles[at / 2 + layout.DESCRIPTORS / 8] = this.#ring32.byteOffset;
+    doubles[at / 2 + layout.BUDGET / 8] = burst.units = Math.min(this.#budget.left, burst.maxUnits);
+    words[at + layout.SIZE / 4] = this.size;
+    words[at + layout.FLAGS / 4] = layout.PACKED | layout.READS_TABLES |
+      (this.#indirect ? layout.INDIRECT : 0);
+    words[at + layout.MAX_ELEMENTS / 4] = this.#maxElements;
+    words[at + layout.ITEM_COUNT / 4] = burst.items;
+    words[at + layout.NEXT / 4] = this.#available;
+    words[at + layout.AVAILABLE_MARK / 4] = this.#availableMark;
+    words[at + layout.USED_NEXT / 4] = this.#used;
+    words[at + layout.USED_MARK / 4] = this.#usedMark;
+    words[at + layout.FIRST / 4] = this.#first;
+    words[at + layout.FIRST_FLAGS / 4] = this.#firstFlags;
+    words[at + layout.FREE / 4] = this.size;
+    return true;
+  }
+
+  /** Takes over how a kernel has left the ring. */
+  #leave(burst: Burst): void {
+    const { words, doubles } = burst.arena;
+    const at = burst.block / 4;
+    burst.units -= doubles[at / 2 + layout.BUDGET / 8];
+    this.#budget.left -= burst.units;
+    const chains = words[at + layout.CHAINS / 4];
+    burst.chains = chains;
+    burst.neededBytes = words[at + layout.NEEDED / 4];
+    if (chains === 0) return;
+    this.#available = words[at + layout.NEXT / 4];
+    this.#availableMark = words[at + layout.AVAILABLE_MARK / 4];
+    this.#used = words[at + layout.USED_NEXT / 4];
+    this.#usedMark = words[at + layout.USED_MARK / 4];
+    this.#first = words[at + layout.FIRST / 4] | 0;
+    this.#firstFlags = words[at + layout.FIRST_FLAGS / 4];
+    this.#since += words[at + layout.SLOTS / 4];
+    this.#ready = Math.max(0, this.#ready - chains);
+    this.#returnable = 0;
+    this.#unpopped = Math.max(0, this.#unpopped - chains);
   }
 
   /** Gives no list out in this round, and has none count as waited for in vain. */

@@ -31,6 +31,8 @@
  * A GuestError leaves the queue where it was; the device needs a reset.
  * @module
  */
+import type { Burst } from "./burst.ts";
+import * as layout from "../kernels/layout.ts";
 import {
   DESC_BYTES,
   DESC_F_INDIRECT,
@@ -215,6 +217,22 @@ export class SplitVirtqueue implements Virtqueue {
     this.#returnable = 0;
   }
 
+  /** Writes items into chains by a kernel. Returns how many. */
+  fill(burst: Burst): number {
+    if (!this.#enter(burst)) return 0;
+    const done = burst.arena.kernels.fill(burst.block);
+    this.#leave(burst);
+    return done;
+  }
+
+  /** Copies chains into items by a kernel. Returns how many. */
+  drain(burst: Burst): number {
+    if (!this.#enter(burst)) return 0;
+    const done = burst.arena.kernels.drain(burst.block);
+    this.#leave(burst);
+    return done;
+  }
+
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
   publish(): boolean {
     const used = this.#usedIndex;
@@ -253,6 +271,43 @@ export class SplitVirtqueue implements Virtqueue {
     if (this.#eventIndex) return;
     this.#used[FLAGS] = NO_NOTIFY;
     if (this.#log !== null) this.#log.mark(this.#logAddress, 2);
+  }
+
+  /** Tells a kernel how the ring stands. False if it cannot work it. */
+  #enter(burst: Burst): boolean {
+    if (this.#log !== null || !burst.reaches(this.#memory)) return false;
+    const { words, doubles } = burst.arena;
+    const at = burst.block / 4;
+    doubles[at / 2 + layout.DESCRIPTORS / 8] = this.#descriptors.byteOffset;
+    doubles[at / 2 + layout.AVAILABLE / 8] = this.#available.byteOffset;
+    doubles[at / 2 + layout.USED / 8] = this.#used.byteOffset;
+    doubles[at / 2 + layout.BUDGET / 8] = burst.units = Math.min(this.#budget.left, burst.maxUnits);
+    words[at + layout.SIZE / 4] = this.size;
+    words[at + layout.FLAGS / 4] = this.#indirect ? layout.INDIRECT : 0;
+    words[at + layout.MAX_ELEMENTS / 4] = this.#maxElements;
+    words[at + layout.ITEM_COUNT / 4] = burst.items;
+    words[at + layout.NEXT / 4] = this.#next;
+    words[at + layout.SEEN / 4] = this.#seen;
+    words[at + layout.USED_NEXT / 4] = this.#usedIndex;
+    words[at + layout.PUBLISHED / 4] = this.#published;
+    return true;
+  }
+
+  /** Takes over how a kernel has left the ring. */
+  #leave(burst: Burst): void {
+    const { words, doubles } = burst.arena;
+    const at = burst.block / 4;
+    burst.units -= doubles[at / 2 + layout.BUDGET / 8];
+    this.#budget.left -= burst.units;
+    this.#next = words[at + layout.NEXT / 4];
+    this.#seen = words[at + layout.SEEN / 4];
+    this.#usedIndex = words[at + layout.USED_NEXT / 4];
+    const chains = words[at + layout.CHAINS / 4];
+    burst.chains = chains;
+    burst.neededBytes = words[at + layout.NEEDED / 4];
+    if (chains === 0) return;
+    this.#returnable = 0;
+    this.#unpopped = Math.max(0, this.#unpopped - chains);
   }
 
   /** Logs the used elements from index `from` to before `to`, and the index. */

@@ -2,6 +2,7 @@
  * A virtqueue as the device sees it, whatever its layout: `SplitVirtqueue` and `PackedVirtqueue` implement it.
  * @module
  */
+import type { Burst } from "./burst.ts";
 import type { DescriptorChain } from "./descriptor_chain.ts";
 
 /**
@@ -20,6 +21,13 @@ export interface Virtqueue {
   unpop(count: number): void;
   /** Returns a chain to the driver, with the number of bytes written into it. The driver sees it after `publish`. */
   push(head: number, writtenBytes: number): void;
+  /**
+   * Writes the items of a burst into chains, as `pop` and `push` would one by one, and returns how many are done: fewer than
+   * there are if the next one is not for a kernel, or finds no room. What is wrong is then found by `pop`. Left out: none.
+   */
+  fill?(burst: Burst): number;
+  /** Copies chains into the items of a burst and returns them, in the same way. Left out: none. */
+  drain?(burst: Burst): number;
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
   publish(): boolean;
   /**

@@ -125,9 +125,9 @@ export class QueuePlan {
     });
   }
 
-  /** Makes the memory and the rings in it. */
-  build(): { memory: GuestMemory; placed: PlacedQueue[] } {
-    const memory = this.#allocator.build();
+  /** Makes the memory and the rings in it. @param storage gives the bytes of which the memory is made, as zeros */
+  build(storage: GuestStorage = newStorage): { memory: GuestMemory; placed: PlacedQueue[] } {
+    const memory = this.#allocator.build(storage);
     const eventIndex = this.features.has(VIRTIO_F_EVENT_IDX);
     const placed = this.#queues.map((queue): PlacedQueue => {
       const place: RingPlacement = {
@@ -178,6 +178,11 @@ export interface Reservation {
   address: number;
 }
 
+/** Gives `bytes` bytes of zeros, of which guest memory is made; `bufferOffset` is a multiple of 4096. */
+export type GuestStorage = (bytes: number) => { buffer: ArrayBuffer; bufferOffset: number };
+
+const newStorage: GuestStorage = (bytes) => ({ buffer: new ArrayBuffer(bytes), bufferOffset: 0 });
+
 /** Collects reservations and builds guest memory for them. */
 export class GuestMemoryAllocator {
   readonly #regionCount: number;
@@ -205,7 +210,7 @@ export class GuestMemoryAllocator {
    * Gives every reservation its address and makes the memory. HostError if that is more than
    * `MAX_GUEST_BYTES`.
    */
-  build(): GuestMemory {
+  build(storage: GuestStorage = newStorage): GuestMemory {
     let total = 0;
     let largest = 0;
     for (const { size, alignment } of this.#reservations) {
@@ -222,9 +227,12 @@ export class GuestMemoryAllocator {
     const slack = count > 1 ? largest : 0;
     const bytes = Math.ceil((total / count + slack) / PAGE) * PAGE || PAGE;
     const regions: MemoryRegion[] = [];
+    // What touches in the guest's address space does not touch here.
+    const distance = bytes + PAGE;
+    const { buffer, bufferOffset } = storage(count * distance);
     for (let i = 0; i < count; i++) {
       const guestAddress = FIRST_ADDRESS + (i >> 1) * PAIR_DISTANCE + (i & 1) * bytes;
-      regions.push({ guestAddress, size: bytes, buffer: new ArrayBuffer(bytes), bufferOffset: 0 });
+      regions.push({ guestAddress, size: bytes, buffer, bufferOffset: bufferOffset + i * distance });
     }
     this.#place(regions);
     return new GuestMemory(regions);

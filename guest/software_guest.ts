@@ -24,16 +24,18 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "../core/device.ts";
+import type { Arena } from "../core/arena.ts";
 import { HostError } from "../core/errors.ts";
 import type { FeatureSet } from "../core/features.ts";
 import type { GuestMemory } from "../core/memory.ts";
 import type { Pollable } from "../core/reactor.ts";
 import { type DriverNotifications, DriverSession } from "../core/session.ts";
 import type { DriverRing } from "./driver_ring.ts";
-import { type PlacedQueue, QueuePlan } from "./guest_queues.ts";
+import { type GuestStorage, type PlacedQueue, QueuePlan } from "./guest_queues.ts";
 import type { SoftwareGuestOptions } from "./options.ts";
 
 const MAX_ERRORS = 100;
+const PAGE_BYTES = 4096;
 /** Chains that one turn takes from one queue at most. */
 const BUDGET = 64;
 
@@ -87,7 +89,11 @@ export abstract class SoftwareGuest implements Pollable {
   readonly counters: GuestCounters;
   /** What the device has done wrong, in words: the first hundred times. */
   readonly errors: string[] = [];
+  /** Where its memory is to lie, beside the frames of its machine; null for a buffer of its own. Set before `attach`. */
+  arena: Arena | null = null;
   #link: Attachment | null = null;
+  /** What it has of the arena: used again at each attachment. */
+  #range = { start: 0, bytes: 0 };
   #attached = false;
   #broken = false;
 
@@ -145,7 +151,7 @@ export abstract class SoftwareGuest implements Pollable {
     const features = this.chooseFeatures(device.features);
     const plan = new QueuePlan(device, this.options, features);
     this.planQueues(plan, device);
-    const { memory, placed } = plan.build();
+    const { memory, placed } = plan.build((bytes) => this.#storage(bytes));
     const notifications = new QueueNotifications(device, placed, this);
     const session = new DriverSession(device, memory, notifications);
     this.#link = { features, memory, notifications, session };
@@ -217,6 +223,19 @@ export abstract class SoftwareGuest implements Pollable {
   /** When the driver wants to work although nothing has interrupted it, in ns. */
   protected nextNs(): number {
     return Infinity;
+  }
+
+  #storage(bytes: number): ReturnType<GuestStorage> {
+    const { arena } = this;
+    if (arena === null) return { buffer: new ArrayBuffer(bytes), bufferOffset: 0 };
+    if (this.#range.bytes >= bytes) {
+      new Uint8Array(arena.buffer, this.#range.start, bytes).fill(0);
+    } else {
+      const start = arena.takeRange(bytes, PAGE_BYTES);
+      if (start === null) return { buffer: new ArrayBuffer(bytes), bufferOffset: 0 };
+      this.#range = { start, bytes };
+    }
+    return { buffer: arena.buffer, bufferOffset: this.#range.start };
   }
 
   #note(problem: string): void {

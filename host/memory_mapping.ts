@@ -16,27 +16,31 @@
  * `risks` says what of this can happen. Offset and length are rounded to pages, of the file's own size if it
  * lies in huge ones.
  *
- * There is exactly one ArrayBuffer for a mapping: every further one would count as memory of its own with the
- * collector. Disposing detaches it first (`transfer`), so that every view of it becomes empty and late
- * accesses throw or read undefined, and unmaps then. Without that a late access would kill the process. It is
- * transferred to a buffer of no bytes: one of the same length would count as memory until it is collected,
- * and a front-end that changes its memory often would keep the collector busy, 100 ms for 7 GiB.
+ * A mapping lies in the arena of its machine if it gets one and there is room: frames and kernels are in the
+ * same buffer then (`core/arena.ts`). A range of a file is mapped there once, however many devices ask for
+ * it. Disposing maps empty pages over it: an access that comes late finds zeros. It must not find a hole,
+ * which would end the process, nor the memory of another.
  *
- * Copies are the C library's (`NativeCopier`). Nothing is allocated: an address that is made by adding a
- * BigInt to a BigInt never becomes an object on its way into a native call, if what is added was a small
- * integer. Hence a length is one plus the rest of it, and an offset counts from the gibibyte that it lies in.
- * Measured, Deno 2.9: 33 ns for 1448 bytes where a view and `set` take 44, and 12 where they take 25 for 64
- * bytes.
+ * Elsewhere there is exactly one ArrayBuffer for a mapping: every further one would count as memory of its
+ * own with the collector. Disposing detaches it first (`transfer`), so that every view of it becomes empty
+ * and late accesses throw or read undefined, and unmaps then. It is transferred to a buffer of no bytes: one
+ * of the same length would count as memory until it is collected, and a front-end that changes its memory
+ * often would keep the collector busy, 100 ms for 7 GiB.
  * @module
  */
+import type { Arena } from "../core/arena.ts";
 import { HostError } from "../core/errors.ts";
-import type { RegionCopier } from "../core/memory.ts";
 import { factsOfDescriptor, FileDescriptor, nameOfDescriptor } from "./descriptors.ts";
-import { addressOf, checked, cString, lastCallError, libc, type LibcSymbols } from "./libc.ts";
+import { addressOf, checked, cString, lastCallError, libc } from "./libc.ts";
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MADV_DONTDUMP = 16;
 const MADV_POPULATE_WRITE = 23;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const F_ADD_SEALS = 1033;
@@ -47,8 +51,6 @@ const PAGE_BYTES = Deno.build.arch === "x86_64" ? 4096 : 65_536;
 const MAX_PAGE_BYTES = 2 ** 30;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
-const ONE = 1n;
-const GIBIBYTE = 2 ** 30;
 
 /** Which part of a file to map. */
 export interface MappingRange {
@@ -88,31 +90,23 @@ const UNLIMITED = "/memfd:";
 /** A range of a file in memory, readable and writable, shared with all programs that map it. */
 export class MemoryMapping implements Disposable {
   static #live = 0;
-  /** The range, byte for byte. Of length 0 once it has been unmapped. */
+  /** What the range is a slice of. Of length 0 once it has been unmapped, but for an arena. */
   readonly buffer: ArrayBuffer;
+  /** Where in `buffer` it starts. */
+  readonly bufferOffset: number;
   /** How it can end this program. */
   readonly risks: MappingRisks;
   /** Where the range starts in this process. */
   readonly address: bigint;
-  /** Copies to and from the range. */
-  readonly copier: NativeCopier;
-  readonly #mappedAddress: bigint;
-  readonly #mappedBytes: bigint;
+  readonly #unmap: () => void;
   #mapped = true;
 
-  private constructor(
-    buffer: ArrayBuffer,
-    risks: MappingRisks,
-    address: bigint,
-    mappedAddress: bigint,
-    mappedBytes: bigint,
-  ) {
-    this.buffer = buffer;
+  private constructor(place: MappedPlace, behind: number, risks: MappingRisks) {
+    this.buffer = place.buffer;
+    this.bufferOffset = place.bufferOffset + (place.isArena ? behind : 0);
     this.risks = risks;
-    this.address = address;
-    this.copier = new NativeCopier(address, buffer.byteLength);
-    this.#mappedAddress = mappedAddress;
-    this.#mappedBytes = mappedBytes;
+    this.address = place.address + BigInt(behind);
+    this.#unmap = place.unmap;
     MemoryMapping.#live++;
   }
 
@@ -127,9 +121,16 @@ export class MemoryMapping implements Disposable {
    * @param range what to map; what reaches beyond the file is refused
    * @param what what it is called in messages, such as `memory region 0`
    * @param terms which memory is taken; any if left out
+   * @param arena where it is to lie, if there is room
    * @throws {HostError} if it cannot be mapped, with the reason
    */
-  static map(number: number, range: MappingRange, what: string, terms = USUAL_TERMS): MemoryMapping {
+  static map(
+    number: number,
+    range: MappingRange,
+    what: string,
+    terms = USUAL_TERMS,
+    arena: Arena | null = null,
+  ): MemoryMapping {
     const { offsetBytes, lengthBytes } = range;
     const end = offsetBytes + lengthBytes;
     if (
@@ -166,48 +167,163 @@ export class MemoryMapping implements Disposable {
     }
     const unit = pageBytes(blockBytes);
     const start = offsetBytes - offsetBytes % unit;
-    const mapped = BigInt(Math.ceil((end - start) / unit) * unit);
-    const pointer = libc().mmap(
-      0n,
-      mapped,
-      PROT_READ | PROT_WRITE,
-      MAP_SHARED,
+    const wanted: WantedPlace = {
       number,
-      BigInt(start),
-    );
-    const address = Deno.UnsafePointer.value(pointer);
-    if (pointer === null || address === MAP_FAILED) {
-      throw lastCallError(`map ${lengthBytes} bytes of ${what}`, {
-        EACCES: "the file must be open for reading and writing",
-        EPERM: "the file must not be sealed against writing",
-        ENODEV: "the file must be one that can be mapped: a memfd, or one of hugetlbfs or tmpfs",
-        EINVAL: "the offset must be a multiple of the file's page size",
-      });
-    }
-    if (terms.populate && libc().madvise(address, mapped, MADV_POPULATE_WRITE) !== 0) {
+      start,
+      mappedBytes: Math.ceil((end - start) / unit) * unit,
+      unit,
+      identity,
+      behind: offsetBytes - start,
+      lengthBytes,
+      what,
+    };
+    const place = arena === null ? mapAnywhere(wanted) : mapIntoArena(arena, wanted) ?? mapAnywhere(wanted);
+    const address = place.address;
+    if (terms.populate && libc().madvise(address, BigInt(wanted.mappedBytes), MADV_POPULATE_WRITE) !== 0) {
       const error = lastCallError(`populate ${lengthBytes} bytes of ${what}, ${name}`, {
         EFAULT: "its file system is full: make room there",
         EINVAL: "Linux 5.14 or later is needed",
       });
-      libc().munmap(address, mapped);
+      place.unmap();
       throw error;
     }
     const isLimited = !name.startsWith(UNLIMITED) && !isOnDevice;
     const missingBytes = isLimited && !terms.populate ? Math.max(sizeBytes - allocatedBytes, 0) : 0;
     const risks = { identity, name, canBeCut, missingBytes };
-    const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes, offsetBytes - start);
-    return new MemoryMapping(buffer, risks, address + BigInt(offsetBytes - start), address, mapped);
+    return new MemoryMapping(place, wanted.behind, risks);
   }
 
-  /** Empties every view of the memory, and unmaps it. Does nothing the second time. */
+  /** Has nothing of the range be reached any more, and unmaps it. Does nothing the second time. */
   [Symbol.dispose](): void {
     if (!this.#mapped) return;
     this.#mapped = false;
     MemoryMapping.#live--;
-    this.copier[Symbol.dispose]();
-    this.buffer.transfer(0);
-    libc().munmap(this.#mappedAddress, this.#mappedBytes);
+    this.#unmap();
   }
+}
+
+/** What is to be mapped: whole pages of a file, and which bytes of them are wanted. */
+interface WantedPlace {
+  readonly number: number;
+  readonly start: number;
+  readonly mappedBytes: number;
+  readonly unit: number;
+  readonly identity: string;
+  readonly behind: number;
+  readonly lengthBytes: number;
+  readonly what: string;
+}
+
+/** Where pages are mapped. */
+interface MappedPlace {
+  /** An arena's, or exactly the wanted bytes. */
+  readonly buffer: ArrayBuffer;
+  /** Where the pages start in the arena; else 0. */
+  readonly bufferOffset: number;
+  readonly isArena: boolean;
+  /** Where the pages start in this process. */
+  readonly address: bigint;
+  unmap(): void;
+}
+
+function mmap(
+  at: bigint,
+  { mappedBytes, number, start, lengthBytes, what }: WantedPlace,
+  flags: number,
+): bigint {
+  const pointer = libc().mmap(
+    at,
+    BigInt(mappedBytes),
+    PROT_READ | PROT_WRITE,
+    MAP_SHARED | flags,
+    number,
+    BigInt(start),
+  );
+  const address = Deno.UnsafePointer.value(pointer);
+  if (pointer === null || address === MAP_FAILED) {
+    throw lastCallError(`map ${lengthBytes} bytes of ${what}`, {
+      EACCES: "the file must be open for reading and writing",
+      EPERM: "the file must not be sealed against writing",
+      ENODEV: "the file must be one that can be mapped: a memfd, or one of hugetlbfs or tmpfs",
+      EINVAL: "the offset must be a multiple of the file's page size",
+    });
+  }
+  return address;
+}
+
+function mapAnywhere(wanted: WantedPlace): MappedPlace {
+  const address = mmap(0n, wanted, 0);
+  const { mappedBytes, lengthBytes, behind } = wanted;
+  const pointer = Deno.UnsafePointer.create(address)!;
+  const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes, behind);
+  return {
+    buffer,
+    bufferOffset: 0,
+    isArena: false,
+    address,
+    unmap: () => {
+      buffer.transfer(0);
+      libc().munmap(address, BigInt(mappedBytes));
+    },
+  };
+}
+
+/** What is mapped into an arena, by file and range, and how often. */
+const mappedInto = new WeakMap<Arena, Map<string, { place: MappedPlace; times: number }>>();
+
+/** Null if there is no room. */
+function mapIntoArena(arena: Arena, wanted: WantedPlace): MappedPlace | null {
+  const { identity, start, mappedBytes, unit } = wanted;
+  let known = mappedInto.get(arena);
+  if (known === undefined) mappedInto.set(arena, known = new Map());
+  const key = `${identity} ${start} ${mappedBytes}`;
+  const entry = known.get(key);
+  if (entry !== undefined) {
+    entry.times++;
+    return entry.place;
+  }
+  const base = arenaAddress(arena);
+  // The address in this process is a multiple of the unit, not that in the arena.
+  const remainder = Number((BigInt(unit) - base % BigInt(unit)) % BigInt(unit));
+  const at = arena.takeRange(mappedBytes, unit, remainder);
+  if (at === null) return null;
+  const address = base + BigInt(at);
+  try {
+    mmap(address, wanted, MAP_FIXED);
+  } catch (error) {
+    arena.giveRange(at, mappedBytes);
+    throw error;
+  }
+  // A dump of this process is no place for a guest's memory.
+  libc().madvise(address, BigInt(mappedBytes), MADV_DONTDUMP);
+  const made = {
+    times: 1,
+    place: {
+      buffer: arena.buffer,
+      bufferOffset: at,
+      isArena: true,
+      address,
+      unmap: () => {
+        if (--made.times > 0) return;
+        known.delete(key);
+        const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+        const empty = libc().mmap(address, BigInt(mappedBytes), PROT_READ | PROT_WRITE, flags, -1, 0n);
+        // What could not be taken back stays mapped, and is never given to another.
+        if (Deno.UnsafePointer.value(empty) === address) arena.giveRange(at, mappedBytes);
+      },
+    },
+  };
+  known.set(key, made);
+  return made.place;
+}
+
+const addresses = new WeakMap<Arena, bigint>();
+
+/** Where an arena lies in this process. */
+export function arenaAddress(arena: Arena): bigint {
+  let address = addresses.get(arena);
+  if (address === undefined) addresses.set(arena, address = addressOf(arena.bytes));
+  return address;
 }
 
 /**
@@ -235,20 +351,16 @@ function pageBytes(blockBytes: number): number {
 export class MemoryView implements Disposable {
   /** The memory. Of length 0 once it has been taken back. */
   readonly buffer: ArrayBuffer;
-  /** Copies to and from the memory. */
-  readonly copier: NativeCopier;
 
   /** Sees `lengthBytes` bytes from `address` on, as they are mapped. RangeError for address 0. */
   constructor(address: bigint, lengthBytes: number) {
     const pointer = Deno.UnsafePointer.create(address);
     if (pointer === null) throw new RangeError("Cannot see memory at address 0: nothing is mapped there");
     this.buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes);
-    this.copier = new NativeCopier(address, lengthBytes);
   }
 
   /** Empties every view of it. */
   [Symbol.dispose](): void {
-    this.copier[Symbol.dispose]();
     if (this.buffer.byteLength > 0) this.buffer.transfer();
   }
 }
@@ -312,61 +424,5 @@ export class FrameAddresses {
     }
     this.#known.set(bytes, pointer);
     return pointer;
-  }
-}
-
-/** Copies to and from one mapping. Dispose of it before the mapping is unmapped. */
-export class NativeCopier implements RegionCopier, Disposable {
-  readonly #c: LibcSymbols = libc();
-  /** Where each gibibyte of the mapping starts. */
-  readonly #addresses: readonly bigint[];
-  #isMapped = true;
-  /** Where the bytes lie that were used last: the storage of all frames is a single array, as a rule. */
-  #known: Uint8Array | null = null;
-  #knownAddress = 0n;
-
-  /** @param address where the mapping starts in this process; @param lengthBytes how long it is */
-  constructor(address: bigint, lengthBytes: number) {
-    this.#addresses = Array.from(
-      { length: Math.ceil(lengthBytes / GIBIBYTE) },
-      (_, index) => address + BigInt(index) * BigInt(GIBIBYTE),
-    );
-  }
-
-  /** Copies out of the mapping. The caller has checked both ranges. TypeError once this is disposed of. */
-  copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
-    if (target !== this.#known) this.#learn(target);
-    const gibibyte = offset / GIBIBYTE | 0;
-    this.#c.memcpy(
-      this.#knownAddress + BigInt(at | 0),
-      this.#addresses[gibibyte] + BigInt(offset - gibibyte * GIBIBYTE | 0),
-      ONE + BigInt(length - 1 | 0),
-    );
-  }
-
-  /** Copies into the mapping. The caller has checked both ranges. TypeError once this is disposed of. */
-  copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
-    if (source !== this.#known) this.#learn(source);
-    const gibibyte = offset / GIBIBYTE | 0;
-    this.#c.memcpy(
-      this.#addresses[gibibyte] + BigInt(offset - gibibyte * GIBIBYTE | 0),
-      this.#knownAddress + BigInt(from | 0),
-      ONE + BigInt(length - 1 | 0),
-    );
-  }
-
-  /** The memory is going to be unmapped: a copy from now on throws. */
-  [Symbol.dispose](): void {
-    this.#isMapped = false;
-    this.#known = null;
-  }
-
-  #learn(bytes: Uint8Array): void {
-    if (!this.#isMapped) throw new TypeError("Cannot copy to or from memory that has been unmapped");
-    // Short arrays may be moved by the collector until their buffer is asked for.
-    this.#knownAddress = addressOf(
-      new Uint8Array(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.length),
-    );
-    this.#known = bytes;
   }
 }

@@ -18,6 +18,7 @@
  *
  * @module
  */
+import { Arena } from "../core/arena.ts";
 import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { ConfigError } from "../config/errors.ts";
 import { BUILT_IN_KINDS, partKind } from "../config/kinds.ts";
@@ -244,6 +245,8 @@ class Builder {
       text,
       baseUrl,
       device: index,
+      arena: this.#scope.arena,
+      frameMemoryBytes: this.#config.frameMemoryBytes,
       sets,
       inflight,
       limitMs: resolved.threadLimitMs,
@@ -257,8 +260,12 @@ class Builder {
 
   #context(device: string, path: string, group: string): PartContext {
     const events = this.#events;
+    const scope = this.#scope;
     return {
       path,
+      get arena() {
+        return scope.arena;
+      },
       clock: this.#reactor.clock,
       resolvePath: (written) => this.#resolvePath(written, path),
       shared: <T>(key: string, make: () => T): T => once(this.#shared, key, make),
@@ -309,10 +316,22 @@ function once<T>(things: Map<string, unknown>, key: string, make: () => T): T {
   return things.get(key) as T;
 }
 
-/** What the parts of one machine, or of one of its threads, are built in. */
-export function machineScope(frameMemoryBytes: number, listeners: MachineScope["listeners"]): MachineScope {
+/** What the parts of one machine, or of one of its threads, are built in. @param reserve gives the memory for frames and guests */
+export function machineScope(
+  frameMemoryBytes: number,
+  listeners: MachineScope["listeners"],
+  reserve: () => Arena | null = Arena.reserve,
+): MachineScope {
   const resources = new Map<string, unknown>();
-  return { frameMemoryBytes, listeners, resource: (key, make) => once(resources, key, make) };
+  const resource: MachineScope["resource"] = (key, make) => once(resources, key, make);
+  return {
+    get arena() {
+      return resource("arena", reserve);
+    },
+    frameMemoryBytes,
+    listeners,
+    resource,
+  };
 }
 
 // Every counter by group, live.

@@ -3,6 +3,7 @@
  * nothing.
  * @module
  */
+import { Arena } from "../core/arena.ts";
 import { accelerateChecksums } from "../wire/checksum.ts";
 import { Frame, type FrameHolder, type FrameOwner, MAX_FRAME_BYTES } from "./frame.ts";
 
@@ -36,10 +37,10 @@ export interface FramePoolOptions {
    */
   maxBytes?: number;
   /**
-   * Where frames are to lie, as far as there is room; the pool owns it from then on. In the memory of
-   * WebAssembly checksums are quicker. Default: buffers of its own, piece by piece.
+   * Where frames are to lie, if it has room for all of them: kernels reach them there. Default: buffers of
+   * the pool's own, piece by piece.
    */
-  buffer?: ArrayBuffer;
+  arena?: Arena | null;
 }
 
 /**
@@ -70,6 +71,11 @@ export class FramePool {
   /** Frames (pieces) that are out of the pool. 0 when the pool is whole. */
   get inUse(): number {
     return this.#store.inUse;
+  }
+
+  /** Where its frames lie, if kernels reach them; null if not. */
+  get arena(): Arena | null {
+    return this.#store.arena;
   }
 
   /** Bytes of storage reserved so far. */
@@ -134,10 +140,10 @@ class FrameStore {
   readonly #free: readonly FreeFrames[] = SLOT_BYTES.map(() => new FreeFrames());
   readonly #slots: number[] = SLOT_BYTES.map(() => 0);
   readonly #maxBytes: number;
-  /** The given buffer, as bytes and as view, and how much of it is in use. */
-  readonly #given: Uint8Array<ArrayBuffer>;
-  readonly #givenView: DataView<ArrayBuffer>;
-  #givenUsed = 0;
+  /** Where frames lie; null for buffers of their own. */
+  readonly arena: Arena | null;
+  /** Where the next chunk begins in it. */
+  #arenaNext: number;
   /** Bytes of storage reserved so far. */
   reservedBytes = 0;
   /** How often `take` had to answer null. */
@@ -145,8 +151,10 @@ class FrameStore {
 
   constructor(options: FramePoolOptions) {
     this.#maxBytes = options.maxBytes ?? 128 * 1024 * 1024;
-    this.#given = new Uint8Array(options.buffer ?? new ArrayBuffer(0));
-    this.#givenView = new DataView(this.#given.buffer);
+    const start = options.arena?.allocate(this.#maxBytes) ?? null;
+    this.arena = start === null ? null : options.arena!;
+    this.#arenaNext = start ?? 0;
+    if (this.arena !== null) accelerateChecksums(this.arena.buffer, this.arena.kernels.sum);
   }
 
   get inUse(): number {
@@ -187,11 +195,11 @@ class FrameStore {
     const stride = SLOT_BYTES[size];
     const slots = Math.min(SLOTS_PER_CHUNK[size], Math.floor(this.#budget(size) / stride));
     if (slots < 1) return false;
-    const isGiven = this.#givenUsed + stride * slots <= this.#given.length;
-    const bytes = isGiven ? this.#given : new Uint8Array(stride * slots);
-    const view = isGiven ? this.#givenView : new DataView(bytes.buffer);
-    const from = isGiven ? this.#givenUsed : 0;
-    if (isGiven) this.#givenUsed += stride * slots;
+    const { arena } = this;
+    const bytes = arena?.bytes ?? new Uint8Array(stride * slots);
+    const view = arena?.view ?? new DataView(bytes.buffer);
+    const from = this.#arenaNext;
+    if (arena !== null) this.#arenaNext += stride * slots;
     const free = this.#free[size];
     for (let i = slots - 1; i >= 0; i--) {
       const frame = new Frame(free, bytes, view, from + i * stride, stride);
@@ -257,28 +265,11 @@ export class FreeFrames implements FrameOwner {
   }
 }
 
-const PAGE_BYTES = 65_536;
-/** What lies further up in one buffer is reached slowly. */
-const MAX_BYTES = 2 ** 31 - PAGE_BYTES;
-
 /**
- * A pool of frames that checksums are quick over: its memory is that of WebAssembly, reserved at once but
- * used only as frames are. Where it cannot be had the pool uses ordinary memory, which is slower and nothing
- * else.
- * @param maxBytes most bytes of frame storage
+ * A pool of frames that kernels reach, where such memory can be had; in ordinary memory all is slower and
+ * nothing else.
+ * @param maxBytes most bytes of frame storage; @param arena where they are to lie
  */
-export function newFramePool(maxBytes: number): FramePool {
-  const buffer = reserve(Math.min(maxBytes, MAX_BYTES));
-  return new FramePool(buffer === null ? { maxBytes } : { maxBytes, buffer });
-}
-
-function reserve(bytes: number): ArrayBuffer | null {
-  const pages = Math.ceil(bytes / PAGE_BYTES);
-  try {
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-    accelerateChecksums(memory);
-    return memory.buffer as ArrayBuffer;
-  } catch {
-    return null;
-  }
+export function newFramePool(maxBytes: number, arena: Arena | null = Arena.reserve()): FramePool {
+  return new FramePool({ maxBytes, arena });
 }

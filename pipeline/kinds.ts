@@ -48,7 +48,10 @@ const NO_GUEST: NetworkFacts = { guestMac: new Uint8Array(6), queuePairs: 1 };
 
 /** The frames of a machine: one pool, made when the first part of the family asks. */
 export function framePool(machine: MachineScope): FramePool {
-  return machine.resource("frames", () => newFramePool(machine.frameMemoryBytes));
+  return machine.resource(
+    "frames",
+    () => newFramePool(machine.frameMemoryBytes, machine.arena),
+  );
 }
 
 /** Networks: what stands in the slot `network`. */

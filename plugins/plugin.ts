@@ -7,6 +7,7 @@
  * declares "network" and "offload".
  * @module
  */
+import type { Arena } from "../core/arena.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Device, DeviceEventListener } from "../core/device.ts";
 import type { FeatureSet } from "../core/features.ts";
@@ -164,6 +165,8 @@ export interface FileClaim {
 export interface PartContext {
   /** Where it stands in the configuration, for messages: `$.devices[0].network`. */
   readonly path: string;
+  /** Where frames and guests lie, so that kernels reach them; null where no such memory can be had. */
+  readonly arena: Arena | null;
   /** The machine's clock; for parts that must stamp what they write. */
   readonly clock: Clock;
   /** Makes a path of the configuration absolute, relative to the configuration file. */
@@ -415,6 +418,8 @@ export interface PartIssue {
 
 /** What all parts of one machine are built in. */
 export interface MachineScope {
+  /** Where frames and guests lie: reserved when first asked for; null where no such memory can be had. */
+  readonly arena: Arena | null;
   /** Memory for frames, in bytes. */
   readonly frameMemoryBytes: number;
   /** What the program that builds the machine listens with to a family, by names such as `verdicts`. */

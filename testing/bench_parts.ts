@@ -71,6 +71,7 @@ export function benchContext(
   const path = `$.${group}`;
   return {
     path,
+    arena: pool.arena,
     clock,
     pool: pool.lentTo({ plugin: plugin.name, path, kind: "network" }),
     guestMac,

@@ -4,7 +4,8 @@ import { dirname, join, normalize } from "node:path/posix";
 
 /** Which rooms a room may import, itself aside. What is not named here is not allowed. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
-  core: [],
+  kernels: [],
+  core: ["kernels"],
   plugins: ["core"],
   wire: [],
   host: ["core"],

@@ -11,12 +11,13 @@
  *
  * @module
  */
+import type { Arena } from "../../core/arena.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import { GuestMemory } from "../../core/memory.ts";
 import { buildQueue } from "../../core/session.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
-import { MemoryMapping, NativeCopier, newMemoryFile } from "../../host/memory_mapping.ts";
+import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
 import { newFramePool } from "../../pipeline/frame_pool.ts";
 import { VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 import { tcpFrame } from "../tcp_frame.ts";
@@ -85,8 +86,8 @@ export class DeviceRig {
       },
       parse({ mac: "52:54:00:00:00:01", queueSize: RING_SIZE, queuePairs }),
     );
-    const memory = cutMemory(regions, setup.ownMemory === true);
-    const { buffer } = memory.regions[0];
+    const memory = cutMemory(regions, setup.ownMemory === true, pool.arena);
+    const { buffer, bufferOffset } = memory.regions[0];
     const bits = [VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF];
     if (layout === "packed") bits.push(VIRTIO_F_RING_PACKED);
     if (queuePairs > 1) bits.push(VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ);
@@ -100,7 +101,7 @@ export class DeviceRig {
       if (isReceive === toGuest) {
         rings.push(make({
           buffer,
-          at,
+          at: bufferOffset + at,
           addresses: scattered
             ? anywhere(memory, index, 2 * queuePairs * RING_BYTES)
             : inARow(index, 2 * queuePairs * RING_BYTES),
@@ -170,22 +171,23 @@ function someFrames(frameBytes: number): Uint8Array[] {
 }
 
 /** The guest's memory; mapped for as long as this process runs. */
-function cutMemory(count: number, ownMemory: boolean): GuestMemory {
+function cutMemory(count: number, ownMemory: boolean, arena: Arena | null): GuestMemory {
   const size = Math.floor(MEMORY_BYTES / count / 4096) * 4096;
-  const mapping = ownMemory ? null : mapMemory();
+  const mapping = ownMemory ? null : mapMemory(arena);
   const buffer = mapping?.buffer ?? new ArrayBuffer(MEMORY_BYTES);
+  const start = mapping?.bufferOffset ?? 0;
   return new GuestMemory(Array.from({ length: count }, (_, i) => ({
     guestAddress: i * (size + REGION_GAP_BYTES),
     size,
     buffer,
-    bufferOffset: i * size,
-    ...mapping === null ? {} : { copier: new NativeCopier(mapping.address + BigInt(i * size), size) },
+    bufferOffset: start + i * size,
   })));
 }
 
-function mapMemory(): MemoryMapping {
+function mapMemory(arena: Arena | null): MemoryMapping {
   using file = newMemoryFile("bench", MEMORY_BYTES);
-  return MemoryMapping.map(file.number, { offsetBytes: 0, lengthBytes: MEMORY_BYTES }, "the guest's memory");
+  const range = { offsetBytes: 0, lengthBytes: MEMORY_BYTES };
+  return MemoryMapping.map(file.number, range, "the guest's memory", undefined, arena);
 }
 
 /** Guest addresses of a queue's buffers, in a row behind the rings. */

@@ -141,6 +141,7 @@ export class NetDevice implements NetworkDevice {
       packetHash: this.#steering.packetHash,
       rules,
       mtu,
+      arena: context.pool.arena,
     });
     this.#toGuestPipeline = new Pipeline(stages.toGuest, this.#toGuest, common);
     this.#fromNetwork = new FromNetwork({

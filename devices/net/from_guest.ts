@@ -12,6 +12,7 @@
  *
  * @module
  */
+import { Burst } from "../../core/burst.ts";
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
@@ -32,6 +33,10 @@ import {
 import type { Steering } from "./steering.ts";
 import type { ToNetwork } from "./to_network.ts";
 
+/** The longest frame that goes into the smallest slots of a pool. */
+const SMALL_FRAME_BYTES = 2046;
+/** Where the virtio-net header has `gso_size`: a large frame counts as its segments, before more are taken. */
+const GSO_SIZE_AT = 6;
 /** Chains taken from one queue in one round. */
 const BURST = 64;
 /**
@@ -93,6 +98,12 @@ export class FromGuest {
   readonly #steering: Steering;
   readonly #maxFrameBytes: number;
   readonly #batch = new FrameBatch();
+  /** What kernels empty; null where there are none. */
+  readonly #burst: Burst | null;
+  /** Frames into which chains are copied. */
+  readonly #room = new FrameBatch();
+  /** How many chains there may be. */
+  #guess = 4;
   readonly #chain = new DescriptorChain();
   #session: Session | null = null;
   /** Bytes of the virtio-net header: 10, 12 or 20. */
@@ -111,6 +122,7 @@ export class FromGuest {
     this.#parts = parts;
     this.#counters = parts.counters;
     this.#pool = parts.pool;
+    this.#burst = Burst.make(parts.pool.arena);
     this.#steering = parts.steering;
     this.#maxFrameBytes = Math.min(MAX_FRAME_BYTES, parts.toNetwork.maxFrameBytes);
   }
@@ -154,7 +166,13 @@ export class FromGuest {
   #take(queue: Virtqueue, pair: number, nowNs: number): boolean {
     let chains = 0;
     try {
-      while (chains < BURST && this.#unitsLeft > 0 && this.#takeOne(queue, pair)) chains++;
+      while (chains < BURST && this.#unitsLeft > 0) {
+        const taken = this.#takeBurst(queue, pair, BURST - chains);
+        chains += taken;
+        if (taken > 0) continue;
+        if (!this.#takeOne(queue, pair)) break;
+        chains++;
+      }
     } finally {
       // Also after a GuestError: what came before it was taken, and has been returned.
       if (queue.publish()) {
@@ -164,6 +182,45 @@ export class FromGuest {
       if (this.#batch.length > 0) this.#parts.pipeline.push(this.#batch, nowNs);
     }
     return chains > 0;
+  }
+
+  /**
+   * Has a kernel copy up to `most` chains into frames. Returns how many chains that were: fewer if there are no more, or the
+   * next one is not for a kernel.
+   */
+  #takeBurst(queue: Virtqueue, pair: number, most: number): number {
+    const burst = this.#burst;
+    if (burst === null || queue.drain === undefined) return 0;
+    const wanted = Math.min(most, this.#guess);
+    const done = this.#drain(queue, burst, pair, wanted, Math.min(SMALL_FRAME_BYTES, this.#maxFrameBytes));
+    // Frames for chains that are not there are taken in vain: a few more than there were the last time.
+    this.#guess = done === wanted ? Math.min(2 * wanted, BURST) : done + 4;
+    const needed = burst.neededBytes - this.#headerBytes;
+    if (done === wanted || !(needed > SMALL_FRAME_BYTES && needed <= this.#maxFrameBytes)) return done;
+    return this.#unitsLeft <= 0 ? done : done + this.#drain(queue, burst, pair, 1, needed);
+  }
+
+  /** Has a kernel copy up to `wanted` chains into frames of `roomBytes`. Returns how many. */
+  #drain(queue: Virtqueue, burst: Burst, pair: number, wanted: number, roomBytes: number): number {
+    const headerBytes = this.#headerBytes;
+    const room = this.#room;
+    burst.beginDrain(headerBytes + ETHERNET_HEADER_BYTES, GSO_SIZE_AT, this.#unitsLeft);
+    for (let i = 0; i < wanted; i++) {
+      const frame = this.#pool.take(roomBytes);
+      if (frame === null) break;
+      room.push(frame);
+      burst.addRoom(frame.start - headerBytes, headerBytes + roomBytes);
+    }
+    const done = room.length === 0 ? 0 : queue.drain!(burst);
+    if (done > 0) this.#unitsLeft -= burst.units;
+    for (let i = 0; i < done; i++) {
+      const frame = room.at(i);
+      frame.length = frame.total = burst.bytesOf(i) - headerBytes;
+      if (this.#receive(frame, pair)) this.#batch.push(frame);
+    }
+    for (let i = done; i < room.length; i++) room.at(i).release();
+    room.clear();
+    return done;
   }
 
   /** One chain of the queue; false if there is none, or no frame to copy it to. */
@@ -196,18 +253,25 @@ export class FromGuest {
     // One copy for both: a new frame has headroom for its header.
     const headerAt = frame.start - headerBytes;
     chain.read(frame.bytes, headerAt, headerBytes + length);
-    readNetHeader(frame.view, headerAt, frame.header);
+    return this.#receive(frame, pair) ? frame : null;
+  }
+
+  /** A frame has been copied, with its header in front of it. False if it was dropped. */
+  #receive(frame: Frame, pair: number): boolean {
+    const { length } = frame;
+    readNetHeader(frame.view, frame.start - this.#headerBytes, frame.header);
     frame.queuePair = pair;
     if (!isHeaderSound(frame, this.#capabilities)) {
       frame.release();
-      return this.#drop("dropped_bad_header");
+      this.#drop("dropped_bad_header");
+      return false;
     }
     const { gsoSize } = frame.header;
     if (gsoSize !== 0) this.#unitsLeft -= Math.ceil(length / gsoSize) * SEGMENT_UNITS;
     this.#counters.packets++;
     this.#counters.bytes += length;
     this.#steering.learn(frame.bytes, frame.start, length, pair);
-    return frame;
+    return true;
   }
 
   #drop(reason: "dropped_too_short" | "dropped_too_long" | "dropped_bad_header"): null {

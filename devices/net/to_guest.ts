@@ -15,6 +15,8 @@
  *
  * @module
  */
+import type { Arena } from "../../core/arena.ts";
+import { Burst } from "../../core/burst.ts";
 import { DescriptorChain } from "../../core/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
 import { GuestError } from "../../core/errors.ts";
@@ -71,6 +73,11 @@ export function newToGuestCounters() {
 /** What became of frames to the guest. */
 export type ToGuestCounters = ReturnType<typeof newToGuestCounters>;
 
+/** Frames that a kernel delivers at once. */
+const BURST = 64;
+/** Where the virtio-net header has `num_buffers`. */
+const NUM_BUFFERS_AT = 10;
+
 /** Why a frame is dropped here, which is also what counts it. */
 type DropReason =
   | "dropped_large"
@@ -91,6 +98,8 @@ export interface ToGuestParts {
   readonly rules: RuleBook;
   /** The MTU that the device advises, in bytes, if it does. */
   readonly mtu?: number | undefined;
+  /** Where frames lie, if kernels reach them. */
+  readonly arena: Arena | null;
 }
 
 /** Fills receive queues. */
@@ -118,13 +127,15 @@ export class ToGuest implements FrameSink {
   #running = 0;
   /** The pair whose waiting frames are tried first. */
   #firstRetried = 0;
+  /** Frames that are given to a kernel at once. */
+  #burstLimit = BURST;
 
   /** Delivers nothing before `activate`. */
-  constructor({ queuePairs, counters, packetHash, rules, mtu }: ToGuestParts) {
+  constructor({ queuePairs, counters, packetHash, rules, mtu, arena }: ToGuestParts) {
     this.#counters = counters;
     this.#deliversAll = rules === "qemu";
     this.#mtu = mtu ?? Infinity;
-    this.#writer = new FrameWriter(packetHash, rules);
+    this.#writer = new FrameWriter(packetHash, rules, arena);
     this.#waiting = Array.from({ length: queuePairs }, () => new FrameBatch());
     this.#filled = new Array<boolean>(queuePairs).fill(false);
     this.#tried = new Array<boolean>(queuePairs).fill(false);
@@ -223,7 +234,13 @@ export class ToGuest implements FrameSink {
   accept(frames: FrameBatch, _nowNs: number): void {
     let i = 0;
     try {
-      for (; i < frames.length; i++) this.#take(frames.at(i));
+      while (i < frames.length) {
+        i += this.#deliverBurst(frames, i, true);
+        // The kernel has stopped in front of this one, or it is not for a kernel.
+        if (i >= frames.length) break;
+        this.#take(frames.at(i));
+        i++;
+      }
     } finally {
       // After a GuestError: the rest waits, to be counted and released by the reset that follows.
       for (; i < frames.length; i++) this.#wait(frames.at(i));
@@ -242,7 +259,11 @@ export class ToGuest implements FrameSink {
       if (waiting.length === 0 || !this.#isWorthRetrying(pair)) continue;
       let done = 0;
       try {
-        while (done < waiting.length && this.#deliver(waiting.at(done))) done++;
+        while (done < waiting.length) {
+          done += this.#deliverBurst(waiting, done, false);
+          if (done < waiting.length && !this.#deliver(waiting.at(done))) break;
+          if (done < waiting.length) done++;
+        }
         this.#tried[pair] = done < waiting.length;
         // Kicks were asked for to hear of buffers.
         if (!this.#tried[pair]) this.#session?.queues[2 * pair]?.disableKicks();
@@ -276,17 +297,61 @@ export class ToGuest implements FrameSink {
     return !this.#tried[pair] || this.#session?.queues[2 * pair]?.enableKicks() === true;
   }
 
+  /**
+   * Has a kernel deliver frames from `from` on, as long as they are for one pair and in order; returns how many, which are gone.
+   * @param areNew have they just come out of the pipeline? Then they are judged first, and wait behind those that wait
+   */
+  #deliverBurst(frames: FrameBatch, from: number, areNew: boolean): number {
+    const writer = this.#writer;
+    const burst = writer.burst;
+    if (burst === null) return 0;
+    const most = Math.min(frames.length, from + this.#burstLimit);
+    let pair = -1;
+    let end = from;
+    for (; end < most; end++) {
+      const frame = frames.at(end);
+      if (areNew) {
+        this.#keepToPairs(frame);
+        if (this.#waiting[frame.queuePair].length > 0 || this.#judge(frame) !== null) break;
+      }
+      if (end === from) {
+        pair = frame.queuePair;
+        writer.beginBurst();
+      } else if (frame.queuePair !== pair) break;
+      if (!writer.addToBurst(frame)) break;
+    }
+    if (end === from) return 0;
+    const done = this.#session?.queues[2 * pair]?.fill?.(burst) ?? 0;
+    // Frames behind the one at which a kernel stops are looked at again: fewer the next time.
+    this.#burstLimit = done === end - from ? Math.min(2 * this.#burstLimit, BURST) : Math.max(done, 1);
+    if (done === 0) return 0;
+    const counters = this.#counters;
+    counters.packets += done;
+    counters.buffers += burst.chains;
+    this.#filled[pair] = true;
+    for (let i = from; i < from + done; i++) {
+      const frame = frames.at(i);
+      counters.bytes += frame.total;
+      frame.release();
+    }
+    return done;
+  }
+
+  /** Why this frame must not be delivered; null if it may be, with a header that the guest may see. */
+  #judge(frame: Frame): DropReason | null {
+    if (this.#deliversAll) return null;
+    const refusal = this.#refusal(frame);
+    // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
+    if (refusal === null && !this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
+    return refusal;
+  }
+
   #take(frame: Frame): void {
     this.#keepToPairs(frame);
-    if (!this.#deliversAll) {
-      const refusal = this.#refusal(frame);
-      if (refusal !== null) {
-        this.#drop(frame, refusal);
-        return;
-      }
-      // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy
-      // then.
-      if (!this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
+    const refusal = this.#judge(frame);
+    if (refusal !== null) {
+      this.#drop(frame, refusal);
+      return;
     }
     const waiting = this.#waiting[frame.queuePair];
     if (waiting.length === 0) {
@@ -389,6 +454,8 @@ export const NEVER_FITS: number = -1;
  * fits does so in one round.
  */
 const MAX_PIECES = 6144;
+/** Pieces of a frame that a kernel takes. */
+const MAX_BURST_PIECES = 128;
 
 /** Writes frames into receive buffers. */
 export class FrameWriter {
@@ -403,11 +470,47 @@ export class FrameWriter {
   /** Bytes of the virtio-net header: 10, 12 or 20. */
   #headerBytes = 0;
   #isMergeable = false;
+  /** What kernels deliver; null where there are none. */
+  readonly burst: Burst | null;
 
-  /** Writes nothing before `negotiated`. */
-  constructor(packetHash: PacketHash, rules: RuleBook) {
+  /** Writes nothing before `negotiated`. @param arena where frames lie, if kernels reach them */
+  constructor(packetHash: PacketHash, rules: RuleBook, arena: Arena | null = null) {
     this.#packetHash = packetHash;
     this.#isReference = rules === "qemu";
+    this.burst = Burst.make(arena);
+  }
+
+  /** Empties the burst. */
+  beginBurst(): void {
+    this.burst!.beginFill(this.#headerBytes, this.#isMergeable ? NUM_BUFFERS_AT : 0);
+  }
+
+  /** Puts a frame into the burst, with its header. False if it is not for a kernel; it is not in the burst then. */
+  addToBurst(frame: Frame): boolean {
+    const burst = this.burst!;
+    const headerBytes = this.#headerBytes;
+    const at = frame.start - headerBytes;
+    if (at < frame.slot) return false;
+    this.#fillHeader(frame.view, at, frame, 1);
+    if (frame.next === null && frame.bytes === burst.arena.bytes) {
+      return burst.addPiece(at, headerBytes + frame.length, true);
+    }
+    return this.#addPieces(burst, frame);
+  }
+
+  #addPieces(burst: Burst, frame: Frame): boolean {
+    const headerBytes = this.#headerBytes;
+    const { bytes } = burst.arena;
+    if (!burst.hasRoom(MAX_BURST_PIECES)) return false;
+    let pieces = 0;
+    for (let piece: Frame | null = frame; piece !== null; piece = piece.next) {
+      if (piece.bytes !== bytes || ++pieces > MAX_BURST_PIECES) return false;
+    }
+    burst.addPiece(frame.start - headerBytes, headerBytes + frame.length, false);
+    for (let piece = frame.next; piece !== null; piece = piece.next) {
+      burst.addPiece(piece.start, piece.length, piece.next === null);
+    }
+    return true;
   }
 
   /** How frames are written from now on. @param isMergeable over several buffers, where one is too small */
@@ -453,6 +556,7 @@ export class FrameWriter {
     const headerBytes = this.#headerBytes;
     const first = this.#first;
     if (first.writableBytes < headerBytes) throw tooSmallForHeader(first.writableBytes, headerBytes);
+    this.#fillHeader(this.#headerView, 0, frame, 1);
     let chain = first;
     let buffers = 0;
     let slots = 0;

@@ -305,6 +305,18 @@ export interface WorkerReply {
   readonly framesKept?: number;
 }
 
+/** The memory of a machine, as its main thread tells a queue worker of it. */
+export interface WorkerArena {
+  /** The memory. */
+  readonly memory: WebAssembly.Memory;
+  /** Where it lies in this process. */
+  readonly address: bigint;
+  /** The part of its low part that is the worker's own, in bytes. */
+  readonly start: number;
+  /** Bytes of that part. */
+  readonly bytes: number;
+}
+
 /** What a thread begins with. */
 export interface WorkerStart {
   /** Its command channel. */
@@ -313,6 +325,8 @@ export interface WorkerStart {
   readonly wake: number;
   /** What all sets of the device share, if they do. */
   readonly sharedMemory: SharedArrayBuffer | undefined;
+  /** Where frames and guests lie; null if the main thread has no such memory. */
+  readonly arena: WorkerArena | null;
   /** The configuration, as JSON. */
   readonly text: string;
   /** URL of the configuration's file. */

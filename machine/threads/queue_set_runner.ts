@@ -56,6 +56,8 @@ export interface QueueSetParts {
   readonly channel: CommandChannel;
   /** The replica. */
   readonly device: Device;
+  /** Where guests' memory may lie; null if the main thread has no such memory. */
+  readonly arena: PlacedArena | null;
   /** The queues of its set. */
   readonly queues: readonly number[];
   /** What it counts. */
@@ -201,9 +203,9 @@ export class QueueSetRunner implements Pollable {
   }
 
   #attach(attached: AttachedRings): void {
-    const { device, watch } = this.#parts;
+    const { device, watch, arena } = this.#parts;
     const features = FeatureSet.fromBigInt(BigInt(attached.features));
-    const rings = this.#rings = new WorkerRings(attached, features, watch);
+    const rings = this.#rings = new WorkerRings(attached, features, watch, arena);
     const session = this.#session ?? this.#activate(features);
     this.#resume();
     device.migration?.restore(attached.state);
@@ -290,6 +292,14 @@ export class QueueSetRunner implements Pollable {
   }
 }
 
+/** An arena, and where it lies in this process. */
+export interface PlacedArena {
+  /** The memory. */
+  readonly buffer: ArrayBuffer;
+  /** Its address. */
+  readonly address: bigint;
+}
+
 /** A ring and its queue. */
 export interface WorkerRing {
   /** What was told of it. */
@@ -319,13 +329,23 @@ export class WorkerRings implements Disposable {
 
   /**
    * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
-   * @param features what was agreed on; @param watch wakes this thread by a descriptor
+   * @param features what was agreed on; @param watch wakes this thread by a descriptor; @param arena where memory may lie
    */
-  constructor(attached: AttachedRings, features: FeatureSet, watch: (number: number) => Disposable) {
+  constructor(
+    attached: AttachedRings,
+    features: FeatureSet,
+    watch: (number: number) => Disposable,
+    arena: PlacedArena | null = null,
+  ) {
     using made = new DisposableStack();
     const regions = attached.regions.map(({ guestAddress, size, address }) => {
-      const { buffer, copier } = made.use(new MemoryView(BigInt(address), size));
-      return { guestAddress, size, buffer, bufferOffset: 0, hostAddress: Number(address), copier };
+      const hostAddress = Number(address);
+      const offset = arena === null ? -1 : Number(BigInt(address) - arena.address);
+      if (arena !== null && offset >= 0 && offset + size <= arena.buffer.byteLength) {
+        return { guestAddress, size, buffer: arena.buffer, bufferOffset: offset, hostAddress };
+      }
+      const { buffer } = made.use(new MemoryView(BigInt(address), size));
+      return { guestAddress, size, buffer, bufferOffset: 0, hostAddress };
     });
     this.memory = new GuestMemory(regions);
     this.#log = attached.log && openLog(attached.log, made);

@@ -21,11 +21,13 @@
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
+import type { Arena } from "../../core/arena.ts";
 import { GuestError, HostError } from "../../core/errors.ts";
 import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "../../core/in_flight.ts";
 import type { AttachedRings, DetachedRings, WorkerNotices } from "../../plugins/queue_workers.ts";
 import type { WorkersCapability } from "../../core/device.ts";
 import { EventFd } from "../../host/event_fd.ts";
+import { arenaAddress } from "../../host/memory_mapping.ts";
 import type { DeviceWorkers } from "../machine.ts";
 import {
   CommandChannel,
@@ -58,6 +60,10 @@ export interface ThreadWorkersParts {
   readonly device: number;
   /** What the device in the main thread has in flight, if it keeps requests. */
   readonly inflight: RequestsInFlight | undefined;
+  /** Where frames and guests lie; null where no such memory can be had. */
+  readonly arena: Arena | null;
+  /** Memory for the frames of each thread, in bytes. */
+  readonly frameMemoryBytes: number;
   /** Its sets of queues. */
   readonly sets: WorkersCapability;
   /** How long all of them together may take to answer a command, in ms. */
@@ -71,6 +77,8 @@ export interface ThreadWorkersParts {
 }
 
 const NO_NOTICES = 0;
+/** Memory for what the kernels of one thread are told. */
+const BURST_BYTES = 2 ** 20;
 
 /** The threads of one device. */
 export class ThreadWorkers implements DeviceWorkers {
@@ -126,12 +134,26 @@ export class ThreadWorkers implements DeviceWorkers {
         new QueueWorker({
           name: `set ${set} of ${name}`,
           limitMs,
-          start: { sharedMemory, text, baseUrl, device, set, queues, given },
+          start: { sharedMemory, arena: this.#arenaOfWorker(), text, baseUrl, device, set, queues, given },
           wake,
           count: (counters) => this.#count(counters),
         }),
       );
     }
+  }
+
+  /** A part of the low arena for the frames of one worker, and some more for what kernels are told. */
+  #arenaOfWorker(): WorkerStart["arena"] {
+    const { arena, frameMemoryBytes } = this.#parts;
+    if (arena === null) return null;
+    const bytes = frameMemoryBytes + BURST_BYTES;
+    const start = arena.allocate(bytes);
+    return {
+      memory: arena.memory,
+      address: arenaAddress(arena),
+      start: start ?? 0,
+      bytes: start === null ? 0 : bytes,
+    };
   }
 
   /** What the parts give to the worker of a set. */

@@ -4,6 +4,7 @@
  * thread.
  * @module
  */
+import { Arena } from "../../core/arena.ts";
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
 import { BUILT_IN_KINDS, partKind } from "../../config/kinds.ts";
 import { parseConfig } from "../../config/load.ts";
@@ -63,7 +64,7 @@ async function work(start: WorkerStart): Promise<void> {
  * that it had.
  */
 async function serveSet(
-  { sharedMemory, text, baseUrl, device: index, set, queues, wake, given }: WorkerStart,
+  { sharedMemory, arena: attached, text, baseUrl, device: index, set, queues, wake, given }: WorkerStart,
   channel: CommandChannel,
   book: CounterBook,
   deltas: CounterDeltas,
@@ -72,7 +73,8 @@ async function serveSet(
   const config = await parseConfig(text, baseUrl, newRegistry());
   const own = config.devices[index];
   const { name, plugin, options } = own;
-  const machine = machineScope(config.frameMemoryBytes, {});
+  const arena = attached && Arena.attach(attached.memory, attached);
+  const machine = machineScope(config.frameMemoryBytes, {}, () => arena);
   const reactor = new Reactor(new SystemClock());
   const stop = new AbortController();
   // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
@@ -95,8 +97,9 @@ async function serveSet(
     const built: PartObject[] = [];
     const build = (part: ResolvedPart, group: string): unknown => {
       const kind = partKind(part.plugin.kind);
-      const base: Pick<PartContext, "path" | "watch" | "publish"> = {
+      const base: Pick<PartContext, "path" | "arena" | "watch" | "publish"> = {
         path: part.path,
+        arena,
         watch,
         publish: (counters) => book.publish(`${name}.${group}`, counters),
       };
@@ -147,6 +150,7 @@ async function serveSet(
     const runner = new QueueSetRunner({
       channel,
       device,
+      arena: attached && { buffer: attached.memory.buffer as ArrayBuffer, address: attached.address },
       queues,
       deltas,
       logCounters: book.publish(`${name}.driver`, { unlogged_pages: 0 }),

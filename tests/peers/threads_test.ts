@@ -446,6 +446,7 @@ hostTest(
     const worker = new QueueWorker({
       name: "set 0 of net0",
       start: {
+        arena: null,
         text,
         baseUrl,
         device: 0,

@@ -1,3 +1,4 @@
+import { Arena } from "../../core/arena.ts";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { Frame } from "../../pipeline/frame.ts";
@@ -169,15 +170,19 @@ Deno.test("FramePool reserves nothing before it is needed, and no more for equal
   }
 });
 
-Deno.test("frames lie in the given buffer as long as there is room, and elsewhere then", () => {
-  const buffer = new ArrayBuffer(3 * 1024 * 1024);
-  const pool = new FramePool({ maxBytes: 16 * 1024 * 1024, buffer });
-  const frames = Array.from({ length: 3000 }, () => pool.take(1500)!);
-  const inside = frames.filter((frame) => frame.bytes.buffer === buffer);
-  assert(inside.length >= 1000 && inside.length < frames.length, `${inside.length} frames are in the buffer`);
-  const starts = new Set(inside.map(({ slot }) => slot));
-  assertEquals(starts.size, inside.length, "two frames share a place");
-  for (const { slot, capacity } of inside) assert(slot + capacity <= buffer.byteLength);
-  for (const frame of frames) frame.release();
-  assertEquals(pool.inUse, 0);
+Deno.test("the frames of two pools lie in one arena as long as there is room for a pool, and elsewhere then", () => {
+  const arena = Arena.reserve();
+  assert(arena !== null);
+  const pools = [1, 2].map(() => new FramePool({ maxBytes: 16 * 1024 * 1024, arena }));
+  const frames = pools.flatMap((pool) => Array.from({ length: 3000 }, () => pool.take(1500)!));
+  const places = frames.map(({ slot, capacity }) => [slot, slot + capacity]).sort((a, b) => a[0] - b[0]);
+  for (const [i, [start]] of places.entries()) {
+    assert(start >= (places[i - 1]?.[1] ?? 65_536), "two frames share a place");
+  }
+  for (const frame of frames) assert(frame.bytes === arena.bytes);
+  const large = new FramePool({ maxBytes: 3 * 2 ** 30, arena });
+  const elsewhere = large.take(1500)!;
+  assertEquals([large.arena, elsewhere.bytes === arena.bytes], [null, false]);
+  for (const frame of [...frames, elsewhere]) frame.release();
+  assertEquals([...pools, large].map(({ inUse }) => inUse), [0, 0, 0]);
 });

@@ -8,6 +8,7 @@
  * ({@linkcode RequestGuest}).
  * @module
  */
+import type { Arena } from "../../core/arena.ts";
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { defineDriver, type DriverContext, type DriverPlugin } from "../../plugins/plugin.ts";
@@ -25,10 +26,14 @@ export class LoopbackDriver<G extends SoftwareGuest = SoftwareGuest> implements 
 
   /**
    * Takes a guest that is not attached; `serve` attaches it.
-   * @param context where the counters are published
+   * @param context where the counters are published, and the guest's memory lies
    */
-  constructor(context: Pick<DriverContext, "publish" | "report">, guest: G) {
+  constructor(
+    context: Pick<DriverContext, "publish" | "report"> & { readonly arena?: Arena | null },
+    guest: G,
+  ) {
     this.guest = guest;
+    guest.arena = context.arena ?? null;
     if (context.report !== undefined) guest.hooks.onEvent = context.report;
     context.publish(guest.counters);
   }

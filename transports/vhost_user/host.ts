@@ -4,7 +4,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { RegionCopier } from "../../core/memory.ts";
+import type { Arena } from "../../core/arena.ts";
 import { FileDescriptor, nameOfDescriptor, O_CLOEXEC, O_NONBLOCK } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";
 import { addressOf, checked, libc } from "../../host/libc.ts";
@@ -32,8 +32,6 @@ export interface Mapping extends Disposable {
   readonly bufferOffset: number;
   /** Where the wanted bytes start in this process: other threads make views of their own. */
   readonly address: bigint;
-  /** Copies to and from the wanted bytes; left out: as the language does. */
-  readonly copier?: RegionCopier;
 }
 
 /** An event shared with the front-end: kick, call, error, or log. */
@@ -144,6 +142,8 @@ const MAX_TOLD = 64;
 export interface SystemHostParts {
   /** Has the reactor woken by a descriptor, until the result is disposed of. */
   watch(descriptor: number): Disposable;
+  /** Where memory is mapped, if there is room. */
+  readonly arena: Arena | null;
   /** Which memory is taken. */
   readonly terms: MappingTerms;
   /** Told of memory that can end this program, once for each file. */
@@ -168,13 +168,18 @@ export class SystemHost implements Host {
     using fd = owned(descriptor);
     const what = "memory of the front-end";
     const { terms } = this.#parts;
-    const mapping = MemoryMapping.map(fd.number, { offsetBytes, lengthBytes }, what, terms);
+    const mapping = MemoryMapping.map(
+      fd.number,
+      { offsetBytes, lengthBytes },
+      what,
+      terms,
+      this.#parts.arena,
+    );
     this.#tell(mapping.risks);
     return {
       buffer: mapping.buffer,
-      bufferOffset: 0,
+      bufferOffset: mapping.bufferOffset,
       address: mapping.address,
-      copier: mapping.copier,
       [Symbol.dispose]: () => mapping[Symbol.dispose](),
     };
   }

@@ -175,7 +175,6 @@ export class MemoryTable implements Disposable {
       buffer: mapping.buffer,
       bufferOffset: mapping.bufferOffset,
       hostAddress: Number(mapping.address),
-      ...(mapping.copier === undefined ? {} : { copier: mapping.copier }),
     })));
     const gone = this.#slots.filter((slot) => !slots.includes(slot));
     this.#slots = slots;

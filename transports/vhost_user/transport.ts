@@ -57,7 +57,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
   trace: ProtocolTrace | null = null;
   /** What it has counted; live. */
   readonly counters: VhostUserCounters;
-  readonly #context: Pick<PartContext, "resolvePath" | "watch" | "wake" | "report">;
+  readonly #context: Pick<PartContext, "arena" | "resolvePath" | "watch" | "wake" | "report">;
   readonly #options: VhostUserOptions;
   readonly #faults: FaultLog;
   #workers: QueueWorkers | null = null;
@@ -73,7 +73,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
 
   /** Opens nothing before `serve`. */
   constructor(
-    context: Pick<PartContext, "resolvePath" | "watch" | "wake" | "publish" | "report">,
+    context: Pick<PartContext, "arena" | "resolvePath" | "watch" | "wake" | "publish" | "report">,
     options: VhostUserOptions,
   ) {
     this.#context = context;
@@ -187,6 +187,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     const backend = new Backend(device, {
       host: new SystemHost({
         watch: (descriptor) => this.#context.watch(descriptor),
+        arena: this.#context.arena,
         terms: this.#options,
         risk: (message) => report?.({ event: "memory-at-risk", message }),
       }),

@@ -11,6 +11,7 @@ import type { NetworkContext } from "../../../pipeline/plugin.ts";
 /** A context that publishes into `published` and shares within itself. */
 export class TestContext implements NetworkContext {
   readonly path = "devices[0].network";
+  readonly arena = null;
   readonly pool: FramePool = new FramePool();
   clock: Clock = new ManualClock();
   readonly guestMac: Uint8Array = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);

@@ -41,6 +41,7 @@ class Served implements AsyncDisposable {
     const result = await vhostUserOptions["~standard"].validate({ ...socket, ...written });
     assert(!result.issues, JSON.stringify(result.issues));
     served.transport = new VhostUserTransport({
+      arena: null,
       resolvePath: (path) => path,
       watch: (descriptor) => served.waiter.watch(descriptor),
       wake: () => served.waiter.wake(),
@@ -337,6 +338,7 @@ hostTest(
 hostTest("a path at which a program listens is refused", [linux], async () => {
   await using served = await Served.start();
   const second = new VhostUserTransport({
+    arena: null,
     resolvePath: () => served.path,
     watch: (descriptor) => served.waiter.watch(descriptor),
     wake: () => {},
