@@ -20,8 +20,8 @@ const GIBIBYTE = 2 ** 30;
 const PAGE_BYTES = 65_536;
 /** As much as an engine gives; less where the address space is limited. */
 const SIZES_BYTES = [16 * GIBIBYTE, 8 * GIBIBYTE, 4 * GIBIBYTE];
-/** Below this lie frames. Typed arrays are quick, and offsets small integers, up to here. */
-const LOW_BYTES = 2 * GIBIBYTE;
+/** Below this lie frames. Typed arrays are quick up to here, and offsets are small integers: the engine compares wrongly with a length of 2^31. */
+const LOW_BYTES = 2 * GIBIBYTE - PAGE_BYTES;
 /** Nothing lies at the beginning: an offset of 0 is none. */
 const GUARD_BYTES = PAGE_BYTES;
 const CACHE_LINE_BYTES = 64;

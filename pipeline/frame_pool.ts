@@ -97,9 +97,12 @@ export class FramePool {
    * A frame with room for `length` bytes behind the headroom; `start` and `length` are set, the header is
    * cleared, the bytes are whatever they were. Null if the pool is at its limit. Throws RangeError unless
    * `length` is 0 to MAX_FRAME_BYTES.
+   * @param isNeeded does it count as a refusal if there is none? False for a frame that is taken in advance
    */
-  take(length: number): Frame | null {
-    return this.#store.take(length, this.#holder);
+  take(length: number, isNeeded = true): Frame | null {
+    const frame = this.#store.take(length, this.#holder);
+    if (frame === null && isNeeded) this.#store.refusals++;
+    return frame;
   }
 
   /** A frame that holds a copy of these bytes, or null if the pool is at its limit. */
@@ -187,7 +190,6 @@ class FrameStore {
       frame.mark = 0;
       return frame;
     }
-    this.refusals++;
     return null;
   }
 

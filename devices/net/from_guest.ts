@@ -206,7 +206,7 @@ export class FromGuest {
     const room = this.#room;
     burst.beginDrain(headerBytes + ETHERNET_HEADER_BYTES, GSO_SIZE_AT, this.#unitsLeft);
     for (let i = 0; i < wanted; i++) {
-      const frame = this.#pool.take(roomBytes);
+      const frame = this.#pool.take(roomBytes, false);
       if (frame === null) break;
       room.push(frame);
       burst.addRoom(frame.start - headerBytes, headerBytes + roomBytes);

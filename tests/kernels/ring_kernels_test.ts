@@ -126,15 +126,13 @@ class World {
       buildQueue(
         this.memory,
         {
-          addresses: {
-            size,
-            descriptors: RING_ADDRESSES.descriptors + at,
-            driver: RING_ADDRESSES.driver + at,
-            device: RING_ADDRESSES.device + at,
-          },
-          base: undefined,
+          size,
+          descriptors: RING_ADDRESSES.descriptors + at,
+          driver: RING_ADDRESSES.driver + at,
+          device: RING_ADDRESSES.device + at,
         },
         features,
+        undefined,
         this.#budget,
       );
     const session: Session = {
