@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Arena } from "../../core/arena.ts";
 import { HostError } from "../../core/errors.ts";
 import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";
-import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
+import { arenaAddress, MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";
 import { hostTest, tun } from "../../rigs/require.ts";
 import { assertNothingLeft, mappingsOf } from "./support/counts.ts";
 
@@ -42,6 +43,58 @@ Deno.test("MemoryMapping empties every view before it unmaps", () => {
   assertEquals(bytes[5], undefined);
   bytes[5] = 2;
   assertThrows(() => view.getUint8(0), TypeError);
+});
+
+Deno.test("MemoryMapping maps into an arena: once for all who ask, and empty pages when the last lets go", () => {
+  const arena = Arena.reserve();
+  assert(arena !== null);
+  using file = newMemoryFile("dv-arena", 4 * PAGE);
+  const map = (offsetBytes: number, lengthBytes: number) =>
+    MemoryMapping.map(file.number, { offsetBytes, lengthBytes }, "memory", undefined, arena);
+  const first = map(PAGE + 16, PAGE);
+  const second = map(PAGE + 16, PAGE);
+  const whole = map(0, 4 * PAGE);
+  assertEquals([first.buffer, second.buffer, whole.buffer].every((buffer) => buffer === arena.buffer), true);
+  assertEquals(first.bufferOffset, second.bufferOffset);
+  assertEquals(first.bufferOffset % PAGE, 16);
+  assertEquals(first.address, arenaAddress(arena) + BigInt(first.bufferOffset));
+  assertEquals(mappingsOf("dv-arena"), 2);
+  const bytes = new Uint8Array(arena.buffer, first.bufferOffset, PAGE);
+  bytes[5] = 42;
+  assertEquals(new Uint8Array(arena.buffer, whole.bufferOffset)[PAGE + 16 + 5], 42);
+  first[Symbol.dispose]();
+  first[Symbol.dispose]();
+  assertEquals([mappingsOf("dv-arena"), bytes[5]], [2, 42]);
+  second[Symbol.dispose]();
+  assertEquals(mappingsOf("dv-arena"), 1);
+  assertEquals(bytes[5], 0, "a late look finds zeros");
+  bytes[5] = 1;
+  assertEquals(
+    new Uint8Array(arena.buffer, whole.bufferOffset)[PAGE + 16 + 5],
+    42,
+    "and a late store is lost",
+  );
+  whole[Symbol.dispose]();
+  assertEquals(mappingsOf("dv-arena"), 0);
+  const again = map(0, PAGE);
+  assertEquals(new Uint8Array(arena.buffer, again.bufferOffset)[PAGE - 1], 0);
+  again[Symbol.dispose]();
+});
+
+Deno.test("MemoryMapping maps what is too large for an arena elsewhere", () => {
+  const arena = Arena.reserve();
+  assert(arena !== null);
+  using file = newMemoryFile("dv-large", arena.sizeBytes);
+  const range = { offsetBytes: 0, lengthBytes: arena.sizeBytes };
+  using mapping = MemoryMapping.map(file.number, range, "memory", undefined, arena);
+  assert(mapping.buffer !== arena.buffer);
+  assertEquals([mapping.bufferOffset, mapping.buffer.byteLength], [0, arena.sizeBytes]);
+  new Uint8Array(mapping.buffer, arena.sizeBytes - 1)[0] = 3;
+  assertEquals(
+    arena.takeRange(arena.sizeBytes - arena.bytes.length, PAGE),
+    arena.bytes.length,
+    "nothing of the arena is used",
+  );
 });
 
 Deno.test("MemoryMapping refuses what reaches beyond the file", () => {
