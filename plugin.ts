@@ -98,7 +98,6 @@ export {
   type MappedRegion,
   type MemoryRegion,
   type MemoryWindow,
-  type RegionCopier,
 } from "./core/memory.ts";
 export {
   KEEP,
@@ -129,6 +128,7 @@ export {
   type GuestCounters,
   type GuestHooks,
   type GuestRequest,
+  type GuestStorage,
   type IndirectUse,
   newGuestCounters,
   NOTHING_USED,

@@ -11,7 +11,13 @@ export {
   NOTHING_USED,
   type RingPlacement,
 } from "./driver_ring.ts";
-export { type PlacedQueue, QueuePlan, type QueueWish, type Reservation } from "./guest_queues.ts";
+export {
+  type GuestStorage,
+  type PlacedQueue,
+  QueuePlan,
+  type QueueWish,
+  type Reservation,
+} from "./guest_queues.ts";
 export {
   completeGuestOptions,
   type FeatureNames,
