@@ -21,6 +21,7 @@
  * @module
  */
 export { Arena } from "./core/arena.ts";
+export type { Kernels } from "./kernels/mod.ts";
 export { Burst } from "./core/burst.ts";
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
 export { DescriptorChain } from "./core/descriptor_chain.ts";

@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   transports: ["core", "plugins", "wire", "pipeline", "guest", "host"],
   config: ["core", "plugins", "wire", "pipeline", "devices", "offloads", "transports"],
   machine: ["core", "plugins", "wire", "pipeline", "host", "devices", "offloads", "transports", "config"],
-  plugin: ["core", "plugins", "pipeline", "guest"],
+  plugin: ["kernels", "core", "plugins", "pipeline", "guest"],
   mod: [
     "plugin",
     "core",
