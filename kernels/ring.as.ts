@@ -22,6 +22,7 @@ import {
 const DESC_F_NEXT: u32 = 1;
 const DESC_F_WRITE: u32 = 2;
 const DESC_F_INDIRECT: u32 = 4;
+const DESC_FLAGS: u32 = 7;
 /** The AVAIL and USED flags of a packed descriptor. */
 const TURN: u32 = 0x8080;
 /** What a piece counts beside its bytes: `PIECE_UNITS` of `core/descriptor_chain.ts`. */
@@ -239,6 +240,51 @@ function take(direction: u32): bool {
   return (flags & PACKED) != 0 ? takePacked(direction) : takeSplit(direction);
 }
 
+/**
+ * Takes the next chain if it is a single direct descriptor of this direction with `minBytes` to `maxBytes`, which most are.
+ * Returns where its bytes lie; 0, and nothing taken, if it is anything else: `take` looks closer.
+ */
+@inline
+function takeOne(direction: u32, minBytes: u64, maxBytes: u64): usize {
+  if ((flags & PACKED) != 0) {
+    if (free == 0) return 0;
+    const descriptor = descriptors + (<usize> next << 4);
+    const word = atomic.load<u64>(descriptor, 8);
+    const bits = <u32> (word >> 48);
+    if ((bits & (TURN | DESC_FLAGS)) != (availableMark | direction)) return 0;
+    const at = placeOne(atomic.load<u64>(descriptor), <u64> (<u32> word), minBytes, maxBytes);
+    if (at == 0) return 0;
+    chainId = <u32> (word >> 32) & 0xffff;
+    chainSlots = 1;
+    free--;
+    if (++next == size) {
+      next = 0;
+      availableMark ^= TURN;
+    }
+    return at;
+  }
+  // What is not seen yet, `take` judges.
+  if (next == seen) return 0;
+  const head = <u32> atomic.load<u16>(available + (<usize> (next & (size - 1)) << 1), 4);
+  if (head >= size) return 0;
+  const descriptor = descriptors + (<usize> head << 4);
+  const word = atomic.load<u64>(descriptor, 8);
+  if ((<u32> (word >> 32) & DESC_FLAGS) != direction) return 0;
+  const at = placeOne(atomic.load<u64>(descriptor), <u64> (<u32> word), minBytes, maxBytes);
+  if (at == 0) return 0;
+  chainId = head;
+  chainSlots = 1;
+  next = (next + 1) & 0xffff;
+  return at;
+}
+
+@inline
+function placeOne(address: u64, length: u64, minBytes: u64, maxBytes: u64): usize {
+  if (length < minBytes || length > maxBytes || length == 0) return 0;
+  chainBytes = length;
+  return place(address, length);
+}
+
 /** Returns a chain; the driver sees it when JavaScript publishes. */
 @inline
 function push(id: u32, written: u32, slots: u32): void {
@@ -331,9 +377,21 @@ export function fill(at: u32): u32 {
   let done: u32 = 0;
   let chainsDone: u32 = 0;
   for (; done < items; done++) {
+    let length = load<u32>(item, 4);
+    if ((length & LAST_PIECE) != 0 && budget > 0) {
+      length &= ~LAST_PIECE;
+      const to = takeOne(DESC_F_WRITE, <u64> max(length, <u32> minBytes), <u64> u32.MAX_VALUE);
+      if (to != 0) {
+        copy(to, <usize> load<u32>(item), <usize> length);
+        push(chainId, length, 1);
+        budget -= <f64> chainBytes + PIECE_UNITS;
+        chainsDone++;
+        item += 8;
+        continue;
+      }
+    }
     let end = item;
     let total: u64 = 0;
-    let length: u32 = 0;
     do {
       length = load<u32>(end, 4);
       total += <u64> (length & ~LAST_PIECE);
@@ -397,6 +455,20 @@ export function drain(at: u32): u32 {
     const next0 = next;
     const mark0 = availableMark;
     const free0 = free;
+    const from = takeOne(0, minBytes, <u64> load<u32>(item, 4));
+    if (from != 0) {
+      const to = <usize> load<u32>(item);
+      copy(to, from, <usize> chainBytes);
+      store<u32>(item, <u32> chainBytes, 8);
+      budget -= <f64> chainBytes + PIECE_UNITS;
+      push(chainId, 0, 1);
+      if (stopAt != 0 && load<u16>(to + stopAt) != 0) {
+        done++;
+        break;
+      }
+      item += 16;
+      continue;
+    }
     pieces = 0;
     if (!take(0)) break;
     const bytes = chainBytes;

@@ -297,7 +297,9 @@ export class FrameBatch {
 
   /** Adds a frame at the end; the batch owns it until it is cleared or handed on. */
   push(frame: Frame): void {
-    this.#frames[this.#length++] = frame;
+    const at = this.#length++;
+    // The same frames come again and again: a reference that is there is not stored again, for its write barrier.
+    if (this.#frames[at] !== frame) this.#frames[at] = frame;
   }
 
   /**
@@ -305,7 +307,7 @@ export class FrameBatch {
    * caller's.
    */
   set(index: number, frame: Frame): void {
-    this.#frames[index] = frame;
+    if (this.#frames[index] !== frame) this.#frames[index] = frame;
   }
 
   /** Forgets the frames from place `length` on, which have another owner by now. */

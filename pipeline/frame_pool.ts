@@ -177,12 +177,13 @@ class FrameStore {
       if (free.isEmpty && !this.#grow(size)) continue;
       const frame = free.take();
       frame.isOwned = true;
-      frame.holder = holder;
+      // What is as wanted is not stored again: the store of a reference costs a write barrier.
+      if (frame.holder !== holder) frame.holder = holder;
       frame.start = frame.slot + FRAME_HEADROOM_BYTES;
       frame.length = length;
       frame.total = length;
-      frame.next = null;
-      frame.last = frame;
+      if (frame.next !== null) frame.next = null;
+      if (frame.last !== frame) frame.last = frame;
       frame.pieces = 1;
       frame.header.clear();
       frame.queuePair = 0;
@@ -252,7 +253,9 @@ export class FreeFrames implements FrameOwner {
 
   /** Takes back `pieces` pieces, `first` and those that follow it. */
   giveBack(first: Frame, pieces: number): void {
-    this.#free[this.#count++] = first;
+    const at = this.#count++;
+    // A burst that comes back last to first finds its places as it has left them.
+    if (this.#free[at] !== first) this.#free[at] = first;
     this.inUse -= pieces;
   }
 

@@ -310,15 +310,13 @@ export class ToGuest implements FrameSink {
     let end = from;
     for (; end < most; end++) {
       const frame = frames.at(end);
-      if (areNew) {
-        this.#keepToPairs(frame);
-        if (this.#waiting[frame.queuePair].length > 0 || this.#judge(frame) !== null) break;
-      }
       if (end === from) {
+        if (areNew) this.#keepToPairs(frame);
         pair = frame.queuePair;
+        if (areNew && this.#waiting[pair].length > 0) break;
         writer.beginBurst();
       } else if (frame.queuePair !== pair) break;
-      if (!writer.addToBurst(frame)) break;
+      if (areNew && this.#judge(frame) !== null || !writer.addToBurst(frame)) break;
     }
     if (end === from) return 0;
     const done = this.#session?.queues[2 * pair]?.fill?.(burst) ?? 0;
@@ -329,17 +327,23 @@ export class ToGuest implements FrameSink {
     counters.packets += done;
     counters.buffers += burst.chains;
     this.#filled[pair] = true;
-    for (let i = from; i < from + done; i++) {
+    let bytes = 0;
+    // Last to first: so they come out of the pool in the same order the next time.
+    for (let i = from + done - 1; i >= from; i--) {
       const frame = frames.at(i);
-      counters.bytes += frame.total;
+      bytes += frame.total;
       frame.release();
     }
+    counters.bytes += bytes;
     return done;
   }
 
   /** Why this frame must not be delivered; null if it may be, with a header that the guest may see. */
   #judge(frame: Frame): DropReason | null {
-    if (this.#deliversAll) return null;
+    const { header } = frame;
+    // What most frames are.
+    const isPlain = (header.flags | header.gsoType) === 0 && frame.total <= this.#maxFrameBytes;
+    if (isPlain || this.#deliversAll) return null;
     const refusal = this.#refusal(frame);
     // Without GUEST_CSUM the flags must be 0 (virtio 1.2, section 5.1.6.4.1); DATA_VALID is a courtesy then.
     if (refusal === null && !this.#capabilities.csum) frame.header.flags &= ~VIRTIO_NET_HDR_F_DATA_VALID;
