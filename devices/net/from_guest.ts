@@ -37,6 +37,8 @@ import type { ToNetwork } from "./to_network.ts";
 const SMALL_FRAME_BYTES = 2046;
 /** Where the virtio-net header has `gso_size`: a large frame counts as its segments, before more are taken. */
 const GSO_SIZE_AT = 6;
+/** NEEDS_CSUM of `flags`, and all of `gso_type` behind it: without them the other fields have no meaning. */
+const ASKS_FOR_SOMETHING = VIRTIO_NET_HDR_F_NEEDS_CSUM | 0xff00;
 /** Chains taken from one queue in one round. */
 const BURST = 64;
 /**
@@ -259,15 +261,19 @@ export class FromGuest {
   /** A frame has been copied, with its header in front of it. False if it was dropped. */
   #receive(frame: Frame, pair: number): boolean {
     const { length } = frame;
-    readNetHeader(frame.view, frame.start - this.#headerBytes, frame.header);
+    const headerAt = frame.start - this.#headerBytes;
     frame.queuePair = pair;
-    if (!isHeaderSound(frame, this.#capabilities)) {
-      frame.release();
-      this.#drop("dropped_bad_header");
-      return false;
+    // Most frames ask for nothing, and the header of a new frame says so.
+    if ((frame.view.getUint16(headerAt, true) & ASKS_FOR_SOMETHING) !== 0) {
+      readNetHeader(frame.view, headerAt, frame.header);
+      if (!isHeaderSound(frame, this.#capabilities)) {
+        frame.release();
+        this.#drop("dropped_bad_header");
+        return false;
+      }
+      const { gsoSize } = frame.header;
+      if (gsoSize !== 0) this.#unitsLeft -= Math.ceil(length / gsoSize) * SEGMENT_UNITS;
     }
-    const { gsoSize } = frame.header;
-    if (gsoSize !== 0) this.#unitsLeft -= Math.ceil(length / gsoSize) * SEGMENT_UNITS;
     this.#counters.packets++;
     this.#counters.bytes += length;
     this.#steering.learn(frame.bytes, frame.start, length, pair);
