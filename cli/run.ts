@@ -32,7 +32,7 @@ export const RUN: CommandUsage = {
     "programs expect of a back-end, it stays in the foreground, and knows --socket-path, --fd and --print-capabilities.",
     "A plugin that fails stops its own device. The others go on, and the exit code is 1 in the end.",
     'With --json the output is JSON lines, each with an "event": started (with what QEMU, libvirt and User-mode Linux need, under ' +
-    '"attach"), counters, connected, memory-at-risk, features, ready, queue-started, queue-stopped, fault, refused, reset, disconnected, ' +
+    '"attach"), counters, connected, memory-at-risk, memory-out-of-reach, features, ready, queue-started, queue-stopped, fault, refused, reset, disconnected, ' +
     "failed, recording-failed, recording-resumed, suppressed (so many of a kind were not told one by one), lost, stopped.",
   ],
   options: [

@@ -133,6 +133,8 @@ function textOf(event: Exclude<DeviceEvent, { event: "features" }>): string {
       return "front-end connected";
     case "memory-at-risk":
       return `memory at risk: ${event.message}`;
+    case "memory-out-of-reach":
+      return `memory out of reach of kernels: ${event.message}`;
     case "ready":
       return "driver ready";
     case "queue-started":

@@ -148,6 +148,8 @@ export interface SystemHostParts {
   readonly terms: MappingTerms;
   /** Told of memory that can end this program, once for each file. */
   risk(message: string): void;
+  /** Told once of memory that kernels do not reach. */
+  outOfReach(message: string): void;
 }
 
 /** Effects on this system. */
@@ -156,6 +158,7 @@ export class SystemHost implements Host {
   readonly #parts: SystemHostParts;
   /** The files whose risks have been told. */
   readonly #told = new Set<string>();
+  #hasToldOfReach = false;
 
   /** Maps and watches nothing yet. */
   constructor(parts: SystemHostParts) {
@@ -176,12 +179,27 @@ export class SystemHost implements Host {
       this.#parts.arena,
     );
     this.#tell(mapping.risks);
+    if (mapping.buffer !== this.#parts.arena?.buffer) this.#tellOutOfReach(lengthBytes);
     return {
       buffer: mapping.buffer,
       bufferOffset: mapping.bufferOffset,
       address: mapping.address,
       [Symbol.dispose]: () => mapping[Symbol.dispose](),
     };
+  }
+
+  #tellOutOfReach(lengthBytes: number): void {
+    if (this.#hasToldOfReach) return;
+    this.#hasToldOfReach = true;
+    const { arena } = this.#parts;
+    const why = arena === null
+      ? "this process can have no memory for frames and guests together (is its address space limited?)"
+      : `the memory for frames and guests, of ${arena.sizeBytes / 2 ** 30} GiB, has no room for it`;
+    this.#parts.outOfReach(
+      `a region of ${
+        Math.ceil(lengthBytes / 2 ** 20)
+      } MiB: ${why}; plain code works its queues, at about half the speed`,
+    );
   }
 
   #tell({ identity, name, canBeCut, missingBytes }: MappingRisks): void {

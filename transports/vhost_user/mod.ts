@@ -3,6 +3,7 @@
  * User-mode Linux and their like.
  * @module
  */
+import { Arena } from "../../core/arena.ts";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import {
   defineDriver,
@@ -57,6 +58,7 @@ export const vhostUser: DriverPlugin<VhostUserOptions> = defineDriver({
     }];
   },
   describe: ({ socket, mode }, { path, absolutePath }) => ({
+    lines: [["memory", reach(Arena.reserve())]],
     needs: socket === null ? [] : [{
       path: `${path}.socket`,
       file: absolutePath(socket),
@@ -102,4 +104,17 @@ export default vhostUser;
 /** The options of a driver transport if it is this one; null if it is another. */
 export function vhostUserOptionsOf({ plugin, options }: ResolvedPart): VhostUserOptions | null {
   return plugin === vhostUser ? options as VhostUserOptions : null;
+}
+
+/** How much memory of guests lies beside the frames, in words. */
+function reach(arena: Arena | null): string {
+  if (arena === null) {
+    return "out of reach of kernels, since this process can have no memory for frames and guests together; " +
+      "plain code works the queues, at about half the speed";
+  }
+  const gibibytes = (arena.sizeBytes - arena.bytes.length) / 2 ** 30;
+  return `up to ${
+    Math.floor(gibibytes)
+  } GiB, of all guests together, is worked by kernels; what has no room ` +
+    "beside that is worked by plain code, at about half the speed";
 }

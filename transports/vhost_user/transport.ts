@@ -190,6 +190,7 @@ export class VhostUserTransport implements DriverTransport, Pollable {
         arena: this.#context.arena,
         terms: this.#options,
         risk: (message) => report?.({ event: "memory-at-risk", message }),
+        outOfReach: (message) => report?.({ event: "memory-out-of-reach", message }),
       }),
       profile: this.#options.profile,
       faults: this.#faults,
