@@ -97,6 +97,7 @@ export {
   type DirtyLog,
   GuestMemory,
   type MappedRegion,
+  type MemoryHolder,
   type MemoryRegion,
   type MemoryWindow,
 } from "./core/memory.ts";

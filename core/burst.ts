@@ -3,7 +3,7 @@
  * @module
  */
 import type { Arena } from "./arena.ts";
-import type { GuestMemory } from "./memory.ts";
+import type { GuestMemory, MemoryHolder } from "./memory.ts";
 import { ROUND_UNITS } from "./virtqueue.ts";
 import * as layout from "../kernels/layout.ts";
 
@@ -22,7 +22,7 @@ const REGION_BYTES = 24;
  *
  * To fill chains, an item is one piece of the low part of the arena or several. To drain chains, it is room for one of them.
  */
-export class Burst {
+export class Burst implements MemoryHolder {
   /** The memory in which it lies. */
   readonly arena: Arena;
   /** Where its block is, see `kernels/layout.ts`. */
@@ -129,6 +129,11 @@ export class Burst {
     return this.#isReached && !memory.isLogged;
   }
 
+  /** Memory that the kernels were told of is taken away. */
+  letGo(): void {
+    this.#memory = null;
+  }
+
   #learn(memory: GuestMemory): void {
     const { regions } = memory;
     this.#memory = memory;
@@ -136,10 +141,11 @@ export class Burst {
       regions.every(({ buffer }) => buffer === this.arena.buffer);
     if (!this.#isReached) return;
     let at = this.#regions / 2;
-    for (const { guestAddress, size, bufferOffset } of regions) {
+    for (const { guestAddress, size, bufferOffset, holders } of regions) {
       this.#doubles[at++] = guestAddress;
       this.#doubles[at++] = size;
       this.#doubles[at++] = bufferOffset;
+      holders.add(this);
     }
     this.#words[(this.block + layout.REGION_COUNT) / 4] = regions.length;
   }

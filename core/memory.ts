@@ -12,6 +12,10 @@
  * - `window`: typed arrays laid over one ring. A typed array that is indexed past 2^31 leaves the fast path of the
  *   engine (30 ns and more instead of 0.4), a small one that starts there does not. A ring is in one region, aligned.
  *
+ * Memory goes: a front-end removes a region, or ends. Its place in this process may be another guest's afterwards, and an
+ * old queue, chain or `GuestMemory` must not reach that. So a region is revoked before it is unmapped: that empties
+ * the region's own views and has those who took a `window` empty theirs. A late access then throws or does nothing.
+ *
  * Everything that a driver can get wrong is a GuestError, here `address-out-of-range`, `ring-misaligned` and, for the
  * regions themselves, `memory-map-invalid`. The guest changes its memory while we look at it: code that uses these
  * functions reads a field once, into a local, and judges the local.
@@ -31,6 +35,32 @@ export interface MemoryWindow {
   readonly view: DataView<ArrayBuffer>;
 }
 
+/** Keeps views of guest memory, such as those of a ring. */
+export interface MemoryHolder {
+  /** The memory is taken away: lets go of every view of it. Must not throw. */
+  letGo(): void;
+}
+
+/** Those who keep views of some memory. They are held weakly: a ring that is made anew leaves nothing behind. */
+export class MemoryHolders {
+  #all: WeakRef<MemoryHolder>[] = [];
+  #pruneAt = 16;
+
+  /** Has `holder` let go when the memory is taken away. */
+  add(holder: MemoryHolder): void {
+    if (this.#all.length >= this.#pruneAt) {
+      this.#all = this.#all.filter((one) => one.deref() !== undefined);
+      this.#pruneAt = 2 * this.#all.length + 16;
+    }
+    this.#all.push(new WeakRef(holder));
+  }
+
+  /** Takes the memory away. */
+  letGo(): void {
+    for (const one of this.#all.splice(0)) one.deref()?.letGo();
+  }
+}
+
 /**
  * The memory of one guest.
  *
@@ -48,12 +78,17 @@ export class GuestMemory {
   /** The regions by ascending guest address. */
   readonly regions: readonly MappedRegion[];
   /** Is a log told of every write? */
-  isLogged = false;
+  isLogged: boolean;
   #last: MappedRegion | null = null;
 
-  /** Takes the memory map. @param regions in any order; GuestError `memory-map-invalid` if two overlap or one is impossible. */
+  /**
+   * Takes the memory map. @param regions in any order; a `MappedRegion` is taken as it is, and shared with who else has it.
+   * GuestError `memory-map-invalid` if two overlap or one is impossible.
+   */
   constructor(regions: readonly MemoryRegion[]) {
-    const mapped = regions.map((region) => new MappedRegion(region));
+    const mapped = regions.map((region) =>
+      region instanceof MappedRegion ? region : new MappedRegion(region)
+    );
     mapped.sort((a, b) => a.guestAddress - b.guestAddress);
     for (let i = 1; i < mapped.length; i++) {
       const before = mapped[i - 1];
@@ -62,6 +97,12 @@ export class GuestMemory {
       }
     }
     this.regions = mapped;
+    this.isLogged = mapped.some(({ dirtyLog }) => dirtyLog !== null);
+  }
+
+  /** Takes all of it away, see {@linkcode MappedRegion.revoke}. */
+  revoke(): void {
+    for (const region of this.regions) region.revoke();
   }
 
   /**
@@ -190,8 +231,10 @@ export class GuestMemory {
    * Views over `length` bytes from `address` on.
    * GuestError `ring-misaligned` if the address is not a multiple of `alignment` (1, 2, 4, 8 or 16), or
    * `address-out-of-range` if the bytes are not all in one region: rings must be contiguous.
+   * @param holder who keeps the views, and lets go of them when the memory goes. Without one they must not be kept beyond
+   *   the present round: the place may be another guest's then
    */
-  window(address: number, length: number, alignment: number): MemoryWindow {
+  window(address: number, length: number, alignment: number, holder?: MemoryHolder): MemoryWindow {
     if (address % alignment !== 0) {
       throw new GuestError("ring-misaligned", `Address ${hex(address)} must be a multiple of ${alignment}`);
     }
@@ -205,6 +248,7 @@ export class GuestMemory {
         }`,
       );
     }
+    if (holder !== undefined) region.holders.add(holder);
     const start = region.bufferOffset + offset;
     return {
       u8: new Uint8Array(region.buffer, start, length),
@@ -285,24 +329,28 @@ function wholeOf(buffer: ArrayBuffer): Uint8Array<ArrayBuffer> {
   return whole;
 }
 
-/** A region with the views that the copies need. */
+const NOTHING = new ArrayBuffer(0);
+
+/** A region with the views that the copies need. Once it has been revoked it has no bytes. */
 export class MappedRegion implements MemoryRegion {
   /** Guest address of its first byte. */
   readonly guestAddress: number;
   /** Bytes in it. */
-  readonly size: number;
+  size: number;
   /** What it is a slice of. */
-  readonly buffer: ArrayBuffer;
+  buffer: ArrayBuffer;
   /** Where in `buffer` it starts. */
-  readonly bufferOffset: number;
+  bufferOffset: number;
   /** Exactly the region. To copy into; never to be indexed, see the theory of operation. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  bytes: Uint8Array<ArrayBuffer>;
   /** Exactly the region, fast at any offset. */
-  readonly view: DataView<ArrayBuffer>;
+  view: DataView<ArrayBuffer>;
   /** All of the buffer. */
-  readonly #whole: Uint8Array<ArrayBuffer>;
+  #whole: Uint8Array<ArrayBuffer>;
   /** Where its first byte lies in this process; 0 if that is not known. */
-  readonly hostAddress: number;
+  hostAddress: number;
+  /** Who keeps views of it. */
+  readonly holders: MemoryHolders = new MemoryHolders();
   /** Told of every write through `copyIn`; null if none is wanted. Set by `GuestMemory`. */
   dirtyLog: DirtyLog | null = null;
 
@@ -331,6 +379,21 @@ export class MappedRegion implements MemoryRegion {
     this.view = new DataView(buffer, bufferOffset, size);
     this.#whole = wholeOf(buffer);
     this.hostAddress = region.hostAddress ?? 0;
+  }
+
+  /**
+   * Takes the memory away, before it is unmapped: nothing that was made of this region reaches it any more. What comes late
+   * meets a GuestError (an address), a RangeError (a copy, a ring), or does nothing.
+   */
+  revoke(): void {
+    this.holders.letGo();
+    this.size = 0;
+    this.buffer = NOTHING;
+    this.bufferOffset = 0;
+    this.bytes = this.#whole = wholeOf(NOTHING);
+    this.view = new DataView(NOTHING);
+    this.hostAddress = 0;
+    this.dirtyLog = null;
   }
 
   /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */

@@ -41,7 +41,7 @@ import {
   maxElements,
   wideAddress,
 } from "./descriptor_chain.ts";
-import type { DirtyLog, GuestMemory } from "./memory.ts";
+import type { DirtyLog, GuestMemory, MemoryHolder } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 import {
   BufferLedger,
@@ -58,7 +58,7 @@ import {
 const LOOK_AHEAD = 64;
 
 /** A packed virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
-export class PackedVirtqueue implements Virtqueue {
+export class PackedVirtqueue implements Virtqueue, MemoryHolder {
   /** Entries of the ring: 1 to 32768. */
   readonly size: number;
   readonly #memory: GuestMemory;
@@ -66,8 +66,8 @@ export class PackedVirtqueue implements Virtqueue {
   readonly #budget: RoundBudget;
   readonly #maxElements: number;
   readonly #indirect: boolean;
-  readonly #ring32: Uint32Array<ArrayBuffer>;
-  readonly #ring16: Uint16Array<ArrayBuffer>;
+  #ring32: Uint32Array<ArrayBuffer>;
+  #ring16: Uint16Array<ArrayBuffer>;
   readonly #events: PackedEvents;
   readonly #ledger: BufferLedger;
   #available: number;
@@ -115,7 +115,7 @@ export class PackedVirtqueue implements Virtqueue {
     this.#budget = budget;
     this.#maxElements = maxElements(size);
     this.#indirect = setup.indirect;
-    const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16);
+    const ring = memory.window(setup.descriptors, size * DESC_BYTES, 16, this);
     this.#ring32 = ring.u32;
     this.#ring16 = ring.u16;
     this.#events = new PackedEvents(memory, setup);
@@ -128,6 +128,14 @@ export class PackedVirtqueue implements Virtqueue {
     this.#used = position.used;
     this.#usedMark = position.usedMark;
     this.#inFlight = position.inFlight;
+  }
+
+  /** The ring is taken away: what still uses the queue meets an empty one, and RangeErrors. */
+  letGo(): void {
+    this.#ring32 = new Uint32Array(0);
+    this.#ring16 = new Uint16Array(0);
+    this.#ready = 0;
+    this.#log = null;
   }
 
   /** Where the ring stands, packed as the constructor takes it: what a restart needs to go on here. */
@@ -303,7 +311,8 @@ export class PackedVirtqueue implements Virtqueue {
 
   /** Tells a kernel how the ring stands. False if it cannot work it: it does not know which ids are out. */
   #enter(burst: Burst): boolean {
-    if (this.#log !== null || this.#inFlight !== 0 || !burst.reaches(this.#memory)) return false;
+    if (this.#log !== null || this.#inFlight !== 0 || this.#ring32.length === 0) return false;
+    if (!burst.reaches(this.#memory)) return false;
     const { words, doubles } = burst.arena;
     const at = burst.block / 4;
     doubles[at / 2 + layout.DESCRIPTORS / 8] = this.#ring32.byteOffset;
@@ -489,11 +498,11 @@ function slotsOfLists(
 // word: offset and wrap counter, flags.
 
 /** Who wants to be told of what, for one packed ring. */
-export class PackedEvents {
+export class PackedEvents implements MemoryHolder {
   readonly #size: number;
   readonly #eventIndex: boolean;
-  readonly #driver: Uint32Array<ArrayBuffer>;
-  readonly #device: Uint32Array<ArrayBuffer>;
+  #driver: Uint32Array<ArrayBuffer>;
+  #device: Uint32Array<ArrayBuffer>;
   #log: DirtyLog | null = null;
   #logAddress = 0;
 
@@ -501,8 +510,14 @@ export class PackedEvents {
   constructor(memory: GuestMemory, setup: VirtqueueSetup) {
     this.#size = setup.size;
     this.#eventIndex = setup.eventIndex;
-    this.#driver = memory.window(setup.driver, 4, 4).u32;
-    this.#device = memory.window(setup.device, 4, 4).u32;
+    this.#driver = memory.window(setup.driver, 4, 4, this).u32;
+    this.#device = memory.window(setup.device, 4, 4, this).u32;
+  }
+
+  /** The words are taken away. */
+  letGo(): void {
+    this.#driver = this.#device = new Uint32Array(0);
+    this.#log = null;
   }
 
   /** Has every write of the device's word told to `log`, or no more if that is null. @param address where it is to be logged */

@@ -44,7 +44,7 @@ import {
   wideAddress,
 } from "./descriptor_chain.ts";
 import { GuestError } from "./errors.ts";
-import type { DirtyLog, GuestMemory } from "./memory.ts";
+import type { DirtyLog, GuestMemory, MemoryHolder } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 import { RoundBudget, splitEventDue, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
 
@@ -55,7 +55,7 @@ const INDEX = 1;
 const RING = 2;
 
 /** A split virtqueue. See {@linkcode Virtqueue} for what the methods promise. */
-export class SplitVirtqueue implements Virtqueue {
+export class SplitVirtqueue implements Virtqueue, MemoryHolder {
   /** Entries of the ring: a power of two, 1 to 32768. */
   readonly size: number;
   readonly #memory: GuestMemory;
@@ -65,10 +65,10 @@ export class SplitVirtqueue implements Virtqueue {
   readonly #eventIndex: boolean;
   readonly #indirect: boolean;
   readonly #mask: number;
-  readonly #descriptors: Uint32Array<ArrayBuffer>;
-  readonly #available: Uint16Array<ArrayBuffer>;
-  readonly #used: Uint16Array<ArrayBuffer>;
-  readonly #usedRing: Uint32Array<ArrayBuffer>;
+  #descriptors: Uint32Array<ArrayBuffer>;
+  #available: Uint16Array<ArrayBuffer>;
+  #used: Uint16Array<ArrayBuffer>;
+  #usedRing: Uint32Array<ArrayBuffer>;
   readonly #usedEvent: number;
   readonly #availEvent: number;
   #seen: number;
@@ -118,9 +118,9 @@ export class SplitVirtqueue implements Virtqueue {
     this.#eventIndex = eventIndex;
     this.#indirect = setup.indirect;
     this.#mask = size - 1;
-    this.#descriptors = memory.window(setup.descriptors, size * DESC_BYTES, 16).u32;
-    this.#available = memory.window(setup.driver, 4 + 2 * size + tail, 2).u16;
-    const used = memory.window(setup.device, 4 + 8 * size + tail, 4);
+    this.#descriptors = memory.window(setup.descriptors, size * DESC_BYTES, 16, this).u32;
+    this.#available = memory.window(setup.driver, 4 + 2 * size + tail, 2, this).u16;
+    const used = memory.window(setup.device, 4 + 8 * size + tail, 4, this);
     this.#used = used.u16;
     this.#usedRing = used.u32;
     this.#usedEvent = RING + size;
@@ -138,6 +138,14 @@ export class SplitVirtqueue implements Virtqueue {
         `Available index ${this.#next} must be at most ${size} ahead of the used index ${usedIndex}`,
       );
     }
+  }
+
+  /** The ring is taken away: what still uses the queue meets an empty one, and RangeErrors. */
+  letGo(): void {
+    this.#descriptors = this.#usedRing = new Uint32Array(0);
+    this.#available = this.#used = new Uint16Array(0);
+    this.#seen = this.#next;
+    this.#log = null;
   }
 
   /** The available index of the next chain to pop: what a restart needs to go on here. */
@@ -275,7 +283,7 @@ export class SplitVirtqueue implements Virtqueue {
 
   /** Tells a kernel how the ring stands. False if it cannot work it. */
   #enter(burst: Burst): boolean {
-    if (this.#log !== null || !burst.reaches(this.#memory)) return false;
+    if (this.#log !== null || this.#used.length === 0 || !burst.reaches(this.#memory)) return false;
     const { words, doubles } = burst.arena;
     const at = burst.block / 4;
     doubles[at / 2 + layout.DESCRIPTORS / 8] = this.#descriptors.byteOffset;

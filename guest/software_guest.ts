@@ -151,6 +151,8 @@ export abstract class SoftwareGuest implements Pollable {
     const features = this.chooseFeatures(device.features);
     const plan = new QueuePlan(device, this.options, features);
     this.planQueues(plan, device);
+    // It may lie in the same place again.
+    this.#link?.memory.revoke();
     const { memory, placed } = plan.build((bytes) => this.#storage(bytes));
     const notifications = new QueueNotifications(device, placed, this);
     const session = new DriverSession(device, memory, notifications);

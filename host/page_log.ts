@@ -3,7 +3,7 @@
  * front-end.
  * @module
  */
-import type { DirtyLog } from "../core/memory.ts";
+import type { DirtyLog, MemoryHolder } from "../core/memory.ts";
 
 /**
  * Bytes of a page of the log, as the kernel's vhost and vhost-user have it, whatever the pages of this host.
@@ -11,8 +11,8 @@ import type { DirtyLog } from "../core/memory.ts";
 export const VHOST_LOG_PAGE_BYTES = 4096;
 
 /** Marks pages. The front-end clears bits at the same time, hence the atomic for every page. */
-export class PageLog implements DirtyLog {
-  readonly #bits: Uint8Array<ArrayBuffer>;
+export class PageLog implements DirtyLog, MemoryHolder {
+  #bits: Uint8Array<ArrayBuffer>;
   #modified = false;
   /**
    * Pages written that lie behind the end of the log, as often as they were written: the front-end will miss
@@ -20,9 +20,14 @@ export class PageLog implements DirtyLog {
    */
   unloggedPages = 0;
 
-  /** Nothing was marked yet. @param bits the log; it may be detached when nothing is marked any more */
+  /** Nothing was marked yet. @param bits the log */
   constructor(bits: Uint8Array<ArrayBuffer>) {
     this.#bits = bits;
+  }
+
+  /** The log is taken away: what is marked later is lost. */
+  letGo(): void {
+    this.#bits = new Uint8Array(0);
   }
 
   /** Bytes of the log. */

@@ -396,6 +396,7 @@ export class WorkerRings implements Disposable {
 
   /** Lets everything go; queues and memory must not be used any more. */
   [Symbol.dispose](): void {
+    this.memory.revoke();
     this.#owned.dispose();
   }
 }

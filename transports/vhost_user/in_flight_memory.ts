@@ -34,7 +34,7 @@ import {
   maxElements,
   wideAddress,
 } from "../../core/descriptor_chain.ts";
-import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
+import { type DirtyLog, type GuestMemory, type MemoryHolder, MemoryHolders } from "../../core/memory.ts";
 import {
   AVAILABLE_1,
   FRESH_RING,
@@ -82,6 +82,7 @@ export function inFlightBytes({ queues, queueSize }: InFlightDescription, maxQue
 export class InFlightMemory implements Disposable {
   readonly #mapping: Mapping;
   readonly #description: InFlightDescription;
+  readonly #records = new MemoryHolders();
 
   /** Owns the mapping, of as many bytes as `inFlightBytes` says. */
   constructor(mapping: Mapping, description: InFlightDescription) {
@@ -98,7 +99,9 @@ export class InFlightMemory implements Disposable {
     if (queue >= queues) return null;
     if (size > queueSize) throw invalid(`is for queues of up to ${queueSize}; queue ${queue} has ${size}`);
     const view = this.#region(queue);
-    return packed ? new PackedRecord(view, size) : new SplitRecord(view, size);
+    const record = packed ? new PackedRecord(view, size) : new SplitRecord(view, size);
+    this.#records.add(record);
+    return record;
   }
 
   /** The driver has taken everything back: nothing is to be repeated. */
@@ -108,8 +111,9 @@ export class InFlightMemory implements Disposable {
     }
   }
 
-  /** Unmaps it. */
+  /** Unmaps it; records are let go before. */
   [Symbol.dispose](): void {
+    this.#records.letGo();
     this.#mapping[Symbol.dispose]();
   }
 
@@ -316,8 +320,8 @@ interface RecordedList {
 }
 
 /** What both layouts have in common. */
-abstract class RegionRecord {
-  protected readonly view: DataView<ArrayBuffer>;
+abstract class RegionRecord implements MemoryHolder {
+  protected view: DataView<ArrayBuffer>;
   protected readonly size: number;
   /** Used requests that the driver does not see yet: entries of the region. */
   protected readonly batch: number[] = [];
@@ -325,13 +329,19 @@ abstract class RegionRecord {
   readonly #order: Uint16Array<ArrayBuffer>;
   #at = 0;
   #counter = 1;
-  readonly #bytes: Uint8Array<ArrayBuffer>;
+  #bytes: Uint8Array<ArrayBuffer>;
 
   constructor(view: DataView<ArrayBuffer>, size: number) {
     this.view = view;
     this.size = size;
     this.#bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
     this.#order = new Uint16Array(size);
+  }
+
+  /** The memory is taken away: nothing is recorded any more. */
+  letGo(): void {
+    this.#bytes = new Uint8Array(0);
+    this.view = new DataView(this.#bytes.buffer);
   }
 
   /** Where an entry starts. */

@@ -7,12 +7,13 @@
  * been mapped is unmapped again. Some front-ends (QEMU up to 7.2) add and remove each region once for every
  * queue pair: a region counts how often it was added, and goes when it has been removed as often.
  *
- * After each change `memory` is a new object, and views of the old one may be detached: the holder of a queue
+ * After each change `memory` is a new object, of which the regions that stay are the same ones. A region that
+ * goes is revoked before it is unmapped: its place may be another guest's afterwards. The holder of a queue
  * makes it anew.
  * @module
  */
 import { GuestError } from "../../core/errors.ts";
-import { type DirtyLog, GuestMemory } from "../../core/memory.ts";
+import { type DirtyLog, GuestMemory, MappedRegion } from "../../core/memory.ts";
 import type { AttachedLog } from "../../plugins/queue_workers.ts";
 import { PageLog } from "../../host/page_log.ts";
 import type { DescriptorBag, EventHandle, Host, Mapping } from "./host.ts";
@@ -24,6 +25,8 @@ export interface Slot {
   readonly description: RegionDescription;
   /** Its memory. */
   readonly mapping: Mapping;
+  /** The same, as it is used. */
+  readonly region: MappedRegion;
   /** How often it was added, less how often it was removed. */
   times: number;
 }
@@ -132,6 +135,12 @@ export class MemoryTable implements Disposable {
     );
   }
 
+  /** Writes to all of it are told to `log`, also to what was removed and is in use; null ends that. */
+  logTo(log: DirtyLog | null): void {
+    this.#memory.dirtyLog = log;
+    for (const { region } of this.#retired) region.dirtyLog = log;
+  }
+
   /** Unmaps what was removed, unless it is in use. True if nothing of it is left. */
   release(): boolean {
     if (this.#retired.length > 0 && !this.#isInUse()) dispose(this.#retired.splice(0));
@@ -164,18 +173,21 @@ export class MemoryTable implements Disposable {
       );
     }
     const mapping = this.#host.map(descriptor, description.size, description.mapOffset);
-    return { description, mapping, times: 1 };
+    try {
+      const { guestAddress, size } = description;
+      const { buffer, bufferOffset, address } = mapping;
+      const hostAddress = Number(address);
+      const region = new MappedRegion({ guestAddress, size, buffer, bufferOffset, hostAddress });
+      return { description, mapping, region, times: 1 };
+    } catch (error) {
+      mapping[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** Takes these slots over, and unmaps those that are not among them as soon as that can be. */
   #use(slots: readonly Slot[]): void {
-    const memory = new GuestMemory(slots.map(({ description, mapping }) => ({
-      guestAddress: description.guestAddress,
-      size: description.size,
-      buffer: mapping.buffer,
-      bufferOffset: mapping.bufferOffset,
-      hostAddress: Number(mapping.address),
-    })));
+    const memory = new GuestMemory(slots.map(({ region }) => region));
     const gone = this.#slots.filter((slot) => !slots.includes(slot));
     this.#slots = slots;
     this.#memory = memory;
@@ -195,7 +207,10 @@ function objection({ guestAddress, size, userAddress, mapOffset }: RegionDescrip
 }
 
 function dispose(slots: readonly Slot[]): void {
-  for (const { mapping } of slots) mapping[Symbol.dispose]();
+  for (const { mapping, region } of slots) {
+    region.revoke();
+    mapping[Symbol.dispose]();
+  }
 }
 
 // Logging of writes for a migration: SET_LOG_BASE, SET_LOG_FD, and the feature bit that switches it on.
@@ -242,9 +257,11 @@ export class DirtyLogging implements Disposable {
       );
     }
     const before = this.#mapping;
+    const logBefore = this.#log;
     const mapping = this.#mapping = this.#host.map(bag.take(), sizeBytes, offsetBytes);
     this.#log = new PageLog(new Uint8Array(mapping.buffer, mapping.bufferOffset, sizeBytes));
     this.#apply();
+    logBefore?.letGo();
     before?.[Symbol.dispose]();
   }
 
@@ -263,6 +280,7 @@ export class DirtyLogging implements Disposable {
   /** Forgets log and event. */
   [Symbol.dispose](): void {
     this.#logTo(null, null);
+    this.#log?.letGo();
     this.#mapping?.[Symbol.dispose]();
     this.#event?.[Symbol.dispose]();
     this.#log = null;

@@ -266,7 +266,7 @@ export class RingSet implements Disposable {
   }
 
   #applyLog(): void {
-    this.#table.memory.dirtyLog = this.#log;
+    this.#table.logTo(this.#log);
     for (const { queue, addresses } of this.all) {
       if (queue === null || addresses === null) continue;
       queue.logTo(addresses.log === null ? null : this.#log, addresses.log ?? 0);
