@@ -33,6 +33,16 @@ const ALONE = [
   "tests/cli",
 ];
 
+/** Tests that are also run without an arena, where plain code does what kernels do elsewhere. */
+const WITHOUT_ARENA = [
+  "tests/devices/net",
+  "tests/devices/entropy",
+  "tests/guest",
+  "tests/properties/hostile_test.ts",
+  "tests/offloads/cases",
+  "tests/transports/vhost_user",
+];
+
 interface Outcome {
   readonly all: number;
   readonly failed: number;
@@ -82,7 +92,12 @@ const outcomes = args[0] === "--quick"
     await run("--parallel", `--ignore=${[...NOT_QUICK, ...ALONE]}`, ...EVERYTHING),
     await run(...ALONE.flatMap(filesOf).filter((file) => !NOT_QUICK.includes(file))),
   ]
-  : [await run(...args.length > 0 ? args : EVERYTHING)];
+  : args.length > 0
+  ? [await run(...args)]
+  : [
+    await run(...EVERYTHING),
+    await run("--preload=tests/support/without_arena.ts", ...WITHOUT_ARENA),
+  ];
 const sum = (count: keyof Outcome) => outcomes.reduce((total, outcome) => total + outcome[count], 0);
 const passed = Math.max(0, sum("all") - sum("failed") - sum("skipped"));
 console.log(
