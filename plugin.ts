@@ -98,6 +98,7 @@ export {
   GuestMemory,
   type MappedRegion,
   type MemoryHolder,
+  type MemoryHolders,
   type MemoryRegion,
   type MemoryWindow,
 } from "./core/memory.ts";
