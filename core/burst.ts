@@ -10,17 +10,17 @@ import * as layout from "../kernels/layout.ts";
 /** Pieces that a burst has room for; an item in more pieces does not fit. */
 const MAX_PIECES = 1024;
 const PIECE_BYTES = 8;
-/** Most items of a burst for `Virtqueue.drain`. */
+/** Most items of a burst for `Virtqueue.dequeueBurst`. */
 export const MAX_ITEMS = 512;
 /** Regions of a guest that a burst has room for; a guest with more is worked by plain code. */
 const MAX_REGIONS = 64;
 const REGION_BYTES = 24;
 
 /**
- * A list of items for `Virtqueue.fill` or `Virtqueue.drain`, with the memory that the kernels need. Made once by a device;
+ * A list of items for `Virtqueue.enqueueBurst` or `Virtqueue.dequeueBurst`, with the memory that the kernels need. Made once by a device;
  * lives as long as the arena.
  *
- * To fill chains, an item is one piece of the low part of the arena or several. To drain chains, it is room for one of them.
+ * To enqueue, an item is one piece of the low part of the arena or several. To dequeue, it is room for one of them.
  */
 export class Burst implements MemoryHolder {
   /** The memory in which it lies. */
@@ -35,7 +35,7 @@ export class Burst implements MemoryHolder {
   units = 0;
   /** Of the last call: chains that were used. */
   chains = 0;
-  /** Of the last call of `drain`: bytes of the chain that its item has no room for; 0 if that is not why it ended. */
+  /** Of the last call of `dequeueBurst`: bytes of the chain that its item has no room for; 0 if that is not why it ended. */
   neededBytes = 0;
   readonly #words: Uint32Array<ArrayBuffer>;
   readonly #doubles: Float64Array<ArrayBuffer>;
@@ -66,11 +66,11 @@ export class Burst implements MemoryHolder {
   }
 
   /**
-   * Empties it, to be filled for `Virtqueue.fill`.
+   * Empties it, to be filled for `Virtqueue.enqueueBurst`.
    * @param minBytes bytes that the first chain of an item must have at least
    * @param countAt where in an item the number of its chains is to be written, as a le16; 0 if it may take only one
    */
-  beginFill(minBytes: number, countAt: number): void {
+  beginEnqueue(minBytes: number, countAt: number): void {
     this.items = 0;
     this.maxUnits = ROUND_UNITS;
     this.#pieces = 0;
@@ -99,12 +99,12 @@ export class Burst implements MemoryHolder {
   }
 
   /**
-   * Empties it, to be filled for `Virtqueue.drain`.
+   * Empties it, to be filled for `Virtqueue.dequeueBurst`.
    * @param minBytes bytes that a chain must have at least
    * @param stopAt where in an item a le16 stands that ends the burst if it is not 0; 0 if nothing does
    * @param maxUnits units after which no further chain is taken, see `RoundBudget`
    */
-  beginDrain(minBytes: number, stopAt: number, maxUnits: number): void {
+  beginDequeue(minBytes: number, stopAt: number, maxUnits: number): void {
     this.items = 0;
     this.maxUnits = maxUnits;
     this.#words[(this.block + layout.MIN_BYTES) / 4] = minBytes;
@@ -118,7 +118,7 @@ export class Burst implements MemoryHolder {
     this.#words[at + 1] = roomBytes;
   }
 
-  /** After `drain`: bytes of the chain that was copied into item `index`. */
+  /** After `dequeueBurst`: bytes of the chain that was copied into item `index`. */
   bytesOf(index: number): number {
     return this.#words[this.#list + 4 * index + 2];
   }

@@ -255,17 +255,17 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
   }
 
   /** Writes items into chains by a kernel. Returns how many. */
-  fill(burst: Burst): number {
+  enqueueBurst(burst: Burst): number {
     if (!this.#enter(burst)) return 0;
-    const done = burst.arena.kernels.fill(burst.block);
+    const done = burst.arena.kernels.enqueue(burst.block);
     this.#leave(burst);
     return done;
   }
 
   /** Copies chains into items by a kernel. Returns how many. */
-  drain(burst: Burst): number {
+  dequeueBurst(burst: Burst): number {
     if (!this.#enter(burst)) return 0;
-    const done = burst.arena.kernels.drain(burst.block);
+    const done = burst.arena.kernels.dequeue(burst.block);
     this.#leave(burst);
     return done;
   }

@@ -25,9 +25,9 @@ export interface Virtqueue {
    * Writes the items of a burst into chains, as `pop` and `push` would one by one, and returns how many are done: fewer than
    * there are if the next one is not for a kernel, or finds no room. What is wrong is then found by `pop`. Left out: none.
    */
-  fill?(burst: Burst): number;
+  enqueueBurst?(burst: Burst): number;
   /** Copies chains into the items of a burst and returns them, in the same way. Left out: none. */
-  drain?(burst: Burst): number;
+  dequeueBurst?(burst: Burst): number;
   /** Shows the driver all that was pushed. True if it wants to be interrupted. */
   publish(): boolean;
   /**

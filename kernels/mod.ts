@@ -10,9 +10,9 @@ import { KERNELS } from "./kernels_wasm.ts";
 /** What the kernels can do. Every number is a place in their memory, below 4 GiB, or a count. */
 export interface Kernels {
   /** Writes the items of a burst into chains that the device writes; returns how many are done. See `ring.as.ts`. */
-  fill(block: number): number;
+  enqueue(block: number): number;
   /** Copies chains that the device reads into the items of a burst; returns how many are done. */
-  drain(block: number): number;
+  dequeue(block: number): number;
   /** Sums up the 16-bit little-endian words of 0 to 131071 bytes; the result is below 0x20000. See `checksum.as.ts`. */
   sum(at: number, lengthBytes: number): number;
 }

@@ -9,8 +9,8 @@
  * The guest changes its memory while we look. Each field is read once, by an atomic load that a compiler must not repeat, and
  * the local is judged and used. Every range of guest memory goes through `place`, which knows this guest's regions only.
  *
- * `fill` writes items into chains that the device writes. An item is a list of (offset, length) in the low part of the
- * arena; the last has `LAST_PIECE` set in its length. `drain` copies chains that the device reads into items (offset, room),
+ * `enqueue` writes items into chains that the device writes. An item is a list of (offset, length) in the low part of the
+ * arena; the last has `LAST_PIECE` set in its length. `dequeue` copies chains that the device reads into items (offset, room),
  * and stores how long each is. Both return how many items are done.
  */
 import {
@@ -366,7 +366,7 @@ function repeatsId(chains: u32): bool {
 }
 
 /** Writes items into chains. Returns how many are done. */
-export function fill(at: u32): u32 {
+export function enqueue(at: u32): u32 {
   load_(at);
   const items = load<u32>(block, ITEM_COUNT);
   const minBytes = <u64> load<u32>(block, MIN_BYTES);
@@ -442,7 +442,7 @@ export function fill(at: u32): u32 {
 }
 
 /** Copies chains into items. Returns how many are done. */
-export function drain(at: u32): u32 {
+export function dequeue(at: u32): u32 {
   load_(at);
   const items = load<u32>(block, ITEM_COUNT);
   const minBytes = <u64> load<u32>(block, MIN_BYTES);

@@ -192,7 +192,7 @@ export class FromGuest {
    */
   #takeBurst(queue: Virtqueue, pair: number, most: number): number {
     const burst = this.#burst;
-    if (burst === null || queue.drain === undefined) return 0;
+    if (burst === null || queue.dequeueBurst === undefined) return 0;
     const wanted = Math.min(most, this.#guess);
     const done = this.#drain(queue, burst, pair, wanted, Math.min(SMALL_FRAME_BYTES, this.#maxFrameBytes));
     // Frames for chains that are not there are taken in vain: a few more than there were the last time.
@@ -206,14 +206,14 @@ export class FromGuest {
   #drain(queue: Virtqueue, burst: Burst, pair: number, wanted: number, roomBytes: number): number {
     const headerBytes = this.#headerBytes;
     const room = this.#room;
-    burst.beginDrain(headerBytes + ETHERNET_HEADER_BYTES, GSO_SIZE_AT, this.#unitsLeft);
+    burst.beginDequeue(headerBytes + ETHERNET_HEADER_BYTES, GSO_SIZE_AT, this.#unitsLeft);
     for (let i = 0; i < wanted; i++) {
       const frame = this.#pool.take(roomBytes, false);
       if (frame === null) break;
       room.push(frame);
       burst.addRoom(frame.start - headerBytes, headerBytes + roomBytes);
     }
-    const done = room.length === 0 ? 0 : queue.drain!(burst);
+    const done = room.length === 0 ? 0 : queue.dequeueBurst!(burst);
     if (done > 0) this.#unitsLeft -= burst.units;
     for (let i = 0; i < done; i++) {
       const frame = room.at(i);

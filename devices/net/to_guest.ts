@@ -319,7 +319,7 @@ export class ToGuest implements FrameSink {
       if (areNew && this.#judge(frame) !== null || !writer.addToBurst(frame)) break;
     }
     if (end === from) return 0;
-    const done = this.#session?.queues[2 * pair]?.fill?.(burst) ?? 0;
+    const done = this.#session?.queues[2 * pair]?.enqueueBurst?.(burst) ?? 0;
     // Frames behind the one at which a kernel stops are looked at again: fewer the next time.
     this.#burstLimit = done === end - from ? Math.min(2 * this.#burstLimit, BURST) : Math.max(done, 1);
     if (done === 0) return 0;
@@ -486,7 +486,7 @@ export class FrameWriter {
 
   /** Empties the burst. */
   beginBurst(): void {
-    this.burst!.beginFill(this.#headerBytes, this.#isMergeable ? NUM_BUFFERS_AT : 0);
+    this.burst!.beginEnqueue(this.#headerBytes, this.#isMergeable ? NUM_BUFFERS_AT : 0);
   }
 
   /** Puts a frame into the burst, with its header. False if it is not for a kernel; it is not in the burst then. */

@@ -96,11 +96,11 @@ for (const packed of [false, true]) {
         memory.revoke();
         place.fill(0x11);
         const fill = (one: Burst) => {
-          one.beginFill(0, 0);
+          one.beginEnqueue(0, 0);
           one.addPiece(frames, 40, true);
         };
         const drain = (one: Burst) => {
-          one.beginDrain(0, 0, 1e9);
+          one.beginDequeue(0, 0, 1e9);
           one.addRoom(frames, 4096);
         };
         const attempts: Attempt[] = [
@@ -122,10 +122,10 @@ for (const packed of [false, true]) {
           ["chain.read", () => chain.read(bytes, 0, 150)],
           ["chain.read to the arena", () => other.read(arena.bytes, frames, 150)],
           ["chain.wroteInPlace", () => chain.wroteInPlace(100)],
-          ["fill", () => (fill(burst), queue.fill(burst))],
-          ["drain", () => (drain(burst), queue.drain(burst))],
-          ["fill of a burst that knew nothing", () => (fill(burst2), fresh.fill(burst2))],
-          ["drain of a burst that knew nothing", () => (drain(burst2), fresh.drain(burst2))],
+          ["fill", () => (fill(burst), queue.enqueueBurst(burst))],
+          ["drain", () => (drain(burst), queue.dequeueBurst(burst))],
+          ["enqueueBurst of a burst that knew nothing", () => (fill(burst2), fresh.enqueueBurst(burst2))],
+          ["dequeueBurst of a burst that knew nothing", () => (drain(burst2), fresh.dequeueBurst(burst2))],
           ["pop", () => queue.pop(new DescriptorChain())],
           ["pop of a fresh queue", () => fresh.pop(new DescriptorChain())],
           ["unpop", () => queue.unpop(1)],
@@ -174,9 +174,9 @@ Deno.test("a region that is revoked takes queues and bursts with it; the others 
   memory.regions[1].revoke();
   place.fill(0x11, BUFFER);
   const frame = arena.allocate(64)!;
-  burst.beginFill(0, 0);
+  burst.beginEnqueue(0, 0);
   burst.addPiece(frame, 40, true);
-  assertEquals(queue.fill(burst), 0, "a kernel that was told of the region is told anew");
+  assertEquals(queue.enqueueBurst(burst), 0, "a kernel that was told of the region is told anew");
   assertThrows(() => queue.pop(new DescriptorChain()), GuestError, "No memory at guest address 0x5000");
   assert(place.subarray(BUFFER).every((byte) => byte === 0x11));
   shared.writeU32(0x100, 7);

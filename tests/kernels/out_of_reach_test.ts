@@ -241,7 +241,7 @@ function judge(queue: SplitVirtqueue | PackedVirtqueue): DescriptorChain | null 
 
 for (const packed of [false, true]) {
   for (const writable of [false, true]) {
-    const name = `${packed ? "packed" : "split"} ring, ${writable ? "fill" : "drain"}`;
+    const name = `${packed ? "packed" : "split"} ring, ${writable ? "enqueue" : "dequeue"}`;
     Deno.test(`hostile descriptors reach nothing but their own guest: ${name} (property)`, () => {
       const arena = Arena.reserve();
       assert(arena !== null, "no arena can be had here");
@@ -268,13 +268,13 @@ for (const packed of [false, true]) {
         const queue = make();
         let done: number;
         if (writable) {
-          burst.beginFill(12, 0);
+          burst.beginEnqueue(12, 0);
           for (let i = 0; i < 2; i++) burst.addPiece(world.frames + i * FRAME_BYTES, 20 + random(100), true);
-          done = queue.fill(burst);
+          done = queue.enqueueBurst(burst);
         } else {
-          burst.beginDrain(1, 0, 1e12);
+          burst.beginDequeue(1, 0, 1e12);
           for (let i = 0; i < 2; i++) burst.addRoom(world.frames + i * FRAME_BYTES, 2048);
-          done = queue.drain(burst);
+          done = queue.dequeueBurst(burst);
         }
         // What stands in a table of a packed ring is read, whatever it says of itself.
         if (!writable && judged?.inPackedTable === true) judged.turnReadable();
@@ -334,11 +334,11 @@ Deno.test("a chain of more pieces than a kernel has room for overwrites nothing 
         };
         const queue = packed ? new PackedVirtqueue(memory, setup) : new SplitVirtqueue(memory, setup);
         const rows = (burst.block + 2176) / 8;
-        burst.beginDrain(1, 0, 1e12);
+        burst.beginDequeue(1, 0, 1e12);
         burst.addRoom(world.frames, 2048);
         assert(burst.reaches(memory));
         const told = [...arena.doubles.subarray(rows, rows + 6)];
-        assertEquals(queue.drain(burst), pieces <= 64 ? 1 : 0, `${pieces} pieces`);
+        assertEquals(queue.dequeueBurst(burst), pieces <= 64 ? 1 : 0, `${pieces} pieces`);
         assertEquals([...arena.doubles.subarray(rows, rows + 6)], told);
         world.check(`${pieces} pieces`);
         const chain = new DescriptorChain();
@@ -365,10 +365,10 @@ Deno.test("a packed driver that gives two buffers of one frame the same id is re
     };
     const queue = new PackedVirtqueue(memory, setup);
     const before = memory.regions[0].bytes.slice();
-    burst.beginFill(12, 10);
+    burst.beginEnqueue(12, 10);
     burst.addPiece(world.frames, 100, true);
     const isRight = new Set(ids).size === 3;
-    assertEquals(queue.fill(burst), isRight ? 1 : 0, `ids ${ids}`);
+    assertEquals(queue.enqueueBurst(burst), isRight ? 1 : 0, `ids ${ids}`);
     assertEquals(before.every((byte, i) => byte === memory.regions[0].bytes[i]), !isRight);
   }
 });
@@ -422,13 +422,13 @@ Deno.test("a guest that changes its descriptors while kernels look reaches nothi
           }
           const queue = packed ? new PackedVirtqueue(memory, setup) : new SplitVirtqueue(memory, setup);
           if (writable) {
-            burst.beginFill(12, 0);
+            burst.beginEnqueue(12, 0);
             burst.addPiece(world.frames, 40, true);
-            moved += queue.fill(burst);
+            moved += queue.enqueueBurst(burst);
           } else {
-            burst.beginDrain(1, 0, 1e12);
+            burst.beginDequeue(1, 0, 1e12);
             burst.addRoom(world.frames, 64);
-            moved += queue.drain(burst);
+            moved += queue.dequeueBurst(burst);
           }
         }
       }

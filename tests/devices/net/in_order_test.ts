@@ -9,12 +9,12 @@ import { MACS, numbered, range, Rig, RINGS } from "./support/rig.ts";
 /** Looks on how the queues of one layout are used, until it is disposed of. */
 function watchOrder(queues: { prototype: Virtqueue }): Disposable & { returned: number; putBack: number } {
   const { prototype } = queues;
-  const { pop, push, unpop, fill, drain } = prototype;
+  const { pop, push, unpop, enqueueBurst, dequeueBurst } = prototype;
   const out = new Map<Virtqueue, number[]>();
   const watch = {
     returned: 0,
     putBack: 0,
-    [Symbol.dispose]: () => void Object.assign(prototype, { pop, push, unpop, fill, drain }),
+    [Symbol.dispose]: () => void Object.assign(prototype, { pop, push, unpop, enqueueBurst, dequeueBurst }),
   };
   prototype.pop = function (this: Virtqueue, chain: DescriptorChain): boolean {
     const popped = pop.call(this, chain);
@@ -27,7 +27,7 @@ function watchOrder(queues: { prototype: Virtqueue }): Disposable & { returned: 
     push.call(this, head, writtenBytes);
   };
   // Kernels return what they take at once, in the order of the ring: tests/kernels compares the bytes.
-  for (const name of ["fill", "drain"] as const) {
+  for (const name of ["enqueueBurst", "dequeueBurst"] as const) {
     const original = prototype[name]!;
     prototype[name] = function (this: Virtqueue, burst: Burst): number {
       const done = original.call(this, burst);
