@@ -51,7 +51,7 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
       permissions: permissionsOf(path, written, config),
     };
   });
-  const { name, clock, frameMemoryBytes } = config;
+  const { name, clock, frameMemoryBytes, pollMaxUs } = config;
   const { views, host, permissions } = found;
   const devices = views.map(({ device }) => device);
   const description: ConfigDescription = {
@@ -59,6 +59,13 @@ export async function runCheck(args: readonly string[], io: Io): Promise<number>
     name,
     clock,
     frameMemoryBytes,
+    polling: {
+      maxUs: pollMaxUs,
+      threads: machine.devices.reduce(
+        (threads, { device, workers }) => threads + (workers ? device.workers!.queueSets.length : 0),
+        1,
+      ),
+    },
     devices,
     host,
     permissions,

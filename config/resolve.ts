@@ -76,11 +76,19 @@ class Resolver {
     }
     const devices = nameDevices(found, this.issues);
     for (const device of devices) this.#add(threadIssues(device, keys?.clock, this.#registry));
+    if (keys?.clock === "virtual" && keys.pollMaxUs > 0) {
+      this.issues.push({
+        path: "$.pollMaxUs",
+        problem: "is of no use with a virtual clock, which waits for nothing",
+        remedy: 'leave "pollMaxUs" out, or write "clock": "system"',
+      });
+    }
     if (keys === null || this.issues.length > 0) return null;
     return Object.freeze({
       name: keys.name,
       frameMemoryBytes: keys.frameMemoryMiB * 2 ** 20,
       clock: keys.clock,
+      pollMaxUs: keys.pollMaxUs,
       baseUrl: this.#baseUrl,
       text: JSON.stringify(written),
       devices: Object.freeze(devices),

@@ -25,6 +25,8 @@ export interface FileKeys {
   frameMemoryMiB: number;
   /** Which clock drives the machine. */
   clock: "system" | "virtual";
+  /** How long to poll at most before a sleep, in µs. */
+  pollMaxUs: number;
 }
 
 /** Keys of a device that are neither its plugin's options nor its slots, after validation. */
@@ -60,6 +62,11 @@ export const fileKeys: OptionsSchema<FileKeys> = z.strictObject({
   ),
   clock: z.enum(["system", "virtual"]).default("system").describe(
     'Which time drives the machine: "system" is real time, "virtual" is that of the captures it replays, as fast as possible',
+  ),
+  pollMaxUs: z.int().min(0).max(1_000_000).default(0).describe(
+    "How long to poll at most before a sleep, in µs. The time adapts itself: it grows while what comes would have been met, and shrinks " +
+      "while it was in vain. It costs up to a processor for the main thread and for each thread of a device, and saves what a wake takes. " +
+      "0: it sleeps at once.",
   ),
 });
 

@@ -44,6 +44,8 @@ export interface WrittenConfig {
   readonly frameMemoryMiB?: number;
   /** Real time, or the time of a capture that is replayed as fast as possible; by default `system`. */
   readonly clock?: "system" | "virtual";
+  /** How long to poll at most before a sleep, in µs, 0 to 1,000,000; by default 0: it sleeps at once. */
+  readonly pollMaxUs?: number;
 }
 
 /** A complete, valid configuration. Frozen. */
@@ -54,6 +56,8 @@ export interface ResolvedConfig {
   readonly frameMemoryBytes: number;
   /** Real time, or the time of a capture. */
   readonly clock: "system" | "virtual";
+  /** How long to poll at most before a sleep, in µs; 0: not at all. */
+  readonly pollMaxUs: number;
   /** URL of the configuration file, against which paths in it are resolved. */
   readonly baseUrl: string;
   /** What was written, as JSON: other threads resolve it anew. */

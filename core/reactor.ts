@@ -9,6 +9,12 @@
  * are coarse (2 ms), so the last stretch before a deadline is spent turning over the event loop instead;
  * signals and console keep working.
  *
+ * With `pollMaxNs` it *polls* before it sleeps, for a time that adapts itself (`PollTime`): it asks its waiter
+ * over and over what has happened, and turns a round when something has. A sleep that costs nothing, and a
+ * wake that takes the kernel 30 to 100 microseconds, become a processor in full use and one of none. The wait
+ * that is judged lasts from the first round that did nothing to the next that does something; rounds in
+ * between that find nothing belong to it.
+ *
  * Invariants: only the reactor reads the clock; a member is never polled from within a poll. A manual clock
  * that does not get on, because a member always has more to do or is always due, is an error and not a hang.
  *
@@ -22,19 +28,59 @@ const ROUNDS_PER_TURN = 32;
 /** Rounds at one moment of a manual clock after which a member must be spinning. */
 const MAX_ROUNDS = 2_000_000;
 
+/** The shortest time of polling other than none, in ns. */
+const MIN_POLL_NS = 4000;
+
+/**
+ * How long to poll before a sleep, as QEMU's event loops have it (`poll-max-ns`): none at first; twice as long
+ * after every wait that was longer, but within the limit, so that polling would have met its end; half as long
+ * after one beyond the limit, during which polling was in vain.
+ */
+export class PollTime {
+  /** The limit, in ns; 0: it never polls. */
+  readonly maxNs: number;
+  #ns = 0;
+
+  /** Polls for no time at first. @param maxNs the limit, in ns */
+  constructor(maxNs: number) {
+    this.maxNs = maxNs;
+  }
+
+  /** How long to poll now, in ns: 0 to `maxNs`. */
+  get ns(): number {
+    return this.#ns;
+  }
+
+  /** Learns from a wait. @param waitedNs how long it took for something to come, polled and slept */
+  waited(waitedNs: number): void {
+    if (waitedNs <= this.#ns) return;
+    if (waitedNs <= this.maxNs) this.#ns = Math.min(Math.max(2 * this.#ns, MIN_POLL_NS), this.maxNs);
+    else this.#ns = this.#ns < 2 * MIN_POLL_NS ? 0 : this.#ns / 2;
+  }
+}
+
 /** Turns pollable members, in real time or by a manual clock. */
 export class Reactor {
   /** What it tells the time by. */
   readonly clock: Clock;
+  readonly #pollTime: PollTime;
   readonly #members: Pollable[] = [];
   #waiter: Waiter = new CoarseWaiter();
   #woken = false;
+  /** When the present round began, in ns. */
+  #roundNs = 0;
   /** Rounds since a manual clock has moved. */
   #rounds = 0;
 
-  /** A reactor without members that sleeps by the runtime's timers. @param clock what to tell the time by */
-  constructor(clock: Clock) {
+  /**
+   * A reactor without members that sleeps by the runtime's timers.
+   * @param clock what to tell the time by
+   * @param pollMaxNs how long to poll at most before a sleep, in ns, if its waiter can be asked (`Waiter.look`);
+   * 0: not at all
+   */
+  constructor(clock: Clock, pollMaxNs = 0) {
     this.clock = clock;
+    this.#pollTime = new PollTime(pollMaxNs);
   }
 
   /** How it sleeps. */
@@ -63,7 +109,7 @@ export class Reactor {
 
   /** One round. True if anybody did something. */
   turn(): boolean {
-    const nowNs = this.clock.nowNs();
+    const nowNs = this.#roundNs = this.clock.nowNs();
     let did = false;
     for (let i = 0; i < this.#members.length; i++) if (this.#members[i].poll(nowNs)) did = true;
     return did;
@@ -139,10 +185,21 @@ export class Reactor {
   async run(signal: AbortSignal, isOver: () => boolean = () => false): Promise<void> {
     const onAbort = () => this.wake();
     signal.addEventListener("abort", onAbort);
+    const pollTime = this.#pollTime;
+    const mayPoll = pollTime.maxNs > 0;
+    /** When the present wait began, in ns; negative outside of one. */
+    let idleSinceNs = -1;
+    /** Was polling in vain? Then it sleeps. */
+    let isVain = false;
     try {
       for (let rounds = 1; !signal.aborted; rounds++) {
         this.#woken = false;
         const did = this.turn();
+        if (did && idleSinceNs >= 0) {
+          pollTime.waited(this.#roundNs - idleSinceNs);
+          idleSinceNs = -1;
+          isVain = false;
+        }
         // Behind a round and not before it: a member woken for a deadline or an event comes first.
         if (rounds % ROUNDS_PER_TURN === 0) {
           await eventLoopTurn();
@@ -151,11 +208,34 @@ export class Reactor {
         if (did) continue;
         const dueNs = this.deadlineNs();
         if (dueNs === Infinity && isOver()) return;
-        if (!this.#woken) await this.#waiter.wait(dueNs, this.clock.nowNs());
+        if (this.#woken) continue;
+        const nowNs = this.clock.nowNs();
+        if (mayPoll && !isVain && dueNs > nowNs && this.#waiter.look !== undefined) {
+          if (idleSinceNs < 0) idleSinceNs = nowNs;
+          const endNs = idleSinceNs + pollTime.ns;
+          if (nowNs < endNs) {
+            const found = this.#lookOut(nowNs, Math.min(endNs, dueNs));
+            if (found === "turn") await eventLoopTurn();
+            continue;
+          }
+          isVain = true;
+        }
+        await this.#waiter.wait(dueNs, nowNs);
       }
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** Polls from `nowNs` until something has happened, the event loop is to turn, or the time is `endNs`. */
+  #lookOut(nowNs: number, endNs: number): LookedFor {
+    const waiter = this.#waiter;
+    let found: LookedFor = "nothing";
+    while (found === "nothing" && nowNs < endNs) {
+      found = waiter.look!(nowNs);
+      nowNs = this.clock.nowNs();
+    }
+    return found;
   }
 
   /** A round; if it does nothing the clock moves to what is due next, unless that is after `endNs`. */
@@ -219,7 +299,19 @@ export interface Waiter extends Disposable {
   wait(untilNs: number, nowNs: number): Promise<void> | void;
   /** Ends the sleep, if there is one. */
   wake(): void;
+  /**
+   * Asks, without sleeping, what would end a sleep now. Called over and over: it makes no objects. Left out: it
+   * cannot be asked.
+   * @param nowNs the present time
+   */
+  look?(nowNs: number): LookedFor;
 }
+
+/**
+ * What a waiter has found: an event, after which a round is to be turned; something for the event loop, which
+ * is to be let turn; or nothing.
+ */
+export type LookedFor = "event" | "turn" | "nothing";
 
 /** One turn of the event loop: signals, timers and promises of others get their chance. */
 export function eventLoopTurn(): Promise<void> {

@@ -34,7 +34,7 @@
  * in the next synchronous one.
  * @module
  */
-import { CoarseWaiter, eventLoopTurn, type Waiter } from "../core/reactor.ts";
+import { CoarseWaiter, eventLoopTurn, type LookedFor, type Waiter } from "../core/reactor.ts";
 import { Epoll, EPOLL_CTL_DEL, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, TimerFd } from "./epoll.ts";
 import { EventFd } from "./event_fd.ts";
 import { ENOENT, errno, libc } from "./libc.ts";
@@ -136,6 +136,19 @@ export class EpollWaiter implements Waiter {
     if (!isTurnDue && this.#isRestless() && this.#nap()) return;
     this.#turnedNs = nowNs;
     return this.#rest();
+  }
+
+  /**
+   * Has something happened here or in the runtime? Timers of the runtime do not show: the event loop is to turn
+   * for them every now and then.
+   */
+  look(nowNs: number): LookedFor {
+    if (this.#closed) return "event";
+    const isReady = this.#naps.ready() > 0;
+    if (isReady && this.#hasEvent()) return "event";
+    if (!isReady && nowNs - this.#turnedNs < this.#napMs * NS_PER_MS) return "nothing";
+    this.#turnedNs = nowNs;
+    return "turn";
   }
 
   /** Ends a sleep. */
@@ -261,6 +274,11 @@ export class BlockingWaiter implements Waiter {
     const endMs = performance.now() + leftNs / NS_PER_MS;
     if (leftNs > WORKER_AWAKE_NS && !this.#sleepUntilAlarm(leftNs - WORKER_AWAKE_NS)) return;
     while (performance.now() < endMs && this.#epoll.ready() === 0);
+  }
+
+  /** Has something happened? */
+  look(): LookedFor {
+    return this.#epoll.ready() > 0 ? "event" : "nothing";
   }
 
   /** Is it nothing but the alarm that has ended the sleep? */

@@ -46,6 +46,9 @@ import { absolutePath } from "./paths.ts";
 import { checkDevice, checkDriver, checkPart, guarded, located, locateFailure } from "./plugin_guards.ts";
 import { ThreadWorkers, type WorkerPart } from "./threads/queue_workers.ts";
 
+/** Nanoseconds in a microsecond. */
+export const NS_PER_US = 1000;
+
 /** What a machine can be given besides its configuration. */
 export interface BuildOptions {
   /** Where stages explain what happens to each frame. Without it nothing is spent on explanations. */
@@ -98,7 +101,7 @@ class Builder {
     this.#isPreview = preview;
     this.#config = config;
     this.#manualClock = config.clock === "virtual" ? new ManualClock() : null;
-    this.#reactor = new Reactor(this.#manualClock ?? new SystemClock());
+    this.#reactor = new Reactor(this.#manualClock ?? new SystemClock(), config.pollMaxUs * NS_PER_US);
     this.#watcher = this.#manualClock === null ? new HostWatcher(this.#reactor) : null;
     this.#files = new FileClaims(config);
     this.#scope = machineScope(config.frameMemoryBytes, { verdicts });

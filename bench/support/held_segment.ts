@@ -39,6 +39,8 @@ export interface HeldSetup {
   readonly mode: "loop" | "threads";
   /** How long a segment is held; null: it is not. */
   readonly intervalUs: number | null;
+  /** How long the machine polls at most before it sleeps, in µs; left out: not at all. */
+  readonly pollMaxUs?: number;
 }
 
 /** A machine between a TAP and a guest, both ours. */
@@ -61,13 +63,14 @@ export class HeldSegments implements AsyncDisposable {
   }
 
   /** Starts it all. */
-  static async start({ mode, intervalUs }: HeldSetup): Promise<HeldSegments> {
+  static async start({ mode, intervalUs, pollMaxUs = 0 }: HeldSetup): Promise<HeldSegments> {
     using made = new DisposableStack();
     const folder = Deno.makeTempDirSync({ prefix: "deno-virtio-bench-" });
     made.defer(() => Deno.removeSync(folder, { recursive: true }));
     const namespace = made.use(new Namespace());
     namespace.command("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6 || true");
     const backend = await startGuestBackend(namespace, `${folder}/config.json`, {
+      pollMaxUs,
       devices: [{
         use: "net",
         mode,

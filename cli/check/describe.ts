@@ -71,6 +71,8 @@ export interface ConfigDescription {
   readonly clock: "system" | "virtual";
   /** Memory for frames, in bytes. */
   readonly frameMemoryBytes: number;
+  /** Polling before sleeps: for how long at most, in µs (0: none), and how many threads would do so. */
+  readonly polling: { readonly maxUs: number; readonly threads: number };
   /** The devices. */
   readonly devices: readonly DeviceDescription[];
   /** What this host lacks to run it. */

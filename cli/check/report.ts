@@ -19,7 +19,7 @@ export function checkReport(
   io: Io,
 ): string {
   const { bold, cyan, green, red } = styleFor(io);
-  const { file, name, clock, devices, frameMemoryBytes, permissions } = description;
+  const { file, name, clock, devices, frameMemoryBytes, permissions, polling } = description;
   const time = clock === "system" ? "in real time" : "in virtual time";
   const facts = `${plural(devices.length, "device")}, ${time}, ${
     count(frameMemoryBytes / 2 ** 20)
@@ -27,6 +27,14 @@ export function checkReport(
   const { problems, unseen } = description.host;
   const verdict = problems.length === 0 ? green("Good:") : red("Not on this host:");
   let text = `${verdict} ${file}\n${bold(name)}: ${facts}\n`;
+  if (polling.maxUs > 0) {
+    const threads = plural(polling.threads, "thread");
+    const processors = plural(polling.threads, "processor");
+    const value = `${threads} for up to ${
+      count(polling.maxUs)
+    } µs before each sleep: under traffic, ${processors} in full use`;
+    text += labelled("  polls", value, COLUMN, io.columns);
+  }
   for (const problem of problems) {
     text += labelled("  lacks", describeIssue(problem), COLUMN, io.columns);
   }

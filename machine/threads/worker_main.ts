@@ -15,7 +15,7 @@ import { Reactor } from "../../core/reactor.ts";
 import { endSignals } from "../../host/event_fd.ts";
 import { BlockingWaiter, EpollWaiter } from "../../host/waiters.ts";
 import { framePool } from "../../pipeline/kinds.ts";
-import { CounterBook, machineScope } from "../build.ts";
+import { CounterBook, machineScope, NS_PER_US } from "../build.ts";
 import { kindsOf } from "../conflicts.ts";
 import { membersOf, type PartObject } from "../machine.ts";
 import { checkDevice, checkPart, guarded, partBehind } from "../plugin_guards.ts";
@@ -75,7 +75,7 @@ async function serveSet(
   const { name, plugin, options } = own;
   const arena = attached && Arena.attach(attached.memory, attached);
   const machine = machineScope(config.frameMemoryBytes, {}, () => arena);
-  const reactor = new Reactor(new SystemClock());
+  const reactor = new Reactor(new SystemClock(), config.pollMaxUs * NS_PER_US);
   const stop = new AbortController();
   // What a plugin throws outside of its hooks: the rings must be let go before the thread ends of it.
   const thrown: unknown[] = [];

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ManualClock, SystemClock } from "../../core/clock.ts";
-import { Reactor } from "../../core/reactor.ts";
-import type { Pollable } from "../../core/reactor.ts";
+import { type LookedFor, type Pollable, PollTime, Reactor, type Waiter } from "../../core/reactor.ts";
+import type { Clock } from "../../core/clock.ts";
 
 /** Is due at the times it was given, and notes when it was served. */
 class Alarm implements Pollable {
@@ -294,4 +294,163 @@ Deno.test("Reactor.run() rejects with what a member throws", async () => {
   };
   await assertRejects(() => real(worker).run(new AbortController().signal), TypeError, "broken");
   await assertRejects(() => manual(worker).runToEnd(), TypeError, "broken");
+});
+
+Deno.test("PollTime grows while polling would have met what came, up to its limit, and no further", () => {
+  const time = new PollTime(30_000);
+  assertEquals(time.ns, 0);
+  const found = Array.from({ length: 5 }, () => {
+    time.waited(20_000);
+    return time.ns;
+  });
+  // What came within the time of polling changes nothing: it is right.
+  assertEquals(found, [4000, 8000, 16_000, 30_000, 30_000]);
+  time.waited(30_000);
+  time.waited(0);
+  assertEquals(time.ns, 30_000);
+});
+
+Deno.test("PollTime shrinks to nothing when polling is in vain, and grows again", () => {
+  const time = new PollTime(30_000);
+  for (let i = 0; i < 4; i++) time.waited(25_000);
+  const found = Array.from({ length: 4 }, () => {
+    time.waited(30_001);
+    return time.ns;
+  });
+  assertEquals(found, [15_000, 7500, 0, 0]);
+  time.waited(30_000);
+  assertEquals(time.ns, 4000);
+});
+
+Deno.test("PollTime with the limit 0 never polls, and one below the first step keeps to its limit", () => {
+  const none = new PollTime(0);
+  for (const ns of [0, 1, 1e9]) none.waited(ns);
+  assertEquals(none.ns, 0);
+  const little = new PollTime(1000);
+  little.waited(1000);
+  assertEquals(little.ns, 1000);
+  little.waited(1001);
+  assertEquals(little.ns, 0);
+});
+
+/** A clock and a waiter in one: every look takes 1 us, a sleep lasts until the event; events come by a list. */
+class PolledHost implements Clock, Waiter {
+  ns = 0;
+  /** When the next events come, in ns. */
+  events: number[] = [];
+  /** Who is told of them. */
+  arrived = 0;
+  looks = 0;
+  readonly sleeps: [nowNs: number, untilNs: number][] = [];
+  answer: LookedFor | null = null;
+
+  nowNs(): number {
+    return this.ns;
+  }
+
+  look(): LookedFor {
+    this.looks++;
+    if (this.answer !== null) return this.answer;
+    this.ns += 1000;
+    return this.#take() ? "event" : "nothing";
+  }
+
+  wait(untilNs: number, nowNs: number): void {
+    this.sleeps.push([nowNs, untilNs]);
+    this.ns = Math.max(this.ns, Math.min(this.events[0] ?? Infinity, untilNs));
+    this.#take();
+  }
+
+  #take(): boolean {
+    if (!(this.events[0] <= this.ns)) return false;
+    this.events.shift();
+    this.arrived++;
+    return true;
+  }
+
+  wake(): void {}
+
+  [Symbol.dispose](): void {}
+}
+
+/** Serves the events of a polled host until there are no more. */
+async function served(
+  host: PolledHost,
+  pollMaxNs: number,
+  deadlineNs = () => Infinity,
+): Promise<{ atNs: number[]; rounds: number[] }> {
+  const reactor = new Reactor(host, pollMaxNs);
+  reactor.waiter = host;
+  const stop = new AbortController();
+  const atNs: number[] = [];
+  const rounds: number[] = [];
+  const count = host.events.length;
+  let seen = 0;
+  reactor.add({
+    poll: (nowNs) => {
+      rounds.push(nowNs);
+      if (seen === host.arrived && !(nowNs >= deadlineNs())) return false;
+      seen = host.arrived;
+      atNs.push(nowNs);
+      if (atNs.length === count) stop.abort();
+      return true;
+    },
+    deadlineNs,
+  });
+  await reactor.run(stop.signal);
+  return { atNs, rounds };
+}
+
+Deno.test("Reactor.run() polls before it sleeps as soon as events come close enough, and then does not sleep", async () => {
+  const host = new PolledHost();
+  host.events = Array.from({ length: 12 }, (_, i) => 100_000 * (i + 1));
+  const { atNs } = await served(host, 500_000);
+  assertEquals(atNs, Array.from({ length: 12 }, (_, i) => 100_000 * (i + 1)));
+  // 4, 8, 16, 32, 64, 128 us: the seventh wait is met by polling, and all that follow.
+  assertEquals(host.sleeps.map(([nowNs]) => Math.round(nowNs / 1000)), [0, 104, 208, 316, 432, 564]);
+});
+
+Deno.test("Reactor.run() turns one more round between polling in vain and its sleep", async () => {
+  const host = new PolledHost();
+  host.events = [100_000, 200_000, 300_000];
+  const { rounds } = await served(host, 500_000);
+  for (const [nowNs] of host.sleeps) {
+    assertEquals(rounds.filter((ns) => ns === nowNs).length, 1, `no round at ${nowNs} ns`);
+  }
+});
+
+Deno.test("Reactor.run() polls no longer than to a deadline, and without a limit not at all", async () => {
+  const host = new PolledHost();
+  host.events = [100_000, 200_000, 300_000, 400_000, 500_000, 600_000, 700_000, 1_000_000];
+  let dueNs = 730_500;
+  const { atNs } = await served(host, 500_000, () => host.arrived === 7 ? dueNs : Infinity);
+  dueNs = Infinity;
+  assertEquals(atNs.at(-1), 731_000, "the deadline was met awake");
+  const sleepy = new PolledHost();
+  sleepy.events = [1000, 2000, 3000];
+  await served(sleepy, 0);
+  assertEquals([sleepy.looks, sleepy.sleeps.length], [0, 3]);
+});
+
+Deno.test("Reactor.run() lets the event loop turn when its waiter asks for it, and so can be stopped", async () => {
+  const host = new PolledHost();
+  host.events = [1000, 2000, 3000, 1e12];
+  const reactor = new Reactor(host, 1e12);
+  reactor.waiter = host;
+  const stop = new AbortController();
+  let seen = 0;
+  reactor.add({
+    poll: () => {
+      const did = seen < host.arrived;
+      seen = host.arrived;
+      // From now on nothing comes but what the event loop has to do.
+      if (seen === 3) host.answer = "turn";
+      return did;
+    },
+    deadlineNs: () => Infinity,
+  });
+  setTimeout(() => stop.abort(), 20);
+  await reactor.run(stop.signal);
+  assertEquals(seen, 3);
+  assert(host.looks > 3);
 });

@@ -35,6 +35,10 @@ export class CommandProcess {
     }
   }
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   signal(signal: Deno.Signal): void {
     this.#child.kill(signal);
   }

@@ -38,20 +38,26 @@ export class ThreadsRig implements AsyncDisposable {
 
   /** Starts a machine with one device, and others `beside` it, and waits until its threads work. */
   static async start(
-    { offloads = [], beside = [], ...device }: {
+    { offloads = [], beside = [], whole = {}, ...device }: {
       offloads?: unknown[];
       beside?: unknown[];
+      whole?: Record<string, unknown>;
       [option: string]: unknown;
     } = {},
   ): Promise<ThreadsRig> {
     const net = { use: "net", mac: "52:54:00:00:00:01", network: { use: SOCKETS }, offloads };
-    return await ThreadsRig.startDevice({ ...net, ...device }, beside);
+    return await ThreadsRig.startDevice({ ...net, ...device }, beside, whole);
   }
 
-  /** Starts a machine with a device of any type. */
-  static async startDevice(device: Record<string, unknown>, beside: unknown[] = []): Promise<ThreadsRig> {
+  /** Starts a machine with a device of any type. @param whole keys of the configuration beside its devices */
+  static async startDevice(
+    device: Record<string, unknown>,
+    beside: unknown[] = [],
+    whole: Record<string, unknown> = {},
+  ): Promise<ThreadsRig> {
     const folder = Deno.makeTempDirSync({ prefix: "threads-" });
     const written = {
+      ...whole,
       devices: [{
         name: "net0",
         mode: "threads",

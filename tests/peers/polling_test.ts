@@ -1,0 +1,89 @@
+import { assert, assertEquals } from "@std/assert";
+import { UnixStream } from "../../host/unix_socket.ts";
+import { processorTicks } from "../../rigs/kernel.ts";
+import { hostTest, linux } from "../../rigs/require.ts";
+import { FLAGS, NET, stop } from "../cli/support/back_end.ts";
+import { withFolder } from "../cli/support/command.ts";
+import { CommandProcess } from "../cli/support/process.ts";
+import { remoteFrontEnd } from "../cli/support/remote_front_end.ts";
+import { after, until } from "./support/tap_rig.ts";
+import { assertReceives, numbered, ThreadsRig, write } from "./support/threads_rig.ts";
+
+/**
+ * Machines that poll before they sleep (`pollMaxUs`).
+ */
+
+/** The most that is spent in a second of the quietest of several, in units of 10 ms. */
+async function quietestSecond(pid?: number): Promise<number> {
+  let least = Infinity;
+  for (let tries = 0; tries < 6 && least > 1; tries++) {
+    const before = processorTicks(pid);
+    await after(1000);
+    least = Math.min(least, processorTicks(pid) - before);
+  }
+  return least;
+}
+
+hostTest(
+  "a machine with pollMaxUs serves and polls under traffic, sleeps when it ends, and stops at SIGTERM while it polls",
+  [linux],
+  async () => {
+    await withFolder(async (folder) => {
+      const path = `${folder}/config.json`;
+      await Deno.writeTextFile(path, JSON.stringify({ pollMaxUs: 100_000, devices: [NET] }));
+      const child = new CommandProcess(FLAGS, ["run", path]);
+      await child.lineWith("Running machine");
+      using front = remoteFrontEnd(UnixStream.connect(`${folder}/lan.sock`));
+      front.start();
+      let sent = 0;
+      let returned = 0;
+      const traffic = async (frames: number) => {
+        for (let i = 0; i < frames; i++) {
+          if (sent - returned < 4 && front.guest.send(1, numbered(sent++))) front.kicks[1].signal();
+          await after(3);
+          returned += front.guest.returned(1);
+        }
+      };
+      // A frame every 3 ms is hardly any work: what is spent beyond that is polling.
+      let most = 0;
+      for (let tries = 0; tries < 10 && most < 20; tries++) {
+        const before = processorTicks(child.pid);
+        await traffic(200);
+        most = Math.max(most, processorTicks(child.pid) - before);
+      }
+      assert(most >= 20, `only ${most} ticks of 10 ms in 200 frames: it does not poll`);
+      await until("all frames are given back", () => (returned += front.guest.returned(1)) === sent);
+      const least = await quietestSecond(child.pid);
+      assert(least <= 1, `${least} ticks of 10 ms in a second without traffic`);
+      await traffic(100);
+      await stop(child);
+    });
+  },
+);
+
+hostTest(
+  "threads with pollMaxUs serve and poll under traffic, sleep when it ends, and end",
+  [linux],
+  async () => {
+    await using rig = await ThreadsRig.start({ whole: { pollMaxUs: 100_000 } });
+    using front = rig.connect();
+    front.start();
+    let most = 0;
+    let number = 0;
+    for (let tries = 0; tries < 10 && most < 20; tries++) {
+      const before = processorTicks();
+      for (let i = 0; i < 100; i++) {
+        write(rig.ends[0], number);
+        await assertReceives(front, 0, [number++]);
+      }
+      most = Math.max(most, processorTicks() - before);
+    }
+    assert(most >= 20, `only ${most} ticks of 10 ms in 100 frames: it does not poll`);
+    const least = await quietestSecond();
+    assert(least <= 1, `${least} ticks of 10 ms in a second without traffic`);
+    write(rig.ends[0], number);
+    await assertReceives(front, 0, [number]);
+    rig.assertNoFault();
+    assertEquals(rig.counters("net0.toGuest").packets, number + 1);
+  },
+);
