@@ -15,6 +15,7 @@
  * @module
  */
 import { instantiate, type Kernels } from "../kernels/mod.ts";
+import { accelerateCopies } from "./memory.ts";
 
 const GIBIBYTE = 2 ** 30;
 const PAGE_BYTES = 65_536;
@@ -61,6 +62,7 @@ export class Arena {
     this.words = new Uint32Array(this.buffer, 0, LOW_BYTES / 4);
     this.doubles = new Float64Array(this.buffer, 0, LOW_BYTES / 8);
     this.kernels = instantiate(memory);
+    accelerateCopies(this.buffer, this.kernels.copy);
     this.#lowNext = lowStart;
     this.#lowEnd = lowEnd;
     this.#free = isOwner ? [{ start: LOW_BYTES, end: this.buffer.byteLength }] : [];

@@ -319,14 +319,43 @@ if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
 
 /** Copies up to this length go byte by byte: making a view costs more than a few bytes. Measured, see the bench. */
 const SHORT_COPY = 24;
+/** The same for a kernel, which needs no view. */
+const TINY_COPY = 8;
 
-const wholes = new WeakMap<ArrayBuffer, Uint8Array<ArrayBuffer>>();
+/** Copies bytes within one buffer. */
+type Copier = (to: number, from: number, lengthBytes: number) => void;
 
-/** One array over all of a buffer, the same for all of its regions. */
-function wholeOf(buffer: ArrayBuffer): Uint8Array<ArrayBuffer> {
-  let whole = wholes.get(buffer);
-  if (whole === undefined) wholes.set(buffer, whole = new Uint8Array(buffer));
-  return whole;
+const copiers = new WeakMap<ArrayBuffer, Copier>();
+
+let lastArray: Uint8Array | null = null;
+let lastBuffer: ArrayBufferLike | null = null;
+
+/** What an array is a view of. Code copies to and from the same array over and over, and the engine takes 7 ns to tell. */
+function bufferOf(array: Uint8Array): ArrayBufferLike | null {
+  if (array !== lastArray) {
+    lastArray = array;
+    lastBuffer = array.buffer;
+  }
+  return lastBuffer;
+}
+
+let lastWhole: Uint8Array | null = null;
+let lastCopier: Copier | null = null;
+
+/** As `array.copyWithin(to, from, from + lengthBytes)`, by a kernel if there is one for the array. All of it must lie in it. */
+export function copyWithin(array: Uint8Array, to: number, from: number, lengthBytes: number): void {
+  if (array !== lastWhole) {
+    lastWhole = array;
+    // Places in the array are places in its buffer.
+    lastCopier = array.byteOffset === 0 ? copiers.get(array.buffer as ArrayBuffer) ?? null : null;
+  }
+  if (lastCopier === null) array.copyWithin(to, from, from + lengthBytes);
+  else lastCopier(to, from, lengthBytes);
+}
+
+/** Has copies within this buffer done by a kernel. */
+export function accelerateCopies(buffer: ArrayBuffer, copier: Copier): void {
+  copiers.set(buffer, copier);
 }
 
 const NOTHING = new ArrayBuffer(0);
@@ -345,8 +374,8 @@ export class MappedRegion implements MemoryRegion {
   bytes: Uint8Array<ArrayBuffer>;
   /** Exactly the region, fast at any offset. */
   view: DataView<ArrayBuffer>;
-  /** All of the buffer. */
-  #whole: Uint8Array<ArrayBuffer>;
+  /** Copies within the buffer, if there is a kernel for it. */
+  #copy: Copier | null;
   /** Where its first byte lies in this process; 0 if that is not known. */
   hostAddress: number;
   /** Who keeps views of it. */
@@ -377,7 +406,7 @@ export class MappedRegion implements MemoryRegion {
     this.bufferOffset = bufferOffset;
     this.bytes = new Uint8Array(buffer, bufferOffset, size);
     this.view = new DataView(buffer, bufferOffset, size);
-    this.#whole = wholeOf(buffer);
+    this.#copy = copiers.get(buffer) ?? null;
     this.hostAddress = region.hostAddress ?? 0;
   }
 
@@ -390,7 +419,8 @@ export class MappedRegion implements MemoryRegion {
     this.size = 0;
     this.buffer = NOTHING;
     this.bufferOffset = 0;
-    this.bytes = this.#whole = wholeOf(NOTHING);
+    this.bytes = new Uint8Array(NOTHING);
+    this.#copy = null;
     this.view = new DataView(NOTHING);
     this.hostAddress = 0;
     this.dirtyLog = null;
@@ -398,24 +428,23 @@ export class MappedRegion implements MemoryRegion {
 
   /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */
   copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
-    if (length > SHORT_COPY) {
-      const from = this.bufferOffset + offset;
-      // Within one buffer no view is needed, which would be garbage.
-      if (target.buffer === this.buffer) this.#whole.copyWithin(target.byteOffset + at, from, from + length);
-      else target.set(new Uint8Array(this.buffer, from, length), at);
-      return;
+    // Within an arena no view is needed, which would be garbage.
+    if (length > TINY_COPY && this.#copy !== null && bufferOf(target) === this.buffer) {
+      this.#copy(target.byteOffset + at, this.bufferOffset + offset, length);
+    } else if (length > SHORT_COPY) {
+      target.set(new Uint8Array(this.buffer, this.bufferOffset + offset, length), at);
+    } else {
+      const view = this.view;
+      for (let i = 0; i < length; i++) target[at + i] = view.getUint8(offset + i);
     }
-    const view = this.view;
-    for (let i = 0; i < length; i++) target[at + i] = view.getUint8(offset + i);
   }
 
   /** Copies `length` bytes from `source[from]` on to `offset` of the region. The caller has checked both ranges. */
   copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
-    if (length > SHORT_COPY) {
-      const first = source.byteOffset + from;
-      if (source.buffer === this.buffer) {
-        this.#whole.copyWithin(this.bufferOffset + offset, first, first + length);
-      } else this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
+    if (length > TINY_COPY && this.#copy !== null && bufferOf(source) === this.buffer) {
+      this.#copy(this.bufferOffset + offset, source.byteOffset + from, length);
+    } else if (length > SHORT_COPY) {
+      this.bytes.set(new Uint8Array(source.buffer, source.byteOffset + from, length), offset);
     } else {
       const view = this.view;
       for (let i = 0; i < length; i++) view.setUint8(offset + i, source[from + i]);

@@ -7,12 +7,14 @@
  */
 import { KERNELS } from "./kernels_wasm.ts";
 
-/** What the kernels can do. Every number is a place in their memory, below 4 GiB, or a count. */
+/** What the kernels can do. Every number is a count, or a place in their memory: below 4 GiB, but for those of `copy`. */
 export interface Kernels {
   /** Writes the items of a burst into chains that the device writes; returns how many are done. See `ring.as.ts`. */
   enqueue(block: number): number;
   /** Copies chains that the device reads into the items of a burst; returns how many are done. */
   dequeue(block: number): number;
+  /** Copies `lengthBytes` bytes from one place to another; the two may overlap. Nothing is checked but the memory's end. */
+  copy(to: number, from: number, lengthBytes: number): void;
   /** Sums up the 16-bit little-endian words of 0 to 131071 bytes; the result is below 0x20000. See `checksum.as.ts`. */
   sum(at: number, lengthBytes: number): number;
 }

@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { copyWithin } from "../core/memory.ts";
 import { kindOf } from "../plugins/contract.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -251,7 +252,7 @@ export function copyBytes(
   target: Uint8Array,
   to: number,
 ): void {
-  if (source === target) target.copyWithin(to, from, from + length);
+  if (source === target) copyWithin(source, to, from, length);
   else target.set(new Uint8Array(source.buffer, source.byteOffset + from, length), to);
 }
 

@@ -194,6 +194,12 @@ function hostileLength(random: Random): number {
   return random(3) === 0 ? random(2 * PIECE) : lengths[random(lengths.length)];
 }
 
+/** A piece that ends with a region, one byte before, or one byte behind it. */
+function atTheEnd(random: Random): [bigint, number] {
+  const length = 1 + random(PIECE);
+  return [BigInt(GUEST[random(2)] + REGION_BYTES - length + random(3) - 1), length];
+}
+
 /** One chain; most of it is right, so that what is wrong is reached. */
 function build(random: Random, world: World, packed: boolean): void {
   const { bits } = world;
@@ -203,7 +209,7 @@ function build(random: Random, world: World, packed: boolean): void {
   const hasTable = random(3) === 0;
   const element = (i: number): [bigint, number] =>
     i === wrong
-      ? [hostileAddress(random, world), hostileLength(random)]
+      ? random(3) === 0 ? atTheEnd(random) : [hostileAddress(random, world), hostileLength(random)]
       : [BigInt(GUEST[random(2)] + 0x3000 + random(0x4000)), 1 + random(PIECE)];
   const fields = (flags: number, next: number, turn: number): [number, number] =>
     packed ? [next, flags | turn] : [flags, next];
