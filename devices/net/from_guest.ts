@@ -46,6 +46,11 @@ const BURST = 64;
  * to the guest.
  */
 const MAX_UNITS = 7_340_032;
+/**
+ * Bytes of frames that go through the pipeline together: a network that writes them at once finds them in the
+ * processor's caches. More are taken in the same round, as long as the network takes them all.
+ */
+const MAX_BATCH_BYTES = 131_072;
 /** What a segment counts into which a frame is to be cut, by a stage or by the network. */
 const SEGMENT_UNITS = 512;
 
@@ -100,6 +105,8 @@ export class FromGuest {
   readonly #steering: Steering;
   readonly #maxFrameBytes: number;
   readonly #batch = new FrameBatch();
+  /** Bytes in it. */
+  #batchBytes = 0;
   /** What kernels empty; null where there are none. */
   readonly #burst: Burst | null;
   /** Frames into which chains are copied. */
@@ -166,9 +173,15 @@ export class FromGuest {
   }
 
   #take(queue: Virtqueue, pair: number, nowNs: number): boolean {
+    const { pipeline, toNetwork } = this.#parts;
     let chains = 0;
     try {
       while (chains < BURST && this.#unitsLeft > 0) {
+        if (this.#batchBytes >= MAX_BATCH_BYTES) {
+          this.#batchBytes = 0;
+          pipeline.push(this.#batch, nowNs);
+          if (toNetwork.isBlockedAt(pair)) break;
+        }
         const taken = this.#takeBurst(queue, pair, BURST - chains);
         chains += taken;
         if (taken > 0) continue;
@@ -181,7 +194,8 @@ export class FromGuest {
         this.#counters.interrupts++;
         this.#session!.interrupt(2 * pair + 1);
       }
-      if (this.#batch.length > 0) this.#parts.pipeline.push(this.#batch, nowNs);
+      this.#batchBytes = 0;
+      if (this.#batch.length > 0) pipeline.push(this.#batch, nowNs);
     }
     return chains > 0;
   }
@@ -276,6 +290,7 @@ export class FromGuest {
     }
     this.#counters.packets++;
     this.#counters.bytes += length;
+    this.#batchBytes += length;
     this.#steering.learn(frame.bytes, frame.start, length, pair);
     return true;
   }

@@ -422,7 +422,7 @@ Deno.test("a burst of large frames through little memory arrives whole and in or
     largeFrames: false,
     offloads: ["segment"],
     accept: [],
-    frameMemoryMiB: 2,
+    frameMemoryMiB: 1,
     sender: { transmitBufferBytes: 4096 },
     receiver: { queueSize: 16, mergeable: false },
   });

@@ -30,6 +30,10 @@ export const TUNSETOFFLOAD = 0x4004_54d0n;
 const TUNGETIFF = 0x8004_54d2n;
 /** Sets how many bytes may be on their way before a write has to wait. */
 const TUNSETSNDBUF = 0x4004_54d4n;
+/** Asks how many that may be. */
+const TUNGETSNDBUF = 0x8004_54d3n;
+/** As many as there are by default: no write has to wait. */
+const NO_SEND_LIMIT = 0x7fff_ffff;
 /**
  * Detaches a queue from its interface for the time being, or attaches it again; takes an ifreq with one flag.
  */
@@ -241,6 +245,13 @@ function chooseHeader(queues: readonly FileDescriptor[], name: string, path: str
   const little = new Uint8Array(new Int32Array([1]).buffer);
   for (const { number } of queues) c.ioctl(number, TUNSETVNETLE, little);
   return long ? LONG_HEADER_BYTES : LEGACY_HEADER_BYTES;
+}
+
+/** May a write to this queue have to wait for others that are on their way? */
+export function hasSendLimit(queue: FileDescriptor): boolean {
+  const limit = new Int32Array(1);
+  const failed = libc().ioctl(queue.number, TUNGETSNDBUF, new Uint8Array(limit.buffer)) !== 0;
+  return failed || limit[0] !== NO_SEND_LIMIT;
 }
 
 /**

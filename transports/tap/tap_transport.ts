@@ -27,6 +27,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
+import { CallBatch } from "../../host/call_batch.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { errno, libc, type LibcSymbols } from "../../host/libc.ts";
 import { FrameBatch, MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
@@ -37,8 +38,12 @@ import * as tun from "./open_tap.ts";
 import type { OpenTap } from "./open_tap.ts";
 import { countError, type TapCounters, TapReader, TapWriter } from "./tap_queue.ts";
 
-/** Frames written in one call of `send`. */
-const BURST = 64;
+/** Frames written in one call of `send`: as many as a few large ones are cut into. */
+const BURST = 128;
+/** System calls that are made at once. */
+const MAX_CALLS = 64;
+/** Frames thrown away at once. */
+const STALE_BURST = 64;
 
 /**
  * Most frames that are taken from a queue and thrown away when a guest comes; the kernel keeps 500 to 1000 by
@@ -54,6 +59,8 @@ export interface TapSettings {
   readonly counters: TapCounters;
   /** May unfinished frames be exchanged? */
   readonly offloads: boolean;
+  /** Are several system calls made at once, where the kernel allows that? Default: yes. */
+  readonly batchesCalls?: boolean;
   /** Has the reactor woken when something happens to a descriptor. */
   watch(number: number): Disposable;
 }
@@ -90,6 +97,10 @@ export class TapTransport implements FrameTransport {
   readonly #mtu: number;
   /** How many queues are attached, from the first one on. */
   #pairs: number;
+  /** Makes several calls at once; null where the kernel refuses that. */
+  readonly #calls: CallBatch | null;
+  /** By queue: may a write find no room? */
+  readonly #mayWait: readonly boolean[];
   readonly #reader: TapReader;
   readonly #writer: TapWriter;
   readonly #counters: TapCounters;
@@ -115,8 +126,10 @@ export class TapTransport implements FrameTransport {
     this.capabilities = tapCapabilities(this.#offloads, this.#largeUdp);
     this.queuePairs = tap.queues.length;
     this.interfaceName = tap.name;
-    this.#reader = new TapReader(pool, tap.headerBytes, counters);
-    this.#writer = new TapWriter(pool, tap.headerBytes, counters);
+    this.#calls = settings.batchesCalls === false ? null : CallBatch.open(MAX_CALLS);
+    this.#reader = new TapReader(pool, tap.headerBytes, counters, this.#calls);
+    this.#writer = new TapWriter(pool, tap.headerBytes, counters, this.#calls);
+    this.#mayWait = tap.queues.map((queue) => tun.hasSendLimit(queue));
     try {
       for (const { number } of tap.queues) this.#watches.push(settings.watch(number));
     } catch (cause) {
@@ -141,22 +154,23 @@ export class TapTransport implements FrameTransport {
     return count;
   }
 
-  /** Writes frames, up to 64, until there is no room. */
+  /** Writes frames, up to 128, until there is no room. */
   send(batch: FrameBatch, queue: number, _nowNs: number): number {
     if (!this.#open) return 0;
     const number = this.#queues[queue].number;
     const count = Math.min(batch.length, BURST);
-    for (let i = 0; i < count; i++) {
-      const frame = batch.at(i);
-      const end = this.#gone ? "gone" : this.#writer.write(number, frame);
-      if (end === "again") return i;
-      if (end === "gone") {
-        this.#gone = true;
-        this.#counters.noInterface++;
-      }
-      frame.release();
+    let taken = 0;
+    if (!this.#gone) {
+      taken = this.#writer.writeFirst(number, batch, count, this.#mayWait[queue]);
+      this.#gone = this.#writer.end === "gone";
     }
-    return count;
+    if (this.#gone) {
+      this.#counters.noInterface += count - taken;
+      taken = count;
+    }
+    // Last to first: so they come out of the pool in the same order the next time.
+    for (let i = taken - 1; i >= 0; i--) batch.at(i).release();
+    return taken;
   }
 
   /** At once, if frames were left in the kernel's queue; else the kernel tells. */
@@ -181,8 +195,8 @@ export class TapTransport implements FrameTransport {
     const stale = new FrameBatch();
     for (let queue = 0; queue < this.#pairs; queue++) {
       if (this.#given.has(queue)) continue;
-      for (let read = 0; read < MAX_STALE_FRAMES; read += BURST) {
-        this.#counters.noGuest += this.#reader.read(this.#queues[queue].number, stale, BURST);
+      for (let read = 0; read < MAX_STALE_FRAMES; read += STALE_BURST) {
+        this.#counters.noGuest += this.#reader.read(this.#queues[queue].number, stale, STALE_BURST);
         stale.releaseAll();
         if (this.#reader.end !== "more") break;
       }
@@ -237,6 +251,7 @@ export class TapTransport implements FrameTransport {
     for (const watch of this.#watches) watch[Symbol.dispose]();
     for (const queue of this.#queues) queue[Symbol.dispose]();
     this.#reader[Symbol.dispose]();
+    this.#calls?.[Symbol.dispose]();
   }
 
   #setQueue(queue: number, request: Uint8Array<ArrayBuffer>): void {

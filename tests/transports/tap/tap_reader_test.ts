@@ -3,10 +3,10 @@ import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import type { Frame } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";
 import { MAX_FRAME_BYTES } from "../../../pipeline/frame.ts";
-import { factsOf, NO_FACTS, pattern, pieces, Rig } from "./support/rig.ts";
+import { bothWays, factsOf, NO_FACTS, pattern, pieces, Rig } from "./support/rig.ts";
 
 for (const headerBytes of [12, 10]) {
-  Deno.test(`receive() delivers frames with the facts of their ${headerBytes}-byte headers`, () => {
+  bothWays(`receive() delivers frames with the facts of their ${headerBytes}-byte headers`, () => {
     using rig = new Rig({ headerBytes });
     const partial = { flags: 1, csumStart: 34, csumOffset: 16 };
     const large = { ...partial, gsoType: 1, hdrLen: 54, gsoSize: 1448 };
@@ -31,7 +31,7 @@ for (const headerBytes of [12, 10]) {
   });
 }
 
-Deno.test("receive() without headers delivers frames without facts", () => {
+bothWays("receive() without headers delivers frames without facts", () => {
   using rig = new Rig({ headerBytes: 0 });
   rig.arrive(pattern(200));
   const [frame] = rig.receive();
@@ -40,7 +40,7 @@ Deno.test("receive() without headers delivers frames without facts", () => {
   assertEquals(rig.transport.capabilities, OffloadCapabilities.none);
 });
 
-Deno.test("receive() delivers frames of every length in one piece, in a slot of their size", () => {
+bothWays("receive() delivers frames of every length in one piece, in a slot of their size", () => {
   using rig = new Rig();
   for (const length of [74, 2046, 2047, 5000, 9216, 9400, 11_389, 65_549, MAX_FRAME_BYTES]) {
     rig.arrive(pattern(length, length), {
@@ -62,7 +62,7 @@ Deno.test("receive() delivers frames of every length in one piece, in a slot of 
   }
 });
 
-Deno.test("receive() says nothing of a finished frame, whatever came before it", () => {
+bothWays("receive() says nothing of a finished frame, whatever came before it", () => {
   const pool = new FramePool({ maxBytes: 2 * 1024 * 1024 });
   using rig = new Rig({ pool });
   const large = { flags: 1, gsoType: 1, gsoSize: 1448, csumStart: 34, csumOffset: 16 };
@@ -83,7 +83,7 @@ Deno.test("receive() says nothing of a finished frame, whatever came before it",
   for (const frame of [last, ...taken]) frame.release();
 });
 
-Deno.test("receive() keeps frames of a large MTU in one piece", () => {
+bothWays("receive() keeps frames of a large MTU in one piece", () => {
   using rig = new Rig({ mtu: 9000 });
   rig.arrive(pattern(9018));
   rig.arrive(pattern(60));
@@ -92,7 +92,7 @@ Deno.test("receive() keeps frames of a large MTU in one piece", () => {
   for (const frame of frames) frame.release();
 });
 
-Deno.test("receive() takes no more than it is asked for, and loses nothing of the rest", () => {
+bothWays("receive() takes no more than it is asked for, and loses nothing of the rest", () => {
   using rig = new Rig();
   for (let i = 0; i < 5; i++) rig.arrive(pattern(100, i));
   for (const [limit, seeds] of [[2, [0, 1]], [2, [2, 3]], [64, [4]], [64, []]] as const) {
@@ -103,7 +103,7 @@ Deno.test("receive() takes no more than it is asked for, and loses nothing of th
   assertEquals(rig.transport.deadlineNs(), Infinity);
 });
 
-Deno.test("receive() drops what was cut, what is too long and what contradicts itself, and counts it", () => {
+bothWays("receive() drops what was cut, what is too long and what contradicts itself, and counts it", () => {
   using rig = new Rig();
   rig.arriveRaw(new Uint8Array(95_000));
   rig.arrive(pattern(MAX_FRAME_BYTES + 1));
@@ -123,7 +123,7 @@ Deno.test("receive() drops what was cut, what is too long and what contradicts i
   assertEquals({ truncated, tooLong, badHeader, read }, { truncated: 1, tooLong: 1, badHeader: 6, read: 1 });
 });
 
-Deno.test("receive() asks to be called again at once if all it read was dropped", () => {
+bothWays("receive() asks to be called again at once if all it read was dropped", () => {
   using rig = new Rig();
   for (let i = 0; i < 3; i++) rig.arriveRaw(new Uint8Array(5));
   rig.arrive(pattern(60));
@@ -135,7 +135,7 @@ Deno.test("receive() asks to be called again at once if all it read was dropped"
   assertEquals(rig.transport.deadlineNs(), Infinity);
 });
 
-Deno.test("receive() reads nothing while the pool is empty, so that nothing is lost", () => {
+bothWays("receive() reads nothing while the pool is empty, so that nothing is lost", () => {
   const pool = new FramePool({ maxBytes: 2 * 1024 * 1024 });
   using rig = new Rig({ pool });
   for (let i = 0; i < 3; i++) rig.arrive(pattern(3000, i));

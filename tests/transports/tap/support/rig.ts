@@ -28,6 +28,19 @@ interface RigOptions {
   readonly sendBufferBytes?: number;
 }
 
+/** Do rigs make several system calls at once? */
+let batchesCalls = true;
+
+/** A test that is run twice: with several system calls at once, where this host has that, and call by call. */
+export function bothWays(name: string, test: () => void): void {
+  for (const batches of [true, false]) {
+    Deno.test(batches ? name : `${name}, call by call`, () => {
+      batchesCalls = batches;
+      test();
+    });
+  }
+}
+
 /** A transport whose other end is a socket of the test. */
 export class Rig implements Disposable {
   readonly pool: FramePool;
@@ -52,6 +65,7 @@ export class Rig implements Disposable {
       pool,
       counters: this.counters,
       offloads: true,
+      batchesCalls,
       watch: (number) => {
         this.watched.push(number);
         return { [Symbol.dispose]: () => void this.watched.splice(this.watched.indexOf(number), 1) };
