@@ -109,7 +109,7 @@ export {
   type QueueServiceOptions,
   type RequestHandler,
 } from "./core/queue_service.ts";
-export { isPollable, type Pollable, Reactor, type Waiter } from "./core/reactor.ts";
+export { isPollable, type LookedFor, type Pollable, Reactor, type Waiter } from "./core/reactor.ts";
 export { type DriverNotifications, DriverSession, type QueueAddresses } from "./core/session.ts";
 export type {
   AttachedLog,

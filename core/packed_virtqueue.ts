@@ -309,6 +309,12 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
     this.#events.refuseKicks();
   }
 
+  /** Is the next slot available, of which nothing is known yet? */
+  peek(): boolean {
+    if (this.#ready > 0 || this.#unpopped > 0 || this.#inFlight >= this.size) return false;
+    return (Atomics.load(this.#ring16, (this.#available << 3) + 7) & TURN) === this.#availableMark;
+  }
+
   /** Tells a kernel how the ring stands. False if it cannot work it: it does not know which ids are out. */
   #enter(burst: Burst): boolean {
     if (this.#log !== null || this.#inFlight !== 0 || this.#ring32.length === 0) return false;

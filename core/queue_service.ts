@@ -182,6 +182,12 @@ export class QueueService implements RequestsInFlight {
     return first;
   }
 
+  /** Are there requests that a round would take, and that nothing has told of? For `Device.look`. */
+  look(): boolean {
+    const session = this.#session;
+    return session !== null && !this.#isPaused && this.#notifications.look(session.queues);
+  }
+
   /** One round. True if anything moved. Throws what handlers throw, and GuestError of a broken ring. */
   poll(nowNs: number): boolean {
     const session = this.#session;
@@ -429,10 +435,16 @@ export interface QueueInterest {
  * that does not turns them on for queues that are served, and has the device look once more at what came
  * meanwhile. A queue whose buffers the device waits for is asked in every idle round: with EVENT_IDX a
  * notification is for one place in the ring, and the buffer that it brings may not be enough.
+ *
+ * While the reactor polls (`look`), queues that are served are looked at instead, and their notifications are
+ * off. The round between polling and sleep is an idle one: it turns them on and looks once more.
  */
 export class NotificationSuppression {
   readonly #interest: QueueInterest;
   #on = false;
+  /** The queues that are looked at, by index, and how many these are. */
+  readonly #looked: number[] = [];
+  #lookedCount = 0;
 
   /** Is off. */
   constructor(interest: QueueInterest) {
@@ -455,6 +467,13 @@ export class NotificationSuppression {
     this.#on = false;
   }
 
+  /** Has the driver added to a queue that is served? Looks at memory; notifications are off from then on. */
+  look(queues: Session["queues"]): boolean {
+    if (this.#on) this.#lookAtServed(queues);
+    for (let i = 0; i < this.#lookedCount; i++) if (queues[this.#looked[i]]?.peek?.() === true) return true;
+    return false;
+  }
+
   /** After a round. True if there must be another: it did something, or something came meanwhile. */
   after(did: boolean, queues: Session["queues"]): boolean {
     if (did) {
@@ -472,5 +491,16 @@ export class NotificationSuppression {
       if (interest.isStarved(i) && queues[i]?.enableKicks()) more = true;
     }
     return more;
+  }
+
+  #lookAtServed(queues: Session["queues"]): void {
+    this.#on = false;
+    this.#lookedCount = 0;
+    for (let i = 0; i < queues.length; i++) {
+      const queue = queues[i];
+      if (queue?.peek === undefined || !this.#interest.isServed(i)) continue;
+      queue.disableKicks();
+      this.#looked[this.#lookedCount++] = i;
+    }
   }
 }

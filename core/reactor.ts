@@ -65,6 +65,8 @@ export class Reactor {
   readonly clock: Clock;
   readonly #pollTime: PollTime;
   readonly #members: Pollable[] = [];
+  /** Those that can be asked without a round. */
+  readonly #lookers: Pollable[] = [];
   #waiter: Waiter = new CoarseWaiter();
   #woken = false;
   /** When the present round began, in ns. */
@@ -99,6 +101,7 @@ export class Reactor {
   /** Adds a member; it is polled after those that are there. */
   add(member: Pollable): void {
     this.#members.push(member);
+    if (member.look !== undefined) this.#lookers.push(member);
   }
 
   /** Ends a sleep: there is work. May be called from anywhere, also from within a poll. */
@@ -232,10 +235,15 @@ export class Reactor {
     const waiter = this.#waiter;
     let found: LookedFor = "nothing";
     while (found === "nothing" && nowNs < endNs) {
-      found = waiter.look!(nowNs);
+      found = this.#hasWork() ? "event" : waiter.look!(nowNs);
       nowNs = this.clock.nowNs();
     }
     return found;
+  }
+
+  #hasWork(): boolean {
+    for (let i = 0; i < this.#lookers.length; i++) if (this.#lookers[i].look!()) return true;
+    return false;
   }
 
   /** A round; if it does nothing the clock moves to what is due next, unless that is after `endNs`. */
@@ -275,6 +283,12 @@ export interface Pollable {
   poll(nowNs: number): boolean;
   /** When it wants to be polled again although nothing wakes it, in ns; Infinity if never. */
   deadlineNs(): number;
+  /**
+   * Is there work that shows in memory, such as a buffer in a ring? Called over and over while the reactor
+   * polls instead of sleeping, so that nothing need tell of such work meanwhile; there is another round before
+   * it sleeps. It makes no system call and no objects. Left out: what is to be done is told.
+   */
+  look?(): boolean;
 }
 
 /** Does this object have work of its own? */

@@ -274,11 +274,16 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
     return this.#budget.allows();
   }
 
-  /** Tells the driver that kicks are a waste. With EVENT_IDX there is nothing to say: the event stays in the past. */
+  /** Tells the driver that kicks are a waste. With EVENT_IDX that is an event in the past, which is not reached. */
   disableKicks(): void {
-    if (this.#eventIndex) return;
-    this.#used[FLAGS] = NO_NOTIFY;
-    if (this.#log !== null) this.#log.mark(this.#logAddress, 2);
+    const at = this.#eventIndex ? this.#availEvent : FLAGS;
+    this.#used[at] = this.#eventIndex ? this.#next - 1 : NO_NOTIFY;
+    if (this.#log !== null) this.#log.mark(this.#logAddress + 2 * at, 2);
+  }
+
+  /** Has the driver moved its index since it was last seen? */
+  peek(): boolean {
+    return Atomics.load(this.#available, INDEX) !== this.#seen;
   }
 
   /** Tells a kernel how the ring stands. False if it cannot work it. */

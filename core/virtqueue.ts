@@ -38,6 +38,11 @@ export interface Virtqueue {
   enableKicks(): boolean;
   /** Tells the driver that kicks are a waste for now. */
   disableKicks(): void;
+  /**
+   * Has the driver shown a chain since `enableKicks` found none? Looks at memory and changes nothing. False
+   * where that does not show: `enableKicks` has the last word. Left out: it never shows.
+   */
+  peek?(): boolean;
 }
 
 /**

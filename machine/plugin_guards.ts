@@ -218,6 +218,15 @@ class GuardedDevice implements Device {
     );
   }
 
+  look(): boolean {
+    try {
+      return this.#failure === null && this.#device.look !== undefined && checkedWork(this.#device.look());
+    } catch (cause) {
+      this.#fail("look", cause);
+      return true;
+    }
+  }
+
   deadlineNs(): number {
     // What has failed is polled once more, so that the session learns of it.
     if (this.#failure !== null) return 0;
@@ -326,6 +335,17 @@ export function guardMember(
     failed(part === null && cause instanceof Error ? cause : pluginError(part!, hook, cause));
   };
   return {
+    ...(member.look !== undefined && {
+      look(): boolean {
+        if (isOver) return false;
+        try {
+          return checkedWork(member.look!());
+        } catch (cause) {
+          fail("look", cause);
+          return true;
+        }
+      },
+    }),
     poll(nowNs: number): boolean {
       if (isOver) return false;
       try {

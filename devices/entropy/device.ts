@@ -110,6 +110,11 @@ export class EntropyDevice implements Device {
   /** Nothing is held: requests that wait are still in the driver's ring. */
   drain(_nowNs: number): void {}
 
+  /** Are there requests of which nothing has told? */
+  look(): boolean {
+    return this.#service.look();
+  }
+
   /** When the rate limit lets the next request through, in ns; Infinity if none waits. */
   deadlineNs(): number {
     return this.#service.deadlineNs();

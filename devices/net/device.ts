@@ -310,6 +310,11 @@ export class NetDevice implements NetworkDevice {
     return mayReceive ? Math.min(due, this.#network.deadlineNs?.() ?? Infinity) : due;
   }
 
+  /** Has the driver added frames or commands of which nothing has told? */
+  look(): boolean {
+    return this.#session !== null && this.#notifications.look(this.#session.queues);
+  }
+
   /** One round. True if anything moved. Throws GuestError and PluginError. */
   poll(nowNs: number): boolean {
     this.#nowNs = nowNs;

@@ -140,6 +140,11 @@ export class QueueSetRunner implements Pollable {
     return this.#parts.device.inflight?.count ?? 0;
   }
 
+  /** Does the guest's memory show work for the device? */
+  look(): boolean {
+    return this.#rings !== null && this.#fault === null && this.#parts.device.look?.() === true;
+  }
+
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
     const rings = this.#rings;

@@ -346,6 +346,22 @@ Deno.test("PackedVirtqueue.enableKicks() and disableKicks() write the event word
   }
 });
 
+Deno.test("PackedVirtqueue.peek() sees what has come since enableKicks(), and nothing that is known", () => {
+  const { queue, chain, post } = driven(3, {});
+  assertEquals([queue.enableKicks(), queue.peek()], [false, false]);
+  queue.disableKicks();
+  for (let lap = 0; lap < 3; lap++) {
+    assertEquals(queue.peek(), false);
+    post(1);
+    assertEquals([queue.peek(), queue.peek()], [true, true]);
+    assertEquals([queue.pop(chain), queue.peek()], [true, false]);
+    queue.unpop(1);
+    assertEquals([queue.enableKicks(), queue.peek()], [false, false], "it was put back");
+    assertEquals(queue.pop(chain), true);
+  }
+  assertEquals(queue.peek(), false, "every slot is out");
+});
+
 Deno.test("PackedVirtqueue.publish() goes by the driver's event flags", () => {
   const cases = [
     // eventIndex, flags, wanted

@@ -1,6 +1,6 @@
 /**
  * A queue service between its driver and its host: whatever comes in whatever order, it never sleeps over a request that
- * it could take. The reactor is played: a round follows what did something, a kick that the ring asks for, and a wake.
+ * it could take, nor polls past one. The reactor is played: a round follows what did something, a kick that the ring asks for, and a wake.
  */
 import { assert } from "@std/assert";
 import fc from "fast-check";
@@ -26,7 +26,9 @@ type Action =
   | "pause"
   | "resume"
   | "put back"
-  | "retry";
+  | "retry"
+  | "poll"
+  | "poll no more";
 const USUAL: readonly Action[] = ["post", "settle", "complete"];
 const RARE: readonly Action[] = [
   "post late",
@@ -37,6 +39,8 @@ const RARE: readonly Action[] = [
   "resume",
   "put back",
   "retry",
+  "poll",
+  "poll no more",
 ];
 const ACTION = fc.constantFrom(...USUAL, ...USUAL, ...USUAL, ...RARE);
 
@@ -49,6 +53,8 @@ class Play {
   #isAwake = true;
   #isPaused = false;
   #isLeftAlone = false;
+  /** Does the reactor look at the rings instead of sleeping? */
+  #isPolling = false;
   #putsBack = false;
   /** Comes a request between the last look at the ring and the question for a notification? */
   #postsLate = false;
@@ -125,11 +131,19 @@ class Play {
       case "retry":
         this.#isLeftAlone = false;
         this.#service.retry(0);
+        return;
+      case "poll":
+        this.#isPolling = true;
+        return;
+      case "poll no more":
+        if (this.#isPolling) this.#isAwake = true;
+        this.#isPolling = false;
     }
   }
 
   /** Does it sleep over a request that it could take, or over an answer that it has? */
   get oversleeps(): boolean {
+    if (!this.#isAwake && this.#isPolling && this.#service.look()) this.#isAwake = true;
     if (this.#isAwake) return false;
     const mayTake = !this.#isPaused && !this.#isLeftAlone && this.#service.count < MAX_IN_FLIGHT;
     return mayTake && this.#waiting > 0 || this.#service.count > this.#held.length;

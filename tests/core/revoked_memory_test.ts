@@ -135,6 +135,7 @@ for (const packed of [false, true]) {
           ["publish of what was pushed before", () => worked.publish()],
           ["enableKicks", () => queue.enableKicks()],
           ["disableKicks", () => queue.disableKicks()],
+          ["peek", () => queue.peek()],
           ["a new queue", () => make(packed ? FRESH_RING : 0)],
         ];
         for (const [what, act] of attempts) {

@@ -37,9 +37,13 @@ hostTest(
       front.start();
       let sent = 0;
       let returned = 0;
+      let kicks = 0;
       const traffic = async (frames: number) => {
         for (let i = 0; i < frames; i++) {
-          if (sent - returned < 4 && front.guest.send(1, numbered(sent++))) front.kicks[1].signal();
+          if (sent - returned < 4 && front.guest.send(1, numbered(sent++))) {
+            front.kicks[1].signal();
+            kicks++;
+          }
           await after(3);
           returned += front.guest.returned(1);
         }
@@ -52,6 +56,7 @@ hostTest(
         most = Math.max(most, processorTicks(child.pid) - before);
       }
       assert(most >= 20, `only ${most} ticks of 10 ms in 200 frames: it does not poll`);
+      assert(kicks < sent / 2, `${kicks} kicks for ${sent} frames: it does not look at the ring by itself`);
       await until("all frames are given back", () => (returned += front.guest.returned(1)) === sent);
       const least = await quietestSecond(child.pid);
       assert(least <= 1, `${least} ticks of 10 ms in a second without traffic`);

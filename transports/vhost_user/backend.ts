@@ -196,6 +196,11 @@ export class Backend implements Pollable, Disposable {
     return this.#channel.hear();
   }
 
+  /** Does the guest's memory show work for the device? */
+  look(): boolean {
+    return this.#runner.look();
+  }
+
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
     return this.#runner.deadlineNs();

@@ -207,6 +207,11 @@ export class Connection<D extends Descriptor> implements Pollable, Disposable {
     return messages || !looks;
   }
 
+  /** Does the guest's memory show work for the device? Says nothing of messages. */
+  look(): boolean {
+    return this.#endedBecause === null && this.#backend.look();
+  }
+
   /** When the device wants to be polled, in ns. */
   deadlineNs(): number {
     return Math.min(this.#backend.deadlineNs(), this.#giveUpAtNs);

@@ -263,6 +263,11 @@ export class DeviceRunner implements Disposable {
     return did;
   }
 
+  /** Does the guest's memory show work? */
+  look(): boolean {
+    return this.#device.look();
+  }
+
   /** When to poll although nothing kicks, in ns. */
   deadlineNs(): number {
     const due = Math.min(this.#device.deadlineNs(), this.#quiescence.deadlineNs());
@@ -423,6 +428,11 @@ export class DeviceActivation {
   /** One round. True if anything moved. Throws what the device throws. */
   poll(nowNs: number): boolean {
     return this.#session !== null && this.#device.poll(nowNs);
+  }
+
+  /** Does it see work in its queues? */
+  look(): boolean {
+    return this.#session !== null && this.#device.look?.() === true;
   }
 
   /** When it wants to be polled, in ns. */

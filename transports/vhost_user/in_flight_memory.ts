@@ -243,6 +243,10 @@ export class RecordedQueue implements Virtqueue {
     this.#queue.disableKicks();
   }
 
+  peek(): boolean {
+    return this.#queue.peek();
+  }
+
   #popAgain(chain: DescriptorChain): boolean {
     if (this.#budget.left <= 0) return this.#budget.allows();
     const again = this.#again[this.#againAt];

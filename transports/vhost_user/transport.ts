@@ -145,6 +145,11 @@ export class VhostUserTransport implements DriverTransport, Pollable {
     return true;
   }
 
+  /** Does the guest's memory show work for the device? */
+  look(): boolean {
+    return this.#leaving === null && this.#connection?.look() === true;
+  }
+
   /** When to be polled although nothing wakes, in ns. */
   deadlineNs(): number {
     if (this.#leaving !== null) return this.#leavingUntilNs;

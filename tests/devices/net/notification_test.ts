@@ -47,6 +47,10 @@ class Bench {
     return [again, this.log.join(" ")];
   }
 
+  look(): boolean {
+    return this.notifications.look(this.session.queues);
+  }
+
   #queue(index: number): Virtqueue {
     return {
       size: 8,
@@ -59,6 +63,10 @@ class Bench {
         return this.ready.delete(index);
       },
       disableKicks: () => void this.log.push(`-${index}`),
+      peek: () => {
+        this.log.push(`?${index}`);
+        return this.ready.has(index);
+      },
     };
   }
 }
@@ -175,4 +183,22 @@ Deno.test("a device wakes its reactor when a driver takes it over, so that it sl
   one.device.wake = () => void wakes++;
   one.guest.attach(one.device);
   assertEquals(wakes > 0, true);
+});
+
+Deno.test("it looks at transmit and control queues while the reactor polls, and asks them again afterwards", () => {
+  const bench = new Bench(5, 4);
+  bench.after(false);
+  bench.log.length = 0;
+  assertEquals([bench.look(), bench.log.join(" ")], [false, "-1 -3 -4 ?1 ?3 ?4"]);
+  bench.log.length = 0;
+  bench.ready.add(3);
+  assertEquals([bench.look(), bench.log.join(" ")], [true, "?1 ?3"]);
+  assertEquals(bench.after(true), [true, ""]);
+  assertEquals(bench.after(false), [true, "+1 +3 +4"]);
+  assertEquals(bench.after(false), [false, ""]);
+  // Frames wait for the network: only the control queue is work then.
+  bench.after(true, true);
+  bench.after(false, true);
+  bench.log.length = 0;
+  assertEquals([bench.look(), bench.log.join(" ")], [false, "-4 ?4"]);
 });
