@@ -30,11 +30,16 @@ const MAX_ROUNDS = 2_000_000;
 
 /** The shortest time of polling other than none, in ns. */
 const MIN_POLL_NS = 4000;
+/** From one look to the next, in ns: if it takes longer, another program has had the processor. */
+const TAKEN_NS = 1_000_000;
 
 /**
  * How long to poll before a sleep, as QEMU's event loops have it (`poll-max-ns`): none at first; twice as long
  * after every wait that was longer, but within the limit, so that polling would have met its end; half as long
  * after one beyond the limit, during which polling was in vain.
+ *
+ * A thread that never sleeps has used up its share of a processor when something comes, and has to wait for
+ * those that have not. So it begins with none again when another program takes the processor.
  */
 export class PollTime {
   /** The limit, in ns; 0: it never polls. */
@@ -56,6 +61,11 @@ export class PollTime {
     if (waitedNs <= this.#ns) return;
     if (waitedNs <= this.maxNs) this.#ns = Math.min(Math.max(2 * this.#ns, MIN_POLL_NS), this.maxNs);
     else this.#ns = this.#ns < 2 * MIN_POLL_NS ? 0 : this.#ns / 2;
+  }
+
+  /** Another program has taken the processor while it polled. */
+  taken(): void {
+    this.#ns = 0;
   }
 }
 
@@ -236,7 +246,11 @@ export class Reactor {
     let found: LookedFor = "nothing";
     while (found === "nothing" && nowNs < endNs) {
       found = this.#hasWork() ? "event" : waiter.look!(nowNs);
+      const lookedNs = nowNs;
       nowNs = this.clock.nowNs();
+      if (nowNs - lookedNs < TAKEN_NS) continue;
+      this.#pollTime.taken();
+      break;
     }
     return found;
   }

@@ -32,6 +32,8 @@ export interface OurDevice {
   readonly mode: "loop" | "threads";
   /** How long coalescing holds a segment, in µs; null without coalescing. */
   readonly intervalUs: number | null;
+  /** How long it polls at most before it sleeps, in µs; left out: not at all. */
+  readonly pollMaxUs?: number;
 }
 
 /** What goes out to the TAP and what comes in, as the kernel counts it. */
@@ -171,9 +173,10 @@ async function serve(guest: QemuGuest, port: number, command: string): Promise<v
   await guest.shell.run(`(${command} >/tmp/${port}.log 2>&1 &); until ${listens}; do usleep 20000; done`);
 }
 
-function config({ mode, intervalUs }: OurDevice, socket: string): unknown {
+function config({ mode, intervalUs, pollMaxUs = 0 }: OurDevice, socket: string): unknown {
   const coalescing = ["rsc-v4", "rsc-v6"].map((use) => ({ use, intervalUs }));
   return {
+    pollMaxUs,
     devices: [{
       use: "net",
       mac: OUR_MAC,

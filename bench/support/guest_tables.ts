@@ -64,8 +64,8 @@ export function guestTables(
           .map((name) => sum(figures, name)),
       })),
     },
-    intervals(all.filter(({ entry }) => entry.device?.mode !== "threads")),
-    latency(all.filter(({ entry }) => entry.device?.mode !== "threads")),
+    intervals(all.filter(isUsual)),
+    latency(all.filter(isUsual)),
   ];
 }
 
@@ -73,6 +73,11 @@ export function guestTables(
 interface Measured {
   readonly entry: Entry;
   readonly figures: Figures;
+}
+
+/** Is it QEMU's own, or ours in the main thread that sleeps? */
+function isUsual({ entry: { device } }: Measured): boolean {
+  return device?.mode !== "threads" && device?.pollMaxUs === undefined;
 }
 
 /** What holding adds to the way there and back, by interval, beside devices that hold nothing. */

@@ -322,6 +322,15 @@ Deno.test("PollTime shrinks to nothing when polling is in vain, and grows again"
   assertEquals(time.ns, 4000);
 });
 
+Deno.test("PollTime begins anew when another program has taken the processor", () => {
+  const time = new PollTime(30_000);
+  for (let i = 0; i < 4; i++) time.waited(25_000);
+  time.taken();
+  assertEquals(time.ns, 0);
+  time.waited(25_000);
+  assertEquals(time.ns, 4000);
+});
+
 Deno.test("PollTime with the limit 0 never polls, and one below the first step keeps to its limit", () => {
   const none = new PollTime(0);
   for (const ns of [0, 1, 1e9]) none.waited(ns);
@@ -408,6 +417,20 @@ Deno.test("Reactor.run() polls before it sleeps as soon as events come close eno
   assertEquals(atNs, Array.from({ length: 12 }, (_, i) => 100_000 * (i + 1)));
   // 4, 8, 16, 32, 64, 128 us: the seventh wait is met by polling, and all that follow.
   assertEquals(host.sleeps.map(([nowNs]) => Math.round(nowNs / 1000)), [0, 104, 208, 316, 432, 564]);
+});
+
+Deno.test("Reactor.run() polls no more for now when another program takes the processor meanwhile", async () => {
+  const host = new PolledHost();
+  host.events = [...Array.from({ length: 10 }, (_, i) => 100_000 * (i + 1)), 2_200_000];
+  const look = host.look.bind(host);
+  host.look = () => {
+    // Once, while polling for the tenth event.
+    if (host.arrived === 9 && host.ns < 950_000) host.ns = 2_050_000;
+    return look();
+  };
+  await served(host, 500_000);
+  assertEquals(host.sleeps.length, 7);
+  assert(host.sleeps[6][0] < 2_060_000, `it polled until ${host.sleeps[6][0]} ns`);
 });
 
 Deno.test("Reactor.run() turns one more round between polling in vain and its sleep", async () => {
