@@ -74,3 +74,10 @@ export const INDIRECT = 2;
 export const READS_TABLES = 4;
 /** Of a length in an item: its last piece. */
 export const LAST_PIECE = 0x80000000;
+
+/** Of the flags of `cut`: it is IPv4. */
+export const IS_V4 = 1;
+/** Of the flags of `cut`: it is the last segment. */
+export const IS_LAST = 2;
+/** Of the flags of `cut`: the receiver computes the checksum, which is left as the pseudo header's sum. */
+export const LEAVES_CHECKSUM = 4;

@@ -17,6 +17,20 @@ export interface Kernels {
   copy(to: number, from: number, lengthBytes: number): void;
   /** Sums up the 16-bit little-endian words of 0 to 131071 bytes; the result is below 0x20000. See `checksum.as.ts`. */
   sum(at: number, lengthBytes: number): number;
+  /** Makes a segment of a large TCP frame. See `segment.as.ts`. */
+  cut(
+    to: number,
+    header: number,
+    headerBytes: number,
+    payload: number,
+    payloadBytes: number,
+    ipAt: number,
+    tcpAt: number,
+    index: number,
+    payloadAt: number,
+    pseudoSum: number,
+    flags: number,
+  ): void;
 }
 
 let module: WebAssembly.Module | null = null;

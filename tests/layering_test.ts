@@ -12,7 +12,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   pipeline: ["core", "plugins", "wire"],
   guest: ["core", "plugins"],
   devices: ["core", "plugins", "wire", "pipeline", "guest"],
-  offloads: ["core", "plugins", "wire", "pipeline"],
+  offloads: ["kernels", "core", "plugins", "wire", "pipeline"],
   transports: ["core", "plugins", "wire", "pipeline", "guest", "host"],
   config: ["core", "plugins", "wire", "pipeline", "devices", "offloads", "transports"],
   machine: ["core", "plugins", "wire", "pipeline", "host", "devices", "offloads", "transports", "config"],

@@ -1,8 +1,11 @@
 /**
  * One large frame and its segments: finds headers and payload and whether they agree (`LargeFrame`), cuts
- * (`Cutter`), and writes the headers of each segment.
+ * (`Cutter`), and writes the headers of each segment. TCP segments are made by a kernel where there is one
+ * (`kernels/segment.as.ts`); the code here is its specification.
  * @module
  */
+import type { Kernels } from "../../kernels/mod.ts";
+import { IS_LAST, IS_V4, LEAVES_CHECKSUM } from "../../kernels/layout.ts";
 import { copyBytes, type Frame, type NetHeader } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import type { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
@@ -94,7 +97,7 @@ export class LargeFrame {
   /** Its headers as they were found, by offsets in the storage of the frame. */
   readonly transport: TransportHeader = new TransportHeader();
   /** The sum of the pseudo header of a segment without any byte. */
-  #emptyPseudoSum = 0;
+  emptyPseudoSum = 0;
 
   /**
    * Takes `frame`, whose `gso_type` is TCPV4, TCPV6 or UDP_L4, apart. Null if all is well, else why it cannot
@@ -124,7 +127,7 @@ export class LargeFrame {
 
   /** The sum of the pseudo header of a segment with `transportBytes` from the transport header on. */
   pseudoSum(transportBytes: number): number {
-    return fold(this.#emptyPseudoSum + sumOf16(transportBytes) + sumOf16(transportBytes >>> 16));
+    return fold(this.emptyPseudoSum + sumOf16(transportBytes) + sumOf16(transportBytes >>> 16));
   }
 
   #judgeChecksum(): LargeFault | null {
@@ -141,12 +144,12 @@ export class LargeFrame {
       // addresses are in it, the sender knows best: with source routes they are not those of the IP header.
       const whole = total - transportAt;
       const withoutLength = ~fold(sumOf16(whole) + sumOf16(whole >>> 16)) & 0xffff;
-      this.#emptyPseudoSum = view.getUint16(transport.at + checksumOffset, true) + withoutLength;
+      this.emptyPseudoSum = view.getUint16(transport.at + checksumOffset, true) + withoutLength;
       return null;
     }
     this.hasChecksum = isTcp || !isV4 || view.getUint16(transport.at + UDP_CHECKSUM) !== 0;
     if (!this.hasChecksum) return null;
-    this.#emptyPseudoSum = transport.pseudoSum(view, 0);
+    this.emptyPseudoSum = transport.pseudoSum(view, 0);
     if ((header.flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) return null;
     return isChecksumRight(frame, transport) ? null : "dropped_bad_checksum";
   }
@@ -229,6 +232,10 @@ export function mustCut({ gsoType }: NetHeader, receiver: OffloadCapabilities): 
 export class Cutter {
   readonly #large: LargeFrame;
   readonly #pool: FramePool;
+  /** What makes segments; null where there are no kernels. */
+  readonly #kernels: Kernels | null;
+  /** Are the segments of this frame for a kernel? */
+  #isForKernel = false;
   #piece!: Frame;
   /** Bytes of `#piece` that are behind us. */
   #offset = 0;
@@ -239,6 +246,7 @@ export class Cutter {
   constructor(large: LargeFrame, pool: FramePool) {
     this.#large = large;
     this.#pool = pool;
+    this.#kernels = pool.arena?.kernels ?? null;
   }
 
   /** Starts with the large frame that was located last. */
@@ -247,6 +255,10 @@ export class Cutter {
     this.#offset = this.#large.headerBytes;
     this.#index = 0;
     this.#cutBytes = 0;
+    const { frame, transport } = this.#large;
+    this.#isForKernel = this.#kernels !== null && frame.next === null && transport.isTcp &&
+      frame.bytes === this.#pool.arena!.bytes &&
+      (frame.view.getUint16(transport.at + TCP_OFFSET_FLAGS) & TCP_URG) === 0;
   }
 
   /** Is there a segment left to be cut? */
@@ -264,15 +276,43 @@ export class Cutter {
     const bytes = Math.min(large.segmentBytes, large.payloadBytes - this.#cutBytes);
     const segment = this.#pool.take(headerBytes + bytes);
     if (segment === null) return null;
-    copyBytes(frame.bytes, frame.start, headerBytes, segment.bytes, segment.start);
-    this.#copyPayload(segment.bytes, segment.start + headerBytes, bytes);
     segment.queuePair = frame.queuePair;
     segment.number = frame.number;
-    writeSegmentHeaders(segment, large, this.#index, this.#cutBytes);
-    finishChecksum(segment, large, partial);
+    if (this.#isForKernel) this.#cutByKernel(this.#kernels!, segment, bytes, partial);
+    else {
+      copyBytes(frame.bytes, frame.start, headerBytes, segment.bytes, segment.start);
+      this.#copyPayload(segment.bytes, segment.start + headerBytes, bytes);
+      writeSegmentHeaders(segment, large, this.#index, this.#cutBytes);
+      finishChecksum(segment, large, partial);
+    }
     this.#index++;
     this.#cutBytes += bytes;
     return segment;
+  }
+
+  /** `segment` is new, and its header says nothing. */
+  #cutByKernel(kernels: Kernels, segment: Frame, bytes: number, partial: boolean): void {
+    const large = this.#large;
+    const { frame, headerBytes, transportAt } = large;
+    const index = this.#index;
+    const isLast = index === large.segments - 1;
+    kernels.cut(
+      segment.start,
+      frame.start,
+      headerBytes,
+      frame.start + headerBytes + this.#cutBytes,
+      bytes,
+      large.ipAt,
+      transportAt,
+      index,
+      this.#cutBytes,
+      large.emptyPseudoSum,
+      (large.transport.isV4 ? IS_V4 : 0) | (isLast ? IS_LAST : 0) | (partial ? LEAVES_CHECKSUM : 0),
+    );
+    if (!partial) return;
+    segment.header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    segment.header.csumStart = transportAt;
+    segment.header.csumOffset = large.transport.checksumOffset;
   }
 
   #copyPayload(target: Uint8Array, at: number, length: number): void {
