@@ -88,6 +88,18 @@ export class Arena {
     return new Arena(memory, part.start, part.start + part.bytes, false);
   }
 
+  /**
+   * Makes a buffer of zeros: in the low part of `arena`, for as long as that lives, or an ordinary one if there is no room or
+   * no arena. RangeError for a size that cannot be.
+   */
+  static newBuffer(arena: Arena | null, bytes: number): Uint8Array<ArrayBuffer> {
+    if (!Number.isSafeInteger(bytes) || bytes < 0) {
+      throw new RangeError(`Cannot make a buffer of ${bytes} bytes`);
+    }
+    const at = arena?.allocate(bytes) ?? null;
+    return at === null ? new Uint8Array(bytes) : arena!.bytes.subarray(at, at + bytes);
+  }
+
   /** Bytes of the whole memory. */
   get sizeBytes(): number {
     return this.buffer.byteLength;

@@ -166,6 +166,7 @@ class Builder {
       path: resolved.path,
       parts: given,
       role: mode === "threads" ? "control" : "whole",
+      newBuffer: (bytes) => Arena.newBuffer(this.#scope.arena, bytes),
       publish: (counters, part) =>
         this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
     };

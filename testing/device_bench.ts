@@ -96,6 +96,7 @@ export class DeviceBench implements Disposable, AsyncDisposable {
       parts: this.parts,
       pool: this.pool,
       verdicts: null,
+      newBuffer: (bytes) => new Uint8Array(bytes),
       publish: (counters, part) => {
         this.counters[part ?? "device"] = counters;
         return counters;

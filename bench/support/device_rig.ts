@@ -82,6 +82,7 @@ export class DeviceRig {
         pool,
         parts: { network: this.#network, offloads: [] },
         verdicts: null,
+        newBuffer: (bytes) => new Uint8Array(bytes),
         publish: (counters, part = "") => this.#counters[part] = counters,
       },
       parse({ mac: "52:54:00:00:00:01", queueSize: RING_SIZE, queuePairs }),

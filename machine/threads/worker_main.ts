@@ -135,6 +135,7 @@ async function serveSet(
       parts: Object.fromEntries(parts),
       role: { set },
       sharedMemory,
+      newBuffer: (bytes) => Arena.newBuffer(arena, bytes),
       publish: (counters, group) => book.publish(group === undefined ? name : `${name}.${group}`, counters),
     };
     for (const [kind] of kindsOf(own)) Object.assign(context, kind.deviceContext?.(own, machine));

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Arena } from "../../core/arena.ts";
 import { Burst } from "../../core/burst.ts";
 import { GuestMemory } from "../../core/memory.ts";
@@ -74,4 +74,16 @@ Deno.test("a burst does not reach memory elsewhere, memory in too many regions, 
   memory.dirtyLog = null;
   assert(burst.reaches(memory));
   assertEquals(Burst.make(null), null);
+});
+
+Deno.test("Arena.newBuffer() makes zeros in the low part, and elsewhere where there is no room or no arena", () => {
+  const arena = reserve();
+  const inArena = Arena.newBuffer(arena, 100);
+  assert(inArena.buffer === arena.buffer && inArena.length === 100 && inArena.every((byte) => byte === 0));
+  inArena.fill(1);
+  assert(Arena.newBuffer(arena, 100).every((byte) => byte === 0), "each is its own");
+  const large = Arena.newBuffer(arena, arena.bytes.length);
+  assertEquals([large.buffer === arena.buffer, large.length], [false, arena.bytes.length]);
+  assertEquals(Arena.newBuffer(null, 8), new Uint8Array(8));
+  for (const bytes of [-1, 0.5, NaN, 2 ** 60]) assertThrows(() => Arena.newBuffer(arena, bytes), RangeError);
 });

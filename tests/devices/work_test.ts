@@ -186,6 +186,7 @@ function netDevice(written: object, frames = 0, length = 60) {
     pool,
     parts: { network, offloads: [] },
     verdicts: null,
+    newBuffer: (bytes: number) => new Uint8Array(bytes),
     publish: <T extends Record<string, number>>(group: T, part = ""): T => (counters[part] = group) as T,
   };
   return { device: net.create(context, options.value), network, counters };

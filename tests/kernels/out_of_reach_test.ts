@@ -204,8 +204,8 @@ function atTheEnd(random: Random): [bigint, number] {
 function build(random: Random, world: World, packed: boolean): void {
   const { bits } = world;
   const elements = 1 + random(random(8) === 0 ? 90 : 4);
-  const wrong = random(elements + 1);
-  const direction = random(12) === 0 ? bits ^ 2 : bits;
+  const wrong = random(2) === 0 ? elements : random(elements);
+  const wrongDirection = random(6 * elements);
   const hasTable = random(3) === 0;
   const element = (i: number): [bigint, number] =>
     i === wrong
@@ -218,7 +218,7 @@ function build(random: Random, world: World, packed: boolean): void {
   for (let i = 0; i < count; i++) {
     const more = i + 1 < count;
     const next = packed ? random(SIZE) : more && i + 1 === strayNext % count ? strayNext : i + 1;
-    const flags = (i === wrong ? direction : bits) | (more ? 1 : 0);
+    const flags = (i === wrongDirection ? bits ^ 2 : bits) | (more ? 1 : 0);
     const at = (hasTable ? TABLE : DESCRIPTORS) + 16 * i;
     world.descriptor(at, [...element(i), ...fields(flags, next, hasTable ? 0 : 0x80)]);
   }

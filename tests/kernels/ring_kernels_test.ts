@@ -118,6 +118,7 @@ class World {
         pool: this.pool,
         parts: { network: this.network, offloads: [] },
         verdicts: null,
+        newBuffer: (bytes) => new Uint8Array(bytes),
         publish: (counters, part = "") => this.counters[part] = counters,
       },
       parse({ mac: "52:54:00:00:00:01", queueSize: 256, hashReport: true }),

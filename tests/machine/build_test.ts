@@ -26,6 +26,7 @@ const MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
 class Spies {
   readonly log: string[] = [];
   readonly contexts: NetworkContext[] = [];
+  readonly buffers: Uint8Array[] = [];
   readonly plugins: readonly Plugin[];
 
   constructor() {
@@ -83,6 +84,14 @@ class Spies {
         facts: ({ fails }) => {
           if (fails) throw new RangeError("it has no facts");
           return { guestMac: new Uint8Array(6), queuePairs: 1 };
+        },
+      }),
+      defineDevice<EntropyOptions>({
+        ...entropy,
+        name: "buffered",
+        create: (context, options) => {
+          this.buffers.push(context.newBuffer(64), context.newBuffer(64));
+          return entropy.create(context, options);
         },
       }),
       defineDevice<EntropyOptions>({
@@ -160,6 +169,16 @@ Deno.test("buildMachine() builds what the configuration describes, and starts no
   assertEquals([...machine.parts.shared.keys()], ["cable:default"]);
   assertEquals((machine.devices[0].driver as LoopbackDriver<NetGuest>).guest.attached, false);
   assertEquals([framePool(machine.parts.scope).made, machine.parts.manualClock !== null], [0, true]);
+});
+
+Deno.test("a device's buffers lie where kernels reach them, beside its guest", async () => {
+  const rig = new Spies();
+  const buffered = { use: "buffered", driver: { use: "spy", name: "driver" } };
+  await using _ = await rig.build({ devices: [buffered] });
+  const { arena } = rig.contexts[0];
+  const [first, second] = rig.buffers;
+  if (arena !== null) assertEquals([first.buffer, second.buffer], [arena.buffer, arena.buffer]);
+  assertEquals([first.length, second.length, first.fill(7)[63], second[0]], [64, 64, 7, 0]);
 });
 
 Deno.test("buildMachine() has no manual clock unless the configuration asks for one", async () => {

@@ -134,6 +134,7 @@ class Bench {
       pool: this.pool,
       parts: { network: new OneFrame(this.pool), offloads: [] },
       verdicts: null,
+      newBuffer: (bytes) => new Uint8Array(bytes),
       publish: (counters, part = "") => (this.counters[part] = counters, counters),
     }, options.value);
     this.#device.activate(session);

@@ -53,6 +53,7 @@ function contextOf(
     pool: new FramePool(),
     parts: { network: null as unknown as FrameTransport, offloads },
     verdicts: null,
+    newBuffer: (bytes) => new Uint8Array(bytes),
     publish: (counters, part) => {
       groups.push(part ?? "");
       return counters;

@@ -70,6 +70,7 @@ export function newNetRig(
     pool,
     parts: { network, offloads },
     verdicts: null,
+    newBuffer: (bytes) => new Uint8Array(bytes),
     publish: (group, part = "") => counters[part] = group,
   };
   const device = new NetDevice(context, {
