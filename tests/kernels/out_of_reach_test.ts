@@ -459,3 +459,64 @@ Deno.test("a guest that changes its descriptors while kernels look reaches nothi
 function pattern(world: World): Uint8Array {
   return new Uint8Array(world.arena.buffer, 16, 16);
 }
+
+Deno.test("kernels leave chains of a wrong direction and tables that cannot be to plain code", () => {
+  const arena = Arena.reserve();
+  assert(arena !== null, "no arena can be had here");
+  /** What is wrong, in which layouts, and whether plain code takes it. */
+  const cases: [
+    what: string,
+    packed: boolean,
+    table: number,
+    flags: number,
+    indirect: boolean,
+    taken: boolean,
+  ][] = [
+    ["nothing, elements", false, 0, 0, true, true],
+    ["nothing, elements", true, 0, 0, true, true],
+    ["nothing, table", false, TABLE, 0, true, true],
+    ["nothing, table", true, TABLE, 0, true, true],
+    ["direction", false, 0, 2, true, false],
+    ["direction", true, 0, 2, true, false],
+    ["direction in a table", false, TABLE, 2, true, false],
+    ["direction in a table", true, TABLE, 2, true, false],
+    ["table without the feature", false, TABLE, 0, false, false],
+    ["table without the feature", true, TABLE, 0, false, false],
+    ["table in a table", false, TABLE, 4, true, false],
+    ["table that is not aligned", false, TABLE + 4, 0, true, false],
+    ["table that is not aligned", true, TABLE + 4, 0, true, false],
+  ];
+  for (const [what, packed, table, flags, indirect, taken] of cases) {
+    const world = new World(arena, packed, true);
+    const { memory, burst } = world;
+    const at = table === 0 ? DESCRIPTORS : table;
+    const turn = table === 0 ? 0x80 : 0;
+    [1 | 2, 2 ^ flags].forEach((bits, i) =>
+      world.descriptor(at + 16 * i, [BigInt(OWN + 64 * i), 48, packed ? 3 : bits, packed ? bits | turn : 1])
+    );
+    // What stands behind a table that is found in a table.
+    if (flags === 4) {
+      world.descriptor(at + 16, [BigInt(GUEST[1]), 16, 4, 0]);
+      world.descriptor(GUEST[1], [BigInt(OWN), 48, 2, 0]);
+    }
+    if (table !== 0) {
+      world.descriptor(DESCRIPTORS, [BigInt(table), 32, packed ? 3 : 4, packed ? 4 | 0x80 : 0]);
+    }
+    memory.writeU16(DRIVER + 2, packed ? 0 : 1);
+    const setup = {
+      size: SIZE,
+      descriptors: DESCRIPTORS,
+      driver: DRIVER,
+      device: DEVICE,
+      eventIndex: false,
+      indirect,
+    };
+    const queue = packed ? new PackedVirtqueue(memory, setup) : new SplitVirtqueue(memory, setup);
+    burst.beginEnqueue(12, 0);
+    burst.addPiece(world.frames, 90, true);
+    const before = memory.regions[0].bytes.slice();
+    assertEquals(queue.enqueueBurst(burst), taken ? 1 : 0, `${what}, ${packed ? "packed" : "split"}`);
+    assertEquals(before.every((byte, i) => byte === memory.regions[0].bytes[i]), !taken, what);
+    world.check(what);
+  }
+});
