@@ -167,6 +167,7 @@ class Builder {
       parts: given,
       role: mode === "threads" ? "control" : "whole",
       newBuffer: (bytes) => Arena.newBuffer(this.#scope.arena, bytes),
+      isTimeVirtual: this.#manualClock !== null,
       publish: (counters, part) =>
         this.#book.publish(part === undefined ? name : `${name}.${part}`, counters),
     };

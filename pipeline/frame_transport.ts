@@ -52,6 +52,11 @@ export interface FrameTransport extends Disposable {
   giveToWorker?(queuePair: number): unknown;
   /** When a frame will be there to receive, if that is known in advance, in ns; Infinity if not. */
   deadlineNs?(): number;
+  /**
+   * Is it not known yet whether it has a frame at this time, as where a capture comes by a pipe? Then that
+   * `receive` gives none does not mean that there is none. Left out: no.
+   */
+  readonly isBehind?: boolean;
   /** Has it delivered all that it will ever deliver, as a capture has at its end? */
   readonly finished?: boolean;
   /** Completes what it was writing; called once, before it is disposed of. */

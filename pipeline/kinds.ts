@@ -375,6 +375,10 @@ class GuardedNetwork implements FrameTransport {
     return this.#network.finished === true;
   }
 
+  get isBehind(): boolean {
+    return this.#network.isBehind === true;
+  }
+
   async close(): Promise<void> {
     await this.#network.close?.();
   }

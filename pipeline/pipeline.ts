@@ -90,6 +90,9 @@ export class Pipeline {
   #failure: PluginError | null = null;
   /** Has a frame come in whose header means nothing? Then no stage can be blamed for such. */
   #unsoundIn = false;
+  /** Has a stage something to say to `idle`, and has it not been asked since frames have come last? */
+  #asksIdle: boolean;
+  readonly #hasIdle: boolean;
   #front = new FrameBatch();
   #back = new FrameBatch();
 
@@ -105,6 +108,8 @@ export class Pipeline {
       sinkHolder,
     ];
     this.#mayHold = stages.map(({ stage }) => stage.flush !== undefined || stage.deadlineNs !== undefined);
+    this.#hasIdle = stages.some(({ stage }) => stage.idle !== undefined);
+    this.#asksIdle = false;
     this.#deadlinesNs = stages.map(() => Infinity);
     this.#armedAs = stages.map(() => 0);
     this.#flushedIn = stages.map(() => 0);
@@ -130,6 +135,7 @@ export class Pipeline {
       this.#end(input, nowNs);
       return;
     }
+    this.#asksIdle = this.#hasIdle;
     const first = this.#holders[0];
     // A stage that has kept this batch from another time has pushed to it before its owner could.
     if (input.length > 0 && this.#holders.indexOf(input.at(0).holder!) in this.#stages) {
@@ -166,6 +172,33 @@ export class Pipeline {
       const dueNs = this.#deadlinesNs[due];
       if (this.#flush(due, nowNs, nowNs)) did = true;
       this.#noteVain(due, dueNs, nowNs);
+    }
+    return did;
+  }
+
+  /**
+   * Where frames come from was looked at and has none: asks the stages, in order, what they let go for that,
+   * once after each `push`. True if that changed anything. Throws PluginError, and what the sink throws.
+   */
+  idle(nowNs: number): boolean {
+    if (!this.#asksIdle || this.#failure !== null) return false;
+    this.#asksIdle = false;
+    let did = false;
+    for (let i = 0; i < this.#stages.length; i++) {
+      const { stage } = this.#stages[i];
+      if (stage.idle === undefined) continue;
+      const released = this.#front;
+      this.#expectEmpty(released, i);
+      try {
+        const result: unknown = stage.idle(released, nowNs);
+        this.#takeOver(i, released, result);
+      } catch (cause) {
+        throw this.#fail(i, "idle", cause);
+      }
+      if (this.#note(i, released)) did = true;
+      if (released.length === 0) continue;
+      did = true;
+      this.#run(i + 1, released, nowNs);
     }
     return did;
   }

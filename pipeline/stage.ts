@@ -34,6 +34,12 @@ export interface Stage {
   /** Pushes what is due at `nowNs` to `output`; at Infinity everything, before a stop, in order. */
   flush?(output: FrameBatch, nowNs: number): void;
   /**
+   * The network was looked at and has nothing more: pushes what need not wait for more to `output`. Called
+   * once after frames have come, and not while the guest has no buffers: what is held needs a deadline all
+   * the same. Only stages to the guest are called.
+   */
+  idle?(output: FrameBatch, nowNs: number): void;
+  /**
    * The guest has agreed on features, or changed its offloads. What may no longer be held is pushed to
    * `output`.
    */
@@ -85,6 +91,11 @@ export interface StageContext {
    */
   readonly claims?: FlowClaims | undefined;
   /**
+   * Does time stand still while there is work, as by a virtual clock? Then a network has nothing more after
+   * every frame that comes at a time of its own. Left out: no.
+   */
+  readonly isTimeVirtual?: boolean | undefined;
+  /**
    * Where to explain what happens to each frame; null if nothing listens, and then nothing may be spent on
    * it.
    */
@@ -119,5 +130,5 @@ export function perFrame(each: (frame: Frame, output: FrameBatch, nowNs: number)
 
 /** What keeps a value from being a stage, as the rest of a sentence about `create`; null for a stage. */
 export function stageFault(value: unknown): string | null {
-  return shapeFault(value, "a stage", ["process"], ["deadlineNs", "flush", "negotiated", "reset"]);
+  return shapeFault(value, "a stage", ["process"], ["deadlineNs", "flush", "idle", "negotiated", "reset"]);
 }

@@ -362,6 +362,8 @@ export interface DeviceContext {
    * that cannot be.
    */
   newBuffer(bytes: number): Uint8Array<ArrayBuffer>;
+  /** Does the machine go by a virtual clock, which stands still while there is work? Left out: no. */
+  readonly isTimeVirtual?: boolean | undefined;
   /** Makes these counters readable from outside, live, as `name` or `name.part`. Returns the same object. */
   publish<T extends Record<string, number>>(counters: T, part?: string): T;
 }

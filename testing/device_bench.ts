@@ -97,6 +97,7 @@ export class DeviceBench implements Disposable, AsyncDisposable {
       pool: this.pool,
       verdicts: null,
       newBuffer: (bytes) => new Uint8Array(bytes),
+      isTimeVirtual: true,
       publish: (counters, part) => {
         this.counters[part ?? "device"] = counters;
         return counters;

@@ -169,10 +169,12 @@ export class StageBench implements Disposable {
   }
 
   /**
-   * Moves the time on, and flushes the stages that are due on the way. Throws RangeError for a time that has
-   * passed.
+   * Moves the time on, and flushes the stages that are due on the way. Where it does move, nothing more comes
+   * at the present time, which the stages are told first (`Stage.idle`). Throws RangeError for a time that
+   * has passed.
    */
   advanceTo(nowNs: number): void {
+    if (nowNs > this.clock.nowNs()) this.pipeline.idle(this.clock.nowNs());
     let rounds = 0;
     for (let due = this.pipeline.deadlineNs(); due <= nowNs; due = this.pipeline.deadlineNs()) {
       rounds = due > this.clock.nowNs() ? 0 : rounds + 1;
@@ -233,6 +235,7 @@ export class StageBench implements Disposable {
       pool: this.pool.lentTo(holder),
       queuePairs: settings.queuePairs ?? 1,
       network: settings.network ?? PLAIN_NETWORK,
+      isTimeVirtual: true,
       verdicts: settings.explain === false ? null : this.verdicts,
       publish: (counters) => {
         this.counters[plugin.name] = counters;

@@ -34,6 +34,8 @@ export interface OurDevice {
   readonly intervalUs: number | null;
   /** How long it polls at most before it sleeps, in µs; left out: not at all. */
   readonly pollMaxUs?: number;
+  /** False: what is held waits for the interval even if the network has nothing more. Left out: it does not. */
+  readonly flushOnIdle?: boolean;
 }
 
 /** What goes out to the TAP and what comes in, as the kernel counts it. */
@@ -173,8 +175,8 @@ async function serve(guest: QemuGuest, port: number, command: string): Promise<v
   await guest.shell.run(`(${command} >/tmp/${port}.log 2>&1 &); until ${listens}; do usleep 20000; done`);
 }
 
-function config({ mode, intervalUs, pollMaxUs = 0 }: OurDevice, socket: string): unknown {
-  const coalescing = ["rsc-v4", "rsc-v6"].map((use) => ({ use, intervalUs }));
+function config({ mode, intervalUs, flushOnIdle, pollMaxUs = 0 }: OurDevice, socket: string): unknown {
+  const coalescing = ["rsc-v4", "rsc-v6"].map((use) => ({ use, intervalUs, flushOnIdle }));
   return {
     pollMaxUs,
     devices: [{

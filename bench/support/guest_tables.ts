@@ -82,7 +82,7 @@ function isUsual({ entry: { device } }: Measured): boolean {
 
 /** What holding adds to the way there and back, by interval, beside devices that hold nothing. */
 function latency(all: readonly Measured[]): Table {
-  const held = all.filter(({ entry }) => typeof entry.device?.intervalUs === "number")
+  const held = all.filter(({ entry }) => entry.device?.flushOnIdle === false)
     .toSorted((a, b) => a.entry.device!.intervalUs! - b.entry.device!.intervalUs!);
   const row = (name: string, figure: Figure): Row => ({
     name,
@@ -104,6 +104,10 @@ function latency(all: readonly Measured[]): Table {
     rows: [
       row("held, 99 of 100", "roundTrip99Us"),
       row("held, median", "roundTripUs"),
+      level(
+        "flushed on idle, median",
+        ({ device }) => typeof device?.intervalUs === "number" && device.flushOnIdle !== false,
+      ),
       level("not held, median", ({ device }) => device?.intervalUs === null),
       level("QEMU's own, median", ({ device }) => device === null),
     ],
@@ -126,7 +130,11 @@ function intervals(all: readonly Measured[]): Table {
     unit: "µs",
     across: "interval",
     columns: sorted.map(({ entry: { name, device } }) =>
-      device === null ? name : device.intervalUs === null ? "off" : `${device.intervalUs} µs`
+      device === null
+        ? name
+        : device.intervalUs === null
+        ? "off"
+        : `${device.intervalUs} µs${device.flushOnIdle === false ? "" : " or idle"}`
     ),
     rows: [
       row("there and back, median", "roundTripUs", "µs"),

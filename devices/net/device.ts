@@ -480,6 +480,7 @@ export function buildStages(
           queuePairs: options.queuePairs,
           network,
           claims: claims ?? undefined,
+          isTimeVirtual: context.isTimeVirtual,
           verdicts: context.verdicts,
           publish: (counters) => context.publish(counters, group),
         }, inheritOptions(plugin, offload.options, options));

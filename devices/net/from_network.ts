@@ -3,8 +3,9 @@
  *
  * Theory of operation. `poll` takes up to 64 frames from each queue pair of the network, until a frame has to
  * wait for buffers: a network may have moved its flow to a queue pair that is received later. The next round
- * goes on where this one stopped. A frame must pass the receive filter *before* a stage may hold it; then it
- * is given its queue pair. While the link is down, frames are received and dropped: the network must not be
+ * goes on where this one stopped. Where all queue pairs have given fewer frames than that,
+ * there are no more, and the stages are told. A frame must pass the
+ * receive filter *before* a stage may hold it; then it is given its queue pair. While the link is down, frames are received and dropped: the network must not be
  * held up by a guest that is not there. `offerAgain` takes the frames that found no room and were marked for
  * another try, and runs them through the pipeline anew, one by one, until one finds no room again.
  *
@@ -55,17 +56,20 @@ export class FromNetwork {
   }
 
   /**
-   * Takes a burst from each queue pair of the network. True if there was a frame. Throws GuestError and
-   * PluginError.
+   * Takes a burst from each queue pair of the network. True if there was a frame, or if a stage has let one
+   * go because there was none. Throws GuestError and PluginError.
    */
   poll(nowNs: number): boolean {
     const { network, pipeline, toGuest } = this.#parts;
     let did = false;
+    let hasMore = false;
     const { queuePairs } = network;
     for (let i = 0; i < queuePairs; i++) {
       const pair = this.#firstPair;
       this.#firstPair = pair + 1 < queuePairs ? pair + 1 : 0;
-      if (network.receive(this.#batch, BURST, pair, nowNs) === 0) continue;
+      const count = network.receive(this.#batch, BURST, pair, nowNs);
+      if (count === BURST) hasMore = true;
+      if (count === 0) continue;
       did = true;
       if (this.linkUp) {
         this.#admit(pair);
@@ -76,7 +80,8 @@ export class FromNetwork {
       }
       if (queuePairs > 1 && toGuest.isBlocked) break;
     }
-    return did;
+    const isIdle = !hasMore && !toGuest.isBlocked && network.isBehind !== true;
+    return isIdle && pipeline.idle(nowNs) || did;
   }
 
   /**

@@ -39,6 +39,8 @@ export interface RscOptions {
   maxSegments: number;
   /** Flush a flow as soon as a segment with PSH is held of it; default false. Strict rules only. */
   flushOnPush: boolean;
+  /** Flush flows that their senders have finished when the network has no more. Strict rules only. */
+  flushOnIdle?: boolean | undefined;
   /** Merge segments with the TCP timestamp option; default true. Strict rules only. */
   timestamps: boolean;
 }
@@ -109,6 +111,26 @@ export abstract class RscChain implements Stage {
     for (let held = this.table.oldest; held !== null; held = this.table.oldest) this.flushFlow(held);
     if (nowNs !== Infinity) this.timerFired(flows);
     this.#timerNs = Infinity;
+  }
+
+  /**
+   * Flushes, in order of opening, those of the `most` flows opened last that `isOver` names. Returns how many.
+   */
+  protected flushSome(output: FrameBatch, most: number, isOver: (held: CoalescedSegment) => boolean): number {
+    this.output = output;
+    let held = this.table.newest;
+    for (let i = 1; i < most && held !== null && held.previous !== null; i++) held = held.previous;
+    let flows = 0;
+    while (held !== null) {
+      const { following } = held;
+      if (isOver(held)) {
+        this.flushFlow(held);
+        flows++;
+      }
+      held = following;
+    }
+    if (this.table.count === 0) this.#timerNs = Infinity;
+    return flows;
   }
 
   /** Flushes everything that is held, to be counted and released. */

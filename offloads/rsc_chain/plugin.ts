@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { defineOffload, type OffloadPlugin } from "../../pipeline/plugin.ts";
 import type { OptionsSchema } from "../../plugins/plugin.ts";
+import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Stage, StageContext } from "../../pipeline/stage.ts";
 import { VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_RSC_EXT } from "../../wire/net_features.ts";
 import type { RscOptions } from "./chain.ts";
@@ -23,6 +24,14 @@ export function defineRsc(family: RscFamily): OffloadPlugin<RscOptions> {
     inherits: ["rules"],
     renamedOptions: { mostFlows: "maxFlows", mostSegments: "maxSegments" },
     offers: [VIRTIO_NET_F_RSC_EXT],
+    conflicts: ({ rules, flushOnIdle }, { path, device }) => {
+      const book = rules ?? (device.options as { rules?: RuleBook }).rules;
+      return book !== "qemu" || flushOnIdle !== true ? [] : [{
+        path: `${path}.flushOnIdle`,
+        problem: 'true does not go with "rules": "qemu": the reference holds every segment for its interval',
+        remedy: 'leave it out, or write "rules": "strict" for this offload',
+      }];
+    },
     needs: [VIRTIO_NET_F_GUEST_CSUM, family.guestTso],
     // The reference merges nothing for a driver that does not know RSC_EXT.
     idleWithout: ({ rules }) => rules === "qemu" ? [VIRTIO_NET_F_RSC_EXT] : [],
@@ -49,6 +58,11 @@ export const rscOptions: OptionsSchema<RscOptions> = z.strictObject({
   flushOnPush: z.boolean().default(false)
     .describe(
       "Flush a flow as soon as a segment with PSH is held of it: less delay, less coalescing. Strict rules only.",
+    ),
+  flushOnIdle: z.boolean().optional()
+    .describe(
+      "Flush a flow of which data with PSH or a pure ACK is held as soon as the network has nothing more. " +
+        "Strict rules only. Default: true; by a virtual clock, as in replay, false.",
     ),
   timestamps: z.boolean().default(true)
     .describe("Merge segments that carry the TCP timestamp option, as Linux sends them. Strict rules only."),

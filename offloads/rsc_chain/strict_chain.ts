@@ -68,6 +68,8 @@ import { newStrictCounters, STRICT_RULES, type StrictCounter, type StrictVerdict
 const MAX_FRAME_BYTES = 65_589;
 /** Largest value of the IP length field, in bytes. */
 const MAX_IP_LENGTH = 65_535;
+/** How many flows are looked at when the network has no more: work of a round is bounded. */
+const MAX_IDLE_FLOWS = 64;
 /** Segments behind up to two VLAN tags are merged if the tags are equal. */
 const MAX_TAG_BYTES = 2 * VLAN_TAG_BYTES;
 
@@ -78,6 +80,8 @@ export class StrictChain extends RscChain {
   readonly #duplicates: DuplicateAcks;
   readonly #headers = new HeaderLocator();
   #accepted: AcceptedOffloads = NOTHING_ACCEPTED;
+  /** Flushes what its sender has finished; undefined if that is to wait for the timer too. */
+  declare readonly idle?: (output: FrameBatch) => void;
 
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
@@ -86,6 +90,11 @@ export class StrictChain extends RscChain {
     super(family, context, options, options.maxFlows * pairs);
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = new DuplicateAcks(family.keyWords);
+    if (options.flushOnIdle ?? context.isTimeVirtual !== true) {
+      this.idle = (output) => {
+        this.counters.drained_by_idle += this.flushSome(output, MAX_IDLE_FLOWS, isFinished);
+      };
+    }
   }
 
   /** Flushes what is held under what was accepted before, if that changes. */
@@ -325,6 +334,11 @@ export class StrictChain extends RscChain {
   #explain(frame: Frame, verdict: StrictVerdict, held: CoalescedSegment | null): void {
     this.verdicts!.note(frame.number, this.name, STRICT_RULES[verdict], held?.frame?.number ?? 0);
   }
+}
+
+/** Has the sender said that it has no more for now? A pure ACK is nothing that more would be added to. */
+function isFinished(held: CoalescedSegment): boolean {
+  return (held.offsetFlags & TCP_PSH) !== 0 || held.segments === 0;
 }
 
 const FLAGS = 0xfff;

@@ -133,6 +133,8 @@ const STRICT_TOTALS = [
   "packets_single",
   /** Flows flushed because the timer ran out. */
   "drained_by_timer",
+  /** Flows flushed because the sender had finished and the network had no more. */
+  "drained_by_idle",
   /** Flows flushed early because the table was full. */
   "drained_for_room",
   /** Flows flushed early because of PSH. */

@@ -489,3 +489,29 @@ Deno.test("buildMachine() hands explanations to a caller that asked for them, an
   machine.parts.reactor.settle();
   assertEquals(notes, ["1 rsc-v4 syn"]);
 });
+
+Deno.test("buildMachine() refuses flushOnIdle with the rules of the reference, wherever they stand", async () => {
+  const idle = { use: "rsc-v4", flushOnIdle: true };
+  for (
+    const one of [
+      device({ rules: "qemu", offloads: [idle] }),
+      device({ offloads: [{ ...idle, rules: "qemu" }] }),
+    ]
+  ) {
+    const error = await new Spies().failure({ devices: [one] });
+    assert(error instanceof ConfigError);
+    assertEquals(error.issues.map(({ path, problem, remedy }) => [path, problem, remedy]), [[
+      "$.devices[0].offloads[0].flushOnIdle",
+      'true does not go with "rules": "qemu": the reference holds every segment for its interval',
+      'leave it out, or write "rules": "strict" for this offload',
+    ]]);
+  }
+  const right = [
+    device({ rules: "qemu", offloads: [{ use: "rsc-v4", flushOnIdle: false }, "rsc-v6"] }),
+    device({ rules: "qemu", offloads: [{ ...idle, rules: "strict" }] }),
+  ];
+  for (const one of right) {
+    await using machine = await new Spies().build({ devices: [one] });
+    assertEquals(machine.devices.length, 1);
+  }
+});

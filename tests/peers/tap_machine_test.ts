@@ -189,6 +189,51 @@ hostTest(
   },
 );
 
+hostTest(
+  "TCP of the kernel there and back waits for no interval where the network has no more, and keeps its order",
+  network,
+  async () => {
+    using a = new Namespace();
+    using b = new Namespace();
+    // Ten seconds: what waited for its interval would not be through in time.
+    const coalesced = { intervalUs: 10_000_000 };
+    const offloads = [{ use: "rsc-v4", ...coalesced }, { use: "rsc-v6", ...coalesced }];
+    await using machine = await TapMachine.start(
+      [a, { network: { interface: "dv0", offloads: "off" }, offloads }],
+      [b, { network: { interface: "dv0", offloads: "off" }, offloads }],
+    );
+    a.address("dv0", "10.8.0.1/24");
+    b.address("dv0", "10.8.0.2/24");
+    for (const i of [0, 1]) {
+      machine.guest(i).setReceiveMode("promisc", true);
+      machine.hooks(i).onPacket = (packet) =>
+        void machine.guest(1 - i).send(finished(packet), toBeSegmented(packet));
+    }
+    const listener = b.run(() => Deno.listen({ hostname: "10.8.0.2", port: 5001 }));
+    const connecting = a.run(() => Deno.connect({ hostname: "10.8.0.2", port: 5001 }));
+    const [client, server] = await Promise.all([connecting, listener.accept()]);
+    listener.close();
+    const got: number[] = [];
+    const byte = new Uint8Array(1);
+    for (let i = 0; i < 100; i++) {
+      await client.write(new Uint8Array([i]));
+      await server.read(byte);
+      await server.write(byte);
+      byte[0] = 255;
+      await client.read(byte);
+      got.push(byte[0]);
+    }
+    client.close();
+    server.close();
+    assertEquals(got, Array.from({ length: 100 }, (_, i) => i));
+    for (const name of ["net0.rsc-v4", "net1.rsc-v4"]) {
+      const { drained_by_idle, drained_by_timer } = machine.counters(name);
+      assert(drained_by_idle >= 100, `${name}: ${drained_by_idle} of 100 messages`);
+      assertEquals(drained_by_timer, 0, name);
+    }
+  },
+);
+
 /**
  * The facts with which a received packet is sent on: a coalesced one is to be segmented and checksummed
  * again.

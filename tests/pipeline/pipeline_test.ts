@@ -367,3 +367,43 @@ Deno.test("Pipeline's batches keep their capacity over rounds of any size", () =
     assertEquals(new Set(capacities).size, 1, `capacities ${capacities}`);
   }
 });
+
+Deno.test("Pipeline.idle() asks the stages in order, once after frames have come, and goes on with what they let go", () => {
+  const holder = new Holder(1000);
+  const asked: number[] = [];
+  const idle = Object.assign(holder, {
+    idle(output: FrameBatch, nowNs: number) {
+      asked.push(nowNs);
+      holder.flush(output, Infinity);
+    },
+  });
+  const line = new Line({ name: "holder", stage: idle }, {
+    name: "pass",
+    stage: perFrame((f, o) => o.push(f)),
+  });
+  assertEquals([line.pipeline.idle(1), asked], [false, []], "nothing has come yet");
+  line.push([1, 2], 5);
+  assertEquals([line.sunk, line.pipeline.deadlineNs()], [[], 1005]);
+  assertEquals([line.pipeline.idle(6), line.pipeline.idle(7)], [true, false]);
+  assertEquals([line.sunk, asked, line.pipeline.deadlineNs()], [[1, 2], [6], Infinity]);
+  line.push([3], 8);
+  line.pipeline.flushDue(2000);
+  assertEquals([line.pipeline.idle(2001), line.pipeline.idle(2002)], [false, false], "nothing is held");
+  assertEquals([line.sunk, asked, line.pool.inUse], [[1, 2, 3], [6, 2001], 0]);
+});
+
+Deno.test("Pipeline.idle() that throws, or returns a promise, ends the pipeline and takes the frames back", () => {
+  const misdeeds: Stage["idle"][] = [
+    () => {
+      throw new Error("no luck today");
+    },
+    // deno-lint-ignore no-explicit-any
+    (() => Promise.resolve()) as any,
+  ];
+  for (const misdeed of misdeeds) {
+    const line = new Line({ name: "bad", stage: Object.assign(new Holder(1000), { idle: misdeed! }) });
+    line.push([1]);
+    const error = assertThrows(() => line.pipeline.idle(1), PluginError);
+    assertEquals([error.hook, line.pipeline.failure, line.pipeline.idle(2)], ["idle", error, false]);
+  }
+});

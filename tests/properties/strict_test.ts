@@ -77,8 +77,18 @@ Deno.test(`NetDevice does the same twice, bit for bit (seed ${SEED})`, async () 
 Deno.test(`NetDevice delivers the same over every kind of ring (seed ${SEED})`, async () => {
   const property = fc.asyncProperty(anyMachine, anyStream(NASTY), async (machine, stream) => {
     // What is left the same is what coalescing may depend on.
-    const { accepted, intervalUs, maxFlows, maxSegments, flushOnPush, timestamps, v6First } = machine;
-    const same = { accepted, intervalUs, maxFlows, maxSegments, flushOnPush, timestamps, v6First };
+    const { accepted, intervalUs, maxFlows, maxSegments, flushOnPush, flushOnIdle, timestamps, v6First } =
+      machine;
+    const same = {
+      accepted,
+      intervalUs,
+      maxFlows,
+      maxSegments,
+      flushOnPush,
+      flushOnIdle,
+      timestamps,
+      v6First,
+    };
     const plain = await outputOf({ machine: { ...PLAIN_MACHINE, ...same }, streams: [stream] });
     const other = { ...machine, mergeable: true, pairs: 1, memoryMiB: 128, legacy: false };
     assertEquals(await outputOf({ machine: other, streams: [stream] }), plain);

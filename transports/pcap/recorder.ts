@@ -60,6 +60,11 @@ export class PcapRecorder implements FrameTransport, Pollable {
     return this.#inner.finished ?? false;
   }
 
+  /** Has the inner transport still to find out whether there is another frame? */
+  get isBehind(): boolean {
+    return this.#inner.isBehind ?? false;
+  }
+
   /** Receives from the inner transport. */
   receive(out: FrameBatch, limit: number, queue: number, nowNs: number): number {
     const from = out.length;

@@ -192,6 +192,12 @@ export class PcapReplay implements FrameTransport {
     return this.#ended && !this.#ready && this.#gathered.length === 0;
   }
 
+  /** Has it still to find out whether there is another frame at this time? */
+  get isBehind(): boolean {
+    if (this.#ready || this.#ended) return false;
+    return !this.#waits || this.#clock?.isHeld === true;
+  }
+
   /** What is wrong with the capture, once that was met; null if all is well. */
   get failure(): HostError | null {
     return this.#failure;

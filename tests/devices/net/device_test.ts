@@ -738,3 +738,45 @@ Deno.test("NetDevice refuses what it cannot be made of", async () => {
   await assertRejects(() => start({ mac: "00:00:00:00:00:00" }), Error, "not all of them 0");
   await assertRejects(() => start({ mac: "01:00:5e:00:00:01" }), Error, "the first one even");
 });
+
+Deno.test("NetDevice lets a finished flow go when the network has no more, if it is told to by a virtual clock", async () => {
+  for (const flushOnIdle of [undefined, false, true]) {
+    await using rig = await Rig.start([{ guest: { accept: TSO }, offloads: [{ ...RSC[0], flushOnIdle }] }]);
+    const { one } = rig;
+    feed(one, stream(1), 2);
+    for (const seq of [1000, 1100, 1200]) {
+      const flags = seq === 1200 ? ["ACK", "PSH"] as const : ["ACK"] as const;
+      one.port.inject(tcp({ destinationMac: MACS[0], sourcePort: 2, seq, payload: 100, flags }));
+    }
+    rig.settle();
+    const ports = () => one.packets.map(({ bytes }) => parseTcp(bytes).sourcePort);
+    assertEquals(ports(), flushOnIdle === true ? [2] : []);
+    // The interval is the upper bound for the rest, and all there is for both without the option.
+    assertEquals(one.device.deadlineNs(), MS);
+    rig.advanceTo(MS);
+    assertEquals(ports(), flushOnIdle === true ? [2, 1] : [1, 2]);
+    const counters = rig.machine.counters["net0.rsc-v4"];
+    assertEquals(
+      [counters.drained_by_idle, counters.drained_by_timer],
+      flushOnIdle === true ? [1, 1] : [0, 2],
+    );
+    assertEquals([one.device.deadlineNs(), rig.inUse, one.guest.errors], [Infinity, 0, []]);
+  }
+});
+
+Deno.test("NetDevice asks for nothing on idle while the guest has no buffers, and does not spin", async () => {
+  await using rig = await Rig.start([{
+    guest: { receiveBuffers: 0, accept: TSO },
+    offloads: [{ ...RSC[0], flushOnIdle: true }],
+  }]);
+  const { one } = rig;
+  one.port.inject(numbered(1));
+  const pushed = { destinationMac: MACS[0], payload: 100, flags: ["ACK", "PSH"] as const };
+  one.port.inject(tcp(pushed));
+  rig.settle();
+  assertEquals([one.packets.length, one.device.waitingFrames.toGuest], [0, 1]);
+  assertEquals(one.device.deadlineNs(), MS, "held until its interval is over");
+  one.guest.postReceiveBuffers(8);
+  rig.settle();
+  assertEquals([one.packets.length, one.device.deadlineNs()], [2, Infinity]);
+});

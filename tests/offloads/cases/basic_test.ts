@@ -65,6 +65,34 @@ testCase(5, { arrive: [[0, A], [1, pushed]] }, {
   },
 });
 
+testCase(5, { arrive: [[0, A], [1, pushed], [2, C]], options: { flushOnIdle: true } }, {
+  S: {
+    says: "with flushOnIdle PSH flushes the flow when the network has no more; without PSH it waits",
+    out: [
+      [1, "[5,1,2]", merged({ payload: 200, flags: ["ACK", "PSH"] }), { gsoSize: 100 }],
+      [300_002, "[0,0,-]", C],
+    ],
+    counters: { drained_by_idle: 1 },
+  },
+});
+
+const others = packet({ sourcePort: 9, flags: ["ACK", "PSH"] });
+const otherAck = pureAck({ sourcePort: 8 });
+testCase(5, {
+  arrive: [[0, A], [10, others], [10, otherAck], [20, pushed]],
+  options: { flushOnIdle: true },
+}, {
+  S: {
+    says: "with flushOnIdle finished flows leave, a pure ACK among them, and others stay and go on merging",
+    out: [
+      [10, "[0,0,-]", others],
+      [10, "[0,0,-]", otherAck],
+      [20, "[5,1,2]", merged({ payload: 200, flags: ["ACK", "PSH"] }), { gsoSize: 100 }],
+    ],
+    counters: { drained_by_idle: 3 },
+  },
+});
+
 testCase(5, { arrive: [[0, A], [1, pushed], [2, C]], options: { flushOnPush: true } }, {
   S: {
     says: "PSH flushes the flow at once with flushOnPush",

@@ -130,6 +130,7 @@ export const anyMachine: fc.Arbitrary<MachineChoice> = fc.record({
   maxFlows: fc.constantFrom(4096, 1, 2, 8),
   maxSegments: fc.constantFrom(1024, 2, 3, 45),
   flushOnPush: fc.constantFrom(false, false, true),
+  flushOnIdle: fc.boolean(),
   timestamps: fc.constantFrom(true, true, false),
   v6First: fc.boolean(),
   memoryMiB: fc.constantFrom(128, 128, 128, 8),
@@ -142,6 +143,7 @@ export const plainMachine: fc.Arbitrary<MachineChoice> = fc.record({
   maxFlows: fc.constantFrom(4096, 2),
   maxSegments: fc.constantFrom(1024, 2),
   flushOnPush: fc.boolean(),
+  flushOnIdle: fc.boolean(),
 }).map((choice) => ({ ...PLAIN_MACHINE, ...choice }));
 
 /** A guest that posts few buffers, and more of them now and then. */

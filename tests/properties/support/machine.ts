@@ -36,6 +36,7 @@ export function configOf(choice: MachineChoice, rules: "strict" | "qemu" = "stri
     maxFlows: choice.maxFlows,
     maxSegments: choice.maxSegments,
     flushOnPush: choice.flushOnPush,
+    ...rules === "qemu" ? {} : { flushOnIdle: choice.flushOnIdle },
     timestamps: choice.timestamps,
   };
   const offloads = [{ use: "rsc-v4", ...rsc }, { use: "rsc-v6", ...rsc }];

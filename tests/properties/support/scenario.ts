@@ -141,6 +141,8 @@ export interface MachineChoice {
   readonly maxSegments: number;
   /** Flush flows at PSH. */
   readonly flushOnPush: boolean;
+  /** Flush finished flows when the network has no more; strict rules only. */
+  readonly flushOnIdle: boolean;
   /** Merge segments with timestamps. */
   readonly timestamps: boolean;
   /** Does IPv6 stand before IPv4 in the line? */
@@ -190,6 +192,7 @@ export const PLAIN_MACHINE: MachineChoice = {
   maxFlows: 4096,
   maxSegments: 1024,
   flushOnPush: false,
+  flushOnIdle: false,
   timestamps: true,
   v6First: false,
   memoryMiB: 128,
