@@ -30,7 +30,9 @@ const MAX_ROUNDS = 2_000_000;
 
 /** The shortest time of polling other than none, in ns. */
 const MIN_POLL_NS = 4000;
-/** From one look to the next, in ns: if it takes longer, another program has had the processor. */
+/** Looks between two readings of the clock, which cost as much and make a number on the heap. */
+const LOOKS_PER_TIME = 8;
+/** From one reading to the next, in ns: if it takes longer, another program has had the processor. */
 const TAKEN_NS = 1_000_000;
 
 /**
@@ -204,6 +206,8 @@ export class Reactor {
     let idleSinceNs = -1;
     /** Was polling in vain? Then it sleeps. */
     let isVain = false;
+    /** When the event loop was last let turn while polling, in ns. */
+    let turnedNs = this.clock.nowNs();
     try {
       for (let rounds = 1; !signal.aborted; rounds++) {
         this.#woken = false;
@@ -227,8 +231,11 @@ export class Reactor {
           if (idleSinceNs < 0) idleSinceNs = nowNs;
           const endNs = idleSinceNs + pollTime.ns;
           if (nowNs < endNs) {
-            const found = this.#lookOut(nowNs, Math.min(endNs, dueNs));
-            if (found === "turn") await eventLoopTurn();
+            const turnNs = turnedNs + (this.#waiter.turnNs ?? Infinity);
+            const found = nowNs < turnNs ? this.#lookOut(nowNs, Math.min(endNs, dueNs, turnNs)) : "turn";
+            if (found !== "turn") continue;
+            await eventLoopTurn();
+            turnedNs = nowNs;
             continue;
           }
           isVain = true;
@@ -245,7 +252,9 @@ export class Reactor {
     const waiter = this.#waiter;
     let found: LookedFor = "nothing";
     while (found === "nothing" && nowNs < endNs) {
-      found = this.#hasWork() ? "event" : waiter.look!(nowNs);
+      for (let looks = 0; found === "nothing" && looks < LOOKS_PER_TIME; looks++) {
+        found = this.#hasWork() ? "event" : waiter.look!();
+      }
       const lookedNs = nowNs;
       nowNs = this.clock.nowNs();
       if (nowNs - lookedNs < TAKEN_NS) continue;
@@ -330,9 +339,10 @@ export interface Waiter extends Disposable {
   /**
    * Asks, without sleeping, what would end a sleep now. Called over and over: it makes no objects. Left out: it
    * cannot be asked.
-   * @param nowNs the present time
    */
-  look?(nowNs: number): LookedFor;
+  look?(): LookedFor;
+  /** How long the event loop may stand still while the reactor looks, in ns. Left out: for as long as it likes. */
+  readonly turnNs?: number;
 }
 
 /**

@@ -138,17 +138,16 @@ export class EpollWaiter implements Waiter {
     return this.#rest();
   }
 
-  /**
-   * Has something happened here or in the runtime? Timers of the runtime do not show: the event loop is to turn
-   * for them every now and then.
-   */
-  look(nowNs: number): LookedFor {
+  /** Has something happened here or in the runtime? */
+  look(): LookedFor {
     if (this.#closed) return "event";
-    const isReady = this.#naps.ready() > 0;
-    if (isReady && this.#hasEvent()) return "event";
-    if (!isReady && nowNs - this.#turnedNs < this.#napMs * NS_PER_MS) return "nothing";
-    this.#turnedNs = nowNs;
-    return "turn";
+    if (this.#naps.ready() === 0) return "nothing";
+    return this.#hasEvent() ? "event" : "turn";
+  }
+
+  /** As long as a nap, in ns: timers of the runtime do not show. */
+  get turnNs(): number {
+    return this.#napMs * NS_PER_MS;
   }
 
   /** Ends a sleep. */

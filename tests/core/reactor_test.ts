@@ -342,7 +342,7 @@ Deno.test("PollTime with the limit 0 never polls, and one below the first step k
   assertEquals(little.ns, 0);
 });
 
-/** A clock and a waiter in one: every look takes 1 us, a sleep lasts until the event; events come by a list. */
+/** A clock and a waiter in one: eight looks take 1 us, a sleep lasts until the event; events come by a list. */
 class PolledHost implements Clock, Waiter {
   ns = 0;
   /** When the next events come, in ns. */
@@ -360,7 +360,7 @@ class PolledHost implements Clock, Waiter {
   look(): LookedFor {
     this.looks++;
     if (this.answer !== null) return this.answer;
-    this.ns += 1000;
+    this.ns += 125;
     return this.#take() ? "event" : "nothing";
   }
 

@@ -241,3 +241,49 @@ Deno.test("an idle reactor burns no time of the processor", async () => {
   stop.abort();
   await running;
 });
+
+Deno.test("EpollWaiter.look() tells of an event once, and of nothing otherwise, without sleeping", async () => {
+  using waiter = new EpollWaiter();
+  using event = EventFd.create();
+  using _watch = waiter.watch(event.fd.number);
+  await quiet(waiter, 1, 1);
+  const found: string[] = [];
+  // The test's own timers and files may want a turn in between.
+  const looked = () => {
+    for (;;) {
+      const one = waiter.look();
+      if (one !== "turn") return one;
+    }
+  };
+  found.push(looked());
+  event.signal();
+  found.push(looked(), looked());
+  assertEquals(found, ["nothing", "event", "nothing"]);
+});
+
+Deno.test("a reactor that polls lets timers of the runtime through, and is stopped by one", async () => {
+  const reactor = new Reactor(new SystemClock(), 1000 * MS);
+  using event = EventFd.create();
+  using _watch = new HostWatcher(reactor).watch(event.fd.number);
+  let events = 0;
+  reactor.add({
+    poll: () => {
+      if (!event.drain()) return false;
+      events++;
+      return true;
+    },
+    deadlineNs: () => Infinity,
+  });
+  const stop = new AbortController();
+  const running = reactor.run(stop.signal);
+  // Each event is made by a timer: if polling kept timers waiting, there would be one a second.
+  const startMs = performance.now();
+  const timer = setInterval(() => {
+    event.signal();
+    if (events >= 60) stop.abort();
+  }, 2);
+  await running;
+  clearInterval(timer);
+  const tookMs = performance.now() - startMs;
+  assert(tookMs < 20_000, `${events} events took ${tookMs} ms`);
+});

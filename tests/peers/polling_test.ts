@@ -13,6 +13,8 @@ import { assertReceives, numbered, ThreadsRig, write } from "./support/threads_r
  * Machines that poll before they sleep (`pollMaxUs`).
  */
 
+const nothing = new Int32Array(new SharedArrayBuffer(4));
+
 /** The most that is spent in a second of the quietest of several, in units of 10 ms. */
 async function quietestSecond(pid?: number): Promise<number> {
   let least = Infinity;
@@ -38,25 +40,42 @@ hostTest(
       let sent = 0;
       let returned = 0;
       let kicks = 0;
-      const traffic = async (frames: number) => {
-        for (let i = 0; i < frames; i++) {
-          if (sent - returned < 4 && front.guest.send(1, numbered(sent++))) {
-            front.kicks[1].signal();
-            kicks++;
-          }
-          await after(3);
-          returned += front.guest.returned(1);
+      const send = () => {
+        if (sent - returned < 4 && front.guest.send(1, numbered(sent++))) {
+          front.kicks[1].signal();
+          kicks++;
         }
       };
-      // A frame every 3 ms is hardly any work: what is spent beyond that is polling.
+      const take = () => returned += front.guest.returned(1);
+      const traffic = async (frames: number) => {
+        for (let i = 0; i < frames; i++, take()) {
+          send();
+          await after(3);
+        }
+      };
+      // A frame every 3 ms is hardly any work: what is spent beyond that is polling. Other programs may keep
+      // the machine from it for a while.
       let most = 0;
-      for (let tries = 0; tries < 10 && most < 20; tries++) {
+      for (let tries = 0; tries < 20 && most < 20; tries++) {
         const before = processorTicks(child.pid);
         await traffic(200);
         most = Math.max(most, processorTicks(child.pid) - before);
       }
       assert(most >= 20, `only ${most} ticks of 10 ms in 200 frames: it does not poll`);
-      assert(kicks < sent / 2, `${kicks} kicks for ${sent} frames: it does not look at the ring by itself`);
+      // A machine that looks at the ring by itself asks for no kicks, as long as it polls.
+      let leastKicked = Infinity;
+      for (let tries = 0; tries < 100 && leastKicked > 0.5; tries++) {
+        const [sentBefore, kicksBefore] = [sent, kicks];
+        for (let i = 0; i < 100; i++, take()) {
+          send();
+          Atomics.wait(nothing, 0, 0, 0.2);
+        }
+        if (sent > sentBefore + 50) {
+          leastKicked = Math.min(leastKicked, (kicks - kicksBefore) / (sent - sentBefore));
+        }
+        await after(1);
+      }
+      assert(leastKicked <= 0.5, `${leastKicked} kicks for each frame: it does not look at the ring`);
       await until("all frames are given back", () => (returned += front.guest.returned(1)) === sent);
       const least = await quietestSecond(child.pid);
       assert(least <= 1, `${least} ticks of 10 ms in a second without traffic`);
