@@ -520,3 +520,44 @@ Deno.test("kernels leave chains of a wrong direction and tables that cannot be t
     world.check(what);
   }
 });
+
+Deno.test("kernels take a chain that fits exactly, and none that is a byte too long or too short", () => {
+  const arena = Arena.reserve();
+  assert(arena !== null, "no arena can be had here");
+  for (const packed of [false, true]) {
+    for (const writable of [false, true]) {
+      for (const bytes of [11, 12, 96, 97]) {
+        const world = new World(arena, packed, writable);
+        const { memory, burst, bits } = world;
+        const pieces = bytes === 11 || bytes === 12 ? [bytes] : [48, bytes - 48];
+        pieces.forEach((length, i) => {
+          const flags = i + 1 < pieces.length ? 1 | bits : bits;
+          const at = DESCRIPTORS + 16 * i;
+          world.descriptor(at, [BigInt(OWN + 64 * i), length, packed ? 3 : flags, packed ? flags | 0x80 : 1]);
+        });
+        memory.writeU16(DRIVER + 2, packed ? 0 : 1);
+        const setup = {
+          size: SIZE,
+          descriptors: DESCRIPTORS,
+          driver: DRIVER,
+          device: DEVICE,
+          eventIndex: false,
+          indirect: false,
+        };
+        const queue = packed ? new PackedVirtqueue(memory, setup) : new SplitVirtqueue(memory, setup);
+        const what = `${bytes} bytes, ${packed ? "packed" : "split"}, ${writable ? "enqueue" : "dequeue"}`;
+        if (writable) {
+          // An item of 11 bytes would fit into the chain of 11, which is below the least.
+          burst.beginEnqueue(12, 0);
+          burst.addPiece(world.frames, bytes === 97 ? 98 : Math.min(bytes, 96), true);
+          assertEquals(queue.enqueueBurst(burst), bytes === 11 || bytes === 97 ? 0 : 1, what);
+        } else {
+          burst.beginDequeue(12, 0, 1e12);
+          burst.addRoom(world.frames, 96);
+          assertEquals(queue.dequeueBurst(burst), bytes === 11 || bytes === 97 ? 0 : 1, what);
+          assert(world.frame(0).subarray(96).every((byte) => byte === 0x66), what);
+        }
+      }
+    }
+  }
+});
