@@ -45,6 +45,8 @@ export class Arena {
   readonly view: DataView<ArrayBuffer>;
   /** The low part, by 32 bits. */
   readonly words: Uint32Array<ArrayBuffer>;
+  /** The same, signed. */
+  readonly ints: Int32Array<ArrayBuffer>;
   /** The low part, by doubles. */
   readonly doubles: Float64Array<ArrayBuffer>;
   /** What works in it. */
@@ -60,6 +62,7 @@ export class Arena {
     this.bytes = new Uint8Array(this.buffer, 0, LOW_BYTES);
     this.view = new DataView(this.buffer, 0, LOW_BYTES);
     this.words = new Uint32Array(this.buffer, 0, LOW_BYTES / 4);
+    this.ints = new Int32Array(this.buffer, 0, LOW_BYTES / 4);
     this.doubles = new Float64Array(this.buffer, 0, LOW_BYTES / 8);
     this.kernels = instantiate(memory);
     accelerateCopies(this.buffer, this.kernels.copy);

@@ -15,6 +15,8 @@ export interface Kernels {
   dequeue(block: number): number;
   /** Copies `lengthBytes` bytes from one place to another; the two may overlap. Nothing is checked but the memory's end. */
   copy(to: number, from: number, lengthBytes: number): void;
+  /** Merges the segments of a burst into what is held; returns in front of which it stopped. See `coalesce.as.ts`. */
+  coalesce(block: number): number;
   /** Sums up the 16-bit little-endian words of 0 to 131071 bytes; the result is below 0x20000. See `checksum.as.ts`. */
   sum(at: number, lengthBytes: number): number;
   /** Makes a segment of a large TCP frame. See `segment.as.ts`. */

@@ -43,9 +43,9 @@ const HEADERS_BYTES = ETHERNET_HEADER_BYTES + IPV4_HEADER_BYTES + TCP_HEADER_BYT
 const MIN_LENGTH = IPV4_HEADER_BYTES + TCP_HEADER_BYTES;
 
 function fillKey(view: DataView, segment: ParsedSegment): void {
-  segment.key[0] = view.getInt32(segment.ipAt + IPV4_SOURCE);
-  segment.key[1] = view.getInt32(segment.ipAt + IPV4_SOURCE + 4);
-  segment.key[2] = view.getInt32(segment.tcpAt + TCP_PORTS);
+  segment.key[0] = view.getInt32(segment.ipAt + IPV4_SOURCE, true);
+  segment.key[1] = view.getInt32(segment.ipAt + IPV4_SOURCE + 4, true);
+  segment.key[2] = view.getInt32(segment.tcpAt + TCP_PORTS, true);
 }
 
 /** IPv4, as the chains see it. */
@@ -89,8 +89,8 @@ export const ipv4Family: RscFamily = {
   },
 
   fillAddresses(view: DataView, segment: ParsedSegment, sourceAt: number, destinationAt: number): void {
-    segment.key[0] = view.getInt32(sourceAt);
-    segment.key[1] = view.getInt32(destinationAt);
+    segment.key[0] = view.getInt32(sourceAt, true);
+    segment.key[1] = view.getInt32(destinationAt, true);
   },
 
   locateQemu(frame: Frame, segment: ParsedSegment): QemuLocated {

@@ -44,20 +44,20 @@ function fillAddresses(
   destinationAt: number,
 ): void {
   const { key } = segment;
-  key[0] = view.getInt32(sourceAt);
-  key[1] = view.getInt32(sourceAt + 4);
-  key[2] = view.getInt32(sourceAt + 8);
-  key[3] = view.getInt32(sourceAt + 12);
-  key[4] = view.getInt32(destinationAt);
-  key[5] = view.getInt32(destinationAt + 4);
-  key[6] = view.getInt32(destinationAt + 8);
-  key[7] = view.getInt32(destinationAt + 12);
+  key[0] = view.getInt32(sourceAt, true);
+  key[1] = view.getInt32(sourceAt + 4, true);
+  key[2] = view.getInt32(sourceAt + 8, true);
+  key[3] = view.getInt32(sourceAt + 12, true);
+  key[4] = view.getInt32(destinationAt, true);
+  key[5] = view.getInt32(destinationAt + 4, true);
+  key[6] = view.getInt32(destinationAt + 8, true);
+  key[7] = view.getInt32(destinationAt + 12, true);
 }
 
 function fillKey(view: DataView, segment: ParsedSegment): void {
   const at = segment.ipAt + IPV6_SOURCE;
   fillAddresses(view, segment, at, at + 16);
-  segment.key[ADDRESS_WORDS] = view.getInt32(segment.tcpAt + TCP_PORTS);
+  segment.key[ADDRESS_WORDS] = view.getInt32(segment.tcpAt + TCP_PORTS, true);
 }
 
 /** IPv6, as the chains see it. */

@@ -77,8 +77,8 @@ export interface ThreadWorkersParts {
 }
 
 const NO_NOTICES = 0;
-/** Memory for what the kernels of one thread are told. */
-const BURST_BYTES = 2 ** 20;
+/** Memory for what the kernels of one thread are told, and the flow tables of its stages. */
+const BURST_BYTES = 4 * 2 ** 20;
 
 /** The threads of one device. */
 export class ThreadWorkers implements DeviceWorkers {

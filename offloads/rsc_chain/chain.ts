@@ -24,6 +24,7 @@ import { copyBytes, type Frame, type FrameBatch } from "../../pipeline/frame.ts"
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import type { Negotiated, Stage, StageContext, VerdictLog } from "../../pipeline/stage.ts";
 import { ETHERNET_TYPE } from "../../wire/ethernet.ts";
+import { MAX_ITEMS, PASSES, SegmentBurst } from "./burst.ts";
 import { FlowTable } from "./flow_table.ts";
 import { type CoalescedSegment, ParsedSegment, type RscFamily } from "./segments.ts";
 
@@ -64,6 +65,10 @@ export abstract class RscChain implements Stage {
   protected readonly claims: FlowClaims | null;
   /** What is held. */
   protected readonly table: FlowTable;
+  /** What the kernel is told; null where there is none, and where each frame is to be explained. */
+  protected readonly burst: SegmentBurst | null;
+  /** Has the kernel found the checksums of the frame at hand right? */
+  protected isRight = false;
   #timerNs = Infinity;
   readonly #intervalNs: number;
   /** The batch for frames that pass or are flushed; only set while a hook of the stage runs. */
@@ -76,7 +81,9 @@ export abstract class RscChain implements Stage {
     this.name = context.name;
     this.verdicts = context.verdicts;
     this.claims = context.claims ?? null;
-    this.table = new FlowTable(family.keyWords, maxFlows);
+    const { arena } = context.pool;
+    this.table = new FlowTable(family.keyWords, maxFlows, arena);
+    this.burst = this.verdicts === null ? SegmentBurst.make(arena, family.version) : null;
     this.#intervalNs = Math.round(options.intervalUs * 1000);
   }
 
@@ -92,10 +99,46 @@ export abstract class RscChain implements Stage {
   /** The guest has agreed to something: is this family to be coalesced from now on? */
   abstract negotiated(state: Negotiated, output: FrameBatch, nowNs: number): void;
 
+  /** Are frames merged at all now, so that the kernel has something to do? */
+  protected abstract get mergesBursts(): boolean;
+
+  /** The kernel has merged a segment into this: counts it. */
+  protected abstract mergedInBurst(held: CoalescedSegment): void;
+
   /** Takes every frame of `input`. */
   process(input: FrameBatch, output: FrameBatch, nowNs: number): void {
     this.output = output;
-    for (let i = 0; i < input.length; i++) this.take(input.at(i), nowNs);
+    const { burst } = this;
+    const { length } = input;
+    if (burst === null || !this.mergesBursts) {
+      for (let i = 0; i < length; i++) this.take(input.at(i), nowNs);
+      return;
+    }
+    for (let from = 0; from < length; from += MAX_ITEMS) {
+      this.#takeBurst(burst, input, from, Math.min(length, from + MAX_ITEMS), nowNs);
+    }
+  }
+
+  /** Takes frames `from` to `end` - 1: the kernel what is usual, `take` what it stops at. */
+  #takeBurst(burst: SegmentBurst, input: FrameBatch, from: number, end: number, nowNs: number): void {
+    burst.fill(input, from, end);
+    for (let i = from; i < end; i++) {
+      const stop = from + burst.merge(i - from, this.table);
+      for (; i < stop; i++) {
+        const frame = input.at(i);
+        const flow = burst.flowOf(i - from);
+        if (flow === PASSES) this.output.push(frame);
+        else {
+          const held = this.table.heldBy(flow);
+          this.#linkPayload(held, frame, burst.payloadAt(i - from), burst.payloadBytes(i - from));
+          this.mergedInBurst(held);
+        }
+      }
+      if (stop === end) return;
+      this.isRight = burst.isRight;
+      this.take(input.at(i), nowNs);
+      this.isRight = false;
+    }
   }
 
   /** When the timer runs out, in ns. */
@@ -162,6 +205,14 @@ export abstract class RscChain implements Stage {
   /** Appends the located segment's payload to what is held, and takes the frame over. */
   protected mergePayload(held: CoalescedSegment, frame: Frame): void {
     const { payloadAt, payloadBytes } = this.segment;
+    this.#linkPayload(held, frame, payloadAt, payloadBytes);
+    held.payloadBytes += payloadBytes;
+    held.totalBytes += payloadBytes;
+    held.changed = true;
+  }
+
+  /** Hangs a payload behind what is held; the numbers are written by others. */
+  #linkPayload(held: CoalescedSegment, frame: Frame, payloadAt: number, payloadBytes: number): void {
     const tail = held.tail!;
     if (payloadBytes <= MAX_COPIED_BYTES && payloadBytes <= tail.tailRoom) {
       const to = tail.start + tail.length;
@@ -179,9 +230,6 @@ export abstract class RscChain implements Stage {
       held.pieces++;
       if (frame.owner !== held.owner) held.owner = null;
     }
-    held.payloadBytes += payloadBytes;
-    held.totalBytes += payloadBytes;
-    held.changed = true;
   }
 
   /** Flushes one flow: completes the headers and passes the frame on. */

@@ -16,11 +16,17 @@
  * compares whole keys, so that a wrong guess costs a comparison and is no error. Tags are easy to collide on
  * purpose; that makes the shortcut useless and leaves the table behind it.
  *
+ * Keys, and all that segments are compared with, are rows of numbers in the arena: the kernel finds flows by
+ * the shortcut and merges into the rows (`kernels/coalesce.as.ts`). When the arena has no room for more, the
+ * table goes on in ordinary memory, and the kernel has nothing to do.
+ *
  * Invariants: everything in the list is in exactly one bucket and in the list of its `pairSlot`; `count` is
  * the length of the list; keys are pairwise different; what the shortcut remembers is in the table.
  *
  * @module
  */
+import type { Arena } from "../../core/arena.ts";
+import { KEY, ROW_WORDS } from "../../kernels/flow_layout.ts";
 import { CoalescedSegment, type ParsedSegment } from "./segments.ts";
 
 /** Lists by the hash of the addresses; a power of two. */
@@ -39,10 +45,13 @@ export class FlowTable {
   readonly #pairLast: (CoalescedSegment | null)[] = new Array<CoalescedSegment | null>(PAIR_SLOTS).fill(null);
   #free: CoalescedSegment[] = [];
   #freeCount = 0;
-  #made = 0;
-  #keys: Int32Array;
+  /** Everything made so far, by number. */
+  readonly #made: CoalescedSegment[] = [];
+  readonly #arena: Arena | null;
+  #isInArena: boolean;
   #buckets: (CoalescedSegment | null)[];
   #mask: number;
+  #rows: Words;
   #recent: RecentFlows;
   #count = 0;
   /** The one opened first. */
@@ -52,17 +61,19 @@ export class FlowTable {
 
   /**
    * An empty table. @param keyWords 32-bit words of a key, of which the last holds the ports; @param maxFlows
-   * flows at most
+   * flows at most; @param arena where its rows are to lie, so that the kernel reaches them
    */
-  constructor(keyWords: number, maxFlows: number) {
+  constructor(keyWords: number, maxFlows: number, arena: Arena | null = null) {
     this.#keyWords = keyWords;
     this.#addressWords = keyWords - 1;
     this.maxFlows = maxFlows;
     this.#secrets = crypto.getRandomValues(new Int32Array(2 * keyWords + 2));
-    this.#keys = new Int32Array(0);
     this.#buckets = new Array<CoalescedSegment | null>(16).fill(null);
     this.#mask = 15;
-    this.#recent = new RecentFlows(16);
+    this.#arena = arena;
+    this.#isInArena = arena !== null;
+    this.#rows = this.#allocate(0);
+    this.#recent = new RecentFlows(16, this.#allocate(16 * PLACE_WORDS));
   }
 
   /** Flows held. */
@@ -75,6 +86,21 @@ export class FlowTable {
     return this.#count >= this.maxFlows;
   }
 
+  /** What is held as number `index` of the table. */
+  heldBy(index: number): CoalescedSegment {
+    return this.#made[index];
+  }
+
+  /** Where the rows begin in the arena, in bytes; 0 if they are not there. */
+  get rowsAt(): number {
+    return this.#isInArena ? 4 * this.#rows.at : 0;
+  }
+
+  /** The shortcut to what was found lately. */
+  get recent(): RecentFlows {
+    return this.#recent;
+  }
+
   /** The hash of a segment's flow. */
   hashOf(segment: ParsedSegment): number {
     return this.#hash(segment, this.#keyWords);
@@ -82,8 +108,10 @@ export class FlowTable {
 
   /** What is held of the segment's flow, or null. */
   find(segment: ParsedSegment): CoalescedSegment | null {
-    const held = this.#recent.recall(this.#tagOf(segment));
-    return held !== null && this.#hasKey(held, segment) ? held : this.#search(segment);
+    const index = this.#recent.recall(this.#tagOf(segment));
+    if (index < 0) return this.#search(segment);
+    const held = this.#made[index];
+    return this.#hasKey(held, segment) ? held : this.#search(segment);
   }
 
   /** A place for a flow of which nothing is held, last in the list. There must be room. */
@@ -94,12 +122,9 @@ export class FlowTable {
     const hash = this.hashOf(segment);
     held.hash = hash;
     held.tag = this.#tagOf(segment);
-    held.key0 = key[0];
-    held.key1 = key[1];
-    held.key2 = key[2];
     held.vlan = segment.vlan;
-    const row = held.index * this.#keyWords;
-    for (let i = 0; i < this.#keyWords; i++) this.#keys[row + i] = key[i];
+    const row = held.at + KEY;
+    for (let i = 0; i < this.#keyWords; i++) held.row[row + i] = key[i];
     let at = hash & this.#mask;
     while (this.#buckets[at] !== null) at = at + 1 & this.#mask;
     this.#buckets[at] = held;
@@ -143,8 +168,8 @@ export class FlowTable {
   /** Is this held between the addresses of this segment, in this direction and VLAN? */
   hasPair(held: CoalescedSegment, segment: ParsedSegment): boolean {
     if (held.vlan !== segment.vlan) return false;
-    const row = held.index * this.#keyWords;
-    for (let i = 0; i < this.#addressWords; i++) if (this.#keys[row + i] !== segment.key[i]) return false;
+    const row = held.at + KEY;
+    for (let i = 0; i < this.#addressWords; i++) if (held.row[row + i] !== segment.key[i]) return false;
     return true;
   }
 
@@ -167,14 +192,11 @@ export class FlowTable {
     return key[this.#addressWords] ^ key[(this.#addressWords >>> 1) - 1] ^ vlan;
   }
 
-  #hasKey(held: CoalescedSegment, segment: ParsedSegment): boolean {
-    const { key } = segment;
-    if (held.key0 !== key[0] || held.key1 !== key[1] || held.key2 !== key[2]) return false;
-    if (held.vlan !== segment.vlan) return false;
+  #hasKey(held: CoalescedSegment, { key, vlan }: ParsedSegment): boolean {
+    if (held.vlan !== vlan) return false;
     const words = this.#keyWords;
-    const keys = this.#keys;
-    const row = held.index * words;
-    for (let i = 3; i < words; i++) if (keys[row + i] !== key[i]) return false;
+    const row = held.at + KEY;
+    for (let i = 0; i < words; i++) if (held.row[row + i] !== key[i]) return false;
     return true;
   }
 
@@ -227,19 +249,34 @@ export class FlowTable {
     buckets[hole] = null;
   }
 
+  /** Words for rows or places, all 0: in the arena as long as it has room, then in ordinary memory for good. */
+  #allocate(words: number): Words {
+    const at = this.#isInArena ? this.#arena!.allocate(4 * words) : null;
+    if (at !== null) return { words: this.#arena!.ints, at: at / 4 };
+    this.#isInArena = false;
+    return { words: new Int32Array(words), at: 0 };
+  }
+
   #grow(): void {
-    const from = this.#made;
+    const from = this.#made.length;
     const to = Math.min(this.maxFlows, Math.max(64, from * 2));
-    for (let i = to - 1; i >= from; i--) this.#free[this.#freeCount++] = new CoalescedSegment(i);
-    this.#made = to;
-    const keys = new Int32Array(to * this.#keyWords);
-    keys.set(this.#keys);
-    this.#keys = keys;
+    const old = this.#rows;
+    const rows = this.#allocate(to * ROW_WORDS);
+    this.#rows = rows;
+    rows.words.set(old.words.subarray(old.at, old.at + from * ROW_WORDS), rows.at);
+    for (const held of this.#made) {
+      held.row = rows.words;
+      held.at = rows.at + held.index * ROW_WORDS;
+    }
+    for (let i = from; i < to; i++) {
+      this.#made.push(new CoalescedSegment(i, rows.words, rows.at + i * ROW_WORDS));
+    }
+    for (let i = to - 1; i >= from; i--) this.#free[this.#freeCount++] = this.#made[i];
     let buckets = 16;
     while (buckets < to * 2) buckets *= 2;
     this.#buckets = new Array<CoalescedSegment | null>(buckets).fill(null);
     this.#mask = buckets - 1;
-    this.#recent = new RecentFlows(buckets);
+    this.#recent = new RecentFlows(buckets, this.#allocate(buckets * PLACE_WORDS));
     for (let held = this.oldest; held !== null; held = held.following) {
       let at = held.hash & this.#mask;
       while (this.#buckets[at] !== null) at = at + 1 & this.#mask;
@@ -248,42 +285,66 @@ export class FlowTable {
   }
 }
 
+/** Words in some memory, from `at` on. */
+interface Words {
+  readonly words: Int32Array<ArrayBuffer>;
+  readonly at: number;
+}
+
+/** Words of a place of the shortcut: a tag, and the number of what is held by it, plus 1, or 0; and another two. */
+const PLACE_WORDS = 4;
+
 /**
- * One place for each of a power of two of tags, kept apart from what they lead to, which may be far away in
- * memory.
+ * One place for each of a power of two of hashes of tags, each with room for two, kept apart from what they
+ * lead to, which may be far away in memory. The kernel looks here as well.
  */
 export class RecentFlows {
-  readonly #tags: Int32Array<ArrayBuffer>;
-  readonly #found: (CoalescedSegment | null)[];
-  readonly #shift: number;
+  readonly #words: Int32Array<ArrayBuffer>;
+  readonly #at: number;
+  /** By how many bits a hash is shifted to become the number of a place. */
+  readonly shift: number;
 
-  /** Remembers nothing yet. @param places a power of two, from 2 */
-  constructor(places: number) {
-    this.#tags = new Int32Array(places);
-    this.#found = new Array<CoalescedSegment | null>(places).fill(null);
-    this.#shift = 32 - Math.log2(places);
+  /** Remembers nothing yet. @param places a power of two, from 2; @param memory for them, all 0 */
+  constructor(places: number, memory: Words) {
+    this.#words = memory.words;
+    this.#at = memory.at;
+    this.shift = 32 - Math.log2(places);
   }
 
-  /** What was remembered with this tag, or null. */
-  recall(tag: number): CoalescedSegment | null {
+  /** Where its places begin in their memory, in bytes. */
+  get placesAt(): number {
+    return 4 * this.#at;
+  }
+
+  /** The number of what was remembered with this tag, or -1. */
+  recall(tag: number): number {
+    const words = this.#words;
     const at = this.#placeOf(tag);
-    return this.#tags[at] === tag ? this.#found[at] : null;
+    if (words[at] === tag) return words[at + 1] - 1;
+    return words[at + 2] === tag ? words[at + 3] - 1 : -1;
   }
 
-  /** Remembers this by its tag, in place of what was there. */
-  remember(held: CoalescedSegment): void {
-    const at = this.#placeOf(held.tag);
-    this.#tags[at] = held.tag;
-    this.#found[at] = held;
+  /** Remembers this by its tag, in place of what was remembered there longest. */
+  remember({ tag, index }: CoalescedSegment): void {
+    const words = this.#words;
+    const at = this.#placeOf(tag);
+    if (words[at] !== tag && words[at + 1] !== 0) {
+      words[at + 2] = words[at];
+      words[at + 3] = words[at + 1];
+    }
+    words[at] = tag;
+    words[at + 1] = index + 1;
   }
 
   /** Forgets what leaves the table. */
-  forget(held: CoalescedSegment): void {
-    const at = this.#placeOf(held.tag);
-    if (this.#found[at] === held) this.#found[at] = null;
+  forget({ tag, index }: CoalescedSegment): void {
+    const words = this.#words;
+    const at = this.#placeOf(tag);
+    if (words[at + 1] === index + 1) words[at + 1] = 0;
+    if (words[at + 3] === index + 1) words[at + 3] = 0;
   }
 
   #placeOf(tag: number): number {
-    return Math.imul(tag, 0x9e3779b1) >>> this.#shift;
+    return this.#at + PLACE_WORDS * (Math.imul(tag ^ tag >>> 16, 0x9e3779b1) >>> this.shift);
   }
 }

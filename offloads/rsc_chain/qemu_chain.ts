@@ -58,6 +58,7 @@ export class QemuChain extends RscChain implements QemuStage {
   /** An empty chain; counters are published under the context's name. @param family v4 or v6 */
   constructor(family: RscFamily, context: StageContext, options: RscOptions) {
     super(family, context, options, MAX_FLOWS);
+    this.burst?.configureQemu(family.maxIpLengthQemu, MAX_HELD_BYTES);
     this.counters = context.publish(newQemuCounters());
   }
 
@@ -102,6 +103,19 @@ export class QemuChain extends RscChain implements QemuStage {
       return this.#flushThenPass(table.find(segment), frame, "tcp_all_opt");
     }
     this.#candidate(frame, nowNs);
+  }
+
+  /** Are frames looked at in bursts? */
+  protected override get mergesBursts(): boolean {
+    return this.#on;
+  }
+
+  /** Counts a segment that the kernel has merged. */
+  protected override mergedInBurst(held: CoalescedSegment): void {
+    const { counters } = this;
+    counters.received++;
+    counters.no_match += this.#order.before(held.order);
+    counters.coalesced++;
   }
 
   #candidate(frame: Frame, nowNs: number): void {

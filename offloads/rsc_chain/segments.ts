@@ -3,6 +3,7 @@
  * and what an IP version does differently (`RscFamily`).
  * @module
  */
+import * as flow from "../../kernels/flow_layout.ts";
 import type { Frame, FrameOwner } from "../../pipeline/frame.ts";
 import { addToSum, fold, isSumRight, sumOf16 } from "../../wire/checksum.ts";
 import {
@@ -25,10 +26,11 @@ import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from "../../
 export const MAX_KEY_WORDS = 9;
 
 /**
- * What a chain looks at first, of a segment at hand and of what is held. Offsets are absolute, into the
- * storage of the frame. 32-bit fields are signed: only differences and equality of them are ever used.
+ * One segment, as `RscFamily` parsed it (QEMU's `NetRscUnit`). One object, refilled for each frame. `ipAt`,
+ * `vlan` and the tags are set before the family locates the rest. Offsets are absolute, into the storage of
+ * the frame. 32-bit fields are signed: only differences and equality of them are ever used.
  */
-class SegmentHeaders {
+export class ParsedSegment {
   /** Which VLAN it is of, as `HeaderLocator` tells; 0 for the untagged network. */
   vlan = 0;
   /** Sequence number of the first byte. */
@@ -43,13 +45,6 @@ class SegmentHeaders {
   window = 0;
   /** The 16-bit word of data offset and flags. */
   offsetFlags = 0;
-}
-
-/**
- * One segment, as `RscFamily` parsed it (QEMU's `NetRscUnit`). One object, refilled for each frame. `ipAt`,
- * `vlan` and the tags are set before the family locates the rest.
- */
-export class ParsedSegment extends SegmentHeaders {
   /** First byte of the IP header. */
   ipAt = 0;
   /** First byte of the TCP header. */
@@ -79,7 +74,7 @@ export class ParsedSegment extends SegmentHeaders {
   payloadAt = 0;
   /** ECN bits of the IP header. */
   ecn = 0;
-  /** Source address, destination address, ports; in network order, as 32-bit words. */
+  /** Source address, destination address, ports: as they lie in the headers, by words of 32 bits. */
   readonly key: Int32Array<ArrayBuffer> = new Int32Array(MAX_KEY_WORDS);
 }
 
@@ -87,71 +82,40 @@ export class ParsedSegment extends SegmentHeaders {
  * What a chain holds of one flow (QEMU's `NetRscSeg`, an item of DPDK's GRO). The frame's pieces are the
  * payloads as they arrived, not copied; the headers say what is written once, at the flush: the latest
  * acknowledgment, window, flags and timestamps, the lengths of all that is held and, of TTLs and hop limits,
- * the smallest. What every segment looks at stands first, so that it shares cache lines; what only strict
- * rules keep and what only the flush needs comes behind. The frame itself is not touched between opening and
- * flush.
+ * the smallest. The frame itself is not touched between opening and flush.
+ *
+ * All that a segment is compared with are numbers in a row of the table, where the kernel reads and writes
+ * them too (`kernels/flow_layout.ts`). Here are their names, and what is no number.
  */
-export class CoalescedSegment extends SegmentHeaders {
-  /** Hash of the flow's key. */
-  hash = 0;
-  /** The first words of the key, which are all of it for IPv4; the table keeps whole keys. */
-  key0 = 0;
-  /** Second word. */
-  key1 = 0;
-  /** Third word. */
-  key2 = 0;
-  /** What it is recalled by, see `RecentFlows`. */
-  tag = 0;
-  /** Segments merged, as the rule book counts them. */
-  segments = 0;
-  /** How many had been opened since the chain was last empty, when this one was. */
-  order = 0;
-  /** Strict rules: where its flow is claimed (`FlowClaims`); -1 if it is not. */
-  claim: number = -1;
-  /** Has anything been merged into it? A window counts. */
-  changed = false;
+export class CoalescedSegment {
   /** The last of the frame's pieces. */
   tail: Frame | null = null;
-  /** Bytes in all pieces of the frame, which the frame gets at the flush. */
-  totalBytes = 0;
-  /** How many pieces the frame has, which it gets at the flush too. */
+  /** How many pieces the frame has, which it gets at the flush. */
   pieces = 0;
   /** Where all pieces return to; null if that is not one place. */
   owner: FrameOwner | null = null;
-  /** Strict rules: what of the IP header must be equal, as in the segment that opened it. */
-  traits = 0;
-  /** Strict rules: the smallest TTL or hop limit. */
-  hopLimit = 0;
-  /** Strict rules: the outer VLAN tag. */
-  outerTag = 0;
-  /** Strict rules: the inner one. */
-  innerTag = 0;
-  /** Strict rules: has it the timestamp block? */
-  hasTimestamp = false;
-  /** Strict rules: the latest TSval. */
-  tsValue = 0;
-  /** Strict rules: the latest TSecr. */
-  tsEcho = 0;
-  /** Strict rules: the two MAC addresses, as three words. */
-  macs0 = 0;
-  /** Second word. */
-  macs1 = 0;
-  /** Third word. */
-  macs2 = 0;
-  /** Strict rules: the queue pair it goes to. */
-  queue = 0;
-  /** Strict rules: bytes of payload of the largest segment. */
-  largestSegmentBytes = 0;
+  /** How many had been opened since the chain was last empty, when this one was. */
+  order = 0;
+  /** The words among which its row lies. */
+  row: Int32Array<ArrayBuffer>;
+  /** Where its row begins among them. */
+  at: number;
+  /** The frame that opened it, followed by the merged payloads. Null while nothing is held here. */
+  frame: Frame | null = null;
   /** First byte of the IP header. */
   ipAt = 0;
   /** First byte of the TCP header. */
   tcpAt = 0;
   /** Bytes of the TCP header, as its data offset says. */
   tcpHeaderBytes = 0;
-  /** Its place in the table; never changes. */
+  /** Strict rules: where its flow is claimed (`FlowClaims`); -1 if it is not. */
+  claim: number = -1;
+  /** Hash of the flow's key. */
+  hash = 0;
+  /** What it is recalled by, see `RecentFlows`. */
+  tag = 0;
+  /** Its number in the table; never changes. */
   readonly index: number;
-  /** The frame that opened it, followed by the merged payloads. Null while nothing is held here. */
-  frame: Frame | null = null;
   /** The one that was opened before this one. */
   previous: CoalescedSegment | null = null;
   /** The one that was opened after this one. */
@@ -163,10 +127,163 @@ export class CoalescedSegment extends SegmentHeaders {
   /** The one that was opened after this one in that list. */
   followingOfPair: CoalescedSegment | null = null;
 
-  /** Holds nothing. @param index its place in the table */
-  constructor(index: number) {
-    super();
+  /** Holds nothing. @param index its number in the table; @param row where its row lies, from word `at` on */
+  constructor(index: number, row: Int32Array<ArrayBuffer>, at: number) {
     this.index = index;
+    this.row = row;
+    this.at = at;
+  }
+
+  /** Which VLAN it is of; 0 for the untagged network. */
+  get vlan(): number {
+    return this.row[this.at + flow.VLAN];
+  }
+  set vlan(value: number) {
+    this.row[this.at + flow.VLAN] = value;
+  }
+
+  /** Sequence number of the first byte. */
+  get seq(): number {
+    return this.row[this.at + flow.SEQ];
+  }
+  set seq(value: number) {
+    this.row[this.at + flow.SEQ] = value;
+  }
+
+  /** Bytes of payload of all segments. */
+  get payloadBytes(): number {
+    return this.row[this.at + flow.PAYLOAD_BYTES];
+  }
+  set payloadBytes(value: number) {
+    this.row[this.at + flow.PAYLOAD_BYTES] = value;
+  }
+
+  /** The IP length field of all of it: total length (v4) or payload length (v6). */
+  get ipLength(): number {
+    return this.row[this.at + flow.IP_LENGTH];
+  }
+  set ipLength(value: number) {
+    this.row[this.at + flow.IP_LENGTH] = value;
+  }
+
+  /** The latest acknowledgment number. */
+  get ack(): number {
+    return this.row[this.at + flow.ACK];
+  }
+  set ack(value: number) {
+    this.row[this.at + flow.ACK] = value;
+  }
+
+  /** The latest window, as in the header. */
+  get window(): number {
+    return this.row[this.at + flow.WINDOW];
+  }
+  set window(value: number) {
+    this.row[this.at + flow.WINDOW] = value;
+  }
+
+  /** The latest 16-bit word of data offset and flags. */
+  get offsetFlags(): number {
+    return this.row[this.at + flow.OFFSET_FLAGS];
+  }
+  set offsetFlags(value: number) {
+    this.row[this.at + flow.OFFSET_FLAGS] = value;
+  }
+
+  /** Segments merged, as the rule book counts them. */
+  get segments(): number {
+    return this.row[this.at + flow.SEGMENTS];
+  }
+  set segments(value: number) {
+    this.row[this.at + flow.SEGMENTS] = value;
+  }
+
+  /** Bytes in all pieces of the frame, which the frame gets at the flush. */
+  get totalBytes(): number {
+    return this.row[this.at + flow.TOTAL_BYTES];
+  }
+  set totalBytes(value: number) {
+    this.row[this.at + flow.TOTAL_BYTES] = value;
+  }
+
+  /** Strict rules: the outer VLAN tag. */
+  get outerTag(): number {
+    return this.row[this.at + flow.OUTER_TAG];
+  }
+  set outerTag(value: number) {
+    this.row[this.at + flow.OUTER_TAG] = value;
+  }
+
+  /** Strict rules: the inner one. */
+  get innerTag(): number {
+    return this.row[this.at + flow.INNER_TAG];
+  }
+  set innerTag(value: number) {
+    this.row[this.at + flow.INNER_TAG] = value;
+  }
+
+  /** Strict rules: what of the IP header must be equal, as in the segment that opened it. */
+  get traits(): number {
+    return this.row[this.at + flow.TRAITS];
+  }
+  set traits(value: number) {
+    this.row[this.at + flow.TRAITS] = value;
+  }
+
+  /** Strict rules: the smallest TTL or hop limit. */
+  get hopLimit(): number {
+    return this.row[this.at + flow.HOP_LIMIT];
+  }
+  set hopLimit(value: number) {
+    this.row[this.at + flow.HOP_LIMIT] = value;
+  }
+
+  /** Strict rules: the latest TSval. */
+  get tsValue(): number {
+    return this.row[this.at + flow.TS_VALUE];
+  }
+  set tsValue(value: number) {
+    this.row[this.at + flow.TS_VALUE] = value;
+  }
+
+  /** Strict rules: the latest TSecr. */
+  get tsEcho(): number {
+    return this.row[this.at + flow.TS_ECHO];
+  }
+  set tsEcho(value: number) {
+    this.row[this.at + flow.TS_ECHO] = value;
+  }
+
+  /** Strict rules: the queue pair it goes to. */
+  get queuePair(): number {
+    return this.row[this.at + flow.QUEUE_PAIR];
+  }
+  set queuePair(value: number) {
+    this.row[this.at + flow.QUEUE_PAIR] = value;
+  }
+
+  /** Strict rules: bytes of payload of the largest segment. */
+  get largestSegmentBytes(): number {
+    return this.row[this.at + flow.LARGEST];
+  }
+  set largestSegmentBytes(value: number) {
+    this.row[this.at + flow.LARGEST] = value;
+  }
+
+  /** Has anything been merged into it? A window counts. */
+  get changed(): boolean {
+    return this.row[this.at + flow.CHANGED] !== 0;
+  }
+  set changed(value: boolean) {
+    this.row[this.at + flow.CHANGED] = value ? 1 : 0;
+  }
+
+  /** Strict rules: has it the timestamp block? */
+  get hasTimestamp(): boolean {
+    return this.row[this.at + flow.HAS_TIMESTAMP] !== 0;
+  }
+  set hasTimestamp(value: boolean) {
+    this.row[this.at + flow.HAS_TIMESTAMP] = value ? 1 : 0;
   }
 
   /** Takes what every rule book keeps of the segment that opens it; the table has set `vlan`. */
@@ -180,6 +297,20 @@ export class CoalescedSegment extends SegmentHeaders {
     this.ipAt = segment.ipAt;
     this.tcpAt = segment.tcpAt;
     this.tcpHeaderBytes = segment.tcpHeaderBytes;
+  }
+
+  /** Keeps the MAC addresses of the frame whose Ethernet header begins there. */
+  keepMacs(view: DataView, start: number): void {
+    const to = this.at + flow.MACS;
+    for (let i = 0; i < 3; i++) this.row[to + i] = view.getInt32(start + 4 * i, true);
+  }
+
+  /** Are these the MAC addresses that it has kept? */
+  hasMacs(view: DataView, start: number): boolean {
+    const { row } = this;
+    const at = this.at + flow.MACS;
+    return row[at] === view.getInt32(start, true) && row[at + 1] === view.getInt32(start + 4, true) &&
+      row[at + 2] === view.getInt32(start + 8, true);
   }
 
   /** Writes the latest flags, acknowledgment and window into the frame. */

@@ -88,6 +88,7 @@ export class StrictChain extends RscChain {
     // In threads mode there is a chain for each queue pair.
     const pairs = context.claims === undefined ? context.queuePairs : 1;
     super(family, context, options, options.maxFlows * pairs);
+    this.burst?.configureStrict(MAX_FRAME_BYTES, options);
     this.counters = context.publish(newStrictCounters());
     this.#duplicates = new DuplicateAcks(family.keyWords);
     if (options.flushOnIdle ?? context.isTimeVirtual !== true) {
@@ -106,6 +107,7 @@ export class StrictChain extends RscChain {
       this.flush(output, Infinity);
     }
     this.#accepted = accepted;
+    this.burst?.limitStrict(accepted.maxIpLength, accepted.guestEcn);
   }
 
   /** The driver is gone: off until the next one has agreed to something. */
@@ -144,7 +146,7 @@ export class StrictChain extends RscChain {
     if (frame.next !== null || frame.header.gsoType !== 0 || frame.length > MAX_FRAME_BYTES) {
       return this.#flushAndPass(frame, "already_large");
     }
-    const checksum = checksumVerdict(frame, segment, this.family);
+    const checksum = this.isRight ? "right" : checksumVerdict(frame, segment, this.family);
     if (checksum !== "right") return this.#flushAndPass(frame, checksum);
     if (!flagsAllowMerging(segment.offsetFlags)) {
       return this.#flushAndPass(frame, forbiddingFlag(segment.offsetFlags));
@@ -155,6 +157,17 @@ export class StrictChain extends RscChain {
     const held = this.table.find(segment);
     if (held === null) this.#tryHold(frame, nowNs);
     else this.#tryMerge(held, frame, nowNs);
+  }
+
+  /** Are frames looked at in bursts? */
+  protected override get mergesBursts(): boolean {
+    return this.#accepted.on;
+  }
+
+  /** Counts a segment that the kernel has merged. */
+  protected override mergedInBurst(_held: CoalescedSegment): void {
+    this.counters.received++;
+    this.counters.merged++;
   }
 
   /** Looks behind VLAN tags and encapsulations. False if what is there is not of this family. */
@@ -295,7 +308,7 @@ export class StrictChain extends RscChain {
     if (protocol !== PROTOCOL_TCP && !isExtensionHeader(protocol)) return this.#pass(frame, verdict);
     family.fillAddresses(frame.view, segment, sourceAt, destinationAt);
     if (portsAt >= 0) {
-      segment.key[family.keyWords - 1] = frame.view.getInt32(portsAt);
+      segment.key[family.keyWords - 1] = frame.view.getInt32(portsAt, true);
       return this.#flushAndPass(frame, verdict);
     }
     for (let held = table.firstOfPair(segment); held !== null;) {
@@ -377,12 +390,9 @@ function difference(
   if (((segment.offsetFlags ^ held.offsetFlags) & ALIKE) !== 0) return "tcp_ecn_differs";
   if (!guestEcn && (segment.ecn !== 0 || (segment.offsetFlags & TCP_ECN) !== 0)) return "ecn_not_negotiated";
   if (segment.hasTimestamp !== held.hasTimestamp) return "timestamp_option_differs";
-  const { view, start } = frame;
-  const same = held.macs0 === view.getInt32(start) && held.macs1 === view.getInt32(start + 4) &&
-    held.macs2 === view.getInt32(start + 8);
-  if (!same) return "mac_differs";
+  if (!held.hasMacs(frame.view, frame.start)) return "mac_differs";
   if (held.outerTag !== segment.outerTag || held.innerTag !== segment.innerTag) return "vlan_tag_differs";
-  return held.queue === frame.queuePair ? null : "queue_pair_differs";
+  return held.queuePair === frame.queuePair ? null : "queue_pair_differs";
 }
 
 /** What the segment would take back of what is held, an acknowledgment or a timestamp; null if nothing. */
@@ -471,12 +481,9 @@ function openStrict(held: CoalescedSegment, frame: Frame, segment: ParsedSegment
   held.hasTimestamp = segment.hasTimestamp;
   held.tsValue = segment.tsValue;
   held.tsEcho = segment.tsEcho;
-  held.macs0 = frame.view.getInt32(frame.start);
-  held.macs1 = frame.view.getInt32(frame.start + 4);
-  held.macs2 = frame.view.getInt32(frame.start + 8);
-  held.queue = frame.queuePair;
+  held.keepMacs(frame.view, frame.start);
+  held.queuePair = frame.queuePair;
   held.largestSegmentBytes = segment.payloadBytes;
-  held.tsEcho = segment.tsEcho;
 }
 
 /** Takes over what the latest segment says. PSH once said stays said. */

@@ -4,6 +4,7 @@
  * leaves is written into a shared log.
  * @module
  */
+import { newFramePool } from "../../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { FlowClaims } from "../../../pipeline/flow_claims.ts";
 import { rscV4 } from "../../../offloads/rsc_v4.ts";
@@ -44,19 +45,21 @@ scope.onmessage = ({ data: { pair, memory, shared, plan } }) => {
   const words = new Int32Array(shared);
   const claims = memory === null ? undefined : new FlowClaims(memory, pair, 60_000);
   const options = { intervalUs: 300, maxFlows: 64, maxSegments: 8, flushOnPush: false, timestamps: true };
+  // In an arena, so that the kernel takes part.
+  const pool = newFramePool(2 ** 23);
   using bench = new StageBench({
     name: "rsc-v4",
     stage: rscV4.create({
       name: "rsc-v4",
       direction: "toGuest",
-      pool: null as never,
+      pool,
       queuePairs: 2,
       network: OffloadCapabilities.none,
       claims,
       verdicts: null,
       publish: (counters) => counters,
     }, options),
-  }, { explain: false });
+  }, { explain: false, pool });
   const publish = () => {
     for (const { bytes } of bench.out.splice(0)) {
       const at = Atomics.add(words, LOGGED, 1);
