@@ -173,7 +173,6 @@ export class CallBatch implements Disposable {
         calls,
         ENTER_GETEVENTS,
         0n,
-        0n,
       );
       if (entered < 0 && errno() !== EINTR) break;
       interruptions++;

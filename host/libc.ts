@@ -81,8 +81,8 @@ const LIBC_SYMBOLS = {
   io_uring_setup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" },
   io_uring_enter: {
     name: "syscall",
-    // The kernel looks at 32 bits of the numbers in the middle.
-    parameters: ["u64", "i32", "u32", "u32", "u32", "u64", "u64"],
+    // The kernel looks at 32 bits of the numbers in the middle, and not at the size of a mask that is none.
+    parameters: ["u64", "i32", "u32", "u32", "u32", "u64"],
     result: "i32",
   },
   // Threads of the C library, since glibc 2.34 in libc.so.6.
