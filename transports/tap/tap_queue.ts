@@ -141,8 +141,8 @@ export type ReadEnd =
 
 /** Frames that are read in one system call, and so many places are ready for them then. */
 const MAX_READS = 32;
-/** Places that are ready at least: one call tells that there was one frame and no more. */
-const MIN_READS = 2;
+/** Reads that are made one by one before there must be many frames: for two of them a batch does not pay. */
+const FIRST_READS = 3;
 
 /** Reads frames. */
 export class TapReader implements Disposable {
@@ -156,8 +156,10 @@ export class TapReader implements Disposable {
   readonly #addresses = new FrameAddresses();
   /** The scratch frames; between two calls one is kept at most. */
   readonly #scratch = new FrameBatch(MAX_READS);
-  /** Frames that there may be. */
-  #guess = MIN_READS;
+  /** Frames that there may be, and one more: so the same call tells that there are no more. */
+  #guess = 1;
+  /** Frames that there were when there were any. */
+  #latest = 0;
 
   /** @param headerBytes of the virtio-net header, or 0; @param calls reads several at once, if there is such a thing */
   constructor(pool: FramePool, headerBytes: number, counters: TapCounters, calls: CallBatch | null = null) {
@@ -174,8 +176,9 @@ export class TapReader implements Disposable {
   read(number: number, out: FrameBatch, limit: number): number {
     const before = out.length;
     this.end = "more";
+    let wanted = this.#guess;
     for (let tries = 0; tries < limit && this.end === "more";) {
-      const ready = this.#prepare(this.#calls === null ? 1 : Math.min(this.#guess, limit - tries));
+      const ready = this.#prepare(this.#calls === null ? 1 : Math.min(wanted, limit - tries));
       if (ready === 0) {
         this.end = "noFrame";
         break;
@@ -183,9 +186,12 @@ export class TapReader implements Disposable {
       tries += ready;
       if (ready === 1) this.#readOne(number, out);
       else this.#readSeveral(this.#calls!, ready, number, out);
+      wanted = tries < FIRST_READS ? 1 : Math.min(2 * tries, MAX_READS);
     }
     this.#keep(1);
-    return out.length - before;
+    const count = out.length - before;
+    this.#expect(count);
+    return count;
   }
 
   /** Gives the scratch frames back. */
@@ -193,12 +199,21 @@ export class TapReader implements Disposable {
     this.#keep(0);
   }
 
+  /** `count` frames were read: how many may there be the next time? */
+  #expect(count: number): void {
+    if (this.end === "more") this.#guess = MAX_READS;
+    else if (count > 0) {
+      // The device asks again at once, mostly in vain.
+      this.#latest = count;
+      this.#guess = 1;
+    } else this.#guess = this.#latest < FIRST_READS ? 1 : Math.min(this.#latest + 1, MAX_READS);
+  }
+
   #readOne(number: number, out: FrameBatch): void {
     const scratch = this.#scratch.at(0);
     const from = this.#addresses.pointer(scratch.bytes) + BigInt(scratch.start - this.#headerBytes | 0);
     const bytes = this.#c.read(number, from, ONE + BigInt(this.#roomOf(scratch) - 1 | 0));
     if (!this.#take(scratch, bytes >= 0 ? bytes : -errno(), out)) this.#scratch.dropFirst(1);
-    if (bytes >= 0) this.#guess = MIN_READS;
   }
 
   #readSeveral(calls: CallBatch, ready: number, number: number, out: FrameBatch): void {
@@ -210,21 +225,16 @@ export class TapReader implements Disposable {
     }
     const made = calls.submit();
     let left = 0;
-    let read = 0;
     for (let i = 0; i < ready; i++) {
       const frame = scratch.at(i);
       const result = i < made ? calls.result(i) : -EINTR;
-      if (result >= 0) {
-        read++;
-        // One may have come behind a read that found none.
-        this.end = "more";
-      }
+      // One may have come behind a read that found none.
+      if (result >= 0) this.end = "more";
       if (this.#take(frame, result, out)) scratch.set(left++, frame);
     }
     // Frames were expected, and fewer are now.
     for (let i = ready; i < scratch.length; i++) scratch.set(left++, scratch.at(i));
     scratch.shorten(left);
-    this.#guess = read === ready ? Math.min(2 * ready, MAX_READS) : Math.max(read + 1, MIN_READS);
   }
 
   /** A read to this frame has ended so. Is the frame still ours? */
