@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { UnixStream } from "../../host/unix_socket.ts";
-import { processorTicks } from "../../rigs/kernel.ts";
+import { processorTicks, quietestSecond } from "../../rigs/kernel.ts";
 import { hostTest, linux } from "../../rigs/require.ts";
 import { FLAGS, NET, stop } from "../cli/support/back_end.ts";
 import { withFolder } from "../cli/support/command.ts";
@@ -14,17 +14,6 @@ import { assertReceives, numbered, ThreadsRig, write } from "./support/threads_r
  */
 
 const nothing = new Int32Array(new SharedArrayBuffer(4));
-
-/** The most that is spent in a second of the quietest of several, in units of 10 ms. */
-async function quietestSecond(pid?: number): Promise<number> {
-  let least = Infinity;
-  for (let tries = 0; tries < 6 && least > 1; tries++) {
-    const before = processorTicks(pid);
-    await after(1000);
-    least = Math.min(least, processorTicks(pid) - before);
-  }
-  return least;
-}
 
 hostTest(
   "a machine with pollMaxUs serves and polls under traffic, sleeps when it ends, and stops at SIGTERM while it polls",
