@@ -20,11 +20,11 @@
  *
  * @module
  */
-export { Arena } from "./core/arena.ts";
+export { Arena } from "./rings/arena.ts";
 export type { Kernels } from "./kernels/mod.ts";
-export { Burst } from "./core/burst.ts";
+export { Burst } from "./rings/burst.ts";
 export { type Clock, ManualClock, SystemClock } from "./core/clock.ts";
-export { DescriptorChain } from "./core/descriptor_chain.ts";
+export { DescriptorChain } from "./rings/descriptor_chain.ts";
 export {
   type BuiltSite,
   type Claim,
@@ -81,7 +81,8 @@ export {
   STATUS_NEEDS_RESET,
   type WorkersCapability,
 } from "./core/device.ts";
-export { GuestError, type GuestFault, HostError } from "./core/errors.ts";
+export { GuestError, type GuestFault } from "./rings/guest_error.ts";
+export { HostError } from "./core/errors.ts";
 export { PluginError } from "./plugins/contract.ts";
 export {
   featureName,
@@ -101,7 +102,7 @@ export {
   type MemoryHolders,
   type MemoryRegion,
   type MemoryWindow,
-} from "./core/memory.ts";
+} from "./rings/memory.ts";
 export {
   KEEP,
   type QueueRequest,
@@ -120,7 +121,7 @@ export type {
   QueueWorkers,
   WorkerNotices,
 } from "./plugins/queue_workers.ts";
-export type { Virtqueue, VirtqueueSetup } from "./core/virtqueue.ts";
+export type { Virtqueue, VirtqueueSetup } from "./rings/virtqueue.ts";
 export {
   BAD_USED,
   BufferList,

@@ -7,11 +7,11 @@
  *
  * @module
  */
-import { DescriptorChain } from "../core/descriptor_chain.ts";
-import { GuestMemory } from "../core/memory.ts";
-import { PackedVirtqueue } from "../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../core/split_virtqueue.ts";
-import type { Virtqueue } from "../core/virtqueue.ts";
+import { DescriptorChain } from "../rings/descriptor_chain.ts";
+import { GuestMemory } from "../rings/memory.ts";
+import { PackedVirtqueue } from "../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../rings/split_virtqueue.ts";
+import type { Virtqueue } from "../rings/virtqueue.ts";
 import { median } from "./support/statistics.ts";
 import { Stopwatch } from "./support/stopwatch.ts";
 import type { Suite, SuiteOptions, SuiteResult } from "./support/suite.ts";

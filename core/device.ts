@@ -4,9 +4,9 @@
  */
 import type { FeatureSet } from "./features.ts";
 import type { RequestsInFlight } from "./in_flight.ts";
-import type { GuestMemory } from "./memory.ts";
+import type { GuestMemory } from "../rings/memory.ts";
 import type { Pollable } from "./reactor.ts";
-import type { Virtqueue } from "./virtqueue.ts";
+import type { Virtqueue } from "../rings/virtqueue.ts";
 
 /** Bits of the device status field (virtio 1.2, section 2.1). */
 export const STATUS_ACKNOWLEDGE = 1;

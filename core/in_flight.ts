@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { GuestError } from "./errors.ts";
+import { GuestError } from "../rings/guest_error.ts";
 
 /** How long to wait for requests in flight unless the device says otherwise, in ns: 10 s. */
 export const DEFAULT_QUIESCE_LIMIT_NS = 10_000_000_000;

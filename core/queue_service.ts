@@ -25,10 +25,10 @@
  *
  * @module
  */
-import { DescriptorChain } from "./descriptor_chain.ts";
+import { DescriptorChain } from "../rings/descriptor_chain.ts";
 import type { Session } from "./device.ts";
 import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "./in_flight.ts";
-import type { Virtqueue } from "./virtqueue.ts";
+import type { Virtqueue } from "../rings/virtqueue.ts";
 
 /** What a handler returns for a request that it keeps: {@linkcode QueueService.complete} answers it later. */
 export const KEEP: number = -1;

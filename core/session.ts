@@ -40,7 +40,7 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "./device.ts";
-import { GuestError, type GuestFault } from "./errors.ts";
+import { GuestError, type GuestFault } from "../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
@@ -49,11 +49,11 @@ import {
   VIRTIO_F_VERSION_1,
 } from "./features.ts";
 import { Quiescence } from "./in_flight.ts";
-import type { GuestMemory } from "./memory.ts";
-import { PackedVirtqueue } from "./packed_virtqueue.ts";
+import type { GuestMemory } from "../rings/memory.ts";
+import { PackedVirtqueue } from "../rings/packed_virtqueue.ts";
 import type { Pollable } from "./reactor.ts";
-import { SplitVirtqueue } from "./split_virtqueue.ts";
-import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";
+import { SplitVirtqueue } from "../rings/split_virtqueue.ts";
+import { RoundBudget, type Virtqueue, type VirtqueueSetup } from "../rings/virtqueue.ts";
 
 /** What a driver programs of a queue; the rest of {@linkcode VirtqueueSetup} follows from the features. */
 export type QueueAddresses = Omit<VirtqueueSetup, "eventIndex" | "indirect">;

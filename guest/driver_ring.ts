@@ -3,8 +3,8 @@
  * it.
  * @module
  */
-import type { GuestMemory } from "../core/memory.ts";
-import type { VirtqueueSetup } from "../core/virtqueue.ts";
+import type { GuestMemory } from "../rings/memory.ts";
+import type { VirtqueueSetup } from "../rings/virtqueue.ts";
 
 /** `takeUsed()`: the device has used nothing more. */
 export const NOTHING_USED: number = -1;

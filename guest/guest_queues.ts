@@ -14,7 +14,7 @@ import {
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
 } from "../core/features.ts";
-import { GuestMemory, type MemoryRegion } from "../core/memory.ts";
+import { GuestMemory, type MemoryRegion } from "../rings/memory.ts";
 import {
   chainCapacity,
   DESC_BYTES,

@@ -14,7 +14,7 @@
  */
 import type { Device } from "../core/device.ts";
 import type { FeatureSet } from "../core/features.ts";
-import type { GuestMemory } from "../core/memory.ts";
+import type { GuestMemory } from "../rings/memory.ts";
 import { BAD_USED, BufferList, NOTHING_USED } from "./driver_ring.ts";
 import type { PlacedQueue, QueuePlan, Reservation } from "./guest_queues.ts";
 import {

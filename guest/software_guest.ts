@@ -24,10 +24,10 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "../core/device.ts";
-import type { Arena } from "../core/arena.ts";
+import type { Arena } from "../rings/arena.ts";
 import { HostError } from "../core/errors.ts";
 import type { FeatureSet } from "../core/features.ts";
-import type { GuestMemory } from "../core/memory.ts";
+import type { GuestMemory } from "../rings/memory.ts";
 import type { Pollable } from "../core/reactor.ts";
 import { type DriverNotifications, DriverSession } from "../core/session.ts";
 import type { DriverRing } from "./driver_ring.ts";

@@ -17,7 +17,7 @@
  * lies in huge ones.
  *
  * A mapping lies in the arena of its machine if it gets one and there is room: frames and kernels are in the
- * same buffer then (`core/arena.ts`). A range of a file is mapped there once, however many devices ask for
+ * same buffer then (`rings/arena.ts`). A range of a file is mapped there once, however many devices ask for
  * it. Disposing maps empty pages over it: an access that comes late finds zeros. It must not find a hole,
  * which would end the process, nor the memory of another.
  *
@@ -28,7 +28,7 @@
  * often would keep the collector busy, 100 ms for 7 GiB.
  * @module
  */
-import type { Arena } from "../core/arena.ts";
+import type { Arena } from "../rings/arena.ts";
 import { HostError } from "../core/errors.ts";
 import { factsOfDescriptor, FileDescriptor, nameOfDescriptor } from "./descriptors.ts";
 import { addressOf, checked, cString, lastCallError, libc } from "./libc.ts";

@@ -3,7 +3,7 @@
  * front-end.
  * @module
  */
-import type { DirtyLog, MemoryHolder } from "../core/memory.ts";
+import type { DirtyLog, MemoryHolder } from "../rings/memory.ts";
 
 /**
  * Bytes of a page of the log, as the kernel's vhost and vhost-user have it, whatever the pages of this host.

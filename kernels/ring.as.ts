@@ -3,8 +3,8 @@
  *
  * JavaScript decides, kernels move. A kernel does what is usual: direct, chained and indirect descriptors, split and packed
  * rings, buffers that are merged. It stops in front of everything else (a broken ring, a buffer across two regions, very many
- * pieces, no room) and has done nothing of it then: the plain code in `core/split_virtqueue.ts` and
- * `core/packed_virtqueue.ts` goes on from there, and is the one that judges and says what is wrong.
+ * pieces, no room) and has done nothing of it then: the plain code in `rings/split_virtqueue.ts` and
+ * `rings/packed_virtqueue.ts` goes on from there, and is the one that judges and says what is wrong.
  *
  * The guest changes its memory while we look. Each field is read once, by an atomic load that a compiler must not repeat, and
  * the local is judged and used. Every range of guest memory goes through `place`, which knows this guest's regions only.
@@ -25,7 +25,7 @@ const DESC_F_INDIRECT: u32 = 4;
 const DESC_FLAGS: u32 = 7;
 /** The AVAIL and USED flags of a packed descriptor. */
 const TURN: u32 = 0x8080;
-/** What a piece counts beside its bytes: `PIECE_UNITS` of `core/descriptor_chain.ts`. */
+/** What a piece counts beside its bytes: `PIECE_UNITS` of `rings/descriptor_chain.ts`. */
 const PIECE_UNITS: f64 = 1024;
 const MAX_CHAIN_BYTES: u64 = 0x100000000;
 

@@ -18,7 +18,7 @@
  *
  * @module
  */
-import { Arena } from "../core/arena.ts";
+import { Arena } from "../rings/arena.ts";
 import { BUILT_IN_PLUGINS } from "../config/builtins.ts";
 import { ConfigError } from "../config/errors.ts";
 import { BUILT_IN_KINDS, partKind } from "../config/kinds.ts";

@@ -28,7 +28,8 @@ import {
   shapeFault,
 } from "../plugins/contract.ts";
 import type { Device, Session, WorkersCapability } from "../core/device.ts";
-import { GuestError, HostError } from "../core/errors.ts";
+import { GuestError } from "../rings/guest_error.ts";
+import { HostError } from "../core/errors.ts";
 import { FeatureSet } from "../core/features.ts";
 import type { PartKind } from "../plugins/plugin.ts";
 import type { Pollable } from "../core/reactor.ts";

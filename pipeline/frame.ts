@@ -14,7 +14,7 @@
  *
  * @module
  */
-import { copyWithin } from "../core/memory.ts";
+import { copyWithin } from "../rings/memory.ts";
 import { kindOf } from "../plugins/contract.ts";
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,

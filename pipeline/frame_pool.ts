@@ -3,7 +3,7 @@
  * nothing.
  * @module
  */
-import { Arena } from "../core/arena.ts";
+import { Arena } from "../rings/arena.ts";
 import { accelerateChecksums } from "../wire/checksum.ts";
 import { Frame, type FrameHolder, type FrameOwner, MAX_FRAME_BYTES } from "./frame.ts";
 

@@ -7,7 +7,7 @@
  * declares "network" and "offload".
  * @module
  */
-import type { Arena } from "../core/arena.ts";
+import type { Arena } from "../rings/arena.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Device, DeviceEventListener } from "../core/device.ts";
 import type { FeatureSet } from "../core/features.ts";

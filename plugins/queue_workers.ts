@@ -19,7 +19,7 @@
  *
  * @module
  */
-import type { GuestError } from "../core/errors.ts";
+import type { GuestError } from "../rings/guest_error.ts";
 
 /** How often a ring is looked at whose driver does not notify, in ns. */
 export const RING_POLL_INTERVAL_NS = 200_000;

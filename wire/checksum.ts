@@ -6,7 +6,7 @@
  * plain integer that may exceed 16 bits; `fold` brings it back.
  *
  * JavaScript has no vector instructions, and WebAssembly sees no memory but its own. Where speed matters,
- * frames therefore lie in such memory (`core/arena.ts`), and a kernel adds them up. (Measured, 1448 bytes: 37
+ * frames therefore lie in such memory (`rings/arena.ts`), and a kernel adds them up. (Measured, 1448 bytes: 37
  * ns against 230 ns for the plain loop.)
  *
  * @module

@@ -11,10 +11,10 @@
  *
  * @module
  */
-import type { Arena } from "../../core/arena.ts";
+import type { Arena } from "../../rings/arena.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import { buildQueue } from "../../core/session.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
 import { MemoryMapping, newMemoryFile } from "../../host/memory_mapping.ts";

@@ -3,7 +3,8 @@
  * @module
  */
 import { ConfigError } from "../../config/errors.ts";
-import { GuestError, HostError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { HostError } from "../../core/errors.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import { VectorError } from "../../testing/vectors/format.ts";
 import { type Io, OutputClosed, styleFor } from "./io.ts";

@@ -19,7 +19,7 @@
  */
 import type { Device, Session } from "../../core/device.ts";
 import type { DeviceContext } from "../../plugins/plugin.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,

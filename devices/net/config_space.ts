@@ -2,7 +2,7 @@
  * The configuration space of the network device (virtio 1.2, section 5.1.4).
  * @module
  */
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { type FeatureSet, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
 import { MAX_QUEUE_PAIRS } from "../../pipeline/frame.ts";
 import { MAC_BYTES } from "../../wire/ethernet.ts";

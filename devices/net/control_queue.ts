@@ -18,7 +18,7 @@
  *
  * @module
  */
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { RuleBook } from "../../pipeline/qemu_compat.ts";
 import { isMulticast, MAC_BYTES } from "../../wire/ethernet.ts";

@@ -28,7 +28,7 @@
  * @module
  */
 import type { DeviceMigration, Session, WorkersCapability } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { NotificationSuppression, type QueueInterest } from "../../core/queue_service.ts";

@@ -17,9 +17,9 @@
  * @module
  */
 import { z } from "zod";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { MAX_QUEUE_PAIRS } from "../../pipeline/frame.ts";
 import type { Pipeline } from "../../pipeline/pipeline.ts";

@@ -3,7 +3,7 @@
  * guest offloads.
  * @module
  */
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,

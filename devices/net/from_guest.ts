@@ -12,11 +12,11 @@
  *
  * @module
  */
-import { Burst } from "../../core/burst.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import { Burst } from "../../rings/burst.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import type { Virtqueue } from "../../rings/virtqueue.ts";
 import { type Frame, FrameBatch, MAX_FRAME_BYTES } from "../../pipeline/frame.ts";
 import type { FramePool } from "../../pipeline/frame_pool.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";

@@ -15,12 +15,12 @@
  *
  * @module
  */
-import type { Arena } from "../../core/arena.ts";
-import { Burst } from "../../core/burst.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import type { Arena } from "../../rings/arena.ts";
+import { Burst } from "../../rings/burst.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
 import type { Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import type { Virtqueue } from "../../rings/virtqueue.ts";
 import { type Frame, FrameBatch } from "../../pipeline/frame.ts";
 import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import type { FrameSink } from "../../pipeline/pipeline.ts";

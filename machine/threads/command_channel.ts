@@ -32,7 +32,8 @@
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
-import { GuestError, type GuestFault, HostError } from "../../core/errors.ts";
+import { GuestError, type GuestFault } from "../../rings/guest_error.ts";
+import { HostError } from "../../core/errors.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import type { AttachedRings } from "../../plugins/queue_workers.ts";
 

@@ -21,12 +21,12 @@
  */
 import type { CounterGroups } from "../../plugins/plugin.ts";
 import type { Device, Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { FeatureSet } from "../../core/features.ts";
-import { GuestMemory } from "../../core/memory.ts";
-import type { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
+import { GuestMemory } from "../../rings/memory.ts";
+import type { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
 import { buildQueue } from "../../core/session.ts";
-import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import type { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 import {
   type AttachedLog,
   type AttachedRing,
@@ -34,7 +34,7 @@ import {
   RING_POLL_INTERVAL_NS,
 } from "../../plugins/queue_workers.ts";
 import type { Pollable } from "../../core/reactor.ts";
-import { RoundBudget, type Virtqueue } from "../../core/virtqueue.ts";
+import { RoundBudget, type Virtqueue } from "../../rings/virtqueue.ts";
 import { FileDescriptor } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";
 import { MemoryView } from "../../host/memory_mapping.ts";

@@ -21,8 +21,9 @@
  * @module
  */
 import { messageOf } from "../../config/errors.ts";
-import type { Arena } from "../../core/arena.ts";
-import { GuestError, HostError } from "../../core/errors.ts";
+import type { Arena } from "../../rings/arena.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { HostError } from "../../core/errors.ts";
 import { DEFAULT_QUIESCE_LIMIT_NS, type RequestsInFlight } from "../../core/in_flight.ts";
 import type { AttachedRings, DetachedRings, WorkerNotices } from "../../plugins/queue_workers.ts";
 import type { WorkersCapability } from "../../core/device.ts";

@@ -4,7 +4,7 @@
  * thread.
  * @module
  */
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { BUILT_IN_PLUGINS, newRegistry } from "../../config/builtins.ts";
 import { BUILT_IN_KINDS, partKind } from "../../config/kinds.ts";
 import { parseConfig } from "../../config/load.ts";

@@ -5,7 +5,7 @@
  * nothing: the chain judges that frame as if there were no kernel, and has the kernel go on behind it.
  * @module
  */
-import type { Arena } from "../../core/arena.ts";
+import type { Arena } from "../../rings/arena.ts";
 import * as layout from "../../kernels/flow_layout.ts";
 import type { FrameBatch } from "../../pipeline/frame.ts";
 import { TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST, TCP_SYN, TCP_URG } from "../../wire/tcp_ip.ts";

@@ -25,7 +25,7 @@
  *
  * @module
  */
-import type { Arena } from "../../core/arena.ts";
+import type { Arena } from "../../rings/arena.ts";
 import { KEY, ROW_WORDS } from "../../kernels/flow_layout.ts";
 import { CoalescedSegment, type ParsedSegment } from "./segments.ts";
 

@@ -3,7 +3,7 @@
  * given.
  * @module
  */
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import {
   BufferList,
   type DriverRing,

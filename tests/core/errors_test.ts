@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { GuestError, HostError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { HostError } from "../../core/errors.ts";
 import { PluginError } from "../../plugins/contract.ts";
 
 Deno.test("GuestError carries the rule that was broken, and begins its message with it", () => {

@@ -5,7 +5,7 @@
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { FeatureSet } from "../../core/features.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import { KEEP, type QueueRequest, QueueService } from "../../core/queue_service.ts";
 import { buildQueue } from "../../core/session.ts";
 import { BufferList, PackedDriverRing, SplitDriverRing } from "../../guest/driver_ring.ts";

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import type { Session } from "../../core/device.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { KEEP, type QueueRequest, QueueService } from "../../core/queue_service.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import type { Virtqueue } from "../../rings/virtqueue.ts";
 import { buildQueue } from "../../core/session.ts";
 import { PackedDriver, setupAt, SplitDriver, type TestDriver } from "./support/drivers.ts";
 import { TestGuest } from "./support/guest.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
 import {
   type Device,
   type Session,
@@ -10,7 +10,7 @@ import {
   STATUS_FEATURES_OK,
   STATUS_NEEDS_RESET,
 } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
@@ -18,9 +18,9 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
+import { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
 import { DriverSession } from "../../core/session.ts";
-import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 import { setupAt } from "./support/drivers.ts";
 import { TestGuest } from "./support/guest.ts";
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { DescriptorChain, PIECE_UNITS } from "../../core/descriptor_chain.ts";
+import { DescriptorChain, PIECE_UNITS } from "../../rings/descriptor_chain.ts";
 import {
   type Device,
   STATUS_ACKNOWLEDGE,
@@ -8,9 +8,9 @@ import {
   STATUS_FEATURES_OK,
 } from "../../core/device.ts";
 import { FeatureSet, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1 } from "../../core/features.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import { DriverSession } from "../../core/session.ts";
-import { ROUND_UNITS, type Virtqueue } from "../../core/virtqueue.ts";
+import { ROUND_UNITS, type Virtqueue } from "../../rings/virtqueue.ts";
 import { entropy } from "../../devices/entropy/mod.ts";
 import { net } from "../../devices/net/mod.ts";
 import type { FrameBatch } from "../../pipeline/frame.ts";

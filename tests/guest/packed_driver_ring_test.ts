@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import fc from "fast-check";
-import type { GuestMemory } from "../../core/memory.ts";
+import type { GuestMemory } from "../../rings/memory.ts";
 import { BAD_USED, BufferList, NOTHING_USED, PackedDriverRing } from "../../guest/driver_ring.ts";
 import { descriptorAt, DESCRIPTORS, DEVICE, DRIVER, placeRing, TABLES } from "./support/ring_memory.ts";
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { HostError } from "../../core/errors.ts";
 import { FileDescriptor, O_RDWR } from "../../host/descriptors.ts";
 import { cString, libc } from "../../host/libc.ts";

@@ -3,7 +3,7 @@
  * the same headers, the same counters, and all of them back in the pool.
  */
 import { assert, assertEquals } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { rscV4 } from "../../offloads/rsc_v4.ts";
 import { rscV6 } from "../../offloads/rsc_v6.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { copyWithin, GuestMemory } from "../../core/memory.ts";
+import { Arena } from "../../rings/arena.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { copyWithin, GuestMemory } from "../../rings/memory.ts";
 
 /** Chains that are read and written by a kernel, and by plain code: the same bytes, results, errors and log. */
 

@@ -1,11 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
-import { Burst } from "../../core/burst.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { GuestError } from "../../core/errors.ts";
-import { GuestMemory } from "../../core/memory.ts";
-import { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import { Arena } from "../../rings/arena.ts";
+import { Burst } from "../../rings/burst.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { GuestMemory } from "../../rings/memory.ts";
+import { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 
 /**
  * A guest can never make a kernel read or write outside its own regions: not another guest's memory, not frames, not what

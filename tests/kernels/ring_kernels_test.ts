@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import type { Session } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
@@ -9,7 +9,7 @@ import {
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_VERSION_1,
 } from "../../core/features.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import {
   BufferList,
   PackedDriverRing,
@@ -17,7 +17,7 @@ import {
   SplitDriverRing,
 } from "../../guest/driver_ring.ts";
 import { buildQueue } from "../../core/session.ts";
-import { RoundBudget } from "../../core/virtqueue.ts";
+import { RoundBudget } from "../../rings/virtqueue.ts";
 import { net, NetDevice, type NetOptions } from "../../devices/net/mod.ts";
 import type { Frame, FrameBatch } from "../../pipeline/frame.ts";
 

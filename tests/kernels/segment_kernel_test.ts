@@ -2,7 +2,7 @@
  * The kernel that makes segments beside its twin in plain code: the same random large frames, the same bytes.
  */
 import { assert, assertEquals } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { Cutter, LargeFrame } from "../../offloads/segment/large_frame.ts";
 import type { Frame } from "../../pipeline/frame.ts";
 import { FramePool } from "../../pipeline/frame_pool.ts";

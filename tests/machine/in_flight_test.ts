@@ -8,7 +8,7 @@ import { BUILT_IN_PLUGINS } from "../../config/builtins.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import { PluginError } from "../../plugins/contract.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 import { defineDevice } from "../../plugins/plugin.ts";
 import type { FileDescriptor } from "../../host/descriptors.ts";
 import { EventFd } from "../../host/event_fd.ts";

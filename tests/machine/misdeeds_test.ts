@@ -6,7 +6,7 @@ import { guardDevice } from "../../machine/plugin_guards.ts";
 import { parseConfig } from "../../config/load.ts";
 import { builtIns, PluginRegistry } from "../../config/registry.ts";
 import type { Device } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import { defineDriver, type DriverTransport, type Plugin } from "../../plugins/plugin.ts";
 import { netDriver } from "../../devices/net/driver/mod.ts";

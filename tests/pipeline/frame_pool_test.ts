@@ -1,4 +1,4 @@
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import type { Frame } from "../../pipeline/frame.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { PluginError } from "../../plugins/contract.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { FrameBatch } from "../../pipeline/frame.ts";

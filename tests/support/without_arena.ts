@@ -3,6 +3,6 @@
  * rings, in ordinary buffers.
  * @module
  */
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 
 Arena.reserve = () => null;

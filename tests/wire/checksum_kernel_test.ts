@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { internetSum } from "../../testing/mod.ts";
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { KERNELS } from "../../kernels/kernels_wasm.ts";
 import { build } from "../../tools/build_kernels.ts";
 import { accelerateChecksums, addToSum, fold, kernelOf, swap16 } from "../../wire/checksum.ts";

@@ -8,7 +8,7 @@
  * ({@linkcode RequestGuest}).
  * @module
  */
-import type { Arena } from "../../core/arena.ts";
+import type { Arena } from "../../rings/arena.ts";
 import type { Device } from "../../core/device.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { defineDriver, type DriverContext, type DriverPlugin } from "../../plugins/plugin.ts";

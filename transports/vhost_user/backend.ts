@@ -19,7 +19,8 @@
  * @module
  */
 import type { Device, DeviceEventListener } from "../../core/device.ts";
-import { GuestError, HostError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { HostError } from "../../core/errors.ts";
 import { FeatureSet } from "../../core/features.ts";
 import type { Pollable } from "../../core/reactor.ts";
 import type { FaultLog } from "../../core/session.ts";

@@ -10,7 +10,7 @@
  * @module
  */
 import type { Device } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import type { FeatureSet } from "../../core/features.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
 import type { DescriptorBag, Host, Transfer } from "./host.ts";

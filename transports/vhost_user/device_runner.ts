@@ -28,10 +28,10 @@
 import type { Device, DeviceEventListener, Session } from "../../core/device.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import { Quiescence, type RequestsInFlight } from "../../core/in_flight.ts";
-import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
+import type { DirtyLog, GuestMemory } from "../../rings/memory.ts";
 import type { FaultLog } from "../../core/session.ts";
 import { type AttachedLog, type QueueWorkers, RING_POLL_INTERVAL_NS } from "../../plugins/queue_workers.ts";
-import type { Virtqueue } from "../../core/virtqueue.ts";
+import type { Virtqueue } from "../../rings/virtqueue.ts";
 import type { DescriptorBag, EventHandle, Host } from "./host.ts";
 import type { InFlightMemory } from "./in_flight_memory.ts";
 import type { MemoryTable } from "./memory_table.ts";

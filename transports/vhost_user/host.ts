@@ -4,7 +4,7 @@
  * @module
  */
 import { HostError } from "../../core/errors.ts";
-import type { Arena } from "../../core/arena.ts";
+import type { Arena } from "../../rings/arena.ts";
 import { FileDescriptor, nameOfDescriptor, O_CLOEXEC, O_NONBLOCK } from "../../host/descriptors.ts";
 import { ReceivedEvent } from "../../host/event_fd.ts";
 import { addressOf, checked, libc } from "../../host/libc.ts";

@@ -23,7 +23,7 @@
  * are what says that it is in flight.
  * @module
  */
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import {
   DESC_BYTES,
   DESC_F_INDIRECT,
@@ -33,8 +33,8 @@ import {
   IndirectTable,
   maxElements,
   wideAddress,
-} from "../../core/descriptor_chain.ts";
-import { type DirtyLog, type GuestMemory, type MemoryHolder, MemoryHolders } from "../../core/memory.ts";
+} from "../../rings/descriptor_chain.ts";
+import { type DirtyLog, type GuestMemory, type MemoryHolder, MemoryHolders } from "../../rings/memory.ts";
 import {
   AVAILABLE_1,
   FRESH_RING,
@@ -42,10 +42,10 @@ import {
   packPosition,
   TURN,
   unpackPosition,
-} from "../../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
-import * as ringErrors from "../../core/ring_errors.ts";
-import type { RoundBudget, Virtqueue, VirtqueueSetup } from "../../core/virtqueue.ts";
+} from "../../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
+import * as ringErrors from "../../rings/ring_errors.ts";
+import type { RoundBudget, Virtqueue, VirtqueueSetup } from "../../rings/virtqueue.ts";
 import type { Mapping } from "./host.ts";
 import { type InFlightDescription, ProtocolError } from "./messages.ts";
 

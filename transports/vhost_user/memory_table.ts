@@ -12,8 +12,8 @@
  * makes it anew.
  * @module
  */
-import { GuestError } from "../../core/errors.ts";
-import { type DirtyLog, GuestMemory, MappedRegion } from "../../core/memory.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { type DirtyLog, GuestMemory, MappedRegion } from "../../rings/memory.ts";
 import type { AttachedLog } from "../../plugins/queue_workers.ts";
 import { PageLog } from "../../host/page_log.ts";
 import type { DescriptorBag, EventHandle, Host, Mapping } from "./host.ts";

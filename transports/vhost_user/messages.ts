@@ -5,7 +5,7 @@
  * state. Every length is checked before it is used, every message has exactly the payload and the descriptors
  * that its number asks for, and an address of 2^53 or more is refused, so that addresses are plain numbers
  * everywhere else. Numbers are in the host's byte order, which is little-endian wherever this runs
- * (core/memory.ts insists).
+ * (rings/memory.ts insists).
  * @module
  */
 import { FeatureSet } from "../../core/features.ts";

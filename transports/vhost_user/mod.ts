@@ -3,7 +3,7 @@
  * User-mode Linux and their like.
  * @module
  */
-import { Arena } from "../../core/arena.ts";
+import { Arena } from "../../rings/arena.ts";
 import { VIRTIO_F_RING_PACKED } from "../../core/features.ts";
 import {
   defineDriver,

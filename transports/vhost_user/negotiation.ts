@@ -7,7 +7,7 @@
  * @module
  */
 import { type Device, STATUS_FEATURES_OK, STATUS_NEEDS_RESET } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { FeatureSet } from "../../core/features.ts";
 import { judgeFeatures } from "../../core/session.ts";
 import { VIRTIO_NET_F_CTRL_VQ } from "../../wire/net_features.ts";

@@ -12,15 +12,15 @@
  * or of a change: writing to an event is a system call.
  * @module
  */
-import { DESC_BYTES, DescriptorChain } from "../../core/descriptor_chain.ts";
+import { DESC_BYTES, DescriptorChain } from "../../rings/descriptor_chain.ts";
 import type { Device, DeviceEventListener } from "../../core/device.ts";
-import { GuestError } from "../../core/errors.ts";
+import { GuestError } from "../../rings/guest_error.ts";
 import { type FeatureSet, VIRTIO_F_RING_PACKED } from "../../core/features.ts";
-import type { DirtyLog, GuestMemory } from "../../core/memory.ts";
-import { FRESH_RING, type PackedVirtqueue } from "../../core/packed_virtqueue.ts";
+import type { DirtyLog, GuestMemory } from "../../rings/memory.ts";
+import { FRESH_RING, type PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
 import { buildQueue, type FaultLog, queueSetup } from "../../core/session.ts";
-import type { SplitVirtqueue } from "../../core/split_virtqueue.ts";
-import { ROUND_UNITS, RoundBudget } from "../../core/virtqueue.ts";
+import type { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
+import { ROUND_UNITS, RoundBudget } from "../../rings/virtqueue.ts";
 import { networkCapability } from "../../pipeline/plugin.ts";
 import type { AttachedLog, AttachedRing, QueueWorkers } from "../../plugins/queue_workers.ts";
 import type { EventHandle } from "./host.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import type { FeatureSet } from "../../../core/features.ts";
-import type { GuestMemory } from "../../../core/memory.ts";
+import type { GuestMemory } from "../../../rings/memory.ts";
 import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
 import { SoftwareGuest } from "../../../guest/software_guest.ts";
 import {

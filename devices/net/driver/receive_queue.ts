@@ -10,7 +10,7 @@
  * the guest.
  * @module
  */
-import type { GuestMemory } from "../../../core/memory.ts";
+import type { GuestMemory } from "../../../rings/memory.ts";
 import { NET_HEADER_BYTES, type NetHeaderFields, readNetHeader } from "../../../wire/virtio_net_header.ts";
 import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
 

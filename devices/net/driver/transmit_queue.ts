@@ -8,7 +8,7 @@
  * a frame of 64 KiB a chain of some thirty.
  * @module
  */
-import type { GuestMemory } from "../../../core/memory.ts";
+import type { GuestMemory } from "../../../rings/memory.ts";
 import { type NetHeaderFields, writeNetHeader } from "../../../wire/virtio_net_header.ts";
 import { BAD_USED, BufferList, type DriverRing, NOTHING_USED } from "../../../guest/driver_ring.ts";
 

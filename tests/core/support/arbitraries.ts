@@ -4,9 +4,9 @@
  */
 import { assert } from "@std/assert";
 import fc from "fast-check";
-import { DescriptorChain } from "../../../core/descriptor_chain.ts";
-import { GuestError } from "../../../core/errors.ts";
-import type { Virtqueue } from "../../../core/virtqueue.ts";
+import { DescriptorChain } from "../../../rings/descriptor_chain.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
+import type { Virtqueue } from "../../../rings/virtqueue.ts";
 import { TestGuest } from "./guest.ts";
 import type { Round } from "./traffic.ts";
 

@@ -3,7 +3,7 @@
  * 2.8.19), written for clarity and sharing no code with core.
  * @module
  */
-import type { VirtqueueSetup } from "../../../core/virtqueue.ts";
+import type { VirtqueueSetup } from "../../../rings/virtqueue.ts";
 import type { TestGuest } from "./guest.ts";
 
 /** One element of a buffer. */

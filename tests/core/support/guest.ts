@@ -3,7 +3,7 @@
  * with core.
  * @module
  */
-import { GuestMemory, type MemoryRegion } from "../../../core/memory.ts";
+import { GuestMemory, type MemoryRegion } from "../../../rings/memory.ts";
 
 /** Two regions that touch at 0x14000, and one apart from them: [guest address, size]. */
 export const LAYOUT: readonly (readonly [number, number])[] = [

@@ -3,8 +3,8 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { DescriptorChain } from "../../../core/descriptor_chain.ts";
-import type { Virtqueue } from "../../../core/virtqueue.ts";
+import { DescriptorChain } from "../../../rings/descriptor_chain.ts";
+import type { Virtqueue } from "../../../rings/virtqueue.ts";
 import type { Element, TestDriver } from "./drivers.ts";
 import type { TestGuest } from "./guest.ts";
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { GuestError } from "../../../core/errors.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
 import { FeatureSet } from "../../../core/features.ts";
 import { NET_CONFIG_BYTES, NetConfigSpace, type NetConfigValues } from "../../../devices/net/config_space.ts";
 import { featureBit } from "../../../wire/net_features.ts";

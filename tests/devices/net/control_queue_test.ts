@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { GuestError } from "../../../core/errors.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
 import { FeatureSet } from "../../../core/features.ts";
 import type { RuleBook } from "../../../pipeline/qemu_compat.ts";
 import { ControlQueue, type ControlRequest, MAX_COMMAND_BYTES } from "../../../devices/net/control_queue.ts";

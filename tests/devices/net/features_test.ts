@@ -1,7 +1,7 @@
 import { OFFLOAD_CAPABILITIES, OffloadCapabilities } from "../../../pipeline/offload_capabilities.ts";
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import * as fc from "fast-check";
-import { GuestError } from "../../../core/errors.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
 import { FeatureSet } from "../../../core/features.ts";
 import {
   checkAcceptable,

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Session } from "../../../core/device.ts";
-import { GuestError } from "../../../core/errors.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
 import {
   FeatureSet,
   VIRTIO_F_EVENT_IDX,
@@ -9,7 +9,7 @@ import {
   VIRTIO_F_VERSION_1,
 } from "../../../core/features.ts";
 import { buildQueue } from "../../../core/session.ts";
-import type { Virtqueue } from "../../../core/virtqueue.ts";
+import type { Virtqueue } from "../../../rings/virtqueue.ts";
 import { net } from "../../../devices/net/mod.ts";
 import type { Frame, FrameBatch } from "../../../pipeline/frame.ts";
 import { FramePool } from "../../../pipeline/frame_pool.ts";

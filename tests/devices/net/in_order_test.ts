@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import type { Burst } from "../../../core/burst.ts";
-import type { DescriptorChain } from "../../../core/descriptor_chain.ts";
-import { PackedVirtqueue } from "../../../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../../../core/split_virtqueue.ts";
-import type { Virtqueue } from "../../../core/virtqueue.ts";
+import type { Burst } from "../../../rings/burst.ts";
+import type { DescriptorChain } from "../../../rings/descriptor_chain.ts";
+import { PackedVirtqueue } from "../../../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../../../rings/split_virtqueue.ts";
+import type { Virtqueue } from "../../../rings/virtqueue.ts";
 import { MACS, numbered, range, Rig, RINGS } from "./support/rig.ts";
 
 /** Looks on how the queues of one layout are used, until it is disposed of. */

@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import type { Session } from "../../../core/device.ts";
 import { FeatureSet } from "../../../core/features.ts";
-import type { GuestMemory } from "../../../core/memory.ts";
-import type { Virtqueue } from "../../../core/virtqueue.ts";
+import type { GuestMemory } from "../../../rings/memory.ts";
+import type { Virtqueue } from "../../../rings/virtqueue.ts";
 import { NotificationSuppression } from "../../../core/queue_service.ts";
 import { NetQueueInterest } from "../../../devices/net/device.ts";
 import { MACS, numbered, range, Rig, RINGS } from "./support/rig.ts";

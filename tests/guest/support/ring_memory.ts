@@ -2,7 +2,7 @@
  * Memory for one ring, its three parts and tables at known addresses, and the device's side worked by hand.
  * @module
  */
-import { GuestMemory } from "../../../core/memory.ts";
+import { GuestMemory } from "../../../rings/memory.ts";
 import type { IndirectUse, RingPlacement } from "../../../guest/driver_ring.ts";
 
 /** Where the parts of the ring lie. */

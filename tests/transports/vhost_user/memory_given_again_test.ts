@@ -1,9 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import { Arena } from "../../../core/arena.ts";
-import { DescriptorChain } from "../../../core/descriptor_chain.ts";
-import { GuestError } from "../../../core/errors.ts";
-import { GuestMemory } from "../../../core/memory.ts";
-import { SplitVirtqueue } from "../../../core/split_virtqueue.ts";
+import { Arena } from "../../../rings/arena.ts";
+import { DescriptorChain } from "../../../rings/descriptor_chain.ts";
+import { GuestError } from "../../../rings/guest_error.ts";
+import { GuestMemory } from "../../../rings/memory.ts";
+import { SplitVirtqueue } from "../../../rings/split_virtqueue.ts";
 import { MemoryMapping, newMemoryFile } from "../../../host/memory_mapping.ts";
 import { DescriptorBag, SystemHost } from "../../../transports/vhost_user/host.ts";
 import { InFlightMemory, RecordedQueue } from "../../../transports/vhost_user/in_flight_memory.ts";

@@ -5,7 +5,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Frame } from "../../../pipeline/frame.ts";
-import { FRESH_RING } from "../../../core/packed_virtqueue.ts";
+import { FRESH_RING } from "../../../rings/packed_virtqueue.ts";
 import { defineOffload } from "../../../pipeline/plugin.ts";
 import { Request } from "../../../transports/vhost_user/messages.ts";
 import { Bench } from "./support/bench.ts";

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
-import { GuestError, HostError } from "../../../../core/errors.ts";
+import { GuestError } from "../../../../rings/guest_error.ts";
+import { HostError } from "../../../../core/errors.ts";
 import { FeatureSet } from "../../../../core/features.ts";
 import type { NetGuest, ReceivedPacket } from "../../../../devices/net/driver/mod.ts";
 import { FakeNetDevice } from "./support/fake_net_device.ts";

@@ -6,7 +6,7 @@
 import { assertEquals } from "@std/assert";
 import { newRegistry } from "../../../../config/builtins.ts";
 import { parseConfig } from "../../../../config/load.ts";
-import type { GuestFault } from "../../../../core/errors.ts";
+import type { GuestFault } from "../../../../rings/guest_error.ts";
 import type { NetDevice } from "../../../../devices/net/mod.ts";
 import { buildMachine } from "../../../../machine/build.ts";
 import type { Machine } from "../../../../machine/machine.ts";

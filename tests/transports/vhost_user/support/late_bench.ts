@@ -15,7 +15,7 @@ import {
   PackedDriverRing,
   SplitDriverRing,
 } from "../../../../guest/driver_ring.ts";
-import { GuestMemory } from "../../../../core/memory.ts";
+import { GuestMemory } from "../../../../rings/memory.ts";
 import { LateDevice } from "../../../core/support/late_device.ts";
 import { type FakeDescriptor, FakeEvent, FakeHost } from "./fake_host.ts";
 import { GUEST_BASE, GUEST_BYTES, USER_OFFSET } from "../../../../rigs/vhost_user/guest.ts";

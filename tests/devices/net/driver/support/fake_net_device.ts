@@ -4,11 +4,11 @@
  * that a missing kick shows.
  * @module
  */
-import { DescriptorChain } from "../../../../../core/descriptor_chain.ts";
+import { DescriptorChain } from "../../../../../rings/descriptor_chain.ts";
 import type { Device, Session } from "../../../../../core/device.ts";
-import type { GuestError } from "../../../../../core/errors.ts";
+import type { GuestError } from "../../../../../rings/guest_error.ts";
 import type { FeatureSet } from "../../../../../core/features.ts";
-import type { Virtqueue } from "../../../../../core/virtqueue.ts";
+import type { Virtqueue } from "../../../../../rings/virtqueue.ts";
 
 /** A frame to or from the guest, with its header's bytes. */
 export interface FakeFrame {

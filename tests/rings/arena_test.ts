@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
-import { Burst } from "../../core/burst.ts";
-import { GuestMemory } from "../../core/memory.ts";
+import { Arena } from "../../rings/arena.ts";
+import { Burst } from "../../rings/burst.ts";
+import { GuestMemory } from "../../rings/memory.ts";
 
 function reserve(): Arena {
   const arena = Arena.reserve();

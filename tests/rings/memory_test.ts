@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { GuestError, type GuestFault } from "../../core/errors.ts";
-import { GuestMemory, type MemoryRegion } from "../../core/memory.ts";
-import { LAYOUT, TestGuest } from "./support/guest.ts";
+import { GuestError, type GuestFault } from "../../rings/guest_error.ts";
+import { GuestMemory, type MemoryRegion } from "../../rings/memory.ts";
+import { LAYOUT, TestGuest } from "../core/support/guest.ts";
 
 function fault(action: () => unknown): GuestFault {
   return assertThrows(action, GuestError).fault;

@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { GuestError, type GuestFault } from "../../core/errors.ts";
-import { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { packedEventDue, type VirtqueueSetup } from "../../core/virtqueue.ts";
-import { garbage, rounds, workGarbage } from "./support/arbitraries.ts";
-import { type Element, PackedDriver, setupAt } from "./support/drivers.ts";
-import { TestGuest } from "./support/guest.ts";
-import { runTraffic } from "./support/traffic.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { GuestError, type GuestFault } from "../../rings/guest_error.ts";
+import { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
+import { packedEventDue, type VirtqueueSetup } from "../../rings/virtqueue.ts";
+import { garbage, rounds, workGarbage } from "../core/support/arbitraries.ts";
+import { type Element, PackedDriver, setupAt } from "../core/support/drivers.ts";
+import { TestGuest } from "../core/support/guest.ts";
+import { runTraffic } from "../core/support/traffic.ts";
 
 const RING = 0x1_0000_0000;
 const NEXT = 1;

@@ -21,7 +21,7 @@
  * functions reads a field once, into a local, and judges the local.
  * @module
  */
-import { GuestError } from "./errors.ts";
+import { GuestError } from "./guest_error.ts";
 
 /** Views over one range of guest memory, for rings. */
 export interface MemoryWindow {

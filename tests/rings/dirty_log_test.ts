@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { type DirtyLog, GuestMemory } from "../../core/memory.ts";
-import { PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { type DirtyLog, GuestMemory } from "../../rings/memory.ts";
+import { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 
 const BASE = 0x1000;
 

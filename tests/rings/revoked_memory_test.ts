@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { Arena } from "../../core/arena.ts";
-import { Burst } from "../../core/burst.ts";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { GuestError } from "../../core/errors.ts";
-import { GuestMemory, MemoryHolders } from "../../core/memory.ts";
-import { FRESH_RING, PackedVirtqueue } from "../../core/packed_virtqueue.ts";
-import { SplitVirtqueue } from "../../core/split_virtqueue.ts";
-import type { VirtqueueSetup } from "../../core/virtqueue.ts";
+import { Arena } from "../../rings/arena.ts";
+import { Burst } from "../../rings/burst.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { GuestError } from "../../rings/guest_error.ts";
+import { GuestMemory, MemoryHolders } from "../../rings/memory.ts";
+import { FRESH_RING, PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
+import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
+import type { VirtqueueSetup } from "../../rings/virtqueue.ts";
 
 /** After memory is taken away, nothing that was made of it reaches the place where it lay: it may be another guest's. */
 

@@ -18,7 +18,7 @@
  * to that bound, and are kept.
  * @module
  */
-import { GuestError } from "./errors.ts";
+import { GuestError } from "./guest_error.ts";
 import { addressTooLarge, checkRange, type GuestMemory, hex, type MappedRegion } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 

@@ -1,8 +1,8 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { DescriptorChain } from "../../core/descriptor_chain.ts";
-import { GuestError, type GuestFault } from "../../core/errors.ts";
-import { GuestMemory } from "../../core/memory.ts";
-import { TestGuest } from "./support/guest.ts";
+import { DescriptorChain } from "../../rings/descriptor_chain.ts";
+import { GuestError, type GuestFault } from "../../rings/guest_error.ts";
+import { GuestMemory } from "../../rings/memory.ts";
+import { TestGuest } from "../core/support/guest.ts";
 
 function fault(action: () => unknown): GuestFault {
   return assertThrows(action, GuestError).fault;

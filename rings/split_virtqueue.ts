@@ -43,7 +43,7 @@ import {
   maxElements,
   wideAddress,
 } from "./descriptor_chain.ts";
-import { GuestError } from "./errors.ts";
+import { GuestError } from "./guest_error.ts";
 import type { DirtyLog, GuestMemory, MemoryHolder } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 import { RoundBudget, splitEventDue, type Virtqueue, type VirtqueueSetup } from "./virtqueue.ts";

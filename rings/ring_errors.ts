@@ -2,7 +2,7 @@
  * The errors of virtqueues and chains, made out of line: the functions that may throw them stay small and fast.
  * @module
  */
-import { GuestError } from "./errors.ts";
+import { GuestError } from "./guest_error.ts";
 
 /** Size of a split queue. */
 export function splitSizeInvalid(size: number): GuestError {
