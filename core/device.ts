@@ -123,7 +123,10 @@ export type DeviceEvent =
   | { readonly event: "connected" }
   /** Memory that the front-end has shared can end this program later; `message` says which, and how. */
   | { readonly event: "memory-at-risk"; readonly message: string }
-  /** Memory that the front-end has shared is out of reach of kernels; `message` says which, and why. All is slower. */
+  /**
+   * Memory that the front-end has shared is out of reach of kernels; `message` says which, and why. All is
+   * slower.
+   */
   | { readonly event: "memory-out-of-reach"; readonly message: string }
   /** Driver and device agree on these features. */
   | { readonly event: "features"; readonly features: FeatureSet }

@@ -1,6 +1,6 @@
 /**
- * What this host cannot do. What a guest does wrong is a `GuestError` (`rings/guest_error.ts`); a plugin that fails is a
- * third way in which things go wrong (`plugins/`).
+ * What this host cannot do. What a guest does wrong is a `GuestError` (`rings/guest_error.ts`); a plugin that
+ * fails is a third way in which things go wrong (`plugins/`).
  * @module
  */
 

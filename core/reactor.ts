@@ -9,11 +9,11 @@
  * are coarse (2 ms), so the last stretch before a deadline is spent turning over the event loop instead;
  * signals and console keep working.
  *
- * With `pollMaxNs` it *polls* before it sleeps, for a time that adapts itself (`PollTime`): it asks its waiter
- * over and over what has happened, and turns a round when something has. A sleep that costs nothing, and a
- * wake that takes the kernel 30 to 100 microseconds, become a processor in full use and one of none. The wait
- * that is judged lasts from the first round that did nothing to the next that does something; rounds in
- * between that find nothing belong to it.
+ * With `pollMaxNs` it *polls* before it sleeps, for a time that adapts itself (`PollTime`): it asks its
+ * waiter over and over what has happened, and turns a round when something has. A sleep that costs nothing,
+ * and a wake that takes the kernel 30 to 100 microseconds, become a processor in full use and one of none.
+ * The wait that is judged lasts from the first round that did nothing to the next that does something; rounds
+ * in between that find nothing belong to it.
  *
  * Invariants: only the reactor reads the clock; a member is never polled from within a poll. A manual clock
  * that does not get on, because a member always has more to do or is always due, is an error and not a hang.
@@ -36,9 +36,9 @@ const LOOKS_PER_TIME = 8;
 const TAKEN_NS = 1_000_000;
 
 /**
- * How long to poll before a sleep, as QEMU's event loops have it (`poll-max-ns`): none at first; twice as long
- * after every wait that was longer, but within the limit, so that polling would have met its end; half as long
- * after one beyond the limit, during which polling was in vain.
+ * How long to poll before a sleep, as QEMU's event loops have it (`poll-max-ns`): none at first; twice as
+ * long after every wait that was longer, but within the limit, so that polling would have met its end; half
+ * as long after one beyond the limit, during which polling was in vain.
  *
  * A thread that never sleeps has used up its share of a processor when something comes, and has to wait for
  * those that have not. So it begins with none again when another program takes the processor.
@@ -89,8 +89,8 @@ export class Reactor {
   /**
    * A reactor without members that sleeps by the runtime's timers.
    * @param clock what to tell the time by
-   * @param pollMaxNs how long to poll at most before a sleep, in ns, if its waiter can be asked (`Waiter.look`);
-   * 0: not at all
+   * @param pollMaxNs how long to poll at most before a sleep, in ns, if its waiter can be asked
+   * (`Waiter.look`); 0: not at all
    */
   constructor(clock: Clock, pollMaxNs = 0) {
     this.clock = clock;
@@ -308,8 +308,8 @@ export interface Pollable {
   deadlineNs(): number;
   /**
    * Is there work that shows in memory, such as a buffer in a ring? Called over and over while the reactor
-   * polls instead of sleeping, so that nothing need tell of such work meanwhile; there is another round before
-   * it sleeps. It makes no system call and no objects. Left out: what is to be done is told.
+   * polls instead of sleeping, so that nothing need tell of such work meanwhile; there is another round
+   * before it sleeps. It makes no system call and no objects. Left out: what is to be done is told.
    */
   look?(): boolean;
 }
@@ -337,11 +337,14 @@ export interface Waiter extends Disposable {
   /** Ends the sleep, if there is one. */
   wake(): void;
   /**
-   * Asks, without sleeping, what would end a sleep now. Called over and over: it makes no objects. Left out: it
-   * cannot be asked.
+   * Asks, without sleeping, what would end a sleep now. Called over and over: it makes no objects. Left out:
+   * it cannot be asked.
    */
   look?(): LookedFor;
-  /** How long the event loop may stand still while the reactor looks, in ns. Left out: for as long as it likes. */
+  /**
+   * How long the event loop may stand still while the reactor looks, in ns. Left out: for as long as it
+   * likes.
+   */
   readonly turnNs?: number;
 }
 

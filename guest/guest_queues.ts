@@ -125,7 +125,10 @@ export class QueuePlan {
     });
   }
 
-  /** Makes the memory and the rings in it. @param storage gives the bytes of which the memory is made, as zeros */
+  /**
+   * Makes the memory and the rings in it.
+   * @param storage gives the bytes of which the memory is made, as zeros
+   */
   build(storage: GuestStorage = newStorage): { memory: GuestMemory; placed: PlacedQueue[] } {
     const memory = this.#allocator.build(storage);
     const eventIndex = this.features.has(VIRTIO_F_EVENT_IDX);

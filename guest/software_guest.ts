@@ -89,7 +89,10 @@ export abstract class SoftwareGuest implements Pollable {
   readonly counters: GuestCounters;
   /** What the device has done wrong, in words: the first hundred times. */
   readonly errors: string[] = [];
-  /** Where its memory is to lie, beside the frames of its machine; null for a buffer of its own. Set before `attach`. */
+  /**
+   * Where its memory is to lie, beside the frames of its machine; null for a buffer of its own. Set before
+   * `attach`.
+   */
   arena: Arena | null = null;
   #link: Attachment | null = null;
   /** What it has of the arena: used again at each attachment. */

@@ -1,9 +1,11 @@
 /**
- * The sum of 16-bit little-endian words, by vectors of eight: what `wire/checksum.ts` does in plain code, five times as fast.
+ * The sum of 16-bit little-endian words, by vectors of eight: what `wire/checksum.ts` does in plain code,
+ * five times as fast.
  *
- * Two words are multiplied by one and added to a 32-bit lane by a single instruction, `dot_i16x8_s`, which takes signed words.
- * Hence every word loses 0x8000 first, and all of it is added again at once: 0x10000 for two words, so four bytes are 1 << 16
- * and n bytes, a multiple of 16, are n << 14. No lane overflows, and the whole sum of 131071 bytes is below 2^32.
+ * Two words are multiplied by one and added to a 32-bit lane by a single instruction, `dot_i16x8_s`, which
+ * takes signed words. Hence every word loses 0x8000 first, and all of it is added again at once: 0x10000 for
+ * two words, so four bytes are 1 << 16 and n bytes, a multiple of 16, are n << 14. No lane overflows, and the
+ * whole sum of 131071 bytes is below 2^32.
  */
 
 /** Sums up `length` bytes, 0 to 131071, from `start` on. The result is folded once, and so below 0x20000. */
@@ -21,7 +23,8 @@ export function sum(start: u32, length: u32): u32 {
     a = i32x4.add(a, i32x4.dot_i16x8_s(ones, v128.xor(bias, v128.load(at, 32))));
     b = i32x4.add(b, i32x4.dot_i16x8_s(ones, v128.xor(bias, v128.load(at, 48))));
   }
-  // What is left: 32, 16, 8, 4, 2 and 1 bytes. From 8 on nothing is biased: the other words of the vector are zeros.
+  // What is left: 32, 16, 8, 4, 2 and 1 bytes. From 8 on nothing is biased: the other words of the vector are
+  // zeros.
   if ((length & 32) != 0) {
     a = i32x4.add(a, i32x4.dot_i16x8_s(ones, v128.xor(bias, v128.load(at))));
     b = i32x4.add(b, i32x4.dot_i16x8_s(ones, v128.xor(bias, v128.load(at, 16))));

@@ -1,13 +1,15 @@
 /**
  * The coalescing kernel: merges a burst of segments into what is held of their flows, as far as numbers go.
  *
- * JavaScript decides, kernels move. This one does what nearly every segment of bulk data needs: a plain segment without
- * options (but the timestamp), with right checksums, that is the next of a flow which is found by the shortcut of the flow
- * table. It stops in front of every other frame and has changed nothing for it; `StrictChain.take` and `QemuChain.take`,
- * which are its specification, judge that one. Frames of the other IP version pass in between.
+ * JavaScript decides, kernels move. This one does what nearly every segment of bulk data needs: a plain
+ * segment without options (but the timestamp), with right checksums, that is the next of a flow which is
+ * found by the shortcut of the flow table. It stops in front of every other frame and has changed nothing for
+ * it; `StrictChain.take` and `QemuChain.take`, which are its specification, judge that one. Frames of the
+ * other IP version pass in between.
  *
- * It reads frames within the lengths that it is told, and writes rows of flows and its list. See `flow_layout.ts`. Every
- * access to a memory of 64-bit addresses is checked by the engine, which costs more than a shift: hence two words at a time.
+ * It reads frames within the lengths that it is told, and writes rows of flows and its list. See
+ * `flow_layout.ts`. Every access to a memory of 64-bit addresses is checked by the engine, which costs more
+ * than a shift: hence two words at a time.
  */
 import { sum } from "./checksum.as";
 import {

@@ -1,8 +1,8 @@
 /**
  * What is held of a flow as a row of numbers, and the block that tells the coalescing kernel what to do.
  *
- * This file is read by TypeScript and by AssemblyScript: plain constants only. Words of rows are counted from the start of
- * the row; offsets in the block are bytes.
+ * This file is read by TypeScript and by AssemblyScript: plain constants only. Words of rows are counted from
+ * the start of the row; offsets in the block are bytes.
  * @module
  */
 
@@ -73,7 +73,9 @@ export const MAX_IP_LENGTH = 32;
 export const MAX_BYTES = 36;
 /** u32: most segments of a merged frame. */
 export const MAX_SEGMENTS = 40;
-/** u32: where the places of the shortcut lie: two pairs each of a tag and the number of its flow plus 1, or 0. */
+/**
+ * u32: where the places of the shortcut lie: two pairs each of a tag and the number of its flow plus 1, or 0.
+ */
 export const PLACES = 44;
 /** u32: by how many bits a hash is shifted to become the number of a place. */
 export const SHIFT = 48;

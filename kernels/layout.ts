@@ -1,7 +1,8 @@
 /**
  * Where the kernels find what they are told: one block of numbers in the arena for each {@linkcode Burst}.
  *
- * This file is read by TypeScript and by AssemblyScript: plain constants only. Offsets are bytes from the start of the block.
+ * This file is read by TypeScript and by AssemblyScript: plain constants only. Offsets are bytes from the
+ * start of the block.
  * @module
  */
 
@@ -55,7 +56,9 @@ export const STOP_AT = 116;
 export const SLOTS = 104;
 /** u32, result: chains used. */
 export const CHAINS = 108;
-/** u32, result: bytes of the chain that did not fit into its item; 0 if that is not why the kernel stopped. */
+/**
+ * u32, result: bytes of the chain that did not fit into its item; 0 if that is not why the kernel stopped.
+ */
 export const NEEDED = 112;
 /** Where the scratch space begins: pieces of the chains of one item, 16 bytes each. */
 export const PIECES = 128;
@@ -70,7 +73,9 @@ export const BLOCK_BYTES = 2176;
 export const PACKED = 1;
 /** Of `FLAGS`: indirect tables may be used. */
 export const INDIRECT = 2;
-/** Of `FLAGS`: elements of a packed ring's tables are readable, whatever they say (virtio 1.2, 2.8.8; DPDK). */
+/**
+ * Of `FLAGS`: elements of a packed ring's tables are readable, whatever they say (virtio 1.2, 2.8.8; DPDK).
+ */
 export const READS_TABLES = 4;
 /** Of a length in an item: its last piece. */
 export const LAST_PIECE = 0x80000000;

@@ -1,17 +1,20 @@
 /**
- * The ring kernels, in AssemblyScript: what moves bytes between frames and the chains of a virtqueue, a burst at a time.
+ * The ring kernels, in AssemblyScript: what moves bytes between frames and the chains of a virtqueue, a burst
+ * at a time.
  *
- * JavaScript decides, kernels move. A kernel does what is usual: direct, chained and indirect descriptors, split and packed
- * rings, buffers that are merged. It stops in front of everything else (a broken ring, a buffer across two regions, very many
- * pieces, no room) and has done nothing of it then: the plain code in `rings/split_virtqueue.ts` and
- * `rings/packed_virtqueue.ts` goes on from there, and is the one that judges and says what is wrong.
+ * JavaScript decides, kernels move. A kernel does what is usual: direct, chained and indirect descriptors,
+ * split and packed rings, buffers that are merged. It stops in front of everything else (a broken ring, a
+ * buffer across two regions, very many pieces, no room) and has done nothing of it then: the plain code in
+ * `rings/split_virtqueue.ts` and `rings/packed_virtqueue.ts` goes on from there, and is the one that judges
+ * and says what is wrong.
  *
- * The guest changes its memory while we look. Each field is read once, by an atomic load that a compiler must not repeat, and
- * the local is judged and used. Every range of guest memory goes through `place`, which knows this guest's regions only.
+ * The guest changes its memory while we look. Each field is read once, by an atomic load that a compiler must
+ * not repeat, and the local is judged and used. Every range of guest memory goes through `place`, which knows
+ * this guest's regions only.
  *
- * `enqueue` writes items into chains that the device writes. An item is a list of (offset, length) in the low part of the
- * arena; the last has `LAST_PIECE` set in its length. `dequeue` copies chains that the device reads into items (offset, room),
- * and stores how long each is. Both return how many items are done.
+ * `enqueue` writes items into chains that the device writes. An item is a list of (offset, length) in the low
+ * part of the arena; the last has `LAST_PIECE` set in its length. `dequeue` copies chains that the device
+ * reads into items (offset, room), and stores how long each is. Both return how many items are done.
  */
 import {
   AVAILABLE, AVAILABLE_MARK, BUDGET, CHAIN_ROWS, CHAINS, COUNT_AT, DESCRIPTORS, FIRST, FIRST_FLAGS, FLAGS, FREE, INDIRECT,
@@ -141,7 +144,10 @@ function table(address: u64, length: u32): usize {
   return (at & 7) == 0 ? at : 0;
 }
 
-/** Takes the next chain of a split ring, all of whose elements have this direction. False, and nothing taken, otherwise. */
+/**
+ * Takes the next chain of a split ring, all of whose elements have this direction. False, and nothing taken,
+ * otherwise.
+ */
 function takeSplit(direction: u32): bool {
   if (next == seen) {
     const index = <u32> atomic.load<u16>(available, 2);
@@ -241,8 +247,9 @@ function take(direction: u32): bool {
 }
 
 /**
- * Takes the next chain if it is a single direct descriptor of this direction with `minBytes` to `maxBytes`, which most are.
- * Returns where its bytes lie; 0, and nothing taken, if it is anything else: `take` looks closer.
+ * Takes the next chain if it is a single direct descriptor of this direction with `minBytes` to `maxBytes`,
+ * which most are. Returns where its bytes lie; 0, and nothing taken, if it is anything else: `take` looks
+ * closer.
  */
 @inline
 function takeOne(direction: u32, minBytes: u64, maxBytes: u64): usize {

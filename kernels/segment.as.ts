@@ -1,8 +1,9 @@
 /**
  * Makes one segment of a large TCP frame: headers, payload and checksums, in one pass over the payload.
  *
- * Its twin in TypeScript is `Cutter` of `offloads/segment/large_frame.ts`, which does the same for frames that are in several
- * pieces, UDP, and urgent data, and where there are no kernels. Everything that is told has been judged there, and lies in frames.
+ * Its twin in TypeScript is `Cutter` of `offloads/segment/large_frame.ts`, which does the same for frames
+ * that are in several pieces, UDP, and urgent data, and where there are no kernels. Everything that is told
+ * has been judged there, and lies in frames.
  */
 import { sum } from "./checksum.as";
 import { IS_LAST, IS_V4, LEAVES_CHECKSUM } from "./layout";

@@ -321,7 +321,10 @@ function once<T>(things: Map<string, unknown>, key: string, make: () => T): T {
   return things.get(key) as T;
 }
 
-/** What the parts of one machine, or of one of its threads, are built in. @param reserve gives the memory for frames and guests */
+/**
+ * What the parts of one machine, or of one of its threads, are built in.
+ * @param reserve gives the memory for frames and guests
+ */
 export function machineScope(
   frameMemoryBytes: number,
   listeners: MachineScope["listeners"],

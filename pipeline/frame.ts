@@ -299,7 +299,8 @@ export class FrameBatch {
   /** Adds a frame at the end; the batch owns it until it is cleared or handed on. */
   push(frame: Frame): void {
     const at = this.#length++;
-    // The same frames come again and again: a reference that is there is not stored again, for its write barrier.
+    // The same frames come again and again: a reference that is there is not stored again, for its write
+    // barrier.
     if (this.#frames[at] !== frame) this.#frames[at] = frame;
   }
 

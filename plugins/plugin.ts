@@ -356,10 +356,10 @@ export interface DeviceContext {
   /** In the role `{ set }`: what all sets share (`WorkersCapability.sharedMemory`). */
   readonly sharedMemory?: SharedArrayBuffer | undefined;
   /**
-   * Makes a buffer of zeros for requests, which lives as long as the machine. It lies beside the guests' memory, if there
-   * is such a place: a request is then read and written by a kernel, in a third of the time. The buffer is shared memory,
-   * which some functions of the runtime refuse, such as `crypto.getRandomValues` and `TextDecoder`. RangeError for a size
-   * that cannot be.
+   * Makes a buffer of zeros for requests, which lives as long as the machine. It lies beside the guests'
+   * memory, if there is such a place: a request is then read and written by a kernel, in a third of the time.
+   * The buffer is shared memory, which some functions of the runtime refuse, such as `crypto.getRandomValues`
+   * and `TextDecoder`. RangeError for a size that cannot be.
    */
   newBuffer(bytes: number): Uint8Array<ArrayBuffer>;
   /** Does the machine go by a virtual clock, which stands still while there is work? Left out: no. */

@@ -107,8 +107,8 @@ export async function transfer(
 }
 
 /**
- * What a process spends in the quietest of up to fifteen seconds, in units of 10 ms. A runtime that has just begun
- * collects garbage and compiles in the background; what never rests shows in every second.
+ * What a process spends in the quietest of up to fifteen seconds, in units of 10 ms. A runtime that has just
+ * begun collects garbage and compiles in the background; what never rests shows in every second.
  */
 export async function quietestSecond(pid?: number): Promise<number> {
   let least = Infinity;

@@ -1,17 +1,19 @@
 /**
  * One memory: frames and the memory of guests in a single buffer, which kernels reach as well.
  *
- * Theory of operation. A WebAssembly memory is a piece of this process's address space that the engine reserves at once and
- * that costs nothing until it is touched. Frames and what kernels are told lie in its low part, below 2 GiB, where an
- * offset is a small integer. Guests lie above: a host maps their files into ranges that `takeRange` gives, and software
- * guests have theirs there as well. A copy from a frame to a guest is then a copy within one buffer, and a kernel can do a
- * whole burst of them without leaving WebAssembly. What it reaches is this memory and nothing else of the process.
+ * Theory of operation. A WebAssembly memory is a piece of this process's address space that the engine
+ * reserves at once and that costs nothing until it is touched. Frames and what kernels are told lie in its
+ * low part, below 2 GiB, where an offset is a small integer. Guests lie above: a host maps their files into
+ * ranges that `takeRange` gives, and software guests have theirs there as well. A copy from a frame to a
+ * guest is then a copy within one buffer, and a kernel can do a whole burst of them without leaving
+ * WebAssembly. What it reaches is this memory and nothing else of the process.
  *
- * The memory is shared, so that queue workers see the same one: nothing is mapped twice. Where no such memory can be had
- * (an address space that is limited, see RLIMIT_AS), everything lies in ordinary buffers and is moved by plain code.
+ * The memory is shared, so that queue workers see the same one: nothing is mapped twice. Where no such memory
+ * can be had (an address space that is limited, see RLIMIT_AS), everything lies in ordinary buffers and is
+ * moved by plain code.
  *
- * A range that is given back must read as zeros and must stay readable and writable, for a late access may still come:
- * the host maps empty pages over it.
+ * A range that is given back must read as zeros and must stay readable and writable, for a late access may
+ * still come: the host maps empty pages over it.
  * @module
  */
 import { instantiate, type Kernels } from "../kernels/mod.ts";
@@ -21,7 +23,10 @@ const GIBIBYTE = 2 ** 30;
 const PAGE_BYTES = 65_536;
 /** As much as an engine gives; less where the address space is limited. */
 const SIZES_BYTES = [16 * GIBIBYTE, 8 * GIBIBYTE, 4 * GIBIBYTE];
-/** Below this lie frames. Typed arrays are quick up to here, and offsets are small integers: the engine compares wrongly with a length of 2^31. */
+/**
+ * Below this lie frames. Typed arrays are quick up to here, and offsets are small integers: the engine
+ * compares wrongly with a length of 2^31.
+ */
 const LOW_BYTES = 2 * GIBIBYTE - PAGE_BYTES;
 /** Nothing lies at the beginning: an offset of 0 is none. */
 const GUARD_BYTES = PAGE_BYTES;
@@ -92,8 +97,8 @@ export class Arena {
   }
 
   /**
-   * Makes a buffer of zeros: in the low part of `arena`, for as long as that lives, or an ordinary one if there is no room or
-   * no arena. RangeError for a size that cannot be.
+   * Makes a buffer of zeros: in the low part of `arena`, for as long as that lives, or an ordinary one if
+   * there is no room or no arena. RangeError for a size that cannot be.
    */
   static newBuffer(arena: Arena | null, bytes: number): Uint8Array<ArrayBuffer> {
     if (!Number.isSafeInteger(bytes) || bytes < 0) {
@@ -108,7 +113,10 @@ export class Arena {
     return this.buffer.byteLength;
   }
 
-  /** Takes memory in the low part, for as long as the arena lives: zeros, from a cache line's start. Null if there is no room. */
+  /**
+   * Takes memory in the low part, for as long as the arena lives: zeros, from a cache line's start. Null if
+   * there is no room.
+   */
   allocate(bytes: number): number | null {
     const start = this.#lowNext;
     const end = start + Math.ceil(bytes / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;

@@ -17,10 +17,11 @@ const MAX_REGIONS = 64;
 const REGION_BYTES = 24;
 
 /**
- * A list of items for `Virtqueue.enqueueBurst` or `Virtqueue.dequeueBurst`, with the memory that the kernels need. Made once by a device;
- * lives as long as the arena.
+ * A list of items for `Virtqueue.enqueueBurst` or `Virtqueue.dequeueBurst`, with the memory that the kernels
+ * need. Made once by a device; lives as long as the arena.
  *
- * To enqueue, an item is one piece of the low part of the arena or several. To dequeue, it is room for one of them.
+ * To enqueue, an item is one piece of the low part of the arena or several. To dequeue, it is room for one of
+ * them.
  */
 export class Burst implements MemoryHolder {
   /** The memory in which it lies. */
@@ -35,7 +36,10 @@ export class Burst implements MemoryHolder {
   units = 0;
   /** Of the last call: chains that were used. */
   chains = 0;
-  /** Of the last call of `dequeueBurst`: bytes of the chain that its item has no room for; 0 if that is not why it ended. */
+  /**
+   * Of the last call of `dequeueBurst`: bytes of the chain that its item has no room for; 0 if that is not
+   * why it ended.
+   */
   neededBytes = 0;
   readonly #words: Uint32Array<ArrayBuffer>;
   readonly #doubles: Float64Array<ArrayBuffer>;
@@ -68,7 +72,8 @@ export class Burst implements MemoryHolder {
   /**
    * Empties it, to be filled for `Virtqueue.enqueueBurst`.
    * @param minBytes bytes that the first chain of an item must have at least
-   * @param countAt where in an item the number of its chains is to be written, as a le16; 0 if it may take only one
+   * @param countAt where in an item the number of its chains is to be written, as a le16; 0 if it may take
+   * only one
    */
   beginEnqueue(minBytes: number, countAt: number): void {
     this.items = 0;
@@ -84,8 +89,8 @@ export class Burst implements MemoryHolder {
   }
 
   /**
-   * Adds a piece to the present item: `lengthBytes` (below 2^31) of the low part of the arena. False if there is no room: the item
-   * must be left out then. An item has at least one byte.
+   * Adds a piece to the present item: `lengthBytes` (below 2^31) of the low part of the arena. False if there
+   * is no room: the item must be left out then. An item has at least one byte.
    */
   addPiece(offset: number, lengthBytes: number, isLast: boolean): boolean {
     const piece = this.#pieces;

@@ -1,37 +1,46 @@
 /**
  * A chain of descriptors as a device sees it: bytes to read, then bytes to write.
  *
- * Theory of operation. A virtqueue's `pop` refills one object over and over: `begin`, one `add` for each element of the
- * chain, `finish`. `add` judges each element, translates its guest address at once, and keeps a *piece*: a region, an
- * offset in it, a length. An element that crosses from one region into the next becomes two pieces. Pieces are kept in
- * ring order; the specification wants all readable elements before the writable ones, so that a count divides them.
+ * Theory of operation. A virtqueue's `pop` refills one object over and over: `begin`, one `add` for each
+ * element of the chain, `finish`. `add` judges each element, translates its guest address at once, and keeps
+ * a *piece*: a region, an offset in it, a length. An element that crosses from one region into the next
+ * becomes two pieces. Pieces are kept in ring order; the specification wants all readable elements before the
+ * writable ones, so that a count divides them.
  *
  *     pieces   | r0 | r1 | r2 | w0 | w1 |
  *                       ^ #readable = 3
  *              reading cursor ->   writing cursor ->
  *
- * `read` and `write` each move a cursor (piece, offset in the piece) over their part and copy whole runs; framing has no
- * meaning (virtio 1.2, section 2.7.4.1). `rewind` sets both cursors back. Everything was checked when the chain was
- * filled and is never read from the ring again, so that a guest that changes its descriptors afterwards changes nothing.
+ * `read` and `write` each move a cursor (piece, offset in the piece) over their part and copy whole runs;
+ * framing has no meaning (virtio 1.2, section 2.7.4.1). `rewind` sets both cursors back. Everything was
+ * checked when the chain was filled and is never read from the ring again, so that a guest that changes its
+ * descriptors afterwards changes nothing.
  *
- * Limits: a chain holds at most 2^32 bytes (section 2.7.5.2) in at most 65536 pieces. The arrays grow by doubling, up
- * to that bound, and are kept.
+ * Limits: a chain holds at most 2^32 bytes (section 2.7.5.2) in at most 65536 pieces. The arrays grow by
+ * doubling, up to that bound, and are kept.
  * @module
  */
 import { GuestError } from "./guest_error.ts";
 import { addressTooLarge, checkRange, type GuestMemory, hex, type MappedRegion } from "./memory.ts";
 import * as ringErrors from "./ring_errors.ts";
 
-/** What a piece of a chain counts beside its bytes: to read its descriptor and to begin a copy takes as long as so many. */
+/**
+ * What a piece of a chain counts beside its bytes: to read its descriptor and to begin a copy takes as long
+ * as so many.
+ */
 export const PIECE_UNITS = 1024;
 const MAX_PIECES = 65536;
 const MAX_BYTES = 0x100000000;
 
 /**
- * One buffer that a driver has made available. A device keeps one object and has the `pop` of a virtqueue refill it.
+ * One buffer that a driver has made available. A device keeps one object and has the `pop` of a virtqueue
+ * refill it.
  */
 export class DescriptorChain {
-  /** Names the chain when it is returned by `push`: index of the first descriptor (split) or buffer id (packed). */
+  /**
+   * Names the chain when it is returned by `push`: index of the first descriptor (split) or buffer id
+   * (packed).
+   */
   head = 0;
   /** Ring slots that it took: 1 for an indirect chain. */
   descriptors = 0;
@@ -41,7 +50,10 @@ export class DescriptorChain {
   writableBytes = 0;
   /** What it costs to work on, as far as the driver decides that: see {@linkcode RoundBudget}. */
   units = 0;
-  /** Is it an indirect table of a packed ring? Not every driver marks the writable elements there as it should. */
+  /**
+   * Is it an indirect table of a packed ring? Not every driver marks the writable elements there as it
+   * should.
+   */
   inPackedTable = false;
 
   #regions: (MappedRegion | null)[] = new Array<MappedRegion | null>(16).fill(null);
@@ -60,8 +72,8 @@ export class DescriptorChain {
   }
 
   /**
-   * Copies up to `length` bytes from the readable part to `target[at]` on and moves on. Returns how many bytes that
-   * were: fewer than `length` at its end. RangeError if they would not fit into `target`.
+   * Copies up to `length` bytes from the readable part to `target[at]` on and moves on. Returns how many
+   * bytes that were: fewer than `length` at its end. RangeError if they would not fit into `target`.
    */
   read(target: Uint8Array, at: number, length: number): number {
     checkRange(target, at, length);
@@ -82,8 +94,8 @@ export class DescriptorChain {
   }
 
   /**
-   * Copies up to `length` bytes from `source[at]` on into the writable part and moves on. Returns how many bytes that
-   * were: fewer than `length` at its end. RangeError if `source` does not hold them.
+   * Copies up to `length` bytes from `source[at]` on into the writable part and moves on. Returns how many
+   * bytes that were: fewer than `length` at its end. RangeError if `source` does not hold them.
    */
   write(source: Uint8Array, at: number, length: number): number {
     checkRange(source, at, length);
@@ -104,9 +116,10 @@ export class DescriptorChain {
   }
 
   /**
-   * Finds `length` bytes from `offset` on of the readable or the writable part in this process, for system calls that read or
-   * write them in place. Puts an address and a number of bytes into `places` for each piece of memory, and returns how many
-   * pieces; 0 if there are not so many bytes, if they do not fit into `places`, or if an address is not known: copy then.
+   * Finds `length` bytes from `offset` on of the readable or the writable part in this process, for system
+   * calls that read or write them in place. Puts an address and a number of bytes into `places` for each
+   * piece of memory, and returns how many pieces; 0 if there are not so many bytes, if they do not fit into
+   * `places`, or if an address is not known: copy then.
    */
   locate(part: "readable" | "writable", offset: number, length: number, places: Float64Array): number {
     const [first, end] = part === "readable" ? [0, this.#readable] : [this.#readable, this.#pieces];
@@ -130,7 +143,9 @@ export class DescriptorChain {
     return left > 0 ? 0 : count;
   }
 
-  /** The host has written into the first `length` bytes of the writable part by itself: a migration is told. */
+  /**
+   * The host has written into the first `length` bytes of the writable part by itself: a migration is told.
+   */
   wroteInPlace(length: number): void {
     let left = length;
     for (let piece = this.#readable; piece < this.#pieces && left > 0; piece++) {
@@ -159,8 +174,8 @@ export class DescriptorChain {
   }
 
   /**
-   * For queues: appends an element of `length` bytes at a guest address. GuestError if it has no bytes, lies outside
-   * memory, is readable behind a writable one, or makes the chain too long.
+   * For queues: appends an element of `length` bytes at a guest address. GuestError if it has no bytes, lies
+   * outside memory, is readable behind a writable one, or makes the chain too long.
    */
   add(memory: GuestMemory, address: number, length: number, writable: boolean): void {
     if (length === 0) throw zeroLength(address);
@@ -176,7 +191,10 @@ export class DescriptorChain {
     if (!writable) this.#readable = this.#pieces;
   }
 
-  /** All that was said to be writable is to be read, in its turn, and never written. More may be added behind it. */
+  /**
+   * All that was said to be writable is to be read, in its turn, and never written. More may be added behind
+   * it.
+   */
   turnReadable(): void {
     this.readableBytes += this.writableBytes;
     this.writableBytes = 0;
@@ -262,21 +280,26 @@ export const DESC_F_INDIRECT = 4;
 /** Bytes of a descriptor, in rings and in tables. */
 export const DESC_BYTES = 16;
 
-/** Elements of a chain that are taken whatever the size of its queue: as many as Linux and QEMU take (UIO_MAXIOV). */
+/**
+ * Elements of a chain that are taken whatever the size of its queue: as many as Linux and QEMU take
+ * (UIO_MAXIOV).
+ */
 const MAX_TABLE_ELEMENTS = 1024;
 
 /**
- * Most elements of a chain with a table. The specification allows as many as the queue has entries (virtio 1.2, section
- * 2.7.5.3.1), but drivers do not look at that: Linux puts a whole request into a table, also where the queue has four.
+ * Most elements of a chain with a table. The specification allows as many as the queue has entries (virtio
+ * 1.2, section 2.7.5.3.1), but drivers do not look at that: Linux puts a whole request into a table, also
+ * where the queue has four.
  */
 export function maxElements(queueSize: number): number {
   return Math.max(queueSize, MAX_TABLE_ELEMENTS);
 }
 
 /**
- * Reads the tables of one queue into chains. A table may start anywhere and lie across regions. Each field is read once.
- * All functions throw GuestError: `indirect-table-invalid` for a length that is 0 or no multiple of 16, `chain-too-long`
- * for more than `limit` elements, `address-out-of-range`, and what {@linkcode DescriptorChain.add} throws.
+ * Reads the tables of one queue into chains. A table may start anywhere and lie across regions. Each field is
+ * read once. All functions throw GuestError: `indirect-table-invalid` for a length that is 0 or no multiple
+ * of 16, `chain-too-long` for more than `limit` elements, `address-out-of-range`, and what {@linkcode
+ * DescriptorChain.add} throws.
  */
 export class IndirectTable {
   readonly #memory: GuestMemory;
@@ -290,8 +313,8 @@ export class IndirectTable {
   }
 
   /**
-   * As a split ring has them: element 0, then along `next`, to the first without NEXT. A table may be longer than what is
-   * used of it. Throws `indirect-nested`, `descriptor-loop` and `descriptor-index-out-of-range`
+   * As a split ring has them: element 0, then along `next`, to the first without NEXT. A table may be longer
+   * than what is used of it. Throws `indirect-nested`, `descriptor-loop` and `descriptor-index-out-of-range`
    * as well.
    */
   addLinked(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
@@ -308,12 +331,12 @@ export class IndirectTable {
   }
 
   /**
-   * As a packed ring has them: every element of the table, in order. All flags but WRITE are reserved there and ignored
-   * (virtio 1.2, section 2.8.8).
+   * As a packed ring has them: every element of the table, in order. All flags but WRITE are reserved there
+   * and ignored (virtio 1.2, section 2.8.8).
    *
-   * A readable element may stand behind writable ones, which are then read as well. No driver should do so, but DPDK
-   * does: it fills its tables with WRITE beforehand, and forgets to take that off the element of the virtio-net header.
-   * To read what was said to be writable does no harm; the other way round it would.
+   * A readable element may stand behind writable ones, which are then read as well. No driver should do so,
+   * but DPDK does: it fills its tables with WRITE beforehand, and forgets to take that off the element of the
+   * virtio-net header. To read what was said to be writable does no harm; the other way round it would.
    */
   addInOrder(chain: DescriptorChain, address: number, bytes: number, limit: number): void {
     const entries = this.#open(address, bytes);
@@ -334,7 +357,9 @@ export class IndirectTable {
     return bytes / DESC_BYTES;
   }
 
-  /** Adds element `index` and returns its last four bytes: flags and next if `linked`, otherwise id and flags. */
+  /**
+   * Adds element `index` and returns its last four bytes: flags and next if `linked`, otherwise id and flags.
+   */
   #add(chain: DescriptorChain, index: number, linked: boolean): number {
     const region = this.#region!;
     const memory = this.#memory;

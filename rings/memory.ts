@@ -1,24 +1,28 @@
 /**
  * The guest's memory: regions of an address space, read and written with every access checked.
  *
- * Theory of operation. A guest's physical memory reaches us as a few regions, each a slice of an ArrayBuffer (later of
- * mapped memory of many GiB). Guest addresses are plain numbers: exact below 2^53, and anything above is refused, which
- * spares the BigInt. `find` remembers the region that it found last, because neighbouring accesses share it.
+ * Theory of operation. A guest's physical memory reaches us as a few regions, each a slice of an ArrayBuffer
+ * (later of mapped memory of many GiB). Guest addresses are plain numbers: exact below 2^53, and anything
+ * above is refused, which spares the BigInt. `find` remembers the region that it found last, because
+ * neighbouring accesses share it.
  *
  * Three ways in, for three kinds of use:
  *
- * - `readU16` and its sisters: single fields, slow enough to be convenient; a field may lie across two regions.
+ * - `readU16` and its sisters: single fields, slow enough to be convenient; a field may lie across two
+ *   regions.
  * - `copyOut` and `copyIn`: buffers; a buffer may lie across any number of regions that touch each other.
- * - `window`: typed arrays laid over one ring. A typed array that is indexed past 2^31 leaves the fast path of the
+ * - `window`: typed arrays laid over one ring. A typed array that is indexed past 2^31 leaves the fast path
+ *   of the
  *   engine (30 ns and more instead of 0.4), a small one that starts there does not. A ring is in one region, aligned.
  *
- * Memory goes: a front-end removes a region, or ends. Its place in this process may be another guest's afterwards, and an
- * old queue, chain or `GuestMemory` must not reach that. So a region is revoked before it is unmapped: that empties
- * the region's own views and has those who took a `window` empty theirs. A late access then throws or does nothing.
+ * Memory goes: a front-end removes a region, or ends. Its place in this process may be another guest's
+ * afterwards, and an old queue, chain or `GuestMemory` must not reach that. So a region is revoked before it
+ * is unmapped: that empties the region's own views and has those who took a `window` empty theirs. A late
+ * access then throws or does nothing.
  *
- * Everything that a driver can get wrong is a GuestError, here `address-out-of-range`, `ring-misaligned` and, for the
- * regions themselves, `memory-map-invalid`. The guest changes its memory while we look at it: code that uses these
- * functions reads a field once, into a local, and judges the local.
+ * Everything that a driver can get wrong is a GuestError, here `address-out-of-range`, `ring-misaligned` and,
+ * for the regions themselves, `memory-map-invalid`. The guest changes its memory while we look at it: code
+ * that uses these functions reads a field once, into a local, and judges the local.
  * @module
  */
 import { GuestError } from "./guest_error.ts";
@@ -41,7 +45,9 @@ export interface MemoryHolder {
   letGo(): void;
 }
 
-/** Those who keep views of some memory. They are held weakly: a ring that is made anew leaves nothing behind. */
+/**
+ * Those who keep views of some memory. They are held weakly: a ring that is made anew leaves nothing behind.
+ */
 export class MemoryHolders {
   #all: WeakRef<MemoryHolder>[] = [];
   #pruneAt = 16;
@@ -82,8 +88,8 @@ export class GuestMemory {
   #last: MappedRegion | null = null;
 
   /**
-   * Takes the memory map. @param regions in any order; a `MappedRegion` is taken as it is, and shared with who else has it.
-   * GuestError `memory-map-invalid` if two overlap or one is impossible.
+   * Takes the memory map. @param regions in any order; a `MappedRegion` is taken as it is, and shared with
+   * who else has it. GuestError `memory-map-invalid` if two overlap or one is impossible.
    */
   constructor(regions: readonly MemoryRegion[]) {
     const mapped = regions.map((region) =>
@@ -106,8 +112,8 @@ export class GuestMemory {
   }
 
   /**
-   * Who is told of every write to the guest's memory that goes through this object or a descriptor chain, or null,
-   * which costs one comparison a write. Windows write behind its back: queues have a log of their own.
+   * Who is told of every write to the guest's memory that goes through this object or a descriptor chain, or
+   * null, which costs one comparison a write. Windows write behind its back: queues have a log of their own.
    */
   set dirtyLog(log: DirtyLog | null) {
     this.isLogged = log !== null;
@@ -158,7 +164,10 @@ export class GuestMemory {
     return this.readU16(address) + this.readU16(address + 2) * 0x10000;
   }
 
-  /** The le64 at `address`, to be used as a guest address; GuestError `address-out-of-range` if it is 2^53 or more. */
+  /**
+   * The le64 at `address`, to be used as a guest address; GuestError `address-out-of-range` if it is 2^53 or
+   * more.
+   */
   readAddress(address: number): number {
     const low = this.readU32(address);
     const high = this.readU32(address + 4);
@@ -201,7 +210,9 @@ export class GuestMemory {
     this.writeU16(address + 2, value >>> 16);
   }
 
-  /** Copies `length` bytes from the guest to `target[at]` on. All or, with a GuestError, nothing is copied. */
+  /**
+   * Copies `length` bytes from the guest to `target[at]` on. All or, with a GuestError, nothing is copied.
+   */
   copyOut(address: number, target: Uint8Array, at: number, length: number): void {
     checkRange(target, at, length);
     this.check(address, length);
@@ -214,7 +225,9 @@ export class GuestMemory {
     }
   }
 
-  /** Copies `length` bytes from `source[from]` on to the guest. All or, with a GuestError, nothing is copied. */
+  /**
+   * Copies `length` bytes from `source[from]` on to the guest. All or, with a GuestError, nothing is copied.
+   */
   copyIn(address: number, source: Uint8Array, from: number, length: number): void {
     checkRange(source, from, length);
     this.check(address, length);
@@ -231,7 +244,8 @@ export class GuestMemory {
    * Views over `length` bytes from `address` on.
    * GuestError `ring-misaligned` if the address is not a multiple of `alignment` (1, 2, 4, 8 or 16), or
    * `address-out-of-range` if the bytes are not all in one region: rings must be contiguous.
-   * @param holder who keeps the views, and lets go of them when the memory goes. Without one they must not be kept beyond
+   * @param holder who keeps the views, and lets go of them when the memory goes. Without one they must not be
+   * kept beyond
    *   the present round: the place may be another guest's then
    */
   window(address: number, length: number, alignment: number, holder?: MemoryHolder): MemoryWindow {
@@ -281,7 +295,10 @@ export function addressTooLarge(low: number, high: number): GuestError {
   );
 }
 
-/** Throws RangeError unless `length` bytes from `at` on lie in `bytes`: the mistake of a device, not of a guest. */
+/**
+ * Throws RangeError unless `length` bytes from `at` on lie in `bytes`: the mistake of a device, not of a
+ * guest.
+ */
 export function checkRange(bytes: Uint8Array, at: number, length: number): void {
   if (!(at >= 0 && length >= 0 && at + length <= bytes.length)) {
     throw new RangeError(`Cannot copy ${length} bytes at ${at} of a buffer of ${bytes.length} bytes`);
@@ -298,7 +315,10 @@ export interface MemoryRegion {
   readonly size: number;
   /** What it is a slice of. */
   readonly buffer: ArrayBuffer;
-  /** Where in `buffer` it starts. Equal to `guestAddress` modulo 16, so that aligned rings are aligned here too. */
+  /**
+   * Where in `buffer` it starts. Equal to `guestAddress` modulo 16, so that aligned rings are aligned here
+   * too.
+   */
   readonly bufferOffset: number;
   /** Where its first byte lies in this process, for system calls; left out where that is not known. */
   readonly hostAddress?: number;
@@ -307,8 +327,8 @@ export interface MemoryRegion {
 /** Remembers which pages of the guest's memory this process has written, for a migration. */
 export interface DirtyLog {
   /**
-   * These `lengthBytes` (at least 1) from `guestAddress` on have been written. Called after the write: code that copies
-   * the page clears its mark first. Must not throw.
+   * These `lengthBytes` (at least 1) from `guestAddress` on have been written. Called after the write: code
+   * that copies the page clears its mark first. Must not throw.
    */
   mark(guestAddress: number, lengthBytes: number): void;
 }
@@ -317,7 +337,10 @@ if (new Uint8Array(new Uint16Array([1]).buffer)[0] !== 1) {
   throw new Error("Cannot work rings in place on a big-endian host: use a little-endian one");
 }
 
-/** Copies up to this length go byte by byte: making a view costs more than a few bytes. Measured, see the bench. */
+/**
+ * Copies up to this length go byte by byte: making a view costs more than a few bytes. Measured, see the
+ * bench.
+ */
 const SHORT_COPY = 24;
 /** The same for a kernel, which needs no view. */
 const TINY_COPY = 8;
@@ -330,7 +353,10 @@ const copiers = new WeakMap<ArrayBuffer, Copier>();
 let lastArray: Uint8Array | null = null;
 let lastBuffer: ArrayBufferLike | null = null;
 
-/** What an array is a view of. Code copies to and from the same array over and over, and the engine takes 7 ns to tell. */
+/**
+ * What an array is a view of. Code copies to and from the same array over and over, and the engine takes 7 ns
+ * to tell.
+ */
 function bufferOf(array: Uint8Array): ArrayBufferLike | null {
   if (array !== lastArray) {
     lastArray = array;
@@ -342,7 +368,10 @@ function bufferOf(array: Uint8Array): ArrayBufferLike | null {
 let lastWhole: Uint8Array | null = null;
 let lastCopier: Copier | null = null;
 
-/** As `array.copyWithin(to, from, from + lengthBytes)`, by a kernel if there is one for the array. All of it must lie in it. */
+/**
+ * As `array.copyWithin(to, from, from + lengthBytes)`, by a kernel if there is one for the array. All of it
+ * must lie in it.
+ */
 export function copyWithin(array: Uint8Array, to: number, from: number, lengthBytes: number): void {
   if (array !== lastWhole) {
     lastWhole = array;
@@ -383,7 +412,10 @@ export class MappedRegion implements MemoryRegion {
   /** Told of every write through `copyIn`; null if none is wanted. Set by `GuestMemory`. */
   dirtyLog: DirtyLog | null = null;
 
-  /** Maps a region. @param region what to map; GuestError `memory-map-invalid` if it does not lie in its buffer. */
+  /**
+   * Maps a region.
+   * @param region what to map; GuestError `memory-map-invalid` if it does not lie in its buffer.
+   */
   constructor(region: MemoryRegion) {
     const { guestAddress, size, buffer, bufferOffset } = region;
     if (
@@ -411,8 +443,8 @@ export class MappedRegion implements MemoryRegion {
   }
 
   /**
-   * Takes the memory away, before it is unmapped: nothing that was made of this region reaches it any more. What comes late
-   * meets a GuestError (an address), a RangeError (a copy, a ring), or does nothing.
+   * Takes the memory away, before it is unmapped: nothing that was made of this region reaches it any more.
+   * What comes late meets a GuestError (an address), a RangeError (a copy, a ring), or does nothing.
    */
   revoke(): void {
     this.holders.letGo();
@@ -426,7 +458,9 @@ export class MappedRegion implements MemoryRegion {
     this.dirtyLog = null;
   }
 
-  /** Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges. */
+  /**
+   * Copies `length` bytes from `offset` of the region to `target[at]` on. The caller has checked both ranges.
+   */
   copyOut(offset: number, target: Uint8Array, at: number, length: number): void {
     // Within an arena no view is needed, which would be garbage.
     if (length > TINY_COPY && this.#copy !== null && bufferOf(target) === this.buffer) {
@@ -439,7 +473,10 @@ export class MappedRegion implements MemoryRegion {
     }
   }
 
-  /** Copies `length` bytes from `source[from]` on to `offset` of the region. The caller has checked both ranges. */
+  /**
+   * Copies `length` bytes from `source[from]` on to `offset` of the region. The caller has checked both
+   * ranges.
+   */
   copyIn(offset: number, source: Uint8Array, from: number, length: number): void {
     if (length > TINY_COPY && this.#copy !== null && bufferOf(source) === this.buffer) {
       this.#copy(this.bufferOffset + offset, source.byteOffset + from, length);

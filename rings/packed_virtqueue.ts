@@ -1,30 +1,32 @@
 /**
  * The packed virtqueue, device side (virtio 1.2, section 2.8).
  *
- * Theory of operation. One ring of 16-byte descriptors, written by both sides, and two words that say who wants to be
- * told of what:
+ * Theory of operation. One ring of 16-byte descriptors, written by both sides, and two words that say who
+ * wants to be told of what:
  *
  *     address | length | id, flags     AVAIL and USED in the flags say whose turn it is, relative to a wrap counter
  *
- * The device walks the ring twice. `available` is the slot from which `pop` reads next, `used` the slot to which `push`
- * writes next; each has a wrap counter that flips at the end of the ring. Instead of the counters we keep the flags that
- * follow from them: `availableMark` is what a descriptor at `available` shows if it is the device's, `usedMark` what one
- * at `used` is to show. Slots from `used` to `available` are in flight; a list takes as many slots as it has direct
- * descriptors, and its used descriptor is written to the first slot of the next in turn, the others are skipped.
+ * The device walks the ring twice. `available` is the slot from which `pop` reads next, `used` the slot to
+ * which `push` writes next; each has a wrap counter that flips at the end of the ring. Instead of the
+ * counters we keep the flags that follow from them: `availableMark` is what a descriptor at `available` shows
+ * if it is the device's, `usedMark` what one at `used` is to show. Slots from `used` to `available` are in
+ * flight; a list takes as many slots as it has direct descriptors, and its used descriptor is written to the
+ * first slot of the next in turn, the others are skipped.
  *
- * A batch appears at once: `push` writes all used descriptors, but keeps the flags of the first; `publish` stores those.
- * The driver polls that slot only, so that it sees nothing before.
+ * A batch appears at once: `push` writes all used descriptors, but keeps the flags of the first; `publish`
+ * stores those. The driver polls that slot only, so that it sees nothing before.
  *
- * `look` counts the lists that are there, ahead of `pop`, with one atomic a burst (see `countLists`). What it saw is not
- * trusted; `pop` reads each descriptor's fields once and judges those.
+ * `look` counts the lists that are there, ahead of `pop`, with one atomic a burst (see `countLists`). What it
+ * saw is not trusted; `pop` reads each descriptor's fields once and judges those.
  *
- * Lists that were put back are no reason to stay awake: their device waits for more of them. `enableKicks` finds the
- * place behind them as they stand now, asks for a kick there, and if it is taken already, looks as `pop` does: what it
- * then counts is what `pop` goes by, so that "worth another round" and "there to be popped" are one observation, whatever
- * the driver takes back meanwhile. Each such round pops more lists than the one before, or meets a GuestError, so that
- * rounds without a result are fewer than the ring has slots.
+ * Lists that were put back are no reason to stay awake: their device waits for more of them. `enableKicks`
+ * finds the place behind them as they stand now, asks for a kick there, and if it is taken already, looks as
+ * `pop` does: what it then counts is what `pop` goes by, so that "worth another round" and "there to be
+ * popped" are one observation, whatever the driver takes back meanwhile. Each such round pops more lists than
+ * the one before, or meets a GuestError, so that rounds without a result are fewer than the ring has slots.
  *
- * Ids are the driver's. The ledger knows how many slots the buffer of each took, and in which order they went out.
+ * Ids are the driver's. The ledger knows how many slots the buffer of each took, and in which order they went
+ * out.
  *
  * The order of stores to the ring and loads of the event words is as in split_virtqueue.ts, by atomics.
  * @module
@@ -87,7 +89,10 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
   #returnable = 0;
   /** Lists put back and not popped again. */
   #unpopped = 0;
-  /** The budget of the round kept further lists from a device: it does not know what comes behind those it puts back. */
+  /**
+   * The budget of the round kept further lists from a device: it does not know what comes behind those it
+   * puts back.
+   */
   #heldBack = false;
   /** Told of what is written into the ring. */
   #log: DirtyLog | null = null;
@@ -97,9 +102,11 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
    * Takes a queue over.
    * @param memory the guest's memory
    * @param setup where the driver has put the queue
-   * @param base where to go on, packed as {@linkcode unpackPosition} has it; without it, the start of a fresh ring.
+   * @param base where to go on, packed as {@linkcode unpackPosition} has it; without it, the start of a fresh
+   * ring.
    *   GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or `ring-state-invalid`.
-   * @param budget what may be done in a round, shared with the other queues of a session; without it, anything
+   * @param budget what may be done in a round, shared with the other queues of a session; without it,
+   * anything
    */
   constructor(
     memory: GuestMemory,
@@ -206,7 +213,10 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
     return true;
   }
 
-  /** Names a buffer that an earlier owner of the ring has popped: it can be pushed. False if one of that id is out. */
+  /**
+   * Names a buffer that an earlier owner of the ring has popped: it can be pushed. False if one of that id is
+   * out.
+   */
   adopt(id: number, slots: number): boolean {
     return this.#ledger.take(id, slots);
   }
@@ -282,7 +292,9 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
     return this.#events.isInterruptDue(this.#used, this.#usedMark === TURN, since);
   }
 
-  /** Asks for a kick. True if lists are there already that were not popped yet; those put back do not count. */
+  /**
+   * Asks for a kick. True if lists are there already that were not popped yet; those put back do not count.
+   */
   enableKicks(): boolean {
     const { size } = this;
     const ring = this.#ring16;
@@ -367,7 +379,10 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
     return this.#budget.allows();
   }
 
-  /** Counts the lists that are there. False if there is none. @param known slots that are not worth a bound */
+  /**
+   * Counts the lists that are there. False if there is none.
+   * @param known slots that are not worth a bound
+   */
   #look(known: number): boolean {
     const limit = Math.min(known + LOOK_AHEAD, this.size - this.#inFlight);
     this.#ready = countLists(this.#ring16, this.size, this.#available, this.#availableMark, limit);
@@ -379,7 +394,10 @@ export class PackedVirtqueue implements Virtqueue, MemoryHolder {
 
 /** The AVAIL and USED flags of a descriptor: whose turn it is. */
 export const TURN = 0x8080;
-/** What they are on a descriptor that a driver with wrap counter 1 made available; with 0 it is the other flag. */
+/**
+ * What they are on a descriptor that a driver with wrap counter 1 made available; with 0 it is the other
+ * flag.
+ */
 export const AVAILABLE_1 = 0x0080;
 /** The packed position of a ring that was never used: both slots 0, both wrap counters 1. */
 export const FRESH_RING = 0x80008000;
@@ -399,8 +417,8 @@ export interface PackedPosition {
 }
 
 /**
- * Unpacks a position: available slot (bits 0 to 14), its wrap counter (15), used slot (16 to 30), its wrap counter (31).
- * GuestError `ring-state-invalid` if a ring of `size` cannot stand so.
+ * Unpacks a position: available slot (bits 0 to 14), its wrap counter (15), used slot (16 to 30), its wrap
+ * counter (31). GuestError `ring-state-invalid` if a ring of `size` cannot stand so.
  */
 export function unpackPosition(base: number, size: number): PackedPosition {
   const available = base & 0x7fff;
@@ -439,11 +457,11 @@ export function packPosition(
 }
 
 /**
- * Counts the lists that are available in a ring of `size` from `slot` on, looking at no more than `limit` slots. After
- * it, all that the driver wrote into them can be seen.
+ * Counts the lists that are available in a ring of `size` from `slot` on, looking at no more than `limit`
+ * slots. After it, all that the driver wrote into them can be seen.
  *
- * The flags are loaded plainly but for those of the last list's first descriptor, which are loaded again by an atomic:
- * the driver writes lists in order, and in each of them these flags last.
+ * The flags are loaded plainly but for those of the last list's first descriptor, which are loaded again by
+ * an atomic: the driver writes lists in order, and in each of them these flags last.
  */
 function countLists(
   ring: Uint16Array<ArrayBuffer>,
@@ -499,9 +517,9 @@ function slotsOfLists(
   return slots;
 }
 
-// The two event suppression structures of a packed ring (virtio 1.2, section 2.8.10): the driver's, which is read here, says
-// when it wants to be interrupted; the device's, which is written here, when it wants to be kicked. Each is one 32-bit
-// word: offset and wrap counter, flags.
+// The two event suppression structures of a packed ring (virtio 1.2, section 2.8.10): the driver's, which is
+// read here, says when it wants to be interrupted; the device's, which is written here, when it wants to be
+// kicked. Each is one 32-bit word: offset and wrap counter, flags.
 
 /** Who wants to be told of what, for one packed ring. */
 export class PackedEvents implements MemoryHolder {
@@ -512,7 +530,10 @@ export class PackedEvents implements MemoryHolder {
   #log: DirtyLog | null = null;
   #logAddress = 0;
 
-  /** Changes nothing in guest memory. GuestError `ring-misaligned` or `address-out-of-range`. @param setup where the words are */
+  /**
+   * Changes nothing in guest memory. GuestError `ring-misaligned` or `address-out-of-range`.
+   * @param setup where the words are
+   */
   constructor(memory: GuestMemory, setup: VirtqueueSetup) {
     this.#size = setup.size;
     this.#eventIndex = setup.eventIndex;
@@ -526,7 +547,10 @@ export class PackedEvents implements MemoryHolder {
     this.#log = null;
   }
 
-  /** Has every write of the device's word told to `log`, or no more if that is null. @param address where it is to be logged */
+  /**
+   * Has every write of the device's word told to `log`, or no more if that is null.
+   * @param address where it is to be logged
+   */
   logTo(log: DirtyLog | null, address: number): void {
     this.#log = log;
     this.#logAddress = address;
@@ -534,14 +558,18 @@ export class PackedEvents implements MemoryHolder {
 
   /**
    * Does the driver want to be interrupted? The load is in order with atomics before it.
-   * @param slot the slot after the last used one; @param wrap its wrap counter; @param since slots used since this was asked
+   * @param slot the slot after the last used one; @param wrap its wrap counter; @param since slots used since
+   * this was asked
    */
   isInterruptDue(slot: number, wrap: boolean, since: number): boolean {
     const word = Atomics.load(this.#driver, 0);
     return packedEventDue(word, this.#eventIndex, slot, wrap, Math.min(since, this.#size), this.#size);
   }
 
-  /** Asks for a kick: with EVENT_IDX for one when `slot` under this wrap counter is made available. An atomic store. */
+  /**
+   * Asks for a kick: with EVENT_IDX for one when `slot` under this wrap counter is made available. An atomic
+   * store.
+   */
   askForKick(slot: number, wrap: boolean): void {
     const place = EVENT_DESC << 16 | (wrap ? 0x8000 : 0) | slot;
     Atomics.store(this.#device, 0, this.#eventIndex ? place : EVENT_ENABLE << 16);

@@ -1,5 +1,6 @@
 /**
- * The errors of virtqueues and chains, made out of line: the functions that may throw them stay small and fast.
+ * The errors of virtqueues and chains, made out of line: the functions that may throw them stay small and
+ * fast.
  * @module
  */
 import { GuestError } from "./guest_error.ts";

@@ -11,22 +11,22 @@
  *
  *     signalled  <=  published  <=  used  <=  next  <=  seen  <=  published + size
  *
- * `seen` is the driver's idx as last loaded, once a burst. `next` is the chain that `pop` takes. `used` is where `push`
- * writes. `published` is the idx that the driver sees. `signalled` is `published` as it was when an interrupt was last
- * considered. The last inequality is the driver's duty, and is checked with every load: a driver cannot have more
- * chains out than the ring has slots.
+ * `seen` is the driver's idx as last loaded, once a burst. `next` is the chain that `pop` takes. `used` is
+ * where `push` writes. `published` is the idx that the driver sees. `signalled` is `published` as it was when
+ * an interrupt was last considered. The last inequality is the driver's duty, and is checked with every load:
+ * a driver cannot have more chains out than the ring has slots.
  *
- * Order of memory. The driver writes descriptors, then idx: idx is loaded by an atomic, and what it covers after that.
- * We write used elements, then idx, then look at used_event, while the driver writes used_event, then looks at idx; one
- * of the two must see the other. Stores and loads by Atomics are sequentially consistent, which gives that; plain ones
- * were measured to be reordered by the processor. `enableKicks` is the same dance with the roles exchanged. It costs two
- * atomics a burst, none a chain.
+ * Order of memory. The driver writes descriptors, then idx: idx is loaded by an atomic, and what it covers
+ * after that. We write used elements, then idx, then look at used_event, while the driver writes used_event,
+ * then looks at idx; one of the two must see the other. Stores and loads by Atomics are sequentially
+ * consistent, which gives that; plain ones were measured to be reordered by the processor. `enableKicks` is
+ * the same dance with the roles exchanged. It costs two atomics a burst, none a chain.
  *
- * `unpop` moves `next` back. The chains are then popped, and judged, anew. Chains that were put back are no reason to
- * stay awake: their device waits for more of them, so `enableKicks` asks for what comes behind them. What `enableKicks`
- * sees there it keeps as `seen`: "worth another round" and "there to be popped" are one observation, whatever the
- * driver does to its index meanwhile. The place that is waited for only moves forward while nothing is pushed, so that
- * rounds without a result are fewer than the ring has slots.
+ * `unpop` moves `next` back. The chains are then popped, and judged, anew. Chains that were put back are no
+ * reason to stay awake: their device waits for more of them, so `enableKicks` asks for what comes behind
+ * them. What `enableKicks` sees there it keeps as `seen`: "worth another round" and "there to be popped" are
+ * one observation, whatever the driver does to its index meanwhile. The place that is waited for only moves
+ * forward while nothing is pushed, so that rounds without a result are fewer than the ring has slots.
  *
  * A GuestError leaves the queue where it was; the device needs a reset.
  * @module
@@ -80,7 +80,10 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
   #returnable = 0;
   /** Chains put back and not popped again. */
   #unpopped = 0;
-  /** The budget of the round kept further chains from a device: it does not know what comes behind those it puts back. */
+  /**
+   * The budget of the round kept further chains from a device: it does not know what comes behind those it
+   * puts back.
+   */
   #heldBack = false;
   /** Told of what is written into the used ring, by where the ring is said to lie. */
   #log: DirtyLog | null = null;
@@ -90,10 +93,12 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
    * Takes a queue over. The used index is read from guest memory: the ring may have been in use before.
    * @param memory the guest's memory
    * @param setup where the driver has put the queue
-   * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which have
+   * @param base the available index to go on at, 0 to 65535; without it, the used index, so that chains which
+   * have
    *   not been returned are served again. GuestError `queue-size-invalid`, `ring-misaligned`, `address-out-of-range` or
    *   `ring-state-invalid`.
-   * @param budget what may be done in a round, shared with the other queues of a session; without it, anything
+   * @param budget what may be done in a round, shared with the other queues of a session; without it,
+   * anything
    */
   constructor(
     memory: GuestMemory,
@@ -128,7 +133,8 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
     const usedIndex = Atomics.load(used.u16, INDEX);
     this.#usedIndex = usedIndex;
     this.#published = usedIndex;
-    // Before a restart an interrupt may have been due and not been sent: whatever a full ring may hold counts as news.
+    // Before a restart an interrupt may have been due and not been sent: whatever a full ring may hold counts
+    // as news.
     this.#signalled = (usedIndex - Math.min(size, 32767)) & 0xffff;
     this.#next = base ?? usedIndex;
     this.#seen = this.#next;
@@ -167,7 +173,10 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
     this.#logAddress = usedAddress;
   }
 
-  /** Takes the next available chain into `chain`; false if there is none. GuestError for a broken ring or chain. */
+  /**
+   * Takes the next available chain into `chain`; false if there is none. GuestError for a broken ring or
+   * chain.
+   */
   pop(chain: DescriptorChain): boolean {
     if (this.#next === this.#seen && !this.#look()) return false;
     const budget = this.#budget;
@@ -256,8 +265,8 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
   }
 
   /**
-   * Asks for a kick. True if chains are there already that were not popped yet; those put back do not count. GuestError for
-   * an available index that cannot be.
+   * Asks for a kick. True if chains are there already that were not popped yet; those put back do not count.
+   * GuestError for an available index that cannot be.
    */
   enableKicks(): boolean {
     const waited = (this.#next + this.#unpopped) & 0xffff;
@@ -274,7 +283,10 @@ export class SplitVirtqueue implements Virtqueue, MemoryHolder {
     return this.#budget.allows();
   }
 
-  /** Tells the driver that kicks are a waste. With EVENT_IDX that is an event in the past, which is not reached. */
+  /**
+   * Tells the driver that kicks are a waste. With EVENT_IDX that is an event in the past, which is not
+   * reached.
+   */
   disableKicks(): void {
     const at = this.#eventIndex ? this.#availEvent : FLAGS;
     this.#used[at] = this.#eventIndex ? this.#next - 1 : NO_NOTIFY;

@@ -1,9 +1,9 @@
 /**
  * Builds `kernels/*.as.ts` into `kernels/kernels_wasm.ts`: `deno task kernels`.
  *
- * The compiler is only needed to change a kernel, and so is not among the imports of the project. It knows memories of 32-bit
- * addresses only by its command line; by its functions it compiles for 64 bits as well, all but the declaration of the
- * memory, which is put right in the text of the module.
+ * The compiler is only needed to change a kernel, and so is not among the imports of the project. It knows
+ * memories of 32-bit addresses only by its command line; by its functions it compiles for 64 bits as well,
+ * all but the declaration of the memory, which is put right in the text of the module.
  * @module
  */
 import * as compiler from "npm:assemblyscript@0.28.20";

@@ -34,7 +34,9 @@ export interface OurDevice {
   readonly intervalUs: number | null;
   /** How long it polls at most before it sleeps, in µs; left out: not at all. */
   readonly pollMaxUs?: number;
-  /** False: what is held waits for the interval even if the network has nothing more. Left out: it does not. */
+  /**
+   * False: what is held waits for the interval even if the network has nothing more. Left out: it does not.
+   */
   readonly flushOnIdle?: boolean;
 }
 

@@ -4,8 +4,8 @@
  *
  * Theory of operation. How often something happens is for guests to decide, so that each kind of event of
  * each device has an allowance (BURST at once, PER_SECOND in the long run). What exceeds it is counted, and
- * the count is told as soon as the allowance has recovered. So a guest that breaks rules all day hides neither
- * the other guests nor its own end.
+ * the count is told as soon as the allowance has recovered. So a guest that breaks rules all day hides
+ * neither the other guests nor its own end.
  *
  * @module
  */

@@ -35,7 +35,9 @@ import type { ToNetwork } from "./to_network.ts";
 
 /** The longest frame that goes into the smallest slots of a pool. */
 const SMALL_FRAME_BYTES = 2046;
-/** Where the virtio-net header has `gso_size`: a large frame counts as its segments, before more are taken. */
+/**
+ * Where the virtio-net header has `gso_size`: a large frame counts as its segments, before more are taken.
+ */
 const GSO_SIZE_AT = 6;
 /** NEEDS_CSUM of `flags`, and all of `gso_type` behind it: without them the other fields have no meaning. */
 const ASKS_FOR_SOMETHING = VIRTIO_NET_HDR_F_NEEDS_CSUM | 0xff00;
@@ -201,8 +203,8 @@ export class FromGuest {
   }
 
   /**
-   * Has a kernel copy up to `most` chains into frames. Returns how many chains that were: fewer if there are no more, or the
-   * next one is not for a kernel.
+   * Has a kernel copy up to `most` chains into frames. Returns how many chains that were: fewer if there are
+   * no more, or the next one is not for a kernel.
    */
   #takeBurst(queue: Virtqueue, pair: number, most: number): number {
     const burst = this.#burst;

@@ -3,10 +3,10 @@
  *
  * Theory of operation. `poll` takes up to 64 frames from each queue pair of the network, until a frame has to
  * wait for buffers: a network may have moved its flow to a queue pair that is received later. The next round
- * goes on where this one stopped. Where all queue pairs have given fewer frames than that,
- * there are no more, and the stages are told. A frame must pass the
- * receive filter *before* a stage may hold it; then it is given its queue pair. While the link is down, frames are received and dropped: the network must not be
- * held up by a guest that is not there. `offerAgain` takes the frames that found no room and were marked for
+ * goes on where this one stopped. Where all queue pairs have given fewer frames than that, there are no more,
+ * and the stages are told. A frame must pass the receive filter *before* a stage may hold it; then it is
+ * given its queue pair. While the link is down, frames are received and dropped: the network must not be held
+ * up by a guest that is not there. `offerAgain` takes the frames that found no room and were marked for
  * another try, and runs them through the pipeline anew, one by one, until one finds no room again.
  *
  * @module

@@ -298,8 +298,10 @@ export class ToGuest implements FrameSink {
   }
 
   /**
-   * Has a kernel deliver frames from `from` on, as long as they are for one pair and in order; returns how many, which are gone.
-   * @param areNew have they just come out of the pipeline? Then they are judged first, and wait behind those that wait
+   * Has a kernel deliver frames from `from` on, as long as they are for one pair and in order; returns how
+   * many, which are gone.
+   * @param areNew have they just come out of the pipeline? Then they are judged first, and wait behind those
+   * that wait
    */
   #deliverBurst(frames: FrameBatch, from: number, areNew: boolean): number {
     const writer = this.#writer;
@@ -489,7 +491,10 @@ export class FrameWriter {
     this.burst!.beginEnqueue(this.#headerBytes, this.#isMergeable ? NUM_BUFFERS_AT : 0);
   }
 
-  /** Puts a frame into the burst, with its header. False if it is not for a kernel; it is not in the burst then. */
+  /**
+   * Puts a frame into the burst, with its header. False if it is not for a kernel; it is not in the burst
+   * then.
+   */
   addToBurst(frame: Frame): boolean {
     const burst = this.burst!;
     const headerBytes = this.#headerBytes;

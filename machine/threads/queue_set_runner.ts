@@ -334,7 +334,8 @@ export class WorkerRings implements Disposable {
 
   /**
    * Takes rings over. GuestError if one of them is not as it was described; nothing is held then.
-   * @param features what was agreed on; @param watch wakes this thread by a descriptor; @param arena where memory may lie
+   * @param features what was agreed on; @param watch wakes this thread by a descriptor; @param arena where
+   * memory may lie
    */
   constructor(
     attached: AttachedRings,

@@ -1,8 +1,9 @@
 /**
  * What a chain tells the coalescing kernel of a batch of frames, and what it hears from it.
  *
- * `kernels/coalesce.as.ts` merges what is usual and stops in front of everything else, of which it has changed
- * nothing: the chain judges that frame as if there were no kernel, and has the kernel go on behind it.
+ * `kernels/coalesce.as.ts` merges what is usual and stops in front of everything else, of which it has
+ * changed nothing: the chain judges that frame as if there were no kernel, and has the kernel go on behind
+ * it.
  * @module
  */
 import type { Arena } from "../../rings/arena.ts";
@@ -103,7 +104,10 @@ export class SegmentBurst {
     this.#set(layout.ITEM_COUNT, end - from);
   }
 
-  /** Merges from item `from` on into what is held in the table; returns in front of which item the kernel stopped. */
+  /**
+   * Merges from item `from` on into what is held in the table; returns in front of which item the kernel
+   * stopped.
+   */
   merge(from: number, table: FlowTable): number {
     const { rowsAt } = table;
     if (rowsAt === 0) {

@@ -157,7 +157,8 @@ export abstract class RscChain implements Stage {
   }
 
   /**
-   * Flushes, in order of opening, those of the `most` flows opened last that `isOver` names. Returns how many.
+   * Flushes, in order of opening, those of the `most` flows opened last that `isOver` names. Returns how
+   * many.
    */
   protected flushSome(output: FrameBatch, most: number, isOver: (held: CoalescedSegment) => boolean): number {
     this.output = output;

@@ -249,7 +249,9 @@ export class FlowTable {
     buckets[hole] = null;
   }
 
-  /** Words for rows or places, all 0: in the arena as long as it has room, then in ordinary memory for good. */
+  /**
+   * Words for rows or places, all 0: in the arena as long as it has room, then in ordinary memory for good.
+   */
   #allocate(words: number): Words {
     const at = this.#isInArena ? this.#arena!.allocate(4 * words) : null;
     if (at !== null) return { words: this.#arena!.ints, at: at / 4 };
@@ -291,7 +293,10 @@ interface Words {
   readonly at: number;
 }
 
-/** Words of a place of the shortcut: a tag, and the number of what is held by it, plus 1, or 0; and another two. */
+/**
+ * Words of a place of the shortcut: a tag, and the number of what is held by it, plus 1, or 0; and another
+ * two.
+ */
 const PLACE_WORDS = 4;
 
 /**

@@ -1,6 +1,7 @@
 /**
- * A queue service between its driver and its host: whatever comes in whatever order, it never sleeps over a request that
- * it could take, nor polls past one. The reactor is played: a round follows what did something, a kick that the ring asks for, and a wake.
+ * A queue service between its driver and its host: whatever comes in whatever order, it never sleeps over a
+ * request that it could take, nor polls past one. The reactor is played: a round follows what did something,
+ * a kick that the ring asks for, and a wake.
  */
 import { assert } from "@std/assert";
 import fc from "fast-check";

@@ -342,7 +342,9 @@ Deno.test("PollTime with the limit 0 never polls, and one below the first step k
   assertEquals(little.ns, 0);
 });
 
-/** A clock and a waiter in one: eight looks take 1 us, a sleep lasts until the event; events come by a list. */
+/**
+ * A clock and a waiter in one: eight looks take 1 us, a sleep lasts until the event; events come by a list.
+ */
 class PolledHost implements Clock, Waiter {
   ns = 0;
   /** When the next events come, in ns. */

@@ -1,6 +1,6 @@
 /**
- * The same random and hostile frames, coalesced with the kernel and without it: the same frames out in the same order, with
- * the same headers, the same counters, and all of them back in the pool.
+ * The same random and hostile frames, coalesced with the kernel and without it: the same frames out in the
+ * same order, with the same headers, the same counters, and all of them back in the pool.
  */
 import { assert, assertEquals } from "@std/assert";
 import { Arena } from "../../rings/arena.ts";

@@ -3,7 +3,9 @@ import { Arena } from "../../rings/arena.ts";
 import { DescriptorChain } from "../../rings/descriptor_chain.ts";
 import { copyWithin, GuestMemory } from "../../rings/memory.ts";
 
-/** Chains that are read and written by a kernel, and by plain code: the same bytes, results, errors and log. */
+/**
+ * Chains that are read and written by a kernel, and by plain code: the same bytes, results, errors and log.
+ */
 
 const BYTES = 0x40000;
 const BUFFER_BYTES = 0x20000;

@@ -8,9 +8,10 @@ import { PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
 import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 
 /**
- * A guest can never make a kernel read or write outside its own regions: not another guest's memory, not frames, not what
- * kernels are told, not the rest of the arena. Here everything around is full of canaries, and so made that a kernel which
- * went astray would find what looks right: each canary is a descriptor of the guest's own memory.
+ * A guest can never make a kernel read or write outside its own regions: not another guest's memory, not
+ * frames, not what kernels are told, not the rest of the arena. Here everything around is full of canaries,
+ * and so made that a kernel which went astray would find what looks right: each canary is a descriptor of the
+ * guest's own memory.
  */
 
 const MIB = 2 ** 20;
@@ -21,7 +22,10 @@ const FRAMES = 8;
 const SEED = Number(Deno.env.get("KERNEL_SEED") ?? Math.floor(Math.random() * 2 ** 31));
 const RUNS = Number(Deno.env.get("KERNEL_RUNS") ?? 1000);
 
-/** Two regions of the guest: what lies directly before and behind each of them in the arena is another guest's. */
+/**
+ * Two regions of the guest: what lies directly before and behind each of them in the arena is another
+ * guest's.
+ */
 const REGION_BYTES = 0x10000;
 const GUEST = [0x10_0000, 0x1_0000_0000];
 /** Where in the first region the rings begin: the descriptors are its last bytes. */
@@ -44,7 +48,10 @@ function newRandom(seed: number): Random {
   };
 }
 
-/** What lies in the arena, in order; all but the guest and the frames that are drained into must stay as it is. */
+/**
+ * What lies in the arena, in order; all but the guest and the frames that are drained into must stay as it
+ * is.
+ */
 class World {
   readonly arena: Arena;
   readonly burst: Burst;
@@ -61,7 +68,8 @@ class World {
     this.arena = arena;
     const write = writable ? 2 : 0;
     this.bits = write;
-    // A descriptor of 48 bytes of the guest's own, of the right direction, without a next one; in both layouts.
+    // A descriptor of 48 bytes of the guest's own, of the right direction, without a next one; in both
+    // layouts.
     const pattern = this.#pattern = new Uint8Array(16);
     const view = new DataView(pattern.buffer);
     view.setUint32(0, OWN, true);

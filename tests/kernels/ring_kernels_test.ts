@@ -27,7 +27,8 @@ import { OffloadCapabilities } from "../../pipeline/offload_capabilities.ts";
 import { VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF } from "../../wire/net_features.ts";
 
 /**
- * The same random and hostile rings, worked by kernels and by plain code: the same bytes, the same refusals, the same counters.
+ * The same random and hostile rings, worked by kernels and by plain code: the same bytes, the same refusals,
+ * the same counters.
  */
 
 const MEMORY_BYTES = 0x40000;
@@ -224,7 +225,8 @@ class Buffers {
   }
 
   #take(length: number): number {
-    // A piece lies at one place in the guest's address space, at most across the seam of the first two regions.
+    // A piece lies at one place in the guest's address space, at most across the seam of the first two
+    // regions.
     const seam = 2 * MEMORY_BYTES - (BUFFERS_FROM - 0x10000);
     let skipped = 0;
     for (;;) {
@@ -243,8 +245,8 @@ class Buffers {
 }
 
 /**
- * What only a hostile driver does: a descriptor or an index becomes anything, but for the low bits of an address: what the device
- * writes must not lie in the rings, where it matters when it is looked at.
+ * What only a hostile driver does: a descriptor or an index becomes anything, but for the low bits of an
+ * address: what the device writes must not lie in the rings, where it matters when it is looked at.
  */
 function damage(memory: GuestMemory, random: Random): void {
   const parts = [0x10000, 0x10800, TABLES_FROM, TABLES_FROM + TABLE_BYTES_OF_A_RING];

@@ -23,7 +23,10 @@ import type { Witness } from "./support/witness.ts";
 
 const OPTIONS: ConservationOptions = { intervalNs: 300_000, rscInfo: true };
 
-/** Three segments merged, two with timestamps, a window update and one of its own, a fragment, and what is no TCP. */
+/**
+ * Three segments merged, two with timestamps, a window update and one of its own, a fragment, and what is no
+ * TCP.
+ */
 const STEPS: readonly Step[] = [
   ["next", 0, 0, 0, 0],
   ["push", 0, 0, 0, 0],

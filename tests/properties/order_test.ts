@@ -11,16 +11,21 @@ import { SEED, TIMES } from "./support/settings.ts";
 import { Traffic } from "./support/traffic.ts";
 
 /**
- * Strict order of a connection, in every form of its frames and over queue pairs between which it moves, in streams by chance.
+ * Strict order of a connection, in every form of its frames and over queue pairs between which it moves, in
+ * streams by chance.
  *
- * Between two receive queues a guest sees no order. So this looks at the end of the stages, where all pairs leave one by one:
- * `conserve()` judges the outputs as if there were one queue. `FUZZ_SEED` runs other streams, `FUZZ_TIMES` more of them.
+ * Between two receive queues a guest sees no order. So this looks at the end of the stages, where all pairs
+ * leave one by one: `conserve()` judges the outputs as if there were one queue. `FUZZ_SEED` runs other
+ * streams, `FUZZ_TIMES` more of them.
  */
 
 const PAIRS = 3;
 const INTERVAL_NS = 300_000;
 
-/** What is wrong with a stream, and how many of its frames came on another pair than those of their flow before. */
+/**
+ * What is wrong with a stream, and how many of its frames came on another pair than those of their flow
+ * before.
+ */
 function run(steps: readonly Step[]): { violations: string[]; moves: number; merged: number } {
   const stages = [rscV4, rscV6];
   using bench = new StageBench(stages, { rules: "strict", queuePairs: PAIRS, explain: false });

@@ -8,7 +8,10 @@ import { FRESH_RING, PackedVirtqueue } from "../../rings/packed_virtqueue.ts";
 import { SplitVirtqueue } from "../../rings/split_virtqueue.ts";
 import type { VirtqueueSetup } from "../../rings/virtqueue.ts";
 
-/** After memory is taken away, nothing that was made of it reaches the place where it lay: it may be another guest's. */
+/**
+ * After memory is taken away, nothing that was made of it reaches the place where it lay: it may be another
+ * guest's.
+ */
 
 const BYTES = 0x10000;
 const SIZE = 8;

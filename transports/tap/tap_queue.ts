@@ -9,11 +9,13 @@
  *     scratch:  [ ...headroom... | header ][ room for the longest frame and more ]
  *
  * What fits into a smaller frame is copied into one, and the scratch frame stays for the next read; it is in
- * the caches by then. There are as many of them as frames are expected, one more than the last time. That is quicker than to offer the kernel a list of a short and a long place (measured,
- * Linux 6.18: 100 ns for `readv` where a copy takes 15 to 40), and a frame that is held does not keep 68 KiB.
- * A large frame is the scratch frame itself.
+ * the caches by then. There are as many of them as frames are expected, one more than the last time. That is
+ * quicker than to offer the kernel a list of a short and a long place (measured, Linux 6.18: 100 ns for
+ * `readv` where a copy takes 15 to 40), and a frame that is held does not keep 68 KiB. A large frame is the
+ * scratch frame itself.
  *
- * They serve all queues of a TAP, for a call reads from one queue only. If the pool has none to offer, nothing is read, and so nothing can be lost: the kernel's queue is the back-pressure, and the pool's
+ * They serve all queues of a TAP, for a call reads from one queue only. If the pool has none to offer,
+ * nothing is read, and so nothing can be lost: the kernel's queue is the back-pressure, and the pool's
  * refusal makes the device flush what it holds. If the pool has no small frame, the scratch frame itself is
  * delivered, however short its content.
  *
@@ -161,7 +163,10 @@ export class TapReader implements Disposable {
   /** Frames that there were when there were any. */
   #latest = 0;
 
-  /** @param headerBytes of the virtio-net header, or 0; @param calls reads several at once, if there is such a thing */
+  /**
+   * @param headerBytes of the virtio-net header, or 0;
+   * @param calls reads several at once, if there is such a thing
+   */
   constructor(pool: FramePool, headerBytes: number, counters: TapCounters, calls: CallBatch | null = null) {
     this.#pool = pool;
     this.#headerBytes = headerBytes;

@@ -10,10 +10,12 @@
  * - A message that breaks a rule is refused and counted, has no effect, and is answered by a failure if a
  *   reply is wanted. Only what leaves front-end and back-end without a common language is *fatal*: a broken
  *   header, and a request that waits for a value which cannot be given.
- * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair, and
+ * - The order of messages is not relied on: front-ends differ, repeat themselves once for each queue pair,
+ *   and
  *   set up anew without a reset in between. What a ring or the device needs to run is looked at after each
  *   message (`device_runner.ts`).
- * - The descriptors of a message have one owner: the handler that takes one out of the bag; the rest are closed.
+ * - The descriptors of a message have one owner: the handler that takes one out of the bag; the rest are
+ *   closed.
  *
  * One object serves one connection; it is disposed of when that ends, and everything is forgotten.
  * @module

@@ -4,12 +4,12 @@
  *
  * A ring that runs but is disabled has no effect. The device says which of them are emptied all the same
  * (`discardsWhenDisabled`); the others are left alone. Such a ring is emptied when it is disabled, before the
- * front-end hears that it is, and after that when it is kicked. It is not looked at otherwise: User-mode Linux
- * disables a ring and frees its memory, and says nothing more. What is found broken in it then is no fault of
- * the guest: the ring is let go until it is kicked again.
+ * front-end hears that it is, and after that when it is kicked. It is not looked at otherwise: User-mode
+ * Linux disables a ring and frees its memory, and says nothing more. What is found broken in it then is no
+ * fault of the guest: the ring is let go until it is kicked again.
  *
- * Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a round
- * or of a change: writing to an event is a system call.
+ * Nothing here knows whether a device is active. Interrupts are collected and sent once, at the end of a
+ * round or of a change: writing to an event is a system call.
  * @module
  */
 import { DESC_BYTES, DescriptorChain } from "../../rings/descriptor_chain.ts";

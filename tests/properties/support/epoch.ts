@@ -1,5 +1,6 @@
 /**
- * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds up.
+ * One attachment of a guest: what the device took in while it lasted, what came out, and whether that adds
+ * up.
  * @module
  */
 import type { CounterGroups } from "../../../plugins/plugin.ts";
@@ -69,8 +70,8 @@ export class Epoch {
   }
 
   /**
-   * Everything that does not add up. @param groups the counters at the end; @param options with `endsInReset` if
-   * what is left has been discarded
+   * Everything that does not add up. @param groups the counters at the end; @param options with `endsInReset`
+   * if what is left has been discarded
    */
   violations(groups: CounterGroups, options: Omit<ConservationOptions, "rscInfo">): string[] {
     const { violations, places } = conserve(this.#inputs, this.outputs, {
@@ -79,7 +80,8 @@ export class Epoch {
     });
     const grown = (name: string) => groupCounter(groups, name) - (this.#before.get(name) ?? 0);
     const left = places.filter((place) => place < 0).length;
-    // A frame that the guest would not take may still have waited, for buffers, behind one that it would have.
+    // A frame that the guest would not take may still have waited, for buffers, behind one that it would
+    // have.
     const mayWait = options.endsInReset === true && options.intervalNs === Infinity;
     this.#checkCounters(grown, left, mayWait, violations);
     if (!this.queuesChange) this.#checkQueues(violations);

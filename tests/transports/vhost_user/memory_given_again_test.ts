@@ -9,7 +9,10 @@ import { DescriptorBag, SystemHost } from "../../../transports/vhost_user/host.t
 import { InFlightMemory, RecordedQueue } from "../../../transports/vhost_user/in_flight_memory.ts";
 import { DirtyLogging, MemoryTable } from "../../../transports/vhost_user/memory_table.ts";
 
-/** The place in an arena that one front-end had is another's afterwards: what is left of the first must not reach it. */
+/**
+ * The place in an arena that one front-end had is another's afterwards: what is left of the first must not
+ * reach it.
+ */
 
 const BYTES = 0x10000;
 const CANARY = 0x5a;

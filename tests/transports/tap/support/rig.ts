@@ -31,7 +31,9 @@ interface RigOptions {
 /** Do rigs make several system calls at once? */
 let batchesCalls = true;
 
-/** A test that is run twice: with several system calls at once, where this host has that, and call by call. */
+/**
+ * A test that is run twice: with several system calls at once, where this host has that, and call by call.
+ */
 export function bothWays(name: string, test: () => void): void {
   for (const batches of [true, false]) {
     Deno.test(batches ? name : `${name}, call by call`, () => {
