@@ -63,7 +63,7 @@ function configuration(socket: string, mode: "server" | "client", intervalUs: nu
       use: "net",
       driver: { use: "vhost-user", socket, mode, reconnectMs: 20 },
       network: { use: "tap", interface: "dv0", persistent: true, offloads: "off" },
-      offloads: [{ use: "rsc-v4", intervalUs }],
+      offloads: [{ use: "rsc-v4", intervalUs, flushOnIdle: false }],
     }],
   };
 }

@@ -39,7 +39,7 @@ for (const [qemu, needs] of PROGRAMS) {
       async () => {
         const packed = layout === "packed";
         await using rig = await MigrationRig.start(
-          [{ use: "rsc-v4", intervalUs: INTERVAL_US }],
+          [{ use: "rsc-v4", intervalUs: INTERVAL_US, flushOnIdle: false }],
           { packedRing: packed },
         );
         const { source, target } = rig;
