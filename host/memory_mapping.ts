@@ -40,6 +40,7 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MADV_DONTFORK = 10;
 const MADV_DONTDUMP = 16;
 const MADV_POPULATE_WRITE = 23;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
@@ -308,6 +309,8 @@ function mapIntoArena(arena: Arena, wanted: WantedPlace): MappedPlace | null {
         known.delete(key);
         const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
         const empty = libc().mmap(address, BigInt(mappedBytes), PROT_READ | PROT_WRITE, flags, -1, 0n);
+        // As the rest of the arena is: the kernel makes one mapping of both again.
+        libc().madvise(address, BigInt(mappedBytes), MADV_DONTFORK);
         // What could not be taken back stays mapped, and is never given to another.
         if (Deno.UnsafePointer.value(empty) === address) arena.giveRange(at, mappedBytes);
       },

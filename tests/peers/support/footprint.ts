@@ -9,7 +9,7 @@ import { FileDescriptor } from "../../../host/descriptors.ts";
 import { MemoryMapping } from "../../../host/memory_mapping.ts";
 
 /** What the collector's own bookkeeping and the runtime's caches may add, in bytes. */
-const TOLERANCE_BYTES = 3 * 2 ** 19;
+const TOLERANCE_BYTES = 3 * 2 ** 20;
 
 /** A moment's holdings. Objects that are not used any more do not count. */
 export interface Footprint {
