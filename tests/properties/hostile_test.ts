@@ -1,3 +1,4 @@
+import "./support/shared_arenas.ts";
 import type { NetGuest } from "../../devices/net/driver/mod.ts";
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";

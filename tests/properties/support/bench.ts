@@ -6,6 +6,7 @@
  * itself. Frames that the device has not received by then are dropped by its port.
  * @module
  */
+import "./shared_arenas.ts";
 import { newRegistry } from "../../../config/builtins.ts";
 import { parseConfig } from "../../../config/load.ts";
 import type { CounterGroups } from "../../../plugins/plugin.ts";
