@@ -150,7 +150,7 @@ class World {
     this.device.queuesChanged();
   }
 
-  /** The gaps around the regions, which are nobody's. */
+  /** The gaps around the regions, which belong to no guest. */
   #gap(i: number): Uint8Array {
     return new Uint8Array(this.#buffer, this.#start + i * STRIDE_BYTES, GAP_BYTES);
   }
